@@ -1,0 +1,40 @@
+//! Hugging Face: its arguments, rules and environment.
+
+mod arguments;
+mod environment;
+mod rules;
+
+use trainer_plugin::{Arguments, Description, Finding, Framework, Job, LaunchPlan, Plugin};
+
+/// What `train.py --framework hf` takes.
+pub const FRAMEWORK: Framework = Framework {
+    name: "hf",
+    version: env!("CARGO_PKG_VERSION"),
+    summary: "Hugging Face transformers and TRL: training with the Trainer",
+    arguments: arguments::ARGUMENTS,
+    rules: rules::RULES,
+    imply,
+    environment: environment::add,
+};
+
+/// The Trainer ignores `eval_steps` without a word unless it evaluates by steps.
+fn imply(arguments: &mut Arguments) {
+    if arguments.is_given("eval_steps") {
+        arguments.imply("eval_strategy", "steps");
+    }
+}
+
+/// The plugin.
+pub struct Hf;
+
+impl Plugin for Hf {
+    fn describe() -> Description {
+        FRAMEWORK.describe()
+    }
+
+    fn plan(job: Job) -> Result<LaunchPlan, Vec<Finding>> {
+        FRAMEWORK.plan(job)
+    }
+}
+
+trainer_plugin::export!(Hf);

@@ -1,0 +1,5 @@
+//! The variables of meta.
+
+use trainer_plugin::{Environment, Launch};
+
+pub(crate) fn add(_: &Launch, _: &mut Environment) {}

@@ -1,0 +1,5 @@
+//! The rules of nemo across arguments, one line each.
+
+use trainer_plugin::Rule;
+
+pub(crate) const RULES: &[Rule] = &[];

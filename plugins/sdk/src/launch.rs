@@ -1,0 +1,204 @@
+//! A job with its arguments read, and what is launched for it: command, environment, layout.
+
+use serde_json::{Map, Value};
+
+use crate::{Argument, Arguments, Fallback, Job, Layout, Setting, Text};
+
+/// Where a replica keeps scratch files, unless the request says otherwise.
+const LOCAL_ROOT: &str = "/tmp/trainer";
+
+/// A job whose arguments have been read: what rules and environments look at.
+#[derive(Debug)]
+pub struct Launch {
+    pub job: Job,
+    pub arguments: Arguments,
+}
+
+impl Launch {
+    /// Processes that train together: nodes times GPUs of each, or nodes where there is no GPU.
+    pub fn world_size(&self) -> i64 {
+        i64::from(self.job.num_nodes) * self.processes_per_node()
+    }
+
+    /// Processes of each node: one a GPU, and one on a node without GPUs.
+    pub fn processes_per_node(&self) -> i64 {
+        i64::from(self.job.gpus_per_node.max(1))
+    }
+
+    /// The value of an argument, given or by default. `None` when it has neither, and when its
+    /// value was refused.
+    pub fn value(&self, name: &str) -> Option<Value> {
+        if self.arguments.is_refused(name) {
+            return None;
+        }
+        if let Some(value) = self.arguments.given(name) {
+            return Some(value.clone());
+        }
+        match self.argument(name)?.default {
+            Fallback::Argument(other) => self.value(other),
+            Fallback::ModelId => Some(Value::from(self.job.model_id.as_str())),
+            default => default.value(),
+        }
+    }
+
+    /// The value of an integer argument, as [`Launch::value`] finds it.
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        self.value(name)?.as_i64()
+    }
+
+    /// The value of a number argument, as [`Launch::value`] finds it.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.value(name)?.as_f64()
+    }
+
+    /// Whether a boolean argument is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.value(name) == Some(Value::Bool(true))
+    }
+
+    /// The value of a text or choice argument, as [`Launch::value`] finds it.
+    pub fn text(&self, name: &str) -> Option<String> {
+        match self.value(name)? {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether the job gives the argument itself.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.arguments.is_given(name)
+    }
+
+    fn argument(&self, name: &str) -> Option<&'static Argument> {
+        let mut table = self.arguments.table().iter();
+        table.find(|argument| argument.name == name)
+    }
+
+    /// Every argument that has a value, by canonical name.
+    pub(crate) fn resolved(&self) -> Map<String, Value> {
+        let names = self.arguments.table().iter().map(|argument| argument.name);
+        let defaults = names.filter_map(|name| Some((name.to_string(), self.value(name)?)));
+        let mut resolved: Map<String, Value> = defaults.collect();
+        resolved.extend(self.arguments.typed());
+        resolved
+    }
+
+    /// Where the run keeps its files.
+    pub(crate) fn layout(&self) -> Layout {
+        let Job {
+            checkpoint_base_uri,
+            run_id,
+            framework,
+            ..
+        } = &self.job;
+        let prefix = format!("{checkpoint_base_uri}/{run_id}/framework={framework}");
+        Layout {
+            checkpoints_uri: format!("{prefix}/checkpoints"),
+            logs_uri: format!("{prefix}/logs"),
+            config_uri: format!("{prefix}/config"),
+            run_config_uri: format!("{prefix}/config/run.json"),
+            step_pattern: "step-{:06}".to_string(),
+            prefix,
+        }
+    }
+
+    /// `torchrun` with the specification's flags, `train.py` with its own options, the arguments.
+    ///
+    /// It is an argument list and no shell line, so nothing in a request can reach a shell. The
+    /// node's rank and the master's address are the pod's variables, which the training operator
+    /// sets and the kubelet expands.
+    pub(crate) fn command(&self, layout: &Layout) -> Vec<Text> {
+        let literal = |word: &str| Text::Literal(word.to_string());
+        let template = |word: &str| Text::Template(word.to_string());
+        let job = &self.job;
+        let mut command = vec![
+            literal("torchrun"),
+            Text::Literal(format!("--nproc_per_node={}", self.processes_per_node())),
+            Text::Literal(format!("--nnodes={}", job.num_nodes)),
+            template("--node_rank=$(RANK)"),
+            template("--master_addr=$(MASTER_ADDR)"),
+            template("--master_port=$(MASTER_PORT)"),
+            literal("train.py"),
+        ];
+        let options = [
+            ("--framework", &job.framework),
+            ("--run-id", &job.run_id),
+            ("--checkpoint-base-uri", &job.checkpoint_base_uri),
+            ("--checkpoint-prefix", &layout.prefix),
+            ("--dataset-uri", &job.dataset_uri),
+            ("--logs-uri", &layout.logs_uri),
+            ("--config-uri", &layout.config_uri),
+            ("--model-id", &job.model_id),
+        ];
+        for (option, value) in options {
+            command.extend([literal(option), literal(value)]);
+        }
+        if let Some(path) = &job.config_path {
+            command.extend([literal("--config"), literal(path)]);
+        }
+        if job.resume_from_checkpoint {
+            command.push(literal("--resume"));
+        }
+        let arguments = self.arguments.command_line().into_iter();
+        command.extend(arguments.map(Text::Literal));
+        command
+    }
+
+    /// The environment that every framework gets.
+    pub(crate) fn environment(&self) -> Environment {
+        let mut environment = Environment::default();
+        let mut set = |name, value: &str| environment.set(name, value);
+        let typed = Value::Object(self.arguments.typed()).to_string();
+        set("TRAINING_EXTRA_ARGS_JSON", &typed);
+        set("TRAINING_LOCAL_ROOT", LOCAL_ROOT);
+        set("TRAINER_LOG_LEVEL", "INFO");
+        if self.world_size() > 1 {
+            // NCCL's documentation keeps the other levels for debugging.
+            set("NCCL_DEBUG", "WARN");
+            set("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1");
+        }
+        if self.job.gpus_per_node > 1 {
+            // torchrun would set 1 and warn about it.
+            let cpus = self.job.cpus_per_node.unwrap_or(1);
+            let threads = (cpus / self.job.gpus_per_node).clamp(1, 16);
+            set("OMP_NUM_THREADS", &threads.to_string());
+        }
+        // The tokenizers' threads do not survive the fork of a data loader.
+        set("TOKENIZERS_PARALLELISM", "false");
+        set("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True");
+        // The home folder of an image may be read only.
+        set("HF_HOME", "/tmp/trainer/hf");
+        set("HF_HUB_DISABLE_TELEMETRY", "1");
+        set("HF_HUB_DISABLE_PROGRESS_BARS", "1");
+        environment
+    }
+}
+
+/// The variables that a plugin sets, in order. The request's own override them in the pod.
+#[derive(Debug, Default)]
+pub struct Environment {
+    settings: Vec<Setting>,
+}
+
+impl Environment {
+    /// Sets a variable to exactly this value; one that is set already keeps its place.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        let value = Text::Literal(value.into());
+        match self.settings.iter_mut().find(|set| set.name == name) {
+            Some(setting) => setting.value = value,
+            None => self.settings.push(Setting {
+                name: name.to_string(),
+                value,
+            }),
+        }
+    }
+
+    /// Takes a variable away.
+    pub fn remove(&mut self, name: &str) {
+        self.settings.retain(|setting| setting.name != name);
+    }
+
+    pub(crate) fn into_settings(self) -> Vec<Setting> {
+        self.settings
+    }
+}
