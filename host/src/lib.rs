@@ -1,1 +1,16 @@
+//! The trainer host: one HTTP request starts a training job.
+//!
+//! Data flows one way. [`request`] checks the JSON, [`plugin`] asks the framework for a [`plan`],
+//! [`job`] makes a PyTorchJob of both, [`cluster`] runs it, and [`http`] is the only module that
+//! sees them all.
 
+pub mod cluster;
+pub mod config;
+pub mod fault;
+pub mod http;
+pub mod job;
+pub mod plan;
+pub mod plugin;
+pub mod preview;
+pub mod request;
+pub mod telemetry;

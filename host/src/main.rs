@@ -1,1 +1,167 @@
-fn main() {}
+//! The binary: reads the settings and puts the parts together.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use trainer_host::cluster::Cluster;
+use trainer_host::cluster::local::{LocalCluster, keeper};
+use trainer_host::config::{
+    ClusterKind, Command, CommandLine, PlanningSettings, PreviewOutput, PreviewSettings,
+    ServeSettings,
+};
+use trainer_host::fault::Fault;
+use trainer_host::http::{App, Token, router};
+use trainer_host::plugin::{Limits, PlanError, Plugins};
+use trainer_host::preview::Preview;
+use trainer_host::{request, telemetry};
+
+fn main() -> anyhow::Result<()> {
+    match CommandLine::parse().command {
+        Command::Serve(settings) => on_runtime(serve(*settings)),
+        Command::Preview(settings) => on_runtime(preview(settings)),
+        Command::KeepReplica => Ok(keeper::run()?),
+    }
+}
+
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().build()?.block_on(work)
+}
+
+async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    telemetry::start(&settings.log)?;
+    let plugins = load(&settings.planning)?;
+    let cluster: Arc<dyn Cluster> = match settings.cluster {
+        ClusterKind::Local => Arc::new(LocalCluster::open(settings.local_cluster()).await?),
+    };
+    let token = settings.token();
+    if token.is_none() && !settings.listen.ip().is_loopback() {
+        warn!(
+            listen = %settings.listen,
+            "anybody who reaches this address can start jobs: set TRAINER_API_TOKEN"
+        );
+    }
+    let draining = Arc::new(AtomicBool::new(false));
+    let app = App {
+        plugins: Arc::new(plugins),
+        cluster: cluster.clone(),
+        policy: Arc::new(settings.planning.policy()),
+        token: token.as_deref().map(Token::new),
+        draining: draining.clone(),
+    };
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let address = listener.local_addr()?;
+    info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
+    let grace = Duration::from_secs(settings.shutdown_grace);
+    let (told, stop) = tokio::sync::watch::channel(false);
+    let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
+        stopped().await;
+        info!("stopping: finishing the requests in flight");
+        draining.store(true, Ordering::Relaxed);
+        told.send_replace(true);
+    });
+    let mut late = stop;
+    tokio::select! {
+        served = server => served?,
+        () = async {
+            let _ = late.wait_for(|told| *told).await;
+            tokio::time::sleep(grace).await;
+        } => warn!("requests in flight took longer than the grace and were cut off"),
+    }
+    cluster.shut_down().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// SIGTERM, as Kubernetes stops a container, or SIGINT, as a person does at a terminal.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn load(settings: &PlanningSettings) -> anyhow::Result<Plugins> {
+    let folder = settings.plugins.as_path();
+    let cache = settings.plugin_cache();
+    let unknown = settings.unknown_arguments();
+    let plugins = Plugins::load(folder, &cache, Limits::default(), unknown)
+        .with_context(|| format!("cannot load plugins from {}", folder.display()))?;
+    for refused in plugins.refused() {
+        let error = &refused.error as &dyn std::error::Error;
+        warn!(file = %refused.file.display(), error, "a plugin was refused");
+    }
+    if plugins.all().next().is_none() {
+        bail!(
+            "no plugin could be loaded from {}: `make plugins` builds them, TRAINER_PLUGINS names \
+             another folder",
+            folder.display()
+        );
+    }
+    Ok(plugins)
+}
+
+async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
+    let plugins = load(&settings.planning)?;
+    let value = read_request(&settings.file)?;
+    let policy = settings.planning.policy();
+    let checked = request::check(value, plugins.schemas(), &policy).map_err(refused)?;
+    let plan = plugins.plan(&checked).await.map_err(|error| match error {
+        PlanError::Refused(faults) => refused(faults),
+        error => error.into(),
+    })?;
+    let preview = Preview::of(&checked.request, &plan, checked.warnings);
+    for warning in &preview.warnings {
+        writeln!(
+            std::io::stderr(),
+            "warning: {} {}",
+            warning.code,
+            warning.detail
+        )?;
+    }
+    let text = match settings.output {
+        PreviewOutput::Yaml => serde_saphyr::to_string(&preview.manifest)?,
+        PreviewOutput::Json => serde_json::to_string_pretty(&preview)? + "\n",
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// A request from a file: JSON is YAML too, but only JSON's own reader sees a name given twice.
+fn read_request(file: &Path) -> anyhow::Result<Value> {
+    let mut text = String::new();
+    let read = match file.to_str() {
+        Some("-") => std::io::stdin().read_to_string(&mut text),
+        _ => std::fs::File::open(file).and_then(|mut f| f.read_to_string(&mut text)),
+    };
+    read.with_context(|| format!("cannot read {}", file.display()))?;
+    if text.trim_start().starts_with('{') {
+        return request::json::parse(text.as_bytes()).map_err(refused);
+    }
+    serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))
+}
+
+fn refused(faults: Vec<Fault>) -> anyhow::Error {
+    let lines: Vec<String> = faults
+        .iter()
+        .map(|fault| format!("  {} {}", fault.code, fault.detail))
+        .collect();
+    anyhow::anyhow!("the request is refused:\n{}", lines.join("\n"))
+}

@@ -4,7 +4,7 @@ use trainer_plugin::Fallback::{Integer, Number};
 use trainer_plugin::vocabulary::*;
 use trainer_plugin::{Argument, Interval, Kind};
 
-pub(crate) const ARGUMENTS: &[Argument] = &[
+pub const ARGUMENTS: &[Argument] = &[
     DATASET_TEXT_FIELD.native("SFTConfig.dataset_text_field"),
     BATCH_SIZE
         .default(Integer(2))

@@ -2,4 +2,4 @@
 
 use trainer_plugin::Rule;
 
-pub(crate) const RULES: &[Rule] = &[];
+pub const RULES: &[Rule] = &[];

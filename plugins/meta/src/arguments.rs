@@ -4,7 +4,7 @@ use trainer_plugin::Argument;
 use trainer_plugin::Fallback::{Integer, Number};
 use trainer_plugin::vocabulary::*;
 
-pub(crate) const ARGUMENTS: &[Argument] = &[
+pub const ARGUMENTS: &[Argument] = &[
     DATASET_TEXT_FIELD,
     BATCH_SIZE
         .default(Integer(1))

@@ -2,4 +2,4 @@
 
 use trainer_plugin::{Environment, Launch};
 
-pub(crate) fn add(_: &Launch, _: &mut Environment) {}
+pub fn add(_: &Launch, _: &mut Environment) {}

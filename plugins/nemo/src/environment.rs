@@ -2,7 +2,7 @@
 
 use trainer_plugin::{Environment, Launch};
 
-pub(crate) fn add(launch: &Launch, environment: &mut Environment) {
+pub fn add(launch: &Launch, environment: &mut Environment) {
     if launch.world_size() > 1 {
         // NeMo's PerfEnvPlugin (nemo/lightning/run/plugins.py).
         environment.set("TORCH_NCCL_HIGH_PRIORITY", "1");

@@ -1,0 +1,113 @@
+# The project's commands. `make help` lists them.
+
+# Without this a failed recipe would leave a half-made file that counts as made.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+SHELL := bash
+
+# Where everything that is built goes. A real path: a Python environment cannot be moved.
+TARGET := $(realpath .)/target
+ifneq ($(wildcard target),)
+TARGET := $(realpath target)
+endif
+PYTHON ?= python3
+# Where pip gets PyTorch from. The default is pip's own index, which has the CUDA build (3 GB; it
+# runs on CPUs too). PyTorch's CPU index is much smaller where it can be reached:
+#   make run TORCH_INDEX=<address of the index>
+TORCH_INDEX ?=
+ENVIRONMENT := $(TARGET)/python
+FRAMEWORKS := nemo hf meta
+WASM_TARGET := wasm32-unknown-unknown
+# One profile for everything that runs here: cargo shares nothing between two.
+CARGO_FLAGS := --release --locked
+
+say = @echo "==> $(1)"
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: build python ## Serve on 127.0.0.1:8080 with the local cluster
+	$(call say,serving; stop with Ctrl-C)
+	@TRAINER_LOCAL_PYTHON=$${TRAINER_LOCAL_PYTHON-$(ENVIRONMENT)} target/release/trainer serve
+
+.PHONY: build
+build: plugins ## Build target/release/trainer and the plugins
+	$(call say,building the service (the first time takes some minutes))
+	@cargo build $(CARGO_FLAGS) -p trainer-host
+
+.PHONY: plugins
+plugins: toolchain ## Build target/plugins/{nemo,hf,meta}.wasm
+	$(call say,building the plugins: $(FRAMEWORKS))
+	@cargo build --profile plugin --locked --target $(WASM_TARGET) $(FRAMEWORKS:%=-p %)
+	@mkdir -p target/plugins
+	@for framework in $(FRAMEWORKS); do \
+		cmp -s target/$(WASM_TARGET)/plugin/$$framework.wasm target/plugins/$$framework.wasm \
+		|| cp target/$(WASM_TARGET)/plugin/$$framework.wasm target/plugins/$$framework.wasm; \
+	done
+
+.PHONY: hostile
+hostile: toolchain # The plugin that the sandbox tests attack the host with
+	@cargo build --profile plugin --locked --target $(WASM_TARGET) -p hostile
+
+.PHONY: toolchain
+toolchain: # The compiler of rust-toolchain.toml and its WebAssembly target
+	@rustc --version >/dev/null 2>&1 || { echo "==> installing the Rust toolchain"; rustup toolchain install; }
+	@rustup target list --installed | grep -qx $(WASM_TARGET) \
+	|| { echo "==> installing the WebAssembly target"; rustup target add $(WASM_TARGET); }
+
+.PHONY: python
+python: $(ENVIRONMENT)/.installed ## Install target/python, the local cluster's Python environment
+
+$(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt
+	$(call say,installing PyTorch into target/python (the first time takes some minutes))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	|| { echo "Python 3.10 or later is needed; PYTHON=... names another"; exit 1; }
+	@$(PYTHON) -m venv $(ENVIRONMENT)
+	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r trainer/requirements-dev.txt
+	@touch $@
+
+.PHONY: test
+test: lint test-rust test-python e2e ## Every test that this machine can run
+
+.PHONY: lint
+lint: toolchain python ## Formats and lints
+	$(call say,formats and lints)
+	@cargo fmt --all --check
+	@cargo clippy $(CARGO_FLAGS) --workspace --all-targets --quiet -- -D warnings
+	@cd trainer && $(ENVIRONMENT)/bin/ruff check --quiet . && $(ENVIRONMENT)/bin/ruff format --quiet --check .
+	@cd trainer && $(ENVIRONMENT)/bin/mypy --no-error-summary .
+
+.PHONY: test-rust
+test-rust: build hostile ## Unit, snapshot, HTTP and sandbox tests
+	$(call say,unit, snapshot, HTTP and sandbox tests)
+	@INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e
+
+.PHONY: test-python
+test-python: python ## Tests of train.py
+	$(call say,tests of train.py)
+	@cd trainer && $(ENVIRONMENT)/bin/pytest -q
+
+.PHONY: e2e
+e2e: build python ## End-to-end tests: the real service, real training
+	$(call say,end-to-end tests: real servers and real training)
+	@TRAINER_TEST_PYTHON=$(ENVIRONMENT) cargo test $(CARGO_FLAGS) -p e2e
+
+.PHONY: bench
+bench: build hostile ## Measure speed, memory and start, and write docs/performance.md
+	$(call say,measuring)
+	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench
+
+.PHONY: snapshots
+snapshots: plugins ## Accept the previews as they are now
+	@INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test $(CARGO_FLAGS) -p snapshots
+
+.PHONY: deny
+deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
+	@cargo deny check
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	@cargo clean

@@ -1,0 +1,251 @@
+//! `trainer keep-replica`: the small process between the service and one replica, as a container's
+//! shim stands between a kubelet and its container.
+//!
+//! The service may be killed at any moment, and then no process of its jobs may live on beside the
+//! ones that its successor starts. A keeper notices, because its standard input ends, and takes
+//! the replica down before it goes itself:
+//!
+//! * it holds the replica's lock from before the first process starts until the last has ended, so
+//!   its successor waits for it;
+//! * it is the subreaper of all that the replica starts, in whatever session (torchrun puts each
+//!   worker in one of its own), so it can see when the last has ended;
+//! * if it was killed itself, its successor finds what it left by the replica's marker in the
+//!   environment of each process.
+//!
+//! It is told what to run in one line of JSON on standard input, and reports on standard output in
+//! lines of JSON. It is single-purpose and has no async runtime: it starts in a millisecond.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
+    set_child_subreaper, wait,
+};
+use serde::{Deserialize, Serialize};
+
+/// Names the replica in the environment of each of its processes.
+pub const MARKER: &str = "TRAINER_REPLICA";
+/// The exit code of a program that cannot be started, as a shell gives it.
+const CANNOT_START: i32 = 127;
+/// How long to wait before looking again whether the last process has ended.
+const RECHECK: Duration = Duration::from_millis(5);
+
+/// What a keeper is to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The replica, for [`MARKER`].
+    pub replica: String,
+    pub command: Vec<String>,
+    /// The whole environment: nothing else is inherited.
+    pub environment: BTreeMap<String, String>,
+    pub working_directory: PathBuf,
+    /// The file that gets standard output and standard error.
+    pub log: PathBuf,
+    /// The file whose lock says that the replica runs.
+    pub lock: PathBuf,
+}
+
+/// What the service tells a keeper after that.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// SIGTERM, and SIGKILL for what is left after so many milliseconds.
+    Stop { grace_ms: u64 },
+}
+
+/// What a keeper reports.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    Started {
+        pid: i32,
+    },
+    CannotStart {
+        reason: String,
+    },
+    /// The last process has ended. Signals count as 128 and their number, as in a container.
+    Exited {
+        code: i32,
+    },
+}
+
+/// Set when everything is to be killed.
+static KILLING: AtomicBool = AtomicBool::new(false);
+
+/// Runs the keeper until its replica has ended.
+///
+/// # Errors
+///
+/// When it cannot even read what it is to run.
+pub fn run() -> std::io::Result<()> {
+    let mut lines = std::io::stdin().lock().lines();
+    let Some(line) = lines.next() else {
+        return Ok(());
+    };
+    let assignment: Assignment = serde_json::from_str(&line?)?;
+    drop(lines);
+    set_child_subreaper(Some(getpid()))?;
+    let lock = File::create(&assignment.lock)?;
+    lock.lock()?;
+    end_leftovers(&assignment.replica);
+    let code = match start(&assignment) {
+        Ok(main) => {
+            report(&Report::Started {
+                pid: main.as_raw_nonzero().get(),
+            });
+            std::thread::spawn(move || obey(main));
+            keep(main)
+        }
+        Err(error) => {
+            let reason = format!(
+                "cannot start {} in {}: {error}",
+                assignment.command.first().map_or("", String::as_str),
+                assignment.working_directory.display()
+            );
+            report(&Report::CannotStart { reason });
+            CANNOT_START
+        }
+    };
+    drop(lock);
+    report(&Report::Exited { code });
+    Ok(())
+}
+
+fn start(assignment: &Assignment) -> std::io::Result<Pid> {
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&assignment.log)?;
+    let (program, arguments) = assignment
+        .command
+        .split_first()
+        .ok_or_else(|| std::io::Error::other("the command is empty"))?;
+    let child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(&assignment.environment)
+        .env(MARKER, &assignment.replica)
+        .current_dir(&assignment.working_directory)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()?;
+    Pid::from_raw(child.id().cast_signed()).ok_or_else(|| std::io::Error::other("no process id"))
+}
+
+/// Reaps until no process of the replica is left; gives the exit code of its main process.
+fn keep(main: Pid) -> i32 {
+    let mut code = None;
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == main => {
+                code = Some(exit_code(status));
+                // A container ends with its first process, and so does a replica.
+                kill_everything(main);
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            // No child is left.
+            Err(_) => return code.unwrap_or(128 + Signal::KILL.as_raw()),
+        }
+    }
+}
+
+fn exit_code(status: WaitStatus) -> i32 {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 128,
+    }
+}
+
+/// Follows the service's orders; when there is nobody left to give any, kills everything.
+fn obey(main: Pid) {
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        let Ok(Order::Stop { grace_ms }) = serde_json::from_str(&line) else {
+            continue;
+        };
+        let _ = kill_process_group(main, Signal::TERM);
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(grace_ms));
+            kill_everything(main);
+        });
+    }
+    kill_everything(main);
+}
+
+/// Kills the replica's process group and every descendant, until the process ends because none is
+/// left. Descendants whose parents are killed become children of this process.
+fn kill_everything(main: Pid) {
+    if KILLING.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    std::thread::spawn(move || {
+        let _ = kill_process_group(main, Signal::KILL);
+        loop {
+            for pid in children() {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(RECHECK);
+        }
+    });
+}
+
+/// The processes whose parent is this one.
+fn children() -> Vec<Pid> {
+    let parent = getpid();
+    processes()
+        .filter(|pid| parent_of(*pid) == Some(parent))
+        .collect()
+}
+
+/// Kills what a keeper left that was killed itself, and waits until it is gone.
+fn end_leftovers(replica: &str) {
+    /// Killed processes end within milliseconds, unless the kernel itself is stuck.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let marker = format!("{MARKER}={replica}");
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let left: Vec<Pid> = processes()
+            .filter(|pid| *pid != getpid() && has_variable(*pid, &marker))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        std::thread::sleep(RECHECK);
+    }
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The second field is the program's name in brackets, which may hold anything.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    Pid::from_raw(after_name.split_whitespace().nth(1)?.parse().ok()?)
+}
+
+fn has_variable(pid: Pid, variable: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()));
+    environment.is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|v| v == variable.as_bytes()))
+}
+
+fn report(report: &Report) {
+    // Nobody may be listening any more, which is no reason to stop.
+    if let Ok(line) = serde_json::to_string(report) {
+        let mut output = std::io::stdout().lock();
+        let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+    }
+}

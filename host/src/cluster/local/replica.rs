@@ -1,0 +1,289 @@
+//! One replica of a local job: what the operator and the kubelet would make of its pod template,
+//! and the keeper that runs it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::expand::expand;
+use super::keeper::{Assignment, Order, Report};
+use crate::job::{CONTAINER, PyTorchJob, PyTorchJobSpec, ReplicaType};
+
+/// The most bytes at the end of a log that are searched for the cause of a failure.
+const TAIL_BYTES: u64 = 16 * 1024;
+
+/// Which replica of its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaIndex {
+    pub replica_type: ReplicaType,
+    pub index: u32,
+}
+
+/// What this machine gives to the replicas of a job.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The program that keeps replicas: this one.
+    pub program: PathBuf,
+    /// The folder that holds `train.py`.
+    pub working_directory: PathBuf,
+    /// What every replica has beside its own variables, as an image would set it.
+    pub base: BTreeMap<String, String>,
+    /// The job's folder: logs and locks.
+    pub folder: PathBuf,
+    /// Where the nodes of the job meet.
+    pub master_port: u16,
+    pub job_uid: String,
+}
+
+/// A replica that runs.
+#[derive(Debug)]
+pub struct Replica {
+    keeper: Child,
+    orders: ChildStdin,
+    reports: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+    log: PathBuf,
+}
+
+impl ReplicaIndex {
+    /// All replicas of a job, the master first.
+    pub fn all(spec: &PyTorchJobSpec) -> Vec<Self> {
+        let replicas = &spec.pytorch_replica_specs;
+        let workers = replicas.worker.as_ref().map_or(0, |worker| worker.replicas);
+        let of = |replica_type, count| {
+            (0..count).map(move |index| Self {
+                replica_type,
+                index,
+            })
+        };
+        of(ReplicaType::Master, replicas.master.replicas)
+            .chain(of(ReplicaType::Worker, workers))
+            .collect()
+    }
+
+    /// The rank of the node: the master's is 0.
+    pub fn rank(self) -> u32 {
+        match self.replica_type {
+            ReplicaType::Master => self.index,
+            ReplicaType::Worker => self.index + 1,
+        }
+    }
+
+    /// The name that the operator gives the replica's pod.
+    pub fn pod(self, job: &str) -> String {
+        let kind = match self.replica_type {
+            ReplicaType::Master => "master",
+            ReplicaType::Worker => "worker",
+        };
+        format!("{job}-{kind}-{}", self.index)
+    }
+}
+
+impl Replica {
+    /// Starts a replica.
+    ///
+    /// # Errors
+    ///
+    /// When its keeper cannot be started.
+    pub async fn start(
+        job: &PyTorchJob,
+        replica: ReplicaIndex,
+        gpus: Option<&[u32]>,
+        surroundings: &Surroundings,
+    ) -> std::io::Result<Self> {
+        let pod = replica.pod(job.name());
+        let folder = surroundings.folder.join(&pod);
+        tokio::fs::create_dir_all(&folder).await?;
+        let log = next_log(&folder).await?;
+        let assignment = Assignment {
+            replica: format!("{}/{pod}", surroundings.job_uid),
+            lock: folder.join("lock"),
+            log: log.clone(),
+            working_directory: surroundings.working_directory.clone(),
+            ..process(job, replica, gpus, surroundings)
+        };
+        let mut keeper = Command::new(&surroundings.program)
+            .arg("keep-replica")
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            // A Ctrl-C at the terminal is for the service, which tells its replicas itself.
+            .process_group(0)
+            .spawn()?;
+        let (Some(mut orders), Some(reports)) = (keeper.stdin.take(), keeper.stdout.take()) else {
+            return Err(std::io::Error::other("a keeper without pipes"));
+        };
+        orders.write_all(&line(&assignment)?).await?;
+        Ok(Self {
+            keeper,
+            orders,
+            reports: BufReader::new(reports).lines(),
+            log,
+        })
+    }
+
+    /// What the keeper has to say next; `None` when it has ended.
+    pub async fn report(&mut self) -> Option<Report> {
+        let line = self.reports.next_line().await.ok().flatten();
+        if line.is_none() {
+            // It has closed its output, so it is gone or about to be: leave no zombie.
+            let _ = self.keeper.wait().await;
+        }
+        serde_json::from_str(&line?).ok()
+    }
+
+    /// Tells the replica to stop: SIGTERM, then SIGKILL when the grace is over.
+    pub async fn stop(&mut self, grace: std::time::Duration) {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        if let Ok(line) = line(&Order::Stop { grace_ms }) {
+            // A keeper that does not listen has ended, which is what is wanted.
+            let _ = self.orders.write_all(&line).await;
+        }
+    }
+
+    /// What the log of a failed replica says of the cause.
+    pub async fn cause(&self) -> Option<String> {
+        let log = self.log.clone();
+        let tail = tokio::task::spawn_blocking(move || tail(&log)).await;
+        cause_in(&tail.ok()?.ok()?)
+    }
+}
+
+fn line(message: &impl serde::Serialize) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The file for the log of the next process in this pod: `0.log`, then `1.log`, as a kubelet
+/// numbers the restarts of a container.
+async fn next_log(folder: &Path) -> std::io::Result<PathBuf> {
+    let mut number = 0;
+    loop {
+        let log = folder.join(format!("{number}.log"));
+        if !tokio::fs::try_exists(&log).await? {
+            return Ok(log);
+        }
+        number += 1;
+    }
+}
+
+/// Command and environment of a replica, with everything in them that Kubernetes would expand.
+fn process(
+    job: &PyTorchJob,
+    replica: ReplicaIndex,
+    gpus: Option<&[u32]>,
+    surroundings: &Surroundings,
+) -> Assignment {
+    let replicas = &job.spec.pytorch_replica_specs;
+    let spec = match (&replicas.worker, replica.replica_type) {
+        (Some(worker), ReplicaType::Worker) => worker,
+        _ => &replicas.master,
+    };
+    let containers = spec.template.spec.iter().flat_map(|pod| &pod.containers);
+    let container = containers.clone().find(|c| c.name == CONTAINER);
+    let mut variables = BTreeMap::new();
+    // A value may refer to variables that come before it.
+    for variable in container.iter().flat_map(|c| c.env.iter().flatten()) {
+        let value = variable.value.as_deref().unwrap_or_default();
+        variables.insert(variable.name.clone(), expand(value, &variables));
+    }
+    variables.extend(operator_variables(job, replica, surroundings.master_port));
+    let command: Vec<String> = container
+        .iter()
+        .flat_map(|c| c.command.iter().flatten().chain(c.args.iter().flatten()))
+        .map(|word| expand(word, &variables))
+        .collect();
+    let mut environment = surroundings.base.clone();
+    environment.insert("TRAINER_JOB_UID".to_string(), surroundings.job_uid.clone());
+    if let Some(gpus) = gpus {
+        let gpus: Vec<String> = gpus.iter().map(u32::to_string).collect();
+        environment.insert("CUDA_VISIBLE_DEVICES".to_string(), gpus.join(","));
+    }
+    environment.extend(variables);
+    Assignment {
+        replica: String::new(),
+        command,
+        environment,
+        working_directory: PathBuf::new(),
+        log: PathBuf::new(),
+        lock: PathBuf::new(),
+    }
+}
+
+/// What the operator adds to each pod, after the pod's own variables.
+///
+/// Source: kubeflow/trainer v1.9.4, pkg/controller.v1/pytorch/{envvar,master}.go. The master's
+/// address is this machine, and its port one that is free here.
+fn operator_variables(
+    job: &PyTorchJob,
+    replica: ReplicaIndex,
+    master_port: u16,
+) -> BTreeMap<String, String> {
+    let nodes = ReplicaIndex::all(&job.spec).len();
+    let processes = &job.spec.nproc_per_node;
+    let world = nodes * processes.parse().unwrap_or(1);
+    let (nodes, world) = (nodes.to_string(), world.to_string());
+    let (rank, port) = (replica.rank().to_string(), master_port.to_string());
+    [
+        ("PYTHONUNBUFFERED", "1"),
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", &port),
+        ("WORLD_SIZE", &world),
+        ("RANK", &rank),
+        ("PET_MASTER_ADDR", "127.0.0.1"),
+        ("PET_MASTER_PORT", &port),
+        ("PET_NODE_RANK", &rank),
+        ("PET_NNODES", &nodes),
+        ("PET_NPROC_PER_NODE", processes),
+    ]
+    .map(|(name, value)| (name.to_string(), value.to_string()))
+    .into()
+}
+
+fn tail(log: &Path) -> std::io::Result<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The line of `train.py` that says what went wrong, and the exit code of the script, which
+/// torchrun keeps to its report: it exits with 1 itself, whatever the script exits with.
+fn cause_in(log: &str) -> Option<String> {
+    let error = log.lines().rev().find_map(|line| {
+        let at = line.find("train.py: error: ")?;
+        Some(line[at..].trim().to_string())
+    });
+    let code = log.lines().rev().find_map(|line| {
+        let (name, rest) = line.trim().split_once(':')?;
+        let (code, of) = rest.trim().split_once(' ')?;
+        let code: i32 = code.parse().ok()?;
+        (name.trim() == "exitcode" && of.starts_with("(pid"))
+            .then(|| format!("the script exited with code {code}"))
+    });
+    match (code, error) {
+        (Some(code), Some(error)) => Some(format!("{code}: {error}")),
+        (code, error) => code.or(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_read_from_torchruns_report() {
+        let log = "step 1\ntrain.py: error: no such dataset\nRoot Cause:\n  rank      : 0 \
+                   (local_rank: 0)\n  exitcode  : 7 (pid: 4711)\n  error_file: <N/A>\n";
+        let cause = "the script exited with code 7: train.py: error: no such dataset";
+        assert_eq!(cause_in(log).as_deref(), Some(cause));
+        assert_eq!(cause_in("exitcode: none\n"), None);
+    }
+}

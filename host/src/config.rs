@@ -1,0 +1,216 @@
+//! Settings: flags, each with the environment variable of the same meaning.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cluster::local::LocalSettings;
+use crate::plugin::UnknownArguments;
+use crate::request::RequestPolicy;
+use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
+
+/// Where a pod finds its own namespace.
+const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// One HTTP request starts a training job.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the API.
+    Serve(Box<ServeSettings>),
+    /// Print the manifest of a request, with no server and no cluster.
+    Preview(PreviewSettings),
+    /// Run one replica of a local job, as `serve` tells it to.
+    #[command(hide = true)]
+    KeepReplica,
+}
+
+/// What `trainer serve` takes.
+#[derive(Debug, Args)]
+pub struct ServeSettings {
+    /// Address to listen on.
+    #[arg(long, env = "TRAINER_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Token that clients send as X-TRAINER-TOKEN. Empty: none is asked for.
+    #[arg(
+        long,
+        env = "TRAINER_API_TOKEN",
+        hide_env_values = true,
+        default_value = ""
+    )]
+    pub api_token: String,
+    /// Where jobs run.
+    #[arg(long, env = "TRAINER_CLUSTER", value_enum, default_value = "local")]
+    pub cluster: ClusterKind,
+    /// How long requests in flight may take when the service is told to stop, in seconds.
+    #[arg(long, env = "TRAINER_SHUTDOWN_GRACE", default_value_t = 20)]
+    pub shutdown_grace: u64,
+    #[command(flatten)]
+    pub planning: PlanningSettings,
+    #[command(flatten)]
+    pub local: LocalArguments,
+    #[command(flatten)]
+    pub log: LogSettings,
+}
+
+/// What `trainer preview` takes.
+#[derive(Debug, Args)]
+pub struct PreviewSettings {
+    /// File with a request as JSON or YAML, or - for standard input.
+    pub file: PathBuf,
+    /// The whole preview as JSON instead of the manifest as YAML.
+    #[arg(long, value_enum, default_value = "yaml")]
+    pub output: PreviewOutput,
+    #[command(flatten)]
+    pub planning: PlanningSettings,
+}
+
+/// What a preview prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PreviewOutput {
+    /// The manifest alone.
+    Yaml,
+    /// Everything that POST /train/preview answers.
+    Json,
+}
+
+/// Where jobs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClusterKind {
+    /// On this machine.
+    Local,
+}
+
+/// What planning a job needs: plugins, and the operator's policy for requests.
+#[derive(Debug, Args)]
+pub struct PlanningSettings {
+    /// Folder with the framework plugins (*.wasm).
+    #[arg(long, env = "TRAINER_PLUGINS", default_value = "target/plugins")]
+    pub plugins: PathBuf,
+    /// Folder for everything that is kept: jobs, logs, claims, compiled plugins.
+    #[arg(long, env = "TRAINER_DATA_DIR", default_value = "target/data")]
+    pub data_dir: PathBuf,
+    /// Namespace of jobs that name none. Default: the pod's own, else `default`.
+    #[arg(long, env = "TRAINER_JOBS_NAMESPACE")]
+    pub jobs_namespace: Option<String>,
+    /// Image of jobs that name none.
+    #[arg(
+        long,
+        env = "TRAINER_DEFAULT_IMAGE",
+        default_value = "ghcr.io/deepfinery/trainer:latest"
+    )]
+    pub default_image: String,
+    /// CPUs of each replica of jobs that name none. Default: no request is made.
+    #[arg(long, env = "TRAINER_DEFAULT_CPUS")]
+    pub default_cpus: Option<u32>,
+    /// Memory in GiB of each replica of jobs that name none. Default: no request is made.
+    #[arg(long, env = "TRAINER_DEFAULT_MEMORY_GB")]
+    pub default_memory_gb: Option<u32>,
+    /// Schemes that dataset_uri may have.
+    #[arg(long, env = "TRAINER_DATASET_SCHEMES", value_delimiter = ',',
+          default_values_t = DATASET_SCHEMES.to_vec())]
+    pub dataset_schemes: Vec<Scheme>,
+    /// Schemes that checkpoint_base_uri may have.
+    #[arg(long, env = "TRAINER_CHECKPOINT_SCHEMES", value_delimiter = ',',
+          default_values_t = CHECKPOINT_SCHEMES.to_vec())]
+    pub checkpoint_schemes: Vec<Scheme>,
+    /// Refuse arguments that a framework's table does not have, instead of forwarding them.
+    #[arg(long, env = "TRAINER_STRICT_ARGUMENTS")]
+    pub strict_arguments: bool,
+}
+
+/// How the local cluster runs jobs.
+#[derive(Debug, Args)]
+pub struct LocalArguments {
+    /// Folder that holds train.py.
+    #[arg(long, env = "TRAINER_LOCAL_WORKDIR", default_value = "trainer")]
+    pub local_workdir: PathBuf,
+    /// Python environment whose bin comes first on a replica's PATH.
+    #[arg(long, env = "TRAINER_LOCAL_PYTHON")]
+    pub local_python: Option<PathBuf>,
+    /// Slots of the local cluster. Default: the GPUs of this machine, or its cores without any.
+    #[arg(long, env = "TRAINER_LOCAL_SLOTS")]
+    pub local_slots: Option<u32>,
+    /// Wait before a failed replica starts again, in milliseconds. It doubles with each failure.
+    #[arg(long, env = "TRAINER_LOCAL_BACKOFF_MS", default_value_t = 1000)]
+    pub local_backoff_ms: u64,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Args)]
+pub struct LogSettings {
+    /// What is logged: a level, or tracing directives.
+    #[arg(long, env = "TRAINER_LOG", default_value = "info")]
+    pub log: String,
+    /// How it is written.
+    #[arg(long, env = "TRAINER_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl PlanningSettings {
+    /// What requests may ask for, and what stands for what they leave out.
+    pub fn policy(&self) -> RequestPolicy {
+        RequestPolicy {
+            default_image: self.default_image.clone(),
+            default_namespace: self.namespace(),
+            default_cpus_per_node: self.default_cpus,
+            default_memory_per_node_gb: self.default_memory_gb,
+            dataset_schemes: self.dataset_schemes.clone(),
+            checkpoint_schemes: self.checkpoint_schemes.clone(),
+        }
+    }
+
+    /// What plugins do with arguments that are in no table.
+    pub fn unknown_arguments(&self) -> UnknownArguments {
+        match self.strict_arguments {
+            true => UnknownArguments::Refuse,
+            false => UnknownArguments::Forward,
+        }
+    }
+
+    /// Where compiled plugins are kept.
+    pub fn plugin_cache(&self) -> PathBuf {
+        self.data_dir.join("compiled-plugins")
+    }
+
+    fn namespace(&self) -> String {
+        let named = self.jobs_namespace.clone().filter(|name| !name.is_empty());
+        let own = || std::fs::read_to_string(POD_NAMESPACE).ok();
+        let name = named.or_else(own).unwrap_or_else(|| "default".to_string());
+        name.trim().to_string()
+    }
+}
+
+impl ServeSettings {
+    /// The token that clients have to send, if any.
+    pub fn token(&self) -> Option<String> {
+        Some(self.api_token.clone()).filter(|token| !token.is_empty())
+    }
+
+    /// How the local cluster is to run.
+    pub fn local_cluster(&self) -> LocalSettings {
+        LocalSettings {
+            data_folder: self.planning.data_dir.clone(),
+            working_directory: self.local.local_workdir.clone(),
+            python: self.local.local_python.clone(),
+            slots: self.local.local_slots,
+            default_namespace: self.planning.namespace(),
+            restart_backoff: Duration::from_millis(self.local.local_backoff_ms),
+            shutdown_grace: Duration::from_secs(self.shutdown_grace),
+        }
+    }
+}

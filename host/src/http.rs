@@ -1,0 +1,222 @@
+//! The HTTP interface: every route on one page, and handlers that read as a sentence.
+
+mod body;
+mod health;
+mod problem;
+mod token;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{
+    MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
+};
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+use tracing::{Span, info};
+
+use crate::cluster::Cluster;
+use crate::job::{self, JobSummary};
+use crate::plugin::{Plugin, Plugins};
+use crate::preview::Preview;
+use crate::request::{self, RequestPolicy};
+use body::JsonBody;
+use problem::Problem;
+pub use token::Token;
+
+/// Carries a request's id, in and out.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest time for an answer. Nothing here waits for a job.
+const LONGEST_ANSWER: Duration = Duration::from_secs(30);
+/// Most warnings that become headers. All of them are in a preview.
+const MAX_WARNING_HEADERS: usize = 16;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    pub plugins: Arc<Plugins>,
+    pub cluster: Arc<dyn Cluster>,
+    pub policy: Arc<RequestPolicy>,
+    /// Nobody is asked for a token where there is none.
+    pub token: Option<Token>,
+    /// Set when the service is about to end.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// The whole interface.
+pub fn router(app: App) -> Router {
+    let open = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz));
+    let guarded = Router::new()
+        .route("/train", post(submit))
+        .route("/train/preview", post(preview))
+        .route("/train/{job_name}", get(status))
+        .route("/frameworks", get(frameworks))
+        .route("/frameworks/{name}", get(framework))
+        .route_layer(middleware::from_fn_with_state(app.clone(), token::check));
+    open.merge(guarded)
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            LONGEST_ANSWER,
+        ))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn(problem::finish))
+        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .with_state(app)
+}
+
+async fn submit(State(app): State<App>, JsonBody(body): JsonBody) -> Result<Response, Problem> {
+    let checked = request::check(body, app.plugins.schemas(), &app.policy)?;
+    let plan = app.plugins.plan(&checked).await?;
+    let job = job::manifest(&checked.request, &plan);
+    let created = app.cluster.create(job).await?;
+    info!(
+        job = created.job.name(),
+        framework = plan.plugin.name,
+        "a job was created"
+    );
+    let faults = checked.warnings.iter().chain(&plan.warnings);
+    let warnings = faults.map(|fault| format!("{} {}", fault.code, fault.detail));
+    let warnings = warning_headers(warnings.chain(created.warnings));
+    let summary = JobSummary::created(&created.job);
+    let location = [(header::LOCATION, format!("/train/{}", summary.name))];
+    Ok((StatusCode::CREATED, location, warnings, Json(summary)).into_response())
+}
+
+async fn preview(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let checked = request::check(body, app.plugins.schemas(), &app.policy)?;
+    let plan = app.plugins.plan(&checked).await?;
+    let preview = Preview::of(&checked.request, &plan, checked.warnings);
+    match wants_yaml(&headers) {
+        true => yaml(&preview.manifest),
+        false => Ok(Json(preview).into_response()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct StatusQuery {
+    namespace: Option<String>,
+}
+
+async fn status(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Query(query): Query<StatusQuery>,
+) -> Result<Json<JobSummary>, Problem> {
+    let job = app.cluster.get(query.namespace.as_deref(), &name).await?;
+    Ok(Json(JobSummary::of(&job)))
+}
+
+/// A framework that can be asked for.
+#[derive(Debug, Serialize)]
+struct FrameworkView<'a> {
+    name: &'a str,
+    version: &'a str,
+    summary: &'a str,
+    digest: &'a str,
+    args_schema: &'a Value,
+}
+
+impl<'a> FrameworkView<'a> {
+    fn of(plugin: &'a Plugin) -> Self {
+        Self {
+            name: &plugin.identity.name,
+            version: &plugin.identity.version,
+            summary: &plugin.summary,
+            digest: &plugin.identity.digest,
+            args_schema: &plugin.args_schema,
+        }
+    }
+}
+
+async fn frameworks(State(app): State<App>) -> Response {
+    let frameworks: Vec<FrameworkView> = app.plugins.all().map(FrameworkView::of).collect();
+    Json(serde_json::json!({ "frameworks": frameworks })).into_response()
+}
+
+async fn framework(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let plugin = app.plugins.get(&name);
+    let plugin = plugin.ok_or_else(|| Problem::no_such_framework(&name, &app.plugins))?;
+    Ok(Json(FrameworkView::of(plugin)).into_response())
+}
+
+async fn no_such_route(request: Request) -> Problem {
+    Problem::no_such_route(request.method(), request.uri().path())
+}
+
+async fn no_such_method(request: Request) -> Problem {
+    Problem::no_such_method(request.method(), request.uri().path())
+}
+
+fn span(request: &Request) -> Span {
+    let id = request.extensions().get::<RequestId>();
+    let id = id.and_then(|id| id.header_value().to_str().ok());
+    tracing::info_span!(
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        id = id.unwrap_or_default()
+    )
+}
+
+fn wants_yaml(headers: &HeaderMap) -> bool {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| {
+        let mut types = accept.split(',').map(|range| range.split(';').next());
+        types.any(|media| matches!(media.map(str::trim), Some("application/yaml")))
+    })
+}
+
+fn yaml(value: &impl Serialize) -> Result<Response, Problem> {
+    let text = serde_saphyr::to_string(value).map_err(Problem::internal)?;
+    Ok(([(header::CONTENT_TYPE, "application/yaml")], text).into_response())
+}
+
+/// `Warning` headers (RFC 7234, 5.5), each a sentence in quotes.
+fn warning_headers(
+    warnings: impl Iterator<Item = String>,
+) -> AppendHeaders<Vec<(HeaderName, HeaderValue)>> {
+    let header = |text: String| {
+        let quoted = text.replace(['\\', '"'], "'");
+        let ascii: String = quoted
+            .chars()
+            .map(|c| {
+                if c.is_ascii() && !c.is_control() {
+                    c
+                } else {
+                    '?'
+                }
+            })
+            .collect();
+        let value = HeaderValue::from_str(&format!("299 - \"{ascii}\"")).ok()?;
+        Some((header::WARNING, value))
+    };
+    AppendHeaders(
+        warnings
+            .take(MAX_WARNING_HEADERS)
+            .filter_map(header)
+            .collect(),
+    )
+}

@@ -1,0 +1,63 @@
+//! The one way in which a request's body is read, so that every bad one gets the same answer.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::request::json;
+
+/// Largest body that is read.
+const MAX_BYTES: usize = 1024 * 1024;
+/// Of a larger one this much is taken and thrown away, since a client that still sends does not
+/// read the answer.
+const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
+
+/// A body of JSON.
+pub(super) struct JsonBody(pub Value);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_type(request.headers())?;
+        let bytes = read(request.into_body()).await?;
+        Ok(Self(json::parse(&bytes)?))
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let given = headers.get(header::CONTENT_TYPE);
+    let given = given
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media = given.split(';').next().unwrap_or_default().trim();
+    match media.eq_ignore_ascii_case("application/json") {
+        true => Ok(()),
+        false => Err(Problem::media_type(given)),
+    }
+}
+
+async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::body_cut_off())?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        size += data.len();
+        if size > MAX_DISCARDED_BYTES {
+            break;
+        }
+        if size <= MAX_BYTES {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    match size > MAX_BYTES {
+        true => Err(Problem::too_large(MAX_BYTES)),
+        false => Ok(bytes),
+    }
+}

@@ -1,0 +1,272 @@
+//! Step 3: a request and its plan become a PyTorchJob. It is pure and cannot fail.
+//!
+//! The shape is what the training operator accepts and what experienced submitters set by hand:
+//! a container named `pytorch`, a Master of exactly one replica, the exec form of the command, the
+//! number of processes as a string. kubeflow/trainer v1.9.4 is the operator meant.
+
+mod pytorch_job;
+mod status;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec,
+    PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub use pytorch_job::{
+    API_VERSION, CleanPodPolicy, Condition, ConditionType, KIND, PyTorchJob, PyTorchJobSpec,
+    PyTorchJobStatus, ReplicaSpec, ReplicaSpecs, ReplicaStatus, ReplicaType, RestartPolicy,
+    RunPolicy,
+};
+pub use status::{JobState, JobSummary};
+
+use crate::plan::{Plan, Text};
+use crate::request::JobRequest;
+
+/// The container's name, which the operator's webhook demands.
+pub const CONTAINER: &str = "pytorch";
+/// Where the claim of a `pvc://` URI is mounted, beneath its own name.
+const CLAIMS_PATH: &str = "/mnt/pvc";
+/// The resource that a GPU is.
+const GPU: &str = "nvidia.com/gpu";
+/// Whole-job crashes that a job survives. The operator counts restarts over all replicas, and a
+/// crash of one usually takes the others with it.
+const CRASHES: u32 = 3;
+/// Time for a last checkpoint when a pod is told to stop, in seconds.
+const GRACE_SECONDS: i64 = 120;
+
+/// Own label: the framework of the job.
+pub const FRAMEWORK_LABEL: &str = "trainer.deepfinery/framework";
+/// Own label: the run id of the job.
+pub const RUN_ID_LABEL: &str = "trainer.deepfinery/run-id";
+
+/// The PyTorchJob of a request and its plan.
+pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
+    let template = template(request, plan);
+    let replica = |replicas| ReplicaSpec {
+        replicas,
+        restart_policy: RestartPolicy::OnFailure,
+        template: template.clone(),
+    };
+    PyTorchJob {
+        api_version: API_VERSION.to_string(),
+        kind: KIND.to_string(),
+        metadata: ObjectMeta {
+            name: Some(request.name.as_str().to_string()),
+            namespace: Some(request.namespace.clone()),
+            labels: Some(labels(request)),
+            annotations: Some(annotations(request, plan)),
+            ..ObjectMeta::default()
+        },
+        spec: PyTorchJobSpec {
+            nproc_per_node: request.gpus_per_node.max(1).to_string(),
+            run_policy: RunPolicy {
+                clean_pod_policy: CleanPodPolicy::Running,
+                backoff_limit: CRASHES * request.num_nodes,
+                suspend: None,
+            },
+            pytorch_replica_specs: ReplicaSpecs {
+                master: replica(1),
+                // The webhook refuses a Worker of no replicas.
+                worker: (request.num_nodes > 1).then(|| replica(request.num_nodes - 1)),
+            },
+        },
+        status: None,
+    }
+}
+
+fn labels(request: &JobRequest) -> BTreeMap<String, String> {
+    let own = [
+        ("app.kubernetes.io/managed-by", "trainer"),
+        (FRAMEWORK_LABEL, &request.framework),
+        (RUN_ID_LABEL, &request.run_id),
+    ];
+    with_own(&request.labels, own)
+}
+
+fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
+    let own = [
+        ("trainer.deepfinery/model-id", request.model_id.as_str()),
+        (
+            "trainer.deepfinery/dataset-uri",
+            request.dataset_uri.as_str(),
+        ),
+        ("trainer.deepfinery/checkpoint-prefix", &plan.layout.prefix),
+        ("trainer.deepfinery/plugin", &plan.plugin.name),
+        ("trainer.deepfinery/plugin-version", &plan.plugin.version),
+        ("trainer.deepfinery/plugin-digest", &plan.plugin.digest),
+    ];
+    with_own(&request.annotations, own)
+}
+
+fn with_own<const N: usize>(
+    requested: &BTreeMap<String, String>,
+    own: [(&str, &str); N],
+) -> BTreeMap<String, String> {
+    let own = own.map(|(key, value)| (key.to_string(), value.to_string()));
+    requested.clone().into_iter().chain(own).collect()
+}
+
+fn template(request: &JobRequest, plan: &Plan) -> PodTemplateSpec {
+    // An Istio side-car never exits, so the job would never succeed.
+    let no_sidecar = [("sidecar.istio.io/inject", "false")];
+    let claims = claims(request);
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels(request)),
+            annotations: Some(with_own(&request.annotations, no_sidecar)),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![container(request, plan, &claims)],
+            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            volumes: Some(volumes(&claims)),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn container(request: &JobRequest, plan: &Plan, claims: &[&str]) -> Container {
+    Container {
+        name: CONTAINER.to_string(),
+        image: Some(request.image.clone()),
+        command: Some(plan.command.iter().map(escaped).collect()),
+        env: Some(
+            environment(request, plan)
+                .into_iter()
+                .map(|(name, value)| EnvVar {
+                    name,
+                    value: Some(escaped(&value)),
+                    ..EnvVar::default()
+                })
+                .collect(),
+        ),
+        resources: resources(request),
+        volume_mounts: Some(mounts(claims)),
+        ..Container::default()
+    }
+}
+
+/// The variables of a pod, in order: the plugin's, the request's in place of equal ones, and last
+/// those that say which run this is, which nobody else sets.
+pub fn environment(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
+    let plugin = plan
+        .environment
+        .iter()
+        .filter(|setting| !request.env.contains_key(&setting.name))
+        .map(|setting| (setting.name.clone(), setting.value.clone()));
+    let requested = request
+        .env
+        .iter()
+        .map(|(name, value)| (name.clone(), Text::Literal(value.clone())));
+    plugin
+        .chain(requested)
+        .chain(identity(request, plan))
+        .collect()
+}
+
+fn identity(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
+    let layout = &plan.layout;
+    let num_nodes = request.num_nodes.to_string();
+    let gpus_per_node = request.gpus_per_node.to_string();
+    let mut identity = vec![
+        ("FRAMEWORK", request.framework.as_str()),
+        ("MODEL_ID", &request.model_id),
+        ("RUN_ID", &request.run_id),
+        ("NUM_NODES", &num_nodes),
+        ("GPUS_PER_NODE", &gpus_per_node),
+        ("CHECKPOINT_BASE_URI", request.checkpoint_base_uri.as_str()),
+        ("CHECKPOINT_PREFIX", &layout.prefix),
+        ("CHECKPOINTS_URI", &layout.checkpoints_uri),
+        ("LOGS_URI", &layout.logs_uri),
+        ("CONFIG_URI", &layout.config_uri),
+        ("DATASET_URI", request.dataset_uri.as_str()),
+    ];
+    if let Some(path) = &request.config_path {
+        identity.push(("CONFIG_PATH", path));
+    }
+    if request.resume_from_checkpoint {
+        identity.push(("RESUME_FROM_CHECKPOINT", "1"));
+    }
+    let text = |value: &str| Text::Literal(value.to_string());
+    identity
+        .into_iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
+}
+
+/// A text as the manifest has to spell it. The kubelet expands `$(NAME)` in commands and values
+/// and reads `$$` as `$`, so a literal's dollars are doubled, here and nowhere else: a request
+/// could otherwise read any variable of the pod into a flag.
+fn escaped(text: &Text) -> String {
+    match text {
+        Text::Literal(text) => text.replace('$', "$$"),
+        Text::Template(text) => text.clone(),
+    }
+}
+
+/// Requests equal limits: a pod with GPUs that is evicted for its memory costs its whole job.
+fn resources(request: &JobRequest) -> Option<ResourceRequirements> {
+    let gpus = (request.gpus_per_node > 0).then(|| (GPU, request.gpus_per_node.to_string()));
+    let cpus = request.cpus_per_node.map(|cpus| ("cpu", cpus.to_string()));
+    let memory = request
+        .memory_per_node_gb
+        .map(|gib| ("memory", format!("{gib}Gi")));
+    let quantities: BTreeMap<String, Quantity> = [gpus, cpus, memory]
+        .into_iter()
+        .flatten()
+        .map(|(name, quantity)| (name.to_string(), Quantity(quantity)))
+        .collect();
+    (!quantities.is_empty()).then(|| ResourceRequirements {
+        limits: Some(quantities.clone()),
+        requests: Some(quantities),
+        ..ResourceRequirements::default()
+    })
+}
+
+/// The claims that the request's URIs live on, each once.
+fn claims(request: &JobRequest) -> Vec<&str> {
+    let uris = [&request.checkpoint_base_uri, &request.dataset_uri];
+    let mut claims: Vec<&str> = uris.into_iter().filter_map(|uri| uri.claim()).collect();
+    claims.dedup();
+    claims
+}
+
+fn volumes(claims: &[&str]) -> Vec<Volume> {
+    // The default /dev/shm of 64 MiB is too small for data loaders and for NCCL.
+    let shared_memory = Volume {
+        name: "dshm".to_string(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".to_string()),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    let claims = claims.iter().enumerate().map(|(index, claim)| Volume {
+        name: format!("claim-{index}"),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: (*claim).to_string(),
+            ..PersistentVolumeClaimVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    std::iter::once(shared_memory).chain(claims).collect()
+}
+
+fn mounts(claims: &[&str]) -> Vec<VolumeMount> {
+    let mount = |name: String, mount_path: String| VolumeMount {
+        name,
+        mount_path,
+        ..VolumeMount::default()
+    };
+    let claims = claims
+        .iter()
+        .enumerate()
+        .map(|(index, claim)| mount(format!("claim-{index}"), format!("{CLAIMS_PATH}/{claim}")));
+    std::iter::once(mount("dshm".to_string(), "/dev/shm".to_string()))
+        .chain(claims)
+        .collect()
+}

@@ -1,0 +1,164 @@
+//! The PyTorchJob of kubeflow.org/v1: the part of the type that this host writes and reads.
+//!
+//! Source: kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/{common_types,pytorch_types}.go.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::{Deserialize, Serialize};
+
+pub const API_VERSION: &str = "kubeflow.org/v1";
+pub const KIND: &str = "PyTorchJob";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PyTorchJob {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: ObjectMeta,
+    pub spec: PyTorchJobSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<PyTorchJobStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PyTorchJobSpec {
+    /// Processes a replica, a number as text. The operator's default `auto` would make WORLD_SIZE
+    /// count pods.
+    pub nproc_per_node: String,
+    pub run_policy: RunPolicy,
+    pub pytorch_replica_specs: ReplicaSpecs,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunPolicy {
+    pub clean_pod_policy: CleanPodPolicy,
+    /// Restarts over all replicas after which the job fails.
+    pub backoff_limit: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// Which pods are deleted when the job ends. The CRD takes any string; a typo is not noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CleanPodPolicy {
+    All,
+    /// Those that still run or wait; finished ones keep their logs readable.
+    Running,
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ReplicaSpecs {
+    pub master: ReplicaSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<ReplicaSpec>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaSpec {
+    pub replicas: u32,
+    pub restart_policy: RestartPolicy,
+    pub template: PodTemplateSpec,
+}
+
+/// What happens to a replica whose process ended. The CRD takes any string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+    ExitCode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ReplicaType {
+    Master,
+    Worker,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PyTorchJobStatus {
+    /// Absent while the operator has not seen the job.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    #[serde(default)]
+    pub replica_statuses: BTreeMap<ReplicaType, ReplicaStatus>,
+    /// No operator sets it, but the specification's table reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub condition_type: ConditionType,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    #[serde(default)]
+    pub reason: String,
+    #[serde(default)]
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_update_time: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConditionType {
+    Created,
+    Running,
+    Restarting,
+    Succeeded,
+    Suspended,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub active: i32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub succeeded: i32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed: i32,
+}
+
+fn is_zero(count: &i32) -> bool {
+    *count == 0
+}
+
+impl PyTorchJob {
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let labels = self.metadata.labels.as_ref()?;
+        labels.get(key).map(String::as_str)
+    }
+}
+
+impl PyTorchJobStatus {
+    /// The condition of a type, if it is true.
+    pub fn is_true(&self, condition_type: ConditionType) -> Option<&Condition> {
+        let mut conditions = self.conditions.iter();
+        conditions.find(|c| c.condition_type == condition_type && c.status == "True")
+    }
+}

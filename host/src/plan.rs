@@ -1,0 +1,259 @@
+//! Step 2's data: what a plugin proposes for a job, and the plan that the host makes of it.
+//!
+//! A plugin is somebody else's program, so a [`Proposal`] is checked before anything uses it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::fault::Fault;
+use crate::request::{JobRequest, metadata};
+
+/// Most words of a command, and most variables of an environment.
+const MAX_ITEMS: usize = 1024;
+/// Most bytes of one word or value: Linux takes no longer string in an exec (MAX_ARG_STRLEN).
+const MAX_TEXT_BYTES: usize = 128 * 1024;
+/// Most bytes of command and environment together. Above it an object nears etcd's 1.5 MiB.
+const MAX_BYTES: usize = 512 * 1024;
+/// Most warnings, and most bytes of one.
+const MAX_WARNINGS: usize = 256;
+const MAX_FINDING_BYTES: usize = 8 * 1024;
+
+/// One word of a command, or the value of a variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// Reaches the process exactly as it is.
+    Literal(String),
+    /// `$(NAME)` in it stands for the pod's variable NAME.
+    Template(String),
+}
+
+/// A variable that the plugin sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub name: String,
+    pub value: Text,
+}
+
+/// Where a run keeps its files: URIs without trailing slashes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckpointLayout {
+    pub prefix: String,
+    pub checkpoints_uri: String,
+    pub logs_uri: String,
+    pub config_uri: String,
+    pub run_config_uri: String,
+    pub step_pattern: String,
+}
+
+/// Which plugin made a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginIdentity {
+    pub name: String,
+    pub version: String,
+    /// `sha256:` and the hash of the plugin's file.
+    pub digest: String,
+}
+
+/// What a plugin answers, unchecked.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    pub command: Vec<Text>,
+    pub environment: Vec<Setting>,
+    pub layout: CheckpointLayout,
+    /// JSON text of an object.
+    pub resolved_args: String,
+    pub warnings: Vec<Fault>,
+    /// JSON text of an object.
+    pub extensions: String,
+}
+
+/// How a job is launched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub plugin: PluginIdentity,
+    pub command: Vec<Text>,
+    pub environment: Vec<Setting>,
+    pub layout: CheckpointLayout,
+    pub resolved_args: Map<String, Value>,
+    pub warnings: Vec<Fault>,
+    pub extensions: Map<String, Value>,
+}
+
+/// Why a proposal is no plan: the plugin answered nonsense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoPlan(String);
+
+impl NoPlan {
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl Text {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Literal(text) | Self::Template(text) => text,
+        }
+    }
+}
+
+impl Plan {
+    /// Checks what a plugin proposes for a request.
+    ///
+    /// # Errors
+    ///
+    /// The first thing in the proposal that makes no sense.
+    pub fn check(
+        proposal: Proposal,
+        request: &JobRequest,
+        plugin: PluginIdentity,
+    ) -> Result<Self, NoPlan> {
+        let Proposal {
+            command,
+            environment,
+            layout,
+            resolved_args,
+            warnings,
+            extensions,
+        } = proposal;
+        check_sizes(&command, &environment)?;
+        check_names(&environment)?;
+        check_layout(&layout, request)?;
+        check_findings(&warnings)?;
+        Ok(Self {
+            plugin,
+            command,
+            environment,
+            layout,
+            resolved_args: object("resolved-args", &resolved_args)?,
+            warnings,
+            extensions: object("extensions", &extensions)?,
+        })
+    }
+}
+
+/// Checks that there are not absurdly many findings, nor absurdly long ones.
+///
+/// # Errors
+///
+/// The first limit that is passed.
+pub fn check_findings(findings: &[Fault]) -> Result<(), NoPlan> {
+    if findings.len() > MAX_WARNINGS {
+        let count = findings.len();
+        return no(format!("{count} findings are more than {MAX_WARNINGS}"));
+    }
+    let size = |finding: &Fault| {
+        let Fault {
+            code,
+            pointer,
+            detail,
+        } = finding;
+        code.len() + pointer.len() + detail.len()
+    };
+    match findings
+        .iter()
+        .find(|finding| size(finding) > MAX_FINDING_BYTES)
+    {
+        Some(_) => no(format!("a finding of more than {MAX_FINDING_BYTES} bytes")),
+        None => Ok(()),
+    }
+}
+
+fn check_sizes(command: &[Text], environment: &[Setting]) -> Result<(), NoPlan> {
+    let Some(program) = command.first() else {
+        return no("the command is empty");
+    };
+    if program.as_str().is_empty() {
+        return no("the command's program is empty");
+    }
+    let items = command.len().max(environment.len());
+    if items > MAX_ITEMS {
+        return no(format!(
+            "{items} words or variables are more than {MAX_ITEMS}"
+        ));
+    }
+    let texts = || {
+        command
+            .iter()
+            .chain(environment.iter().map(|set| &set.value))
+    };
+    if texts().any(|text| text.as_str().len() > MAX_TEXT_BYTES) {
+        return no(format!("a text of more than {MAX_TEXT_BYTES} bytes"));
+    }
+    if texts().any(|text| text.as_str().contains('\0')) {
+        return no("a text with a NUL character");
+    }
+    let size: usize = texts().map(|text| text.as_str().len()).sum();
+    match size > MAX_BYTES {
+        true => no(format!("{size} bytes are more than {MAX_BYTES}")),
+        false => Ok(()),
+    }
+}
+
+fn check_names(environment: &[Setting]) -> Result<(), NoPlan> {
+    let mut seen = BTreeSet::new();
+    for Setting { name, .. } in environment {
+        if let Err(fault) = metadata::check_plugin_variable(name) {
+            return no(format!("environment variable {name:?}: {fault}"));
+        }
+        if !seen.insert(name) {
+            return no(format!("environment variable {name} is set twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that every file of the run stays beneath the request's own prefix.
+fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), NoPlan> {
+    let CheckpointLayout {
+        prefix,
+        checkpoints_uri,
+        logs_uri,
+        config_uri,
+        run_config_uri,
+        step_pattern,
+    } = layout;
+    let own = format!(
+        "{}/{}",
+        request.checkpoint_base_uri.as_str(),
+        request.run_id
+    );
+    if !is_beneath(prefix, &own) {
+        return no(format!(
+            "the layout's prefix {prefix:?} is not beneath {own}"
+        ));
+    }
+    let uris = [checkpoints_uri, logs_uri, config_uri, run_config_uri];
+    if let Some(uri) = uris.into_iter().find(|uri| !is_beneath(uri, prefix)) {
+        return no(format!(
+            "{uri:?} is not beneath the layout's prefix {prefix}"
+        ));
+    }
+    match step_pattern.is_empty() || step_pattern.len() > 128 {
+        true => no("the layout's step pattern is empty or longer than 128 bytes"),
+        false => Ok(()),
+    }
+}
+
+fn is_beneath(uri: &str, prefix: &str) -> bool {
+    let Some(path) = uri
+        .strip_prefix(prefix)
+        .and_then(|rest| rest.strip_prefix('/'))
+    else {
+        return false;
+    };
+    let mut segments = path.split('/');
+    !segments.any(|segment| matches!(segment, "" | "." | ".."))
+        && !path.contains(|c: char| c.is_control() || c.is_whitespace())
+}
+
+fn object(name: &str, text: &str) -> Result<Map<String, Value>, NoPlan> {
+    serde_json::from_str(text).or_else(|error| no(format!("{name} is not a JSON object: {error}")))
+}
+
+fn no<T>(why: impl Into<String>) -> Result<T, NoPlan> {
+    Err(NoPlan::new(why))
+}

@@ -1,0 +1,378 @@
+//! Step 2: framework plugins in WebAssembly, loaded once and called with a fresh instance a job.
+//!
+//! A plugin is somebody else's program and is treated so: it imports nothing, every call has a
+//! limit of time, memory, stack and data, what it answers is checked, and a trap ends nothing but
+//! its own call.
+
+mod cache;
+mod call;
+mod engine;
+mod inspect;
+mod limits;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use wasmtime::{Engine, Trap};
+
+pub use limits::{Exceeded, Limits};
+
+use crate::fault::Fault;
+use crate::plan::{NoPlan, Plan, PluginIdentity, check_findings};
+use crate::request::schema::Schema;
+use crate::request::{ArgumentSchemas, Checked, JobRequest, metadata};
+use cache::Cache;
+use call::Callable;
+
+/// The contract's types, from `wit/`.
+mod bindings {
+    wasmtime::component::bindgen!({ path: "../wit", world: "plugin" });
+}
+
+/// The loaded plugins. It never changes: a reload builds another one.
+pub struct Plugins {
+    plugins: BTreeMap<String, Arc<Plugin>>,
+    schemas: ArgumentSchemas,
+    /// Files that are no plugin for this host, and why.
+    refused: Vec<Refused>,
+    calls: Semaphore,
+    limits: Limits,
+    /// What the host tells every plugin beside the job.
+    context: String,
+}
+
+/// A loaded plugin.
+pub struct Plugin {
+    pub identity: PluginIdentity,
+    pub summary: String,
+    /// The JSON Schema of `extra_args`.
+    pub args_schema: Value,
+    callable: Callable,
+}
+
+/// A file that is no plugin for this host.
+#[derive(Debug)]
+pub struct Refused {
+    pub file: PathBuf,
+    pub error: LoadError,
+}
+
+/// What a plugin says of itself.
+#[derive(Debug)]
+struct Description {
+    name: String,
+    version: String,
+    summary: String,
+    args_schema: String,
+}
+
+/// Whether arguments that a framework's table does not have are forwarded or refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownArguments {
+    Forward,
+    Refuse,
+}
+
+/// Why a file is no plugin for this host, or why no plugin can be loaded at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read it")]
+    Read(#[source] std::io::Error),
+    #[error("{size} bytes are more than the {allowed} allowed")]
+    Size { size: usize, allowed: usize },
+    #[error("not WebAssembly: {0}")]
+    NotWebAssembly(String),
+    #[error("it imports {first} ({count} imports in all); a plugin imports nothing")]
+    Imports { first: String, count: usize },
+    #[error("it does not export deepfinery:trainer/framework; build it with the plugin SDK")]
+    NoContract,
+    #[error("built for contract {built_for}, this host speaks {spoken}")]
+    ContractVersion { built_for: String, spoken: String },
+    #[error("it cannot be made a component: {0}")]
+    NotAComponent(String),
+    #[error("it does not compile: {0}")]
+    Compile(String),
+    #[error("it does not fit the contract: {0}")]
+    Link(String),
+    #[error("describe failed")]
+    Describe(#[source] CallError),
+    #[error("it describes itself wrongly: {0}")]
+    Description(String),
+    #[error("the name {name} is taken by {file}")]
+    NameTaken { name: String, file: String },
+    #[error("the folder {folder} for compiled plugins cannot be used")]
+    Cache {
+        folder: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the WebAssembly engine cannot be set up: {0}")]
+    Engine(String),
+}
+
+/// Why a plugin gave no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("it ran longer than the {} ms allowed", allowed.as_millis())]
+    Time { allowed: Duration },
+    #[error("it used more than the {allowed} bytes of stack allowed")]
+    Stack { allowed: usize },
+    #[error(transparent)]
+    Exceeded(Exceeded),
+    #[error("it trapped: {0}")]
+    Trap(Trap),
+    #[error("its answer cannot be read: {0}")]
+    Answer(String),
+    #[error("its answer makes no sense: {0}")]
+    Nonsense(#[from] NoPlan),
+    #[error("the call was lost")]
+    Lost,
+}
+
+/// Why there is no plan for a request.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The caller's fault: the plugin refuses the request.
+    #[error("the plugin refuses the request")]
+    Refused(Vec<Fault>),
+    /// The plugin's fault.
+    #[error("plugin {} {} ({}) failed", plugin.name, plugin.version, plugin.digest)]
+    Failed {
+        plugin: Box<PluginIdentity>,
+        #[source]
+        error: CallError,
+    },
+    /// Nobody's fault: too much at once.
+    #[error("{limit} plugin calls run already")]
+    Busy { limit: u32 },
+}
+
+impl Plugins {
+    /// Loads every `.wasm` file of a folder. A file that cannot be loaded is told in
+    /// [`Plugins::refused`] and keeps no other from being loaded.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read, or no engine can be set up.
+    pub fn load(
+        folder: &Path,
+        cache: &Path,
+        limits: Limits,
+        unknown: UnknownArguments,
+    ) -> Result<Self, LoadError> {
+        let engine = engine::running(&limits).map_err(|e| LoadError::Engine(format!("{e:#}")))?;
+        let cache = Cache::open(cache, &engine)?;
+        let strict = unknown == UnknownArguments::Refuse;
+        let mut plugins = Self {
+            plugins: BTreeMap::new(),
+            schemas: ArgumentSchemas::new(),
+            refused: Vec::new(),
+            calls: Semaphore::new(limits.concurrent_calls as usize),
+            limits,
+            context: serde_json::json!({ "strict_arguments": strict }).to_string(),
+        };
+        for file in wasm_files(folder).map_err(LoadError::Read)? {
+            match Plugin::load(&file, &engine, &cache, limits).and_then(|p| plugins.add(p)) {
+                Ok(()) => {}
+                Err(error) => plugins.refused.push(Refused { file, error }),
+            }
+        }
+        Ok(plugins)
+    }
+
+    fn add(&mut self, (plugin, schema): (Plugin, Schema)) -> Result<(), LoadError> {
+        let name = plugin.identity.name.clone();
+        if let Some(first) = self.plugins.get(&name) {
+            let file = first.identity.digest.clone();
+            return Err(LoadError::NameTaken { name, file });
+        }
+        self.schemas.insert(name.clone(), schema);
+        self.plugins.insert(name, Arc::new(plugin));
+        Ok(())
+    }
+
+    /// The loaded plugins by name.
+    pub fn all(&self) -> impl Iterator<Item = &Plugin> {
+        self.plugins.values().map(Arc::as_ref)
+    }
+
+    /// A loaded plugin.
+    pub fn get(&self, name: &str) -> Option<&Plugin> {
+        self.plugins.get(name).map(Arc::as_ref)
+    }
+
+    /// Files that are no plugin for this host.
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
+    /// The compiled schema of each plugin's `extra_args`.
+    pub fn schemas(&self) -> &ArgumentSchemas {
+        &self.schemas
+    }
+
+    /// Plans a job with the plugin of its framework, off the threads that serve requests.
+    ///
+    /// # Errors
+    ///
+    /// Who is to blame for there being no plan, see [`PlanError`].
+    pub async fn plan(&self, checked: &Checked) -> Result<Plan, PlanError> {
+        let request = &checked.request;
+        let Some(plugin) = self.plugins.get(&request.framework).cloned() else {
+            let detail = format!("framework: {} is not loaded here", request.framework);
+            let fault = Fault::new("unknown-framework", "/framework", detail);
+            return Err(PlanError::Refused(vec![fault]));
+        };
+        let limit = self.limits.concurrent_calls;
+        let turn = tokio::time::timeout(self.limits.queue, self.calls.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(PlanError::Busy { limit });
+        };
+        let identity = Box::new(plugin.identity.clone());
+        let request = request.clone();
+        let context = self.context.clone();
+        let planned = tokio::task::spawn_blocking(move || plugin.plan(&request, &context)).await;
+        let planned = planned.unwrap_or_else(|_| {
+            Err(PlanError::Failed {
+                plugin: identity,
+                error: CallError::Lost,
+            })
+        });
+        with_schema_faults(planned, &checked.argument_faults)
+    }
+}
+
+/// Adds what the plugin's own schema finds wrong to what the plugin says, where the plugin says
+/// nothing about the same place.
+fn with_schema_faults(
+    planned: Result<Plan, PlanError>,
+    schema_faults: &[Fault],
+) -> Result<Plan, PlanError> {
+    match planned {
+        Ok(_) if !schema_faults.is_empty() => Err(PlanError::Refused(schema_faults.to_vec())),
+        Err(PlanError::Refused(mut told)) => {
+            let places: BTreeSet<String> = told.iter().map(|f| f.pointer.clone()).collect();
+            let untold = schema_faults
+                .iter()
+                .filter(|f| !places.contains(&f.pointer));
+            told.extend(untold.cloned());
+            Err(PlanError::Refused(told))
+        }
+        planned => planned,
+    }
+}
+
+impl Plugin {
+    fn load(
+        file: &Path,
+        engine: &Engine,
+        cache: &Cache,
+        limits: Limits,
+    ) -> Result<(Self, Schema), LoadError> {
+        let size = std::fs::metadata(file).map_err(LoadError::Read)?.len();
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if size > limits.file_bytes {
+            let allowed = limits.file_bytes;
+            return Err(LoadError::Size { size, allowed });
+        }
+        let bytes = std::fs::read(file).map_err(LoadError::Read)?;
+        let digest: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let component = cache.get(&digest, || inspect::component(&bytes), engine, &limits)?;
+        // A type that does not fit shows only when an instance is made, so `describe` is the trial
+        // that keeps it from the first request.
+        let callable = Callable::new(engine, &component, limits)
+            .map_err(|error| LoadError::Link(format!("{error:#}")))?;
+        let description = callable.describe().map_err(LoadError::Describe)?;
+        Self::described(description, digest, callable)
+    }
+
+    fn described(
+        description: Description,
+        digest: String,
+        callable: Callable,
+    ) -> Result<(Self, Schema), LoadError> {
+        let Description {
+            name,
+            version,
+            summary,
+            args_schema,
+        } = description;
+        let wrong = |what: String| LoadError::Description(what);
+        if !metadata::is_dns_label(&name) {
+            return Err(wrong(format!("the name {name:?} is not a DNS label")));
+        }
+        let one_line = |text: &str| text.len() <= 1024 && !text.contains(char::is_control);
+        if version.is_empty() || !one_line(&version) || !one_line(&summary) {
+            return Err(wrong("version and summary are one line each".to_string()));
+        }
+        let args_schema: Value = serde_json::from_str(&args_schema)
+            .map_err(|error| wrong(format!("args-schema is not JSON: {error}")))?;
+        let schema = Schema::compile(&args_schema)
+            .map_err(|error| wrong(format!("args-schema is not a JSON Schema: {error}")))?;
+        let identity = PluginIdentity {
+            name,
+            version,
+            digest: format!("sha256:{digest}"),
+        };
+        let plugin = Self {
+            identity,
+            summary,
+            args_schema,
+            callable,
+        };
+        Ok((plugin, schema))
+    }
+
+    /// Plans a job on this thread.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Refused`] and [`PlanError::Failed`].
+    pub fn plan(&self, request: &JobRequest, context: &str) -> Result<Plan, PlanError> {
+        let failed = |error| PlanError::Failed {
+            plugin: Box::new(self.identity.clone()),
+            error,
+        };
+        let answer = self.callable.plan(request, context).map_err(failed)?;
+        match answer {
+            Ok(proposal) => Plan::check(proposal, request, self.identity.clone())
+                .map_err(|nonsense| failed(nonsense.into())),
+            Err(faults) => match refusal(&faults) {
+                Ok(()) => Err(PlanError::Refused(faults)),
+                Err(nonsense) => Err(failed(nonsense.into())),
+            },
+        }
+    }
+}
+
+/// Whether findings are a refusal that a person can do something with.
+fn refusal(faults: &[Fault]) -> Result<(), NoPlan> {
+    check_findings(faults)?;
+    match faults.is_empty() {
+        true => Err(NoPlan::new("it refuses the request and does not say why")),
+        false => Ok(()),
+    }
+}
+
+fn wasm_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let file = entry?.path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "wasm")
+        {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

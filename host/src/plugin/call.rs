@@ -1,0 +1,205 @@
+//! One call into a plugin: a fresh instance under all limits, gone when the call ends.
+
+use std::time::Duration;
+
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, Store, Trap};
+
+use super::bindings::exports::deepfinery::trainer::framework as contract;
+use super::bindings::{Plugin, PluginPre};
+use super::engine::TICK;
+use super::limits::{Exceeded, Limiter, Limits};
+use super::{CallError, Description};
+use crate::fault::Fault;
+use crate::plan::{CheckpointLayout, Proposal, Setting, Text};
+use crate::request::JobRequest;
+
+/// A plugin that can be called.
+pub(super) struct Callable {
+    pre: PluginPre<Limiter>,
+    limits: Limits,
+}
+
+/// What a plugin says to a job.
+pub(super) type Answer = Result<Proposal, Vec<Fault>>;
+
+impl Callable {
+    /// Links a component against nothing, which is what plugins import.
+    pub(super) fn new(
+        engine: &Engine,
+        component: &Component,
+        limits: Limits,
+    ) -> wasmtime::Result<Self> {
+        let pre = Linker::new(engine).instantiate_pre(component)?;
+        let pre = PluginPre::new(pre)?;
+        Ok(Self { pre, limits })
+    }
+
+    /// Asks who the plugin is.
+    pub(super) fn describe(&self) -> Result<Description, CallError> {
+        let contract::Description {
+            name,
+            version,
+            summary,
+            args_schema,
+        } =
+            self.call(|plugin, store| plugin.deepfinery_trainer_framework().call_describe(store))?;
+        Ok(Description {
+            name,
+            version,
+            summary,
+            args_schema,
+        })
+    }
+
+    /// Asks for the plan of a job.
+    pub(super) fn plan(&self, request: &JobRequest, context: &str) -> Result<Answer, CallError> {
+        let job = job(request, context);
+        let answer = self
+            .call(|plugin, store| plugin.deepfinery_trainer_framework().call_plan(store, &job))?;
+        Ok(answer
+            .map(proposal)
+            .map_err(|findings| findings.into_iter().map(fault).collect()))
+    }
+
+    fn call<T>(
+        &self,
+        function: impl FnOnce(&Plugin, &mut Store<Limiter>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        let mut store = Store::new(self.pre.engine(), Limiter::new(&self.limits));
+        store.limiter(|limiter| limiter);
+        // Without a deadline a store traps at once. One tick more: the first may be due already.
+        store.set_epoch_deadline(ticks(self.limits.time) + 1);
+        store.set_hostcall_fuel(self.limits.exchanged_bytes);
+        self.pre
+            .instantiate(&mut store)
+            .and_then(|plugin| function(&plugin, &mut store))
+            .map_err(|error| self.told_apart(error))
+    }
+
+    /// Which limit or rule a failed call ran into, by the error's type and never by its text.
+    fn told_apart(&self, error: wasmtime::Error) -> CallError {
+        if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
+            return CallError::Exceeded(*exceeded);
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => CallError::Time {
+                allowed: self.limits.time,
+            },
+            Some(Trap::StackOverflow) => CallError::Stack {
+                allowed: self.limits.stack_bytes,
+            },
+            Some(trap) => CallError::Trap(*trap),
+            // What is left is an answer that cannot be read: bad UTF-8, a wrong pointer, a case
+            // that does not exist, more data than may be exchanged.
+            None => CallError::Answer(error.root_cause().to_string()),
+        }
+    }
+}
+
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX - 1)
+}
+
+fn job(request: &JobRequest, context: &str) -> contract::Job {
+    // A new field breaks the build here, where it has to be considered.
+    let JobRequest {
+        framework,
+        model_id,
+        run_id,
+        checkpoint_base_uri,
+        dataset_uri,
+        image,
+        num_nodes,
+        gpus_per_node,
+        cpus_per_node,
+        memory_per_node_gb,
+        config_path,
+        resume_from_checkpoint,
+        extra_args,
+        env,
+        labels: _,
+        annotations: _,
+        namespace: _,
+        name: _,
+    } = request;
+    contract::Job {
+        framework: framework.clone(),
+        model_id: model_id.clone(),
+        run_id: run_id.clone(),
+        checkpoint_base_uri: checkpoint_base_uri.as_str().to_string(),
+        dataset_uri: dataset_uri.as_str().to_string(),
+        image: image.clone(),
+        num_nodes: *num_nodes,
+        gpus_per_node: *gpus_per_node,
+        cpus_per_node: *cpus_per_node,
+        memory_per_node_gb: *memory_per_node_gb,
+        config_path: config_path.clone(),
+        resume_from_checkpoint: *resume_from_checkpoint,
+        environment: env
+            .iter()
+            .map(|(name, value)| contract::Variable {
+                name: name.clone(),
+                value: value.clone(),
+            })
+            .collect(),
+        extra_args: serde_json::to_string(extra_args).unwrap_or_default(),
+        context: context.to_string(),
+    }
+}
+
+fn proposal(plan: contract::LaunchPlan) -> Proposal {
+    let contract::LaunchPlan {
+        command,
+        environment,
+        layout:
+            contract::Layout {
+                prefix,
+                checkpoints_uri,
+                logs_uri,
+                config_uri,
+                run_config_uri,
+                step_pattern,
+            },
+        resolved_args,
+        warnings,
+        extensions,
+    } = plan;
+    Proposal {
+        command: command.into_iter().map(text).collect(),
+        environment: environment
+            .into_iter()
+            .map(|contract::Setting { name, value }| Setting {
+                name,
+                value: text(value),
+            })
+            .collect(),
+        layout: CheckpointLayout {
+            prefix,
+            checkpoints_uri,
+            logs_uri,
+            config_uri,
+            run_config_uri,
+            step_pattern,
+        },
+        resolved_args,
+        warnings: warnings.into_iter().map(fault).collect(),
+        extensions,
+    }
+}
+
+fn text(text: contract::Text) -> Text {
+    match text {
+        contract::Text::Literal(text) => Text::Literal(text),
+        contract::Text::Template(text) => Text::Template(text),
+    }
+}
+
+fn fault(finding: contract::Finding) -> Fault {
+    let contract::Finding {
+        code,
+        pointer,
+        detail,
+    } = finding;
+    Fault::new(code, pointer, detail)
+}

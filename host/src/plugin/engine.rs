@@ -1,0 +1,84 @@
+//! The engine that runs plugins, the one that compiles them, and the clock that stops them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::limits::Limits;
+
+/// How often the epoch moves on, so how exact a deadline is.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+/// Memory of an ended call that stays mapped for the next one. Without it page faults make calls
+/// on two threads slower than on one; with it, and with `pagemap_scan`, they scale.
+const RESIDENT_BYTES: usize = 2 * 1024 * 1024;
+
+/// The engine that runs plugins. It cannot compile: what it runs comes out of the cache.
+pub(super) fn running(limits: &Limits) -> wasmtime::Result<Engine> {
+    let mut config = config(limits);
+    config.enable_compiler(false);
+    let engine = Engine::new(&config)?;
+    start_clock(&engine)?;
+    Ok(engine)
+}
+
+/// An engine that compiles, to be dropped afterwards: wasmtime 48 keeps the compiler's memory for
+/// as long as the engine lives.
+pub(super) fn compiling(limits: &Limits) -> wasmtime::Result<Engine> {
+    Engine::new(&config(limits))
+}
+
+/// Tells compiled code of one engine from that of another. wasmtime itself only looks at its major
+/// version, so a fix in its compiler would leave what the older one made in use.
+pub(super) fn compatibility(engine: &Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn config(limits: &Limits) -> Config {
+    let calls = limits.concurrent_calls;
+    let mut pool = PoolingAllocationConfig::new();
+    // A component of Rust has one core instance; those of other toolchains have up to four, and as
+    // many tables.
+    pool.total_component_instances(calls)
+        .total_core_instances(calls * 4)
+        .total_memories(calls)
+        .total_tables(calls * 4)
+        .max_tables_per_module(4)
+        .max_component_instance_size(8 * 1024 * 1024)
+        .max_core_instance_size(8 * 1024 * 1024)
+        .table_elements(limits.table_elements)
+        .max_memory_size(limits.memory_bytes)
+        .linear_memory_keep_resident(RESIDENT_BYTES)
+        .table_keep_resident(RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        // The pool reserves this much address space a slot, so not the default 4 GiB.
+        .memory_reservation(limits.memory_bytes as u64)
+        // A plugin's image is small: copying it is cheaper than the faults of copy on write.
+        .memory_init_cow(false)
+        .max_wasm_stack(limits.stack_bytes)
+        .epoch_interruption(true)
+        .concurrency_support(false);
+    config
+}
+
+/// A thread of the operating system, since a busy runtime would tick late. It ends with the engine.
+fn start_clock(engine: &Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    std::thread::Builder::new()
+        .name("plugin-clock".to_string())
+        .spawn(move || {
+            loop {
+                std::thread::sleep(TICK);
+                let Some(engine) = engine.upgrade() else {
+                    return;
+                };
+                engine.increment_epoch();
+            }
+        })?;
+    Ok(())
+}

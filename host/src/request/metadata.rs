@@ -1,0 +1,263 @@
+//! Kubernetes' rules for names, labels, annotations and environment variables.
+//!
+//! They are those of kubernetes/apimachinery `pkg/util/validation/validation.go`. A request that
+//! breaks one would be refused by the API server later, in words that name no field of ours.
+
+use std::fmt;
+
+/// Longest label, label value, namespace and service name.
+const MAX_LABEL: usize = 63;
+/// Longest prefix of a label's or annotation's key, which is a DNS-1123 subdomain.
+const MAX_SUBDOMAIN: usize = 253;
+/// Most bytes of all annotations of an object, keys and values together.
+pub const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
+
+/// Prefixes of keys that belong to Kubernetes, to the operator and to this host.
+const RESERVED_PREFIXES: &[&str] = &[
+    "kubernetes.io",
+    "k8s.io",
+    "training.kubeflow.org",
+    "trainer.deepfinery",
+];
+
+/// Variables that the training operator appends after ours, so that a value of the request would
+/// be lost without a word (kubeflow/trainer v1.9, pkg/controller.v1/pytorch/envvar.go), and those
+/// that torchrun sets for each worker.
+const OPERATOR_VARIABLES: &[&str] = &[
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "NODE_RANK",
+];
+/// The prefixes of further variables of torchrun's.
+const OPERATOR_PREFIXES: &[&str] = &["PET_", "TORCHELASTIC_"];
+
+/// The variables that identify a run. They are this host's, whatever the request or the plugin say.
+pub const IDENTITY_VARIABLES: &[&str] = &[
+    "FRAMEWORK",
+    "MODEL_ID",
+    "RUN_ID",
+    "NUM_NODES",
+    "GPUS_PER_NODE",
+    "CHECKPOINT_BASE_URI",
+    "CHECKPOINT_PREFIX",
+    "CHECKPOINTS_URI",
+    "LOGS_URI",
+    "CONFIG_URI",
+    "DATASET_URI",
+    "CONFIG_PATH",
+    "RESUME_FROM_CHECKPOINT",
+    "TRAINER_JOB_UID",
+];
+
+/// The typed arguments, which only a plugin sets.
+pub const ARGUMENTS_VARIABLE: &str = "TRAINING_EXTRA_ARGS_JSON";
+
+/// Why a name is not valid. The sentence goes after the name of the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameFault {
+    Namespace,
+    LabelKey,
+    LabelValue,
+    ReservedKey,
+    VariableName,
+    ReservedVariable,
+}
+
+impl fmt::Display for NameFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Namespace => {
+                "not a namespace: 1 to 63 of a-z, 0-9 and -, first and last a letter or digit"
+            }
+            Self::LabelKey => {
+                "not a key: [prefix/]name, name 1 to 63 of A-Z, a-z, 0-9, -, _ and ., \
+                 first and last a letter or digit"
+            }
+            Self::LabelValue => {
+                "not a label value: at most 63 of A-Z, a-z, 0-9, -, _ and ., \
+                 first and last a letter or digit"
+            }
+            Self::ReservedKey => {
+                "reserved: keys of kubernetes.io, k8s.io, training.kubeflow.org and \
+                 trainer.deepfinery are not for requests"
+            }
+            Self::VariableName => {
+                "not an environment name: A-Z, a-z, 0-9, -, _ and ., first not a digit"
+            }
+            Self::ReservedVariable => {
+                "reserved: this variable is set by the service or the training operator"
+            }
+        })
+    }
+}
+
+/// Whether a namespace is a DNS-1123 label.
+pub fn check_namespace(name: &str) -> Result<(), NameFault> {
+    match is_dns_label(name) {
+        true => Ok(()),
+        false => Err(NameFault::Namespace),
+    }
+}
+
+/// Whether a key of a label or annotation is valid and free.
+pub fn check_key(key: &str) -> Result<(), NameFault> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    if !is_qualified(name) || prefix.is_some_and(|prefix| !is_dns_subdomain(prefix)) {
+        return Err(NameFault::LabelKey);
+    }
+    match prefix.is_some_and(is_reserved_prefix) {
+        true => Err(NameFault::ReservedKey),
+        false => Ok(()),
+    }
+}
+
+/// Whether a label's value is valid. It may be empty.
+pub fn check_label_value(value: &str) -> Result<(), NameFault> {
+    match value.is_empty() || is_qualified(value) {
+        true => Ok(()),
+        false => Err(NameFault::LabelValue),
+    }
+}
+
+/// Whether a request may set an environment variable of this name.
+pub fn check_request_variable(name: &str) -> Result<(), NameFault> {
+    check_plugin_variable(name)?;
+    match name == ARGUMENTS_VARIABLE {
+        true => Err(NameFault::ReservedVariable),
+        false => Ok(()),
+    }
+}
+
+/// Whether a plugin may set an environment variable of this name.
+pub fn check_plugin_variable(name: &str) -> Result<(), NameFault> {
+    if !is_variable_name(name) {
+        return Err(NameFault::VariableName);
+    }
+    let reserved = OPERATOR_VARIABLES.contains(&name)
+        || IDENTITY_VARIABLES.contains(&name)
+        || OPERATOR_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+    match reserved {
+        true => Err(NameFault::ReservedVariable),
+        false => Ok(()),
+    }
+}
+
+/// Whether the name of a variable says that its value is a secret. Such a value ends in the
+/// PyTorchJob in clear.
+pub fn looks_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let words = ["token", "secret", "password", "access_key"];
+    words.iter().any(|word| name.contains(word))
+}
+
+/// A label of a domain name, RFC 1123: what namespaces and frameworks are named by.
+pub fn is_dns_label(name: &str) -> bool {
+    name.len() <= MAX_LABEL && is_dns_part(name)
+}
+
+/// A domain name, RFC 1123.
+pub fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= MAX_SUBDOMAIN && name.split('.').all(is_dns_part)
+}
+
+fn is_dns_part(part: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !part.is_empty() && !part.starts_with('-') && !part.ends_with('-') && part.bytes().all(inner)
+}
+
+/// `([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]`, at most 63 characters.
+pub fn is_qualified(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    bytes.len() <= MAX_LABEL
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+}
+
+/// `[-._a-zA-Z][-._a-zA-Z0-9]*`, the strict form that every cluster version takes.
+fn is_variable_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+fn is_reserved_prefix(prefix: &str) -> bool {
+    RESERVED_PREFIXES.iter().any(|reserved| {
+        prefix
+            .strip_suffix(reserved)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_kubernetes_and_leave_its_own_alone() {
+        for key in [
+            "team",
+            "deepfinery.com/team",
+            "kueue.x-k8s.io/queue-name",
+            "a.b/C_d.e",
+        ] {
+            assert_eq!(check_key(key), Ok(()), "{key}");
+        }
+        for key in [
+            "",
+            "-a",
+            "a/",
+            "/a",
+            "A.b/c",
+            "a b",
+            "a/b/c",
+            &"x".repeat(64),
+        ] {
+            assert_eq!(check_key(key), Err(NameFault::LabelKey), "{key}");
+        }
+        for key in [
+            "kubernetes.io/x",
+            "app.kubernetes.io/name",
+            "k8s.io/x",
+            "training.kubeflow.org/job-name",
+            "trainer.deepfinery/run-id",
+        ] {
+            assert_eq!(check_key(key), Err(NameFault::ReservedKey), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_variables_of_operator_and_host_are_reserved() {
+        for name in [
+            "RANK",
+            "PET_NNODES",
+            "TORCHELASTIC_X",
+            "RUN_ID",
+            ARGUMENTS_VARIABLE,
+        ] {
+            let fault = Err(NameFault::ReservedVariable);
+            assert_eq!(check_request_variable(name), fault, "{name}");
+        }
+        for name in ["", "1A", "A B", "A=B", "É"] {
+            let fault = Err(NameFault::VariableName);
+            assert_eq!(check_request_variable(name), fault, "{name}");
+        }
+        assert_eq!(check_request_variable("HF_HOME"), Ok(()));
+        assert_eq!(check_plugin_variable(ARGUMENTS_VARIABLE), Ok(()));
+    }
+}

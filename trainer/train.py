@@ -1,0 +1,107 @@
+"""The program of the trainer image: reads the command that the plugins write, runs a framework."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import runners
+from run import Run, TrainingError
+
+# What the host also gives as variables, so that the program can be started without a flag.
+OPTIONS = {
+    "framework": "FRAMEWORK",
+    "run_id": "RUN_ID",
+    "model_id": "MODEL_ID",
+    "checkpoint_base_uri": "CHECKPOINT_BASE_URI",
+    "checkpoint_prefix": "CHECKPOINT_PREFIX",
+    "dataset_uri": "DATASET_URI",
+    "logs_uri": "LOGS_URI",
+    "config_uri": "CONFIG_URI",
+    "config": "CONFIG_PATH",
+}
+REQUIRED = ("framework", "run_id", "model_id", "checkpoint_prefix", "dataset_uri")
+
+
+def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Trains, and gives the exit code: 0 when done, 1 for what a person has to mend."""
+    try:
+        run = read_command(argv, environment)
+        runners.find(run.framework)(run)
+    except TrainingError as error:
+        rank = environment.get("RANK", "0")
+        place = "" if rank == "0" else f"[rank {rank}] "
+        print(f"train.py: error: {place}{error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def read_command(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
+    """Reads the options, and the framework's arguments behind them."""
+    # Without allow_abbrev=False argparse would take `--dataset x` as the dataset's URI.
+    parser = argparse.ArgumentParser(prog="train.py", allow_abbrev=False)
+    for option, variable in OPTIONS.items():
+        flag = "--" + option.replace("_", "-")
+        parser.add_argument(flag, dest=option, default=environment.get(variable))
+    resume = environment.get("RESUME_FROM_CHECKPOINT") == "1"
+    parser.add_argument("--resume", action="store_true", default=resume)
+    options, rest = parser.parse_known_args(argv)
+    missing = [name for name in REQUIRED if not getattr(options, name)]
+    if missing:
+        flags = ", ".join("--" + name.replace("_", "-") for name in missing)
+        raise TrainingError(f"missing: {flags}")
+    prefix = options.checkpoint_prefix.rstrip("/")
+    return Run(
+        framework=options.framework,
+        run_id=options.run_id,
+        model_id=options.model_id,
+        dataset_uri=options.dataset_uri,
+        checkpoints_uri=f"{prefix}/checkpoints",
+        logs_uri=options.logs_uri or f"{prefix}/logs",
+        config_uri=options.config_uri or f"{prefix}/config",
+        config_path=options.config,
+        resume=options.resume,
+        arguments=read_arguments(rest, environment),
+        argv=list(argv),
+        environment=environment,
+    )
+
+
+def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The framework's arguments: typed from the variable, or as text from the command line.
+
+    The variable wins as a whole, since the command line has no types and cannot say `false`.
+    """
+    typed = environment.get("TRAINING_EXTRA_ARGS_JSON")
+    if typed is not None:
+        arguments = json.loads(typed)
+        if not isinstance(arguments, dict):
+            raise TrainingError("TRAINING_EXTRA_ARGS_JSON is not a JSON object")
+        return arguments
+    arguments = {}
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise TrainingError(f"expected an argument such as --max_steps, got {word!r}")
+        has_value = words and not words[0].startswith("--")
+        value = from_text(words.pop(0)) if has_value else True
+        arguments[word[2:].replace("-", "_")] = value
+    return arguments
+
+
+def from_text(text: str) -> Any:
+    """A value of the command line: a number where it reads as one, else the text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float) else text
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
