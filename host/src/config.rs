@@ -201,9 +201,10 @@ impl ServeSettings {
         Some(self.api_token.clone()).filter(|token| !token.is_empty())
     }
 
-    /// How the local cluster is to run.
-    pub fn local_cluster(&self) -> LocalSettings {
+    /// How the local cluster is to run. `program` is this one.
+    pub fn local_cluster(&self, program: PathBuf) -> LocalSettings {
         LocalSettings {
+            program,
             data_folder: self.planning.data_dir.clone(),
             working_directory: self.local.local_workdir.clone(),
             python: self.local.local_python.clone(),

@@ -39,12 +39,12 @@ pub fn pointer<'a>(tokens: impl IntoIterator<Item = &'a str>) -> String {
 
 /// The known name that is most like a given one, if any is like it at all.
 pub fn nearest<'a>(known: impl IntoIterator<Item = &'a str>, given: &str) -> Option<&'a str> {
-    /// How alike two names must be for the one to be offered for the other (Jaro-Winkler).
-    const LIKENESS: f64 = 0.8;
+    // So many slips of the finger may lie between two names that mean the same.
+    let most = (given.chars().count() / 3).max(1);
     known
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(name, given), name))
-        .filter(|(likeness, _)| *likeness >= LIKENESS)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|name| (strsim::osa_distance(name, given), name))
+        .filter(|(slips, _)| *slips <= most)
+        .min()
         .map(|(_, name)| name)
 }

@@ -42,7 +42,10 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     telemetry::start(&settings.log)?;
     let plugins = load(&settings.planning)?;
     let cluster: Arc<dyn Cluster> = match settings.cluster {
-        ClusterKind::Local => Arc::new(LocalCluster::open(settings.local_cluster()).await?),
+        ClusterKind::Local => {
+            let settings = settings.local_cluster(std::env::current_exe()?);
+            Arc::new(LocalCluster::open(settings).await?)
+        }
     };
     let token = settings.token();
     if token.is_none() && !settings.listen.ip().is_loopback() {

@@ -34,6 +34,8 @@ use store::{Record, Store, key};
 /// How the local cluster runs jobs.
 #[derive(Clone, Debug)]
 pub struct LocalSettings {
+    /// This program, which also keeps replicas.
+    pub program: PathBuf,
     /// The folder for the store, the logs and the claims.
     pub data_folder: PathBuf,
     /// The folder that holds `train.py`.
@@ -72,6 +74,7 @@ struct Machine {
 
 #[derive(Debug)]
 struct MachineSettings {
+    program: PathBuf,
     jobs_folder: PathBuf,
     working_directory: PathBuf,
     /// What every replica has in its environment.
@@ -88,6 +91,7 @@ impl LocalCluster {
     /// When the data folder or the store in it cannot be used.
     pub async fn open(settings: LocalSettings) -> Result<Self, ClusterError> {
         let LocalSettings {
+            program,
             data_folder,
             working_directory,
             python,
@@ -108,6 +112,7 @@ impl LocalCluster {
         let records = store.all()?;
         let machine = Arc::new(Machine {
             settings: MachineSettings {
+                program,
                 jobs_folder: data_folder.join("jobs"),
                 working_directory,
                 environment: replica_environment(python, claims),

@@ -17,8 +17,6 @@ const MAX_VALUE_BYTES: usize = 4096;
 const MAX_BYTES: usize = 64 * 1024;
 /// Most bytes of a wrong value that an error repeats.
 const MAX_QUOTE_BYTES: usize = 64;
-/// How alike two names must be for the one to be offered for the other (Jaro-Winkler).
-const LIKENESS: f64 = 0.8;
 
 /// The arguments that a job gives, by canonical name.
 #[derive(Debug)]
@@ -427,13 +425,14 @@ fn is_flag_name(key: &str) -> bool {
 }
 
 fn nearest(table: &[Argument], name: &str) -> Option<&'static str> {
-    let names = table.iter().flat_map(|argument| {
-        std::iter::once(argument.name).chain(argument.aliases.iter().copied())
-    });
-    names
-        .map(|known| (strsim::jaro_winkler(known, name), known))
-        .filter(|(likeness, _)| *likeness >= LIKENESS)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+    // So many slips of the finger may lie between two names that mean the same.
+    let most = (name.len() / 3).max(1);
+    table
+        .iter()
+        .flat_map(|argument| std::iter::once(argument.name).chain(argument.aliases.iter().copied()))
+        .map(|known| (strsim::osa_distance(known, name), known))
+        .filter(|(slips, _)| *slips <= most)
+        .min()
         .map(|(_, known)| known)
 }
 

@@ -84,7 +84,7 @@ impl Run {
         lease: Lease,
     ) -> std::io::Result<Self> {
         let surroundings = Surroundings {
-            program: std::env::current_exe()?,
+            program: machine.settings.program.clone(),
             working_directory: machine.settings.working_directory.clone(),
             base: machine.settings.environment.clone(),
             folder: machine

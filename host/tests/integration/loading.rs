@@ -1,0 +1,187 @@
+//! Files that are no plugin are refused with a reason, and keep nothing else from being served.
+
+use std::path::Path;
+
+use trainer_host::plugin::{Limits, LoadError, Plugins, UnknownArguments};
+
+use crate::service::{built_plugins, hostile_plugin};
+
+fn load(folder: &Path) -> Plugins {
+    let cache = folder.join("cache");
+    Plugins::load(folder, &cache, Limits::default(), UnknownArguments::Forward).unwrap()
+}
+
+/// What a host says of a file that stands beside a good plugin.
+fn refusal(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(
+        built_plugins().join("hf.wasm"),
+        folder.path().join("hf.wasm"),
+    )
+    .unwrap();
+    std::fs::write(folder.path().join("bad.wasm"), bytes).unwrap();
+    let plugins = load(folder.path());
+    assert!(plugins.get("hf").is_some());
+    let [refused] = plugins.refused() else {
+        panic!("{:?}", plugins.refused())
+    };
+    let mut text = refused.error.to_string();
+    if let LoadError::Describe(error) = &refused.error {
+        text = format!("{text}: {error}");
+    }
+    text
+}
+
+fn wat(text: &str) -> String {
+    refusal(&wat::parse_str(text).unwrap())
+}
+
+#[test]
+fn what_is_no_plugin_is_refused_in_words_that_name_the_fault() {
+    assert!(
+        refusal(b"").starts_with("not WebAssembly"),
+        "{}",
+        refusal(b"")
+    );
+    assert!(refusal(b"#!/bin/sh").starts_with("not WebAssembly"));
+    let whole = std::fs::read(built_plugins().join("meta.wasm")).unwrap();
+    assert!(refusal(&whole[..whole.len() / 2]).starts_with("not WebAssembly"));
+    let no_contract =
+        "it does not export deepfinery:trainer/framework; build it with the plugin SDK";
+    assert_eq!(wat("(module)"), no_contract);
+    assert_eq!(wat("(component)"), no_contract);
+    let newer = r#"(module (func (export "deepfinery:trainer/framework@0.2.0#plan")))"#;
+    assert_eq!(
+        wat(newer),
+        "built for contract 0.2.0, this host speaks 0.1.0"
+    );
+}
+
+#[test]
+fn an_import_is_refused_by_its_name() {
+    let module = r#"(module (import "env" "clock" (func)))"#;
+    let expected = "it imports env#clock (1 imports in all); a plugin imports nothing";
+    assert_eq!(wat(module), expected);
+    let component = r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#;
+    assert!(wat(component).starts_with("it imports wasi:cli/environment@0.2.0"));
+}
+
+#[test]
+fn a_function_of_the_wrong_type_is_refused_before_the_first_request() {
+    let wrong = r#"(component (component $c) (instance $i (instantiate $c))
+        (export "deepfinery:trainer/framework@0.1.0" (instance $i)))"#;
+    assert!(
+        wat(wrong).starts_with("it does not fit the contract"),
+        "{}",
+        wat(wrong)
+    );
+}
+
+#[test]
+fn an_attack_in_describe_is_refused() {
+    for (attack, reason) in [
+        (
+            "loop",
+            "describe failed: it ran longer than the 1000 ms allowed",
+        ),
+        ("allocate", "describe failed: it asked for"),
+        (
+            "recurse-natively",
+            "describe failed: it used more than the 524288 bytes of stack allowed",
+        ),
+        ("trap", "describe failed: it trapped"),
+        (
+            "bad-name",
+            "it describes itself wrongly: the name \"../etc\" is not a DNS label",
+        ),
+        (
+            "bad-schema",
+            "it describes itself wrongly: args-schema is not a JSON Schema",
+        ),
+        (
+            "not-json",
+            "it describes itself wrongly: args-schema is not JSON",
+        ),
+        (
+            "remote",
+            "it describes itself wrongly: args-schema is not a JSON Schema",
+        ),
+        (
+            "two-lines",
+            "it describes itself wrongly: version and summary are one line each",
+        ),
+    ] {
+        let told = refusal(&with_attack(attack));
+        assert!(told.starts_with(reason), "{attack}: {told}");
+    }
+}
+
+/// The hostile plugin with the word for its attack on `describe` replaced.
+fn with_attack(attack: &str) -> Vec<u8> {
+    let mut bytes = std::fs::read(hostile_plugin()).unwrap();
+    let word = b"on-describe:nothing             ";
+    let at = bytes
+        .windows(word.len())
+        .position(|window| window == word)
+        .unwrap();
+    let new = format!("{:<32}", format!("on-describe:{attack}"));
+    bytes[at..at + word.len()].copy_from_slice(new.as_bytes());
+    bytes
+}
+
+#[test]
+fn two_files_of_one_name_are_not_both_served() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.wasm", "b.wasm"] {
+        std::fs::copy(built_plugins().join("hf.wasm"), folder.path().join(name)).unwrap();
+    }
+    let plugins = load(folder.path());
+    assert_eq!(plugins.all().count(), 1);
+    assert!(
+        plugins.refused()[0]
+            .error
+            .to_string()
+            .starts_with("the name hf is taken")
+    );
+}
+
+#[test]
+fn compiled_code_is_cached_and_a_damaged_file_is_compiled_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(
+        built_plugins().join("hf.wasm"),
+        folder.path().join("hf.wasm"),
+    )
+    .unwrap();
+    load(folder.path());
+    let cache = std::fs::read_dir(folder.path().join("cache"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let compiled = std::fs::read_dir(cache.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    std::fs::write(&compiled, b"damaged").unwrap();
+    assert!(load(folder.path()).get("hf").is_some());
+    assert!(std::fs::metadata(&compiled).unwrap().len() > 1000);
+}
+
+#[test]
+fn a_cache_that_others_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
+    std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o777)).unwrap();
+    let loaded = Plugins::load(
+        folder.path(),
+        &cache,
+        Limits::default(),
+        UnknownArguments::Forward,
+    );
+    assert!(matches!(loaded, Err(LoadError::Cache { .. })));
+}

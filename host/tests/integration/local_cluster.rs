@@ -1,0 +1,135 @@
+//! The local cluster through the service: what its replicas are given, and what is left of them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::service::{Service, request};
+
+fn log(data: &Path, pod: &str, number: u32) -> String {
+    let job = pod
+        .rsplit_once("-master")
+        .or(pod.rsplit_once("-worker"))
+        .unwrap()
+        .0;
+    let file = data.join(format!("jobs/default/{job}/{pod}/{number}.log"));
+    std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+}
+
+#[tokio::test]
+async fn each_node_gets_the_operators_variables_and_its_rank_in_the_command() {
+    let service = Service::start().await;
+    let mut request = request("succeed", "two");
+    request["num_nodes"] = json!(2);
+    request["gpus_per_node"] = json!(2);
+    request["env"] = json!({"PRICE": "$(RANK) $5"});
+    assert_eq!(service.submit(&request).await.status, 201);
+    service.wait_for("meta-two", "succeeded").await;
+    let data = service.stop().await;
+    let master = log(data.path(), "meta-two-master-0", 0);
+    let worker = log(data.path(), "meta-two-worker-0", 0);
+    for (log, rank) in [(&master, 0), (&worker, 1)] {
+        for line in [
+            format!("RANK={rank}"),
+            format!("PET_NODE_RANK={rank}"),
+            "MASTER_ADDR=127.0.0.1".to_string(),
+            "WORLD_SIZE=4".to_string(),
+            "PET_NNODES=2".to_string(),
+            "PET_NPROC_PER_NODE=2".to_string(),
+            "PRICE=$(RANK) $5".to_string(),
+            "RUN_ID=two".to_string(),
+        ] {
+            assert!(log.lines().any(|l| l == line), "{line} is not in {log}");
+        }
+        assert!(log.contains(&format!("--nproc_per_node=2 --nnodes=2 --node_rank={rank}")));
+    }
+    let port = |log: &str| {
+        let line = log.lines().find(|line| line.starts_with("MASTER_PORT="));
+        line.unwrap().to_string()
+    };
+    assert_eq!(port(&master), port(&worker));
+    assert!(!master.contains("--master_port=$("));
+}
+
+#[tokio::test]
+async fn a_failing_replica_is_restarted_up_to_the_backoff_limit_and_each_log_is_kept() {
+    let service = Service::start().await;
+    service.submit(&request("fail", "bad")).await;
+    service.wait_for("meta-bad", "failed").await;
+    let data = service.stop().await;
+    for number in 0..3 {
+        assert!(log(data.path(), "meta-bad-master-0", number).contains("exitcode"));
+    }
+    assert!(
+        !data
+            .path()
+            .join("jobs/default/meta-bad/meta-bad-master-0/3.log")
+            .exists()
+    );
+}
+
+#[tokio::test]
+async fn a_replica_that_is_killed_by_a_signal_fails_with_128_and_its_number() {
+    let service = Service::start().await;
+    service.submit(&request("crash", "segv")).await;
+    let status = service.wait_for("meta-segv", "failed").await;
+    assert!(
+        status["detail"]
+            .as_str()
+            .unwrap()
+            .contains("exited with code 139"),
+        "{status}"
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_wait_their_turn_and_start_in_order() {
+    let service = Service::start().await;
+    let mut wide = request("wait", "wide");
+    wide["gpus_per_node"] = json!(4);
+    service.submit(&wide).await;
+    service.wait_for("meta-wide", "running").await;
+    service.submit(&request("succeed", "next")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waiting = service.get("/train/meta-next").await.json();
+    assert_eq!(waiting["detail"], "PyTorchJob submitted");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_replica_is_left_when_the_service_stops() {
+    let service = Service::start().await;
+    service.submit(&request("nest", "nest")).await;
+    service.wait_for("meta-nest", "running").await;
+    let data = service.data.path().display().to_string();
+    let begun = Instant::now();
+    while of_this_service(&data) < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    service.stop().await;
+    assert_eq!(of_this_service(&data), 0);
+}
+
+/// Processes whose environment names the data folder: replicas and all that they started.
+fn of_this_service(data: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let environments = entries.filter_map(|entry| std::fs::read(entry.path().join("environ")).ok());
+    let named = format!("TRAINER_PVC_ROOT={data}");
+    environments
+        .filter(|e| String::from_utf8_lossy(e).contains(&named))
+        .count()
+}
+
+#[tokio::test]
+async fn the_services_own_settings_never_reach_a_replica() {
+    let service = Service::start().await;
+    service.submit(&request("succeed", "clean")).await;
+    service.wait_for("meta-clean", "succeeded").await;
+    let data = service.stop().await;
+    let log = log(data.path(), "meta-clean-master-0", 0);
+    assert!(!log.contains("TRAINER_API_TOKEN"));
+    assert!(log.contains("TRAINER_JOB_UID="));
+}

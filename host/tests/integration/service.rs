@@ -1,0 +1,220 @@
+//! The service under test.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+use trainer_host::cluster::Cluster;
+use trainer_host::cluster::local::{LocalCluster, LocalSettings};
+use trainer_host::http::{App, Token, router};
+use trainer_host::plugin::{Limits, Plugins, UnknownArguments};
+use trainer_host::request::RequestPolicy;
+use trainer_host::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES};
+
+/// In place of torchrun: the request's model_id says what the replica does.
+const LAUNCHER: &str = r#"#!/bin/sh
+echo "$0 $*"
+env
+case "$MODEL_ID" in
+  # The job ends with its master, and so does every worker that still runs.
+  succeed) [ "$RANK" = 0 ] && sleep 0.2; exit 0 ;;
+  fail) printf '  exitcode  : 7 (pid: 1)\n'; exit 1 ;;
+  crash) kill -SEGV $$ ;;
+  wait) exec sleep 600 ;;
+  # A child in a session of its own, as torchrun starts its workers.
+  nest) setsid sleep 600 & exec sleep 600 ;;
+esac
+"#;
+
+pub struct Service {
+    pub router: Router,
+    pub cluster: Arc<LocalCluster>,
+    pub data: TempDir,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Asserts that this is a problem document and gives it.
+    pub fn problem(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["status"], status);
+        for member in ["type", "title", "detail", "instance"] {
+            assert!(
+                problem[member].as_str().is_some_and(|m| !m.is_empty()),
+                "{member}: {problem}"
+            );
+        }
+        assert_eq!(problem["instance"], self.header("x-request-id"));
+        problem
+    }
+}
+
+impl Service {
+    pub async fn start() -> Self {
+        Self::with(built_plugins().to_path_buf(), None).await
+    }
+
+    pub async fn with_token(token: &str) -> Self {
+        Self::with(built_plugins().to_path_buf(), Some(Token::new(token))).await
+    }
+
+    pub async fn with(plugins: PathBuf, token: Option<Token>) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let plugins = Plugins::load(
+            &plugins,
+            &data.path().join("compiled-plugins"),
+            Limits::default(),
+            UnknownArguments::Forward,
+        )
+        .unwrap();
+        let cluster = Arc::new(
+            LocalCluster::open(local_settings(data.path()))
+                .await
+                .unwrap(),
+        );
+        let app = App {
+            plugins: Arc::new(plugins),
+            cluster: cluster.clone(),
+            policy: Arc::new(policy()),
+            token,
+            draining: Arc::new(AtomicBool::new(false)),
+        };
+        Self {
+            router: router(app),
+            cluster,
+            data,
+        }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap())
+            .await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        let request = Request::post(path).header("content-type", "application/json");
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    pub async fn submit(&self, request: &Value) -> Answer {
+        self.post("/train", request.to_string()).await
+    }
+
+    pub async fn preview(&self, request: &Value) -> Answer {
+        self.post("/train/preview", request.to_string()).await
+    }
+
+    /// The status of a job, as soon as it is the expected one.
+    pub async fn wait_for(&self, job: &str, status: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let answer = self.get(&format!("/train/{job}")).await.json();
+            if answer["status"] == status {
+                return answer;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "still {answer}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn stop(self) -> TempDir {
+        self.cluster.shut_down().await;
+        self.data
+    }
+}
+
+/// A valid request whose replica does what `model_id` says.
+pub fn request(model_id: &str, run_id: &str) -> Value {
+    json!({
+        "framework": "meta",
+        "model_id": model_id,
+        "run_id": run_id,
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/",
+    })
+}
+
+pub fn local_settings(data: &Path) -> LocalSettings {
+    let python = data.join("python");
+    let launcher = python.join("bin/torchrun");
+    std::fs::create_dir_all(launcher.parent().unwrap()).unwrap();
+    std::fs::write(&launcher, LAUNCHER).unwrap();
+    std::fs::set_permissions(&launcher, PermissionsExt::from_mode(0o755)).unwrap();
+    LocalSettings {
+        program: env!("CARGO_BIN_EXE_trainer").into(),
+        data_folder: data.to_path_buf(),
+        working_directory: data.to_path_buf(),
+        python: Some(python),
+        slots: Some(4),
+        default_namespace: "default".to_string(),
+        restart_backoff: Duration::from_millis(10),
+        shutdown_grace: Duration::from_secs(1),
+    }
+}
+
+pub fn policy() -> RequestPolicy {
+    RequestPolicy {
+        default_image: "ghcr.io/deepfinery/trainer:latest".to_string(),
+        default_namespace: "default".to_string(),
+        default_cpus_per_node: None,
+        default_memory_per_node_gb: None,
+        dataset_schemes: DATASET_SCHEMES.to_vec(),
+        checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
+    }
+}
+
+pub fn built_plugins() -> &'static Path {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/plugins"));
+    assert!(
+        folder.join("meta.wasm").exists(),
+        "`make plugins` builds the plugins first"
+    );
+    folder
+}
+
+pub fn hostile_plugin() -> PathBuf {
+    let file = "/../target/wasm32-unknown-unknown/plugin/hostile.wasm";
+    let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR")).to_string() + file);
+    assert!(
+        file.exists(),
+        "`make hostile` builds the hostile plugin first"
+    );
+    file
+}

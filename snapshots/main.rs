@@ -1,0 +1,111 @@
+//! Requests in, previews out: each file in `cases/` has its snapshot beside it.
+//!
+//! `make snapshots` accepts the previews as they are. A snapshot whose case is gone fails the tests.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use insta::{Settings, assert_snapshot};
+use serde_json::Value;
+use trainer_host::fault::Fault;
+use trainer_host::plugin::{Limits, PlanError, Plugins, UnknownArguments};
+use trainer_host::preview::Preview;
+use trainer_host::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES};
+use trainer_host::request::{self, RequestPolicy, json};
+
+#[tokio::test]
+async fn every_case_has_the_preview_of_its_snapshot() {
+    let cache = tempfile::tempdir().unwrap();
+    let plugins = plugins(cache.path());
+    let folder = root().join("snapshots/cases");
+    let mut snapshots = BTreeSet::new();
+    for case in cases(&folder) {
+        let name = case.strip_prefix(&folder).unwrap().with_extension("");
+        let name = name.display().to_string().replace('/', "__");
+        snapshots.insert(folder.join(format!("{name}.snap")));
+        let text = std::fs::read(&case).unwrap();
+        let shown = shown(&plugins, &text).await;
+        let mut settings = Settings::clone_current();
+        settings.set_snapshot_path(&folder);
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| assert_snapshot!(name, shown));
+    }
+    let there = files(&folder)
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "snap"));
+    let stale: Vec<PathBuf> = there.filter(|file| !snapshots.contains(file)).collect();
+    assert!(stale.is_empty(), "snapshots without a case: {stale:?}");
+}
+
+/// What a person sees of a preview, or of a refusal.
+async fn shown(plugins: &Plugins, text: &[u8]) -> String {
+    let preview = match preview(plugins, text).await {
+        Ok(preview) => serde_json::to_value(preview).unwrap(),
+        Err(faults) => serde_json::json!({ "refused": faults }),
+    };
+    // The digest changes with every compiler; a test of the host checks it.
+    let pretty = serde_json::to_string_pretty(&preview).unwrap();
+    let digest = preview["plugin"]["digest"].as_str().unwrap_or("no digest");
+    pretty.replace(digest, "[digest]")
+}
+
+async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Preview, Vec<Fault>> {
+    let value: Value = json::parse(text)?;
+    let checked = request::check(value, plugins.schemas(), &policy())?;
+    match plugins.plan(&checked).await {
+        Ok(plan) => Ok(Preview::of(&checked.request, &plan, checked.warnings)),
+        Err(PlanError::Refused(faults)) => Err(faults),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn policy() -> RequestPolicy {
+    RequestPolicy {
+        default_image: "ghcr.io/deepfinery/trainer:latest".to_string(),
+        default_namespace: "default".to_string(),
+        default_cpus_per_node: None,
+        default_memory_per_node_gb: None,
+        dataset_schemes: DATASET_SCHEMES.to_vec(),
+        checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
+    }
+}
+
+fn plugins(cache: &Path) -> Plugins {
+    let folder = root().join("target/plugins");
+    let plugins = Plugins::load(&folder, cache, Limits::default(), UnknownArguments::Forward);
+    let plugins = plugins.expect("the plugins are there: `make plugins` builds them");
+    assert!(plugins.refused().is_empty(), "{:?}", plugins.refused());
+    plugins
+}
+
+fn cases(folder: &Path) -> Vec<PathBuf> {
+    let mut cases = files(folder);
+    cases.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "json")
+    });
+    assert!(!cases.is_empty());
+    cases
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
+}
