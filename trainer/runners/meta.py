@@ -159,7 +159,7 @@ class Training:
             loss = self._optimize(parallel)
             self.step += 1
             last = self.step == self.total_steps
-            if last or self.step % LOGGING_STEPS == 0:
+            if last or self.step == first + 1 or self.step % LOGGING_STEPS == 0:
                 self._report(loss, (time.monotonic() - begun) / (self.step - first))
             if last or self.step % self.arguments.save_steps == 0:
                 self._save()

@@ -1,1 +1,287 @@
-fn main() {}
+//! Measures what the project promises, in one run, and writes docs/performance.md.
+//!
+//! Machines differ and are noisy, so what counts is mostly a ratio of two numbers of this run.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use e2e::{Server, Site, root};
+use serde_json::{Value, json};
+use trainer_host::plugin::{Limits, Plugins, UnknownArguments};
+use trainer_host::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES};
+use trainer_host::request::{self, JobRequest, RequestPolicy};
+
+/// Clients that ask at the same time.
+const CONNECTIONS: usize = 4;
+/// Turns of each side of a ratio, one after the other.
+const TURNS: usize = 5;
+const TURN: Duration = Duration::from_millis(1000);
+const CALLS: usize = 20_000;
+const LAUNCHES: usize = 20;
+
+/// In place of torchrun: notes when it started.
+const LAUNCHER: &str = "#!/bin/sh\ndate +%s%N > \"$RUN_ID.started\"\n";
+
+/// One promise: what was measured and whether it is kept.
+struct Row {
+    what: &'static str,
+    measured: String,
+    bar: &'static str,
+    kept: bool,
+}
+
+fn main() -> Result<()> {
+    let rows = [
+        throughput()?,
+        vec![plugin_call()?, scaling()?],
+        start()?,
+        vec![launch()?],
+    ];
+    let mut page = String::from(PAGE);
+    for Row {
+        what,
+        measured,
+        bar,
+        kept,
+    } in rows.iter().flatten()
+    {
+        let verdict = if *kept { "kept" } else { "**missed**" };
+        writeln!(page, "| {what} | {measured} | {bar} | {verdict} |")?;
+    }
+    std::fs::write(root().join("docs/performance.md"), &page)?;
+    std::io::stdout().write_all(page.as_bytes())?;
+    Ok(())
+}
+
+const PAGE: &str = "# Performance
+
+What is promised and what was measured last, by `make bench`, which writes this page. The client \
+runs on the same two cores as the service, so the rates are those of both together; ratios are of \
+one run.
+
+| what | measured | bar | |
+| --- | --- | --- | --- |
+";
+
+fn body(run_id: &str) -> Value {
+    json!({
+        "framework": "meta",
+        "model_id": "llama-debug",
+        "run_id": run_id,
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/",
+        "extra_args": {"max_steps": 6000, "lr": 2e-5},
+    })
+}
+
+fn site() -> Result<Site> {
+    Ok(Site::with_launcher(LAUNCHER)?.set("TRAINER_LOG", "warn"))
+}
+
+fn throughput() -> Result<Vec<Row>> {
+    let site = site()?;
+    let server = site.start()?;
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_string();
+    let body = body("run-1").to_string();
+    let preview = format!(
+        "POST /train/preview HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (mut health_rates, mut preview_rates) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        health_rates.push(rate(&server, &health)?);
+        preview_rates.push(rate(&server, &preview)?);
+    }
+    let (health, preview) = (median(&mut health_rates), median(&mut preview_rates));
+    let ratio = preview / health;
+    Ok(vec![Row {
+        what: "throughput of `POST /train/preview` over that of `GET /healthz`",
+        measured: format!("{ratio:.2} ({preview:.0} over {health:.0} a second)"),
+        bar: "at least 0.2",
+        kept: ratio >= 0.2,
+    }])
+}
+
+/// Answers a second.
+fn rate(server: &Server, request: &str) -> Result<f64> {
+    let stop = AtomicBool::new(false);
+    let begun = Instant::now();
+    let answers: Result<usize> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CONNECTIONS)
+            .map(|_| scope.spawn(|| ask(&server.address, request, &stop)))
+            .collect();
+        std::thread::sleep(TURN);
+        stop.store(true, Ordering::Relaxed);
+        let answers = clients
+            .into_iter()
+            .map(|client| client.join().unwrap_or(Ok(0)));
+        answers.sum()
+    });
+    Ok(answers? as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// One client on one connection: counts the answers until it is told to stop.
+fn ask(address: &str, request: &str, stop: &AtomicBool) -> Result<usize> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; 64 * 1024];
+    let mut answers = 0;
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(request.as_bytes())?;
+        let mut length = 0;
+        let mut expected = None;
+        while expected.is_none_or(|expected| length < expected) {
+            let read = stream.read(&mut buffer[length..])?;
+            anyhow::ensure!(read > 0, "the service closed the connection");
+            length += read;
+            expected = expected.or_else(|| size(&buffer[..length]));
+        }
+        anyhow::ensure!(buffer.starts_with(b"HTTP/1.1 200"), "not a 200");
+        answers += 1;
+    }
+    Ok(answers)
+}
+
+/// How many bytes an answer has in all, once its head is there.
+fn size(answer: &[u8]) -> Option<usize> {
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let text = std::str::from_utf8(&answer[..head]).ok()?;
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))?;
+    Some(head + 4 + length.parse::<usize>().ok()?)
+}
+
+fn plugins() -> Result<(Plugins, std::sync::Arc<JobRequest>)> {
+    let cache = tempfile::tempdir()?;
+    let folder = root().join("target/plugins");
+    let plugins = Plugins::load(
+        &folder,
+        cache.path(),
+        Limits::default(),
+        UnknownArguments::Forward,
+    )?;
+    let policy = RequestPolicy {
+        default_image: "trainer".to_string(),
+        default_namespace: "default".to_string(),
+        default_cpus_per_node: None,
+        default_memory_per_node_gb: None,
+        dataset_schemes: DATASET_SCHEMES.to_vec(),
+        checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
+    };
+    let checked = request::check(body("run-1"), plugins.schemas(), &policy);
+    let checked = checked.map_err(|faults| anyhow::anyhow!("{faults:?}"))?;
+    Ok((plugins, checked.request))
+}
+
+fn plugin_call() -> Result<Row> {
+    let (plugins, request) = plugins()?;
+    let plugin = plugins.get("meta").context("the plugin meta")?;
+    let mut times = Vec::with_capacity(CALLS);
+    for _ in 0..CALLS {
+        let begun = Instant::now();
+        plugin.plan(&request, "{}")?;
+        times.push(begun.elapsed().as_secs_f64() * 1e6);
+    }
+    let time = median(&mut times);
+    Ok(Row {
+        what: "plugin call with a fresh instance and 2 arguments, median",
+        measured: format!("{time:.1} us"),
+        bar: "at most 40 us",
+        kept: time <= 40.0,
+    })
+}
+
+fn scaling() -> Result<Row> {
+    let (plugins, request) = plugins()?;
+    let plugin = plugins.get("meta").context("the plugin meta")?;
+    let calls = |threads: usize| {
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| (0..CALLS).all(|_| plugin.plan(&request, "{}").is_ok()));
+            }
+        });
+        (threads * CALLS) as f64 / begun.elapsed().as_secs_f64()
+    };
+    let mut ratios: Vec<f64> = (0..TURNS).map(|_| calls(2) / calls(1)).collect();
+    let ratio = median(&mut ratios);
+    Ok(Row {
+        what: "plugin calls of two threads over those of one",
+        measured: format!("{ratio:.2}"),
+        bar: "at least 1.3",
+        kept: ratio >= 1.3,
+    })
+}
+
+fn start() -> Result<Vec<Row>> {
+    let site = site()?;
+    drop(site.start()?);
+    let (mut times, mut sizes) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let begun = Instant::now();
+        let server = site.start()?;
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        std::thread::sleep(Duration::from_millis(300));
+        sizes.push(resident_mb(&server)?);
+    }
+    let (time, size) = (median(&mut times), median(&mut sizes));
+    Ok(vec![
+        Row {
+            what: "memory resident when idle, three plugins",
+            measured: format!("{size:.0} MB"),
+            bar: "50 MB",
+            kept: size <= 50.0,
+        },
+        Row {
+            what: "process start to first answer, warm cache, median",
+            measured: format!("{time:.0} ms"),
+            bar: "150 ms",
+            kept: time <= 150.0,
+        },
+    ])
+}
+
+fn resident_mb(server: &Server) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 = line
+        .context("VmRSS")?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?;
+    Ok(kib / 1024.0)
+}
+
+fn launch() -> Result<Row> {
+    let site = site()?;
+    let server = site.start()?;
+    let mut times = Vec::new();
+    for number in 0..LAUNCHES {
+        let run_id = format!("run-{number}");
+        let posted = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let job = server.submit(&body(&run_id))?;
+        server.wait_for(&job, "succeeded")?;
+        let started = std::fs::read_to_string(site.data.path().join(format!("{run_id}.started")))?;
+        let started = Duration::from_nanos(started.trim().parse()?);
+        times.push((started.saturating_sub(posted)).as_secs_f64() * 1e3);
+    }
+    let slowest = times.iter().copied().fold(0.0, f64::max);
+    let time = median(&mut times);
+    Ok(Row {
+        what: "posted to first process of the job started, median (slowest)",
+        measured: format!("{time:.0} ms ({slowest:.0} ms)"),
+        bar: "200 ms",
+        kept: slowest <= 200.0,
+    })
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

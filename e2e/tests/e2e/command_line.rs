@@ -1,0 +1,153 @@
+//! The binary at a terminal, and as an operator runs it.
+
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use e2e::{Site, binary, root, training};
+use serde_json::json;
+
+const SLEEP: &str = "#!/bin/sh\nexec sleep 600\n";
+
+fn trainer(arguments: &[&str], data: &std::path::Path) -> Output {
+    Command::new(binary())
+        .args(arguments)
+        .env("TRAINER_PLUGINS", root().join("target/plugins"))
+        .env("TRAINER_DATA_DIR", data)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn preview_prints_the_manifest_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("job.json");
+    let request = training(folder.path(), "run-1", 10).unwrap();
+    std::fs::write(&file, request.to_string()).unwrap();
+    let output = trainer(&["preview", file.to_str().unwrap()], folder.path());
+    let manifest = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    assert!(
+        manifest.starts_with("apiVersion: kubeflow.org/v1\nkind: PyTorchJob\n"),
+        "{manifest}"
+    );
+    assert!(manifest.contains("name: meta-run-1"));
+
+    let yaml = folder.path().join("job.yaml");
+    let text: String = request
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\n"))
+        .collect();
+    std::fs::write(&yaml, text).unwrap();
+    let output = trainer(&["preview", yaml.to_str().unwrap()], folder.path());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), manifest);
+}
+
+#[test]
+fn preview_tells_every_fault_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("job.json");
+    let mut request = training(folder.path(), "run-1", 10).unwrap();
+    request["num_node"] = json!(2);
+    request["extra_args"]["lr"] = json!("fast");
+    std::fs::write(&file, request.to_string()).unwrap();
+    let output = trainer(&["preview", file.to_str().unwrap()], folder.path());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        told.contains("unknown field \"num_node\", did you mean \"num_nodes\"?"),
+        "{told}"
+    );
+    assert!(
+        told.contains("extra_args.lr: expected number, got \"fast\""),
+        "{told}"
+    );
+}
+
+#[test]
+fn without_plugins_the_service_says_how_to_get_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(binary())
+        .args(["serve", "--listen", "127.0.0.1:0", "--plugins"])
+        .arg(folder.path())
+        .env("TRAINER_DATA_DIR", folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && told.contains("`make plugins` builds them"),
+        "{told}"
+    );
+}
+
+#[test]
+fn sigterm_ends_the_service_its_replicas_and_nothing_is_lost() {
+    let site = Site::with_launcher(SLEEP)
+        .unwrap()
+        .set("TRAINER_SHUTDOWN_GRACE", "2");
+    let server = site.start().unwrap();
+    let mut request = training(site.data.path(), "run-1", 10).unwrap();
+    request["checkpoint_base_uri"] = json!("s3://bucket/runs");
+    let job = server.submit(&request).unwrap();
+    server.wait_for(&job, "running").unwrap();
+    let begun = Instant::now();
+    let killed = Command::new("kill")
+        .arg(server.pid().to_string())
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    while server.get("/healthz").is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(server);
+    let server = site.start().unwrap();
+    server.wait_for(&job, "running").unwrap();
+}
+
+/// The specification: 500 for an unexpected error while creating the PyTorchJob. A limit on the
+/// size of files fails the store's writes as a full disk does.
+#[test]
+fn a_full_disk_is_answered_500_and_the_service_lives_on() {
+    let site = Site::with_launcher(SLEEP).unwrap();
+    let limited = "trap '' XFSZ; ulimit -f 3000; exec \"$0\" \"$@\"";
+    let server = site
+        .start_as(Command::new("bash").args(["-c", limited]).arg(binary()))
+        .unwrap();
+    let mut request = training(site.data.path(), "run", 10).unwrap();
+    request["annotations"] = json!({"example.org/note": "x".repeat(200_000)});
+    let mut last = (0, json!(null));
+    for number in 0..100 {
+        request["run_id"] = json!(format!("run-{number}"));
+        last = server.post("/train", &request).unwrap();
+        if last.0 != 201 {
+            break;
+        }
+    }
+    let (status, problem) = last;
+    assert_eq!(status, 500, "{problem}");
+    let detail = "an unexpected error in this service; its log has the cause";
+    assert_eq!(problem["detail"], detail);
+    assert_eq!(server.get("/healthz").unwrap().0, 200);
+    assert!(site.service_log().contains("a request failed"));
+}
+
+#[test]
+fn a_replica_whose_launcher_is_missing_says_what_to_do() {
+    let site = Site::with_launcher(SLEEP)
+        .unwrap()
+        .set("TRAINER_LOCAL_PYTHON", "/nonexistent");
+    let site = site.set("PATH", "/nonexistent");
+    let server = site.start().unwrap();
+    let job = server
+        .submit(&training(site.data.path(), "run-1", 10).unwrap())
+        .unwrap();
+    let summary = server.wait_for(&job, "failed").unwrap();
+    let detail = summary["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("exited with code 127 (cannot start torchrun"),
+        "{detail}"
+    );
+}

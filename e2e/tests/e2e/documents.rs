@@ -1,0 +1,89 @@
+//! What the documents say is what happens.
+
+use e2e::{Site, root, training};
+use serde_json::Value;
+
+/// The fenced blocks of a document in one language.
+fn blocks(document: &str, language: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(document)).unwrap();
+    let fence = format!("```{language}\n");
+    let parts = text.split(&fence).skip(1);
+    parts
+        .map(|part| part.split("```").next().unwrap().to_string())
+        .collect()
+}
+
+#[test]
+fn the_readmes_request_gets_the_readmes_answer() {
+    let site = Site::with_pytorch().unwrap();
+    let server = site.start().unwrap();
+    let folder = site.data.path().display().to_string();
+    training(site.data.path(), "unused", 1).unwrap();
+    let shell = blocks("README.md", "sh");
+    let curl = shell.iter().find(|block| block.contains("curl")).unwrap();
+    let request = curl
+        .split("-d '")
+        .nth(1)
+        .unwrap()
+        .split('\'')
+        .next()
+        .unwrap();
+    let request = request.replace("/tmp/trainer-demo", &folder);
+    let answers = blocks("README.md", "json");
+    let answer: Value = serde_json::from_str(&answers[0]).unwrap();
+    let request: Value = serde_json::from_str(&request).unwrap();
+    let (status, given) = server.post("/train", &request).unwrap();
+    assert_eq!((status, &given), (201, &answer));
+    let name = answer["name"].as_str().unwrap();
+    let ended: Value = serde_json::from_str(&answers[1]).unwrap();
+    assert_eq!(server.wait_for(name, "succeeded").unwrap(), ended);
+}
+
+#[test]
+fn make_help_lists_the_commands_that_the_documents_name() {
+    let help = std::process::Command::new("make")
+        .arg("help")
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/operator.md",
+        "docs/plugin-author.md",
+    ] {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("make ")) {
+            let command: String = line
+                .split_whitespace()
+                .take(2)
+                .collect::<Vec<_>>()
+                .join(" ");
+            assert!(
+                help.contains(&command),
+                "{command} of {document} is not in: {help}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_settings_page_names_every_setting() {
+    let page = std::fs::read_to_string(root().join("docs/operator.md")).unwrap();
+    let help = std::process::Command::new(e2e::binary())
+        .args(["serve", "--help"])
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let names = help.split("[env: ").skip(1);
+    let mut count = 0;
+    for name in names.map(|rest| rest.split(['=', ']']).next().unwrap()) {
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "{name} is not in docs/operator.md"
+        );
+        count += 1;
+    }
+    assert!(count > 10, "{help}");
+}
