@@ -106,7 +106,7 @@ async fn preview(
 ) -> Result<Response, Problem> {
     let checked = request::check(body, app.plugins.schemas(), &app.policy)?;
     let plan = app.plugins.plan(&checked).await?;
-    let preview = Preview::of(&checked.request, &plan, checked.warnings);
+    let preview = Preview::of(&checked.request, &plan, &checked.warnings);
     match wants_yaml(&headers) {
         true => yaml(&preview.manifest),
         false => Ok(Json(preview).into_response()),

@@ -24,6 +24,10 @@ use trainer_host::plugin::{Limits, PlanError, Plugins};
 use trainer_host::preview::Preview;
 use trainer_host::{request, telemetry};
 
+/// A request is many small strings; the C library's allocator is slow at those on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     match CommandLine::parse().command {
         Command::Serve(settings) => on_runtime(serve(*settings)),
@@ -131,7 +135,7 @@ async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
         PlanError::Refused(faults) => refused(faults),
         error => error.into(),
     })?;
-    let preview = Preview::of(&checked.request, &plan, checked.warnings);
+    let preview = Preview::of(&checked.request, &plan, &checked.warnings);
     for warning in &preview.warnings {
         writeln!(
             std::io::stderr(),

@@ -98,6 +98,12 @@ impl Text {
             Self::Literal(text) | Self::Template(text) => text,
         }
     }
+
+    pub fn into_string(self) -> String {
+        match self {
+            Self::Literal(text) | Self::Template(text) => text,
+        }
+    }
 }
 
 impl Plan {

@@ -13,7 +13,8 @@ mod limits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,9 @@ use crate::request::schema::Schema;
 use crate::request::{ArgumentSchemas, Checked, JobRequest, metadata};
 use cache::Cache;
 use call::Callable;
+
+/// The longest that a call may keep a thread that serves requests.
+const MOMENT: Duration = engine::TICK;
 
 /// The contract's types, from `wit/`.
 mod bindings {
@@ -53,6 +57,7 @@ pub struct Plugin {
     /// The JSON Schema of `extra_args`.
     pub args_schema: Value,
     callable: Callable,
+    is_slow: AtomicBool,
 }
 
 /// A file that is no plugin for this host.
@@ -216,7 +221,7 @@ impl Plugins {
         &self.schemas
     }
 
-    /// Plans a job with the plugin of its framework, off the threads that serve requests.
+    /// Plans a job with the plugin of its framework.
     ///
     /// # Errors
     ///
@@ -233,17 +238,33 @@ impl Plugins {
         let Ok(Ok(_turn)) = turn else {
             return Err(PlanError::Busy { limit });
         };
+        let planned = match plugin.plan_at_once(request, &self.context) {
+            Some(planned) => planned,
+            None => self.plan_with_patience(plugin, request.clone()).await,
+        };
+        with_schema_faults(planned, &checked.argument_faults)
+    }
+
+    /// Calls a plugin that may take its whole time, off the threads that serve requests.
+    async fn plan_with_patience(
+        &self,
+        plugin: Arc<Plugin>,
+        request: Arc<JobRequest>,
+    ) -> Result<Plan, PlanError> {
         let identity = Box::new(plugin.identity.clone());
-        let request = request.clone();
         let context = self.context.clone();
-        let planned = tokio::task::spawn_blocking(move || plugin.plan(&request, &context)).await;
-        let planned = planned.unwrap_or_else(|_| {
+        let planned = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            let planned = plugin.plan(&request, &context);
+            plugin.remember(begun.elapsed());
+            planned
+        });
+        planned.await.unwrap_or_else(|_| {
             Err(PlanError::Failed {
                 plugin: identity,
                 error: CallError::Lost,
             })
-        });
-        with_schema_faults(planned, &checked.argument_faults)
+        })
     }
 }
 
@@ -327,21 +348,55 @@ impl Plugin {
             summary,
             args_schema,
             callable,
+            is_slow: AtomicBool::new(false),
         };
         Ok((plugin, schema))
     }
 
-    /// Plans a job on this thread.
+    /// Plans a job on this thread, which may take the whole time that a call is allowed.
     ///
     /// # Errors
     ///
     /// [`PlanError::Refused`] and [`PlanError::Failed`].
     pub fn plan(&self, request: &JobRequest, context: &str) -> Result<Plan, PlanError> {
+        self.plan_within(self.callable.limits().time, request, context)
+    }
+
+    /// Plans a job on this thread if that takes only a moment. A call takes some 30 us, and handing
+    /// it to another thread costs as much again. A plan follows from the job alone, so a call that
+    /// was given up can be made again with more time.
+    fn plan_at_once(&self, request: &JobRequest, context: &str) -> Option<Result<Plan, PlanError>> {
+        if self.is_slow.load(Ordering::Relaxed) {
+            return None;
+        }
+        match self.plan_within(MOMENT, request, context) {
+            Err(PlanError::Failed {
+                error: CallError::Time { .. },
+                ..
+            }) => {
+                self.is_slow.store(true, Ordering::Relaxed);
+                None
+            }
+            planned => Some(planned),
+        }
+    }
+
+    /// A plugin that took long once is called on a thread of its own until it is quick again.
+    fn remember(&self, time: Duration) {
+        self.is_slow.store(time >= MOMENT, Ordering::Relaxed);
+    }
+
+    fn plan_within(
+        &self,
+        time: Duration,
+        request: &JobRequest,
+        context: &str,
+    ) -> Result<Plan, PlanError> {
         let failed = |error| PlanError::Failed {
             plugin: Box::new(self.identity.clone()),
             error,
         };
-        let answer = self.callable.plan(request, context).map_err(failed)?;
+        let answer = self.callable.plan(request, context, time).map_err(failed)?;
         match answer {
             Ok(proposal) => Plan::check(proposal, request, self.identity.clone())
                 .map_err(|nonsense| failed(nonsense.into())),

@@ -5,23 +5,23 @@ use serde_json::{Map, Value};
 
 use crate::fault::Fault;
 use crate::job::{self, PyTorchJob};
-use crate::plan::{CheckpointLayout, Plan, PluginIdentity};
+use crate::plan::{CheckpointLayout, Plan, PluginIdentity, Text};
 use crate::request::JobRequest;
 
 /// The answer of `POST /train/preview`.
 #[derive(Debug, Serialize)]
-pub struct Preview {
-    pub name: String,
-    pub namespace: String,
-    pub framework: String,
-    pub run_id: String,
-    pub plugin: PluginIdentity,
+pub struct Preview<'a> {
+    pub name: &'a str,
+    pub namespace: &'a str,
+    pub framework: &'a str,
+    pub run_id: &'a str,
+    pub plugin: &'a PluginIdentity,
     /// As the process sees it; `$(RANK)` and the like stay.
-    pub command: Vec<String>,
+    pub command: Vec<&'a str>,
     pub env: Vec<Variable>,
-    pub checkpoint: CheckpointLayout,
-    pub resolved_args: Map<String, Value>,
-    pub warnings: Vec<Fault>,
+    pub checkpoint: &'a CheckpointLayout,
+    pub resolved_args: &'a Map<String, Value>,
+    pub warnings: Vec<&'a Fault>,
     pub manifest: PyTorchJob,
 }
 
@@ -32,31 +32,26 @@ pub struct Variable {
     pub value: String,
 }
 
-impl Preview {
+impl<'a> Preview<'a> {
     /// Shows a request and its plan. `warnings` are those that the request itself gave.
-    pub fn of(request: &JobRequest, plan: &Plan, mut warnings: Vec<Fault>) -> Self {
-        warnings.extend(plan.warnings.iter().cloned());
+    pub fn of(request: &'a JobRequest, plan: &'a Plan, warnings: &'a [Fault]) -> Self {
         Self {
-            name: request.name.as_str().to_string(),
-            namespace: request.namespace.clone(),
-            framework: request.framework.clone(),
-            run_id: request.run_id.clone(),
-            plugin: plan.plugin.clone(),
-            command: plan
-                .command
-                .iter()
-                .map(|word| word.as_str().to_string())
-                .collect(),
+            name: request.name.as_str(),
+            namespace: &request.namespace,
+            framework: &request.framework,
+            run_id: &request.run_id,
+            plugin: &plan.plugin,
+            command: plan.command.iter().map(Text::as_str).collect(),
             env: job::environment(request, plan)
                 .into_iter()
                 .map(|(name, value)| Variable {
                     name,
-                    value: value.as_str().to_string(),
+                    value: value.into_string(),
                 })
                 .collect(),
-            checkpoint: plan.layout.clone(),
-            resolved_args: plan.resolved_args.clone(),
-            warnings,
+            checkpoint: &plan.layout,
+            resolved_args: &plan.resolved_args,
+            warnings: warnings.iter().chain(&plan.warnings).collect(),
             manifest: job::manifest(request, plan),
         }
     }

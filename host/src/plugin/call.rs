@@ -42,8 +42,9 @@ impl Callable {
             version,
             summary,
             args_schema,
-        } =
-            self.call(|plugin, store| plugin.deepfinery_trainer_framework().call_describe(store))?;
+        } = self.call(self.limits.time, |plugin, store| {
+            plugin.deepfinery_trainer_framework().call_describe(store)
+        })?;
         Ok(Description {
             name,
             version,
@@ -52,40 +53,49 @@ impl Callable {
         })
     }
 
-    /// Asks for the plan of a job.
-    pub(super) fn plan(&self, request: &JobRequest, context: &str) -> Result<Answer, CallError> {
+    /// Asks for the plan of a job, and waits so long for it.
+    pub(super) fn plan(
+        &self,
+        request: &JobRequest,
+        context: &str,
+        time: Duration,
+    ) -> Result<Answer, CallError> {
         let job = job(request, context);
-        let answer = self
-            .call(|plugin, store| plugin.deepfinery_trainer_framework().call_plan(store, &job))?;
+        let answer = self.call(time, |plugin, store| {
+            plugin.deepfinery_trainer_framework().call_plan(store, &job)
+        })?;
         Ok(answer
             .map(proposal)
             .map_err(|findings| findings.into_iter().map(fault).collect()))
     }
 
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     fn call<T>(
         &self,
+        time: Duration,
         function: impl FnOnce(&Plugin, &mut Store<Limiter>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         let mut store = Store::new(self.pre.engine(), Limiter::new(&self.limits));
         store.limiter(|limiter| limiter);
         // Without a deadline a store traps at once. One tick more: the first may be due already.
-        store.set_epoch_deadline(ticks(self.limits.time) + 1);
+        store.set_epoch_deadline(ticks(time) + 1);
         store.set_hostcall_fuel(self.limits.exchanged_bytes);
         self.pre
             .instantiate(&mut store)
             .and_then(|plugin| function(&plugin, &mut store))
-            .map_err(|error| self.told_apart(error))
+            .map_err(|error| self.told_apart(error, time))
     }
 
     /// Which limit or rule a failed call ran into, by the error's type and never by its text.
-    fn told_apart(&self, error: wasmtime::Error) -> CallError {
+    fn told_apart(&self, error: wasmtime::Error, time: Duration) -> CallError {
         if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
             return CallError::Exceeded(*exceeded);
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => CallError::Time {
-                allowed: self.limits.time,
-            },
+            Some(Trap::Interrupt) => CallError::Time { allowed: time },
             Some(Trap::StackOverflow) => CallError::Stack {
                 allowed: self.limits.stack_bytes,
             },

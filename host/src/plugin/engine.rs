@@ -58,8 +58,12 @@ fn config(limits: &Limits) -> Config {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         // The pool reserves this much address space a slot, so not the default 4 GiB.
         .memory_reservation(limits.memory_bytes as u64)
-        // A plugin's image is small: copying it is cheaper than the faults of copy on write.
-        .memory_init_cow(false)
+        // Bounds checks in the code instead of guard pages: a guest that grows its memory would
+        // otherwise cost two mprotect calls, and their TLB shoot-downs keep two threads from being
+        // faster than one (measured: 1.0 times, and 1.9 times without).
+        .signals_based_traps(false)
+        .memory_guard_size(0)
+        .wasm_backtrace_max_frames(None)
         .max_wasm_stack(limits.stack_bytes)
         .epoch_interruption(true)
         .concurrency_support(false);
