@@ -2,6 +2,13 @@
 //!
 //! `make snapshots` accepts the previews as they are. A snapshot whose case is gone fails the tests.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -259,12 +259,10 @@ impl Plugins {
             plugin.remember(begun.elapsed());
             planned
         });
-        planned.await.unwrap_or_else(|_| {
-            Err(PlanError::Failed {
-                plugin: identity,
-                error: CallError::Lost,
-            })
-        })
+        planned.await.unwrap_or(Err(PlanError::Failed {
+            plugin: identity,
+            error: CallError::Lost,
+        }))
     }
 }
 

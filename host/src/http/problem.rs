@@ -8,7 +8,7 @@ use std::error::Error;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -21,31 +21,81 @@ use crate::plugin::{CallError, PlanError, Plugins};
 
 const MEDIA_TYPE: &str = "application/problem+json";
 
+/// The kinds of problem, each with its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    InvalidRequest,
+    NameTaken,
+    Unauthorized,
+    NoSuchRoute,
+    NoSuchJob,
+    NoSuchFramework,
+    NoSuchMethod,
+    TooLarge,
+    MediaType,
+    Busy,
+    Internal,
+    PluginFailed,
+}
+
+impl Kind {
+    /// The status, the last part of the `type` (`urn:trainer:problem:<name>`), and the title.
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::InvalidRequest => (
+                StatusCode::BAD_REQUEST,
+                "invalid-request",
+                "Invalid request",
+            ),
+            Self::NameTaken => (StatusCode::BAD_REQUEST, "name-taken", "Job name taken"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
+            Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no-such-route", "Not found"),
+            Self::NoSuchJob => (StatusCode::NOT_FOUND, "no-such-job", "Job not found"),
+            Self::NoSuchFramework => (
+                StatusCode::NOT_FOUND,
+                "no-such-framework",
+                "Framework not found",
+            ),
+            Self::NoSuchMethod => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "no-such-method",
+                "Method not allowed",
+            ),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
+            Self::MediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "media-type",
+                "Unsupported media type",
+            ),
+            Self::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many requests"),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Internal error",
+            ),
+            Self::PluginFailed => (StatusCode::BAD_GATEWAY, "plugin-failed", "Plugin failed"),
+        }
+    }
+}
+
 /// An answer that is no success.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
     status: StatusCode,
-    /// The last part of the `type`: `urn:trainer:problem:<kind>`.
-    kind: &'static str,
-    title: &'static str,
+    kind: Kind,
     detail: String,
     errors: Vec<Fault>,
-    header: Option<(HeaderName, &'static str)>,
+    header: Option<(&'static str, &'static str)>,
     /// What is logged and not sent.
     cause: Option<String>,
 }
 
 impl Problem {
-    fn new(
-        status: StatusCode,
-        kind: &'static str,
-        title: &'static str,
-        detail: impl Into<String>,
-    ) -> Self {
+    fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let (status, ..) = kind.parts();
         Self {
             status,
             kind,
-            title,
             detail: detail.into(),
             errors: Vec::new(),
             header: None,
@@ -53,7 +103,7 @@ impl Problem {
         }
     }
 
-    fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+    fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
         self.header = Some((name, value));
         self
     }
@@ -64,16 +114,8 @@ impl Problem {
     }
 
     pub(super) fn unauthorized(detail: &str) -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "Unauthorized",
-            detail,
-        )
-        .with_header(
-            header::WWW_AUTHENTICATE,
-            "X-TRAINER-TOKEN realm=\"trainer\"",
-        )
+        Self::new(Kind::Unauthorized, detail)
+            .with_header("www-authenticate", "X-TRAINER-TOKEN realm=\"trainer\"")
     }
 
     pub(super) fn media_type(given: &str) -> Self {
@@ -81,39 +123,27 @@ impl Problem {
             "" => "the Content-Type header is missing; send application/json".to_string(),
             given => format!("Content-Type {given:?} cannot be read; send application/json"),
         };
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        Self::new(status, "media-type", "Unsupported media type", detail)
+        Self::new(Kind::MediaType, detail)
     }
 
     pub(super) fn too_large(allowed: usize) -> Self {
         let detail = format!("the body is larger than the {allowed} bytes allowed");
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            "Body too large",
-            detail,
-        )
+        Self::new(Kind::TooLarge, detail)
     }
 
     pub(super) fn body_cut_off() -> Self {
         let detail = "the body ended before it was complete";
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid-request",
-            "Invalid request",
-            detail,
-        )
+        Self::new(Kind::InvalidRequest, detail)
     }
 
     pub(super) fn no_such_route(method: &Method, path: &str) -> Self {
         let detail = format!("there is nothing at {method} {path}; POST /train submits a job");
-        Self::new(StatusCode::NOT_FOUND, "no-such-route", "Not found", detail)
+        Self::new(Kind::NoSuchRoute, detail)
     }
 
     pub(super) fn no_such_method(method: &Method, path: &str) -> Self {
         let detail = format!("{path} does not take {method}; see the Allow header");
-        let status = StatusCode::METHOD_NOT_ALLOWED;
-        Self::new(status, "no-such-method", "Method not allowed", detail)
+        Self::new(Kind::NoSuchMethod, detail)
     }
 
     pub(super) fn no_such_framework(name: &str, plugins: &Plugins) -> Self {
@@ -125,27 +155,19 @@ impl Problem {
             "framework {name} is not loaded here; known: {}{hint}",
             known.join(", ")
         );
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "no-such-framework",
-            "Framework not found",
-            detail,
-        )
+        Self::new(Kind::NoSuchFramework, detail)
     }
 
     pub(super) fn internal(error: impl Error) -> Self {
         let detail = "an unexpected error in this service; its log has the cause";
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        Self::new(status, "internal", "Internal error", detail).because(chain(&error))
+        Self::new(Kind::Internal, detail).because(chain(&error))
     }
 
     fn document(&self, instance: &str) -> Value {
+        let (_, name, title) = self.kind.parts();
         let mut document = Map::new();
-        document.insert(
-            "type".into(),
-            format!("urn:trainer:problem:{}", self.kind).into(),
-        );
-        document.insert("title".into(), self.title.into());
+        document.insert("type".into(), format!("urn:trainer:problem:{name}").into());
+        document.insert("title".into(), title.into());
         document.insert("status".into(), self.status.as_u16().into());
         document.insert("detail".into(), self.detail.as_str().into());
         document.insert("instance".into(), instance.into());
@@ -163,12 +185,7 @@ impl From<Vec<Fault>> for Problem {
         let detail = details.join("; ");
         Self {
             errors,
-            ..Self::new(
-                StatusCode::BAD_REQUEST,
-                "invalid-request",
-                "Invalid request",
-                detail,
-            )
+            ..Self::new(Kind::InvalidRequest, detail)
         }
     }
 }
@@ -190,24 +207,13 @@ impl From<PlanError> for Problem {
                      as this service knows",
                     plugin.name
                 );
-                Self::new(
-                    StatusCode::BAD_GATEWAY,
-                    "plugin-failed",
-                    "Plugin failed",
-                    detail,
-                )
-                .because(cause)
+                Self::new(Kind::PluginFailed, detail).because(cause)
             }
             PlanError::Busy { .. } => {
                 let detail = "too many requests at once; try again in a second";
-                Self::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "busy",
-                    "Too many requests",
-                    detail,
-                )
-                .with_header(header::RETRY_AFTER, "1")
-                .because(cause)
+                Self::new(Kind::Busy, detail)
+                    .with_header("retry-after", "1")
+                    .because(cause)
             }
         }
     }
@@ -217,12 +223,12 @@ impl From<ClusterError> for Problem {
     fn from(error: ClusterError) -> Self {
         match error {
             ClusterError::AlreadyExists { .. } => {
-                let (detail, status) = (error.to_string(), StatusCode::BAD_REQUEST);
-                Self::new(status, "name-taken", "Job name taken", detail)
+                let detail = error.to_string();
+                Self::new(Kind::NameTaken, detail)
             }
             ClusterError::NotFound { .. } => {
-                let (detail, status) = (error.to_string(), StatusCode::NOT_FOUND);
-                Self::new(status, "no-such-job", "Job not found", detail)
+                let detail = error.to_string();
+                Self::new(Kind::NoSuchJob, detail)
             }
             ClusterError::Internal { .. } => Self::internal(error),
         }
@@ -246,12 +252,13 @@ pub(super) async fn finish(request: Request, next: Next) -> Response {
     let instance = id.unwrap_or_default().to_string();
     let mut response = next.run(request).await;
     let status = response.status();
-    let is_health = !status.is_client_error() && response.extensions().get::<Problem>().is_none();
-    if status.as_u16() < 400 || (is_health && status == StatusCode::SERVICE_UNAVAILABLE) {
+    if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
+        // The readiness probe says itself why it is not ready.
+        None if status == StatusCode::SERVICE_UNAVAILABLE => return response,
         None => adopted(status, &mut response).await,
     };
     log(&problem);
@@ -261,7 +268,7 @@ pub(super) async fn finish(request: Request, next: Next) -> Response {
         .headers
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     if let Some((name, value)) = &problem.header {
-        parts.headers.insert(name, HeaderValue::from_static(value));
+        parts.headers.insert(*name, HeaderValue::from_static(value));
     }
     let document = problem.document(&instance).to_string();
     Response::from_parts(parts, Body::from(document))
@@ -281,10 +288,13 @@ async fn adopted(status: StatusCode, response: &mut Response) -> Problem {
         text => text.to_string(),
     };
     let kind = match status.is_client_error() {
-        true => "invalid-request",
-        false => "internal",
+        true => Kind::InvalidRequest,
+        false => Kind::Internal,
     };
-    Problem::new(status, kind, title, detail)
+    Problem {
+        status,
+        ..Problem::new(kind, detail)
+    }
 }
 
 /// The answer when a handler panicked. That is a fault of this service, and logged as one.
@@ -300,14 +310,14 @@ fn log(problem: &Problem) {
     if problem.status.is_server_error() {
         error!(
             status = problem.status.as_u16(),
-            kind = problem.kind,
+            kind = ?problem.kind,
             cause,
             "a request failed"
         );
     } else if problem.cause.is_some() {
         warn!(
             status = problem.status.as_u16(),
-            kind = problem.kind,
+            kind = ?problem.kind,
             cause,
             "a request failed"
         );

@@ -1,6 +1,12 @@
 //! Tests of the whole host in one binary: the router without a socket, real plugins, a real local
 //! cluster with a shell script in place of torchrun.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod bad_input;
 mod loading;
 mod local_cluster;

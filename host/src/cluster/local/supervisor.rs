@@ -47,7 +47,7 @@ pub(super) async fn run(machine: Arc<Machine>, key: String) {
         _ = stopping.wait_for(|stopping| *stopping) => return,
     };
     match Run::new(machine.clone(), key, job, lease) {
-        Ok(run) => run.to_the_end(&replicas, gpus_per_replica).await,
+        Ok(run) => run.supervise(&replicas, gpus_per_replica).await,
         Err(error) => error!(%error, "a local job cannot be started"),
     }
 }
@@ -104,7 +104,7 @@ impl Run {
         })
     }
 
-    async fn to_the_end(self, replicas: &[ReplicaIndex], gpus_per_replica: u32) {
+    async fn supervise(self, replicas: &[ReplicaIndex], gpus_per_replica: u32) {
         let (events, mut happened) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(None);
         let mut tasks = JoinSet::new();

@@ -1,0 +1,315 @@
+//! A framework with an argument of each kind: what follows from its table.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use trainer_plugin::Fallback::{Integer, ModelId, Text as Default};
+use trainer_plugin::{
+    Argument, Broken, Fallback, Finding, Framework, Interval, Job, Launch, LaunchPlan, Spelling,
+    Text, boolean, choice, integer, list, number, refuse, text, warn,
+};
+
+const ARGUMENTS: &[Argument] = &[
+    integer("count", 1, 9)
+        .alias(&["n", "number_of"])
+        .default(Integer(3)),
+    integer("shards", 1, 8).also(-1),
+    number("rate", Interval::above(0.0, 1.0)),
+    number("share", Interval::below(0.0, 1.0)),
+    text("note", 1, 5).default(Default("x")),
+    text("tokenizer", 1, 9).default(ModelId),
+    text("path", 1, 99).form("an absolute path", |path| path.starts_with('/')),
+    boolean("fast"),
+    choice("strategy", &["none", "full"]).value_alias(&[
+        (Spelling::Boolean(true), "full"),
+        (Spelling::Text("no"), "none"),
+    ]),
+    list("items"),
+    choice("arch", &["a", "b"]).plugin_only(),
+    integer("like_count", 1, 9).default(Fallback::Argument("count")),
+];
+
+const FRAMEWORK: Framework = Framework {
+    name: "demo",
+    version: "1",
+    summary: "A demonstration",
+    arguments: ARGUMENTS,
+    rules: &[
+        refuse("T01", "fast only with strategy full", fast_needs_full),
+        warn("T02", "count of 9 is much", count_is_much),
+    ],
+    imply: |_| {},
+    environment: |_, _| {},
+};
+
+fn fast_needs_full(launch: &Launch) -> Option<Broken> {
+    if !launch.is_on("fast") || launch.text("strategy").as_deref() == Some("full") {
+        return None;
+    }
+    Broken::new("fast", "extra_args.fast requires strategy full")
+}
+
+fn count_is_much(launch: &Launch) -> Option<Broken> {
+    (launch.integer("count")? == 9).then_some(())?;
+    Broken::new("count", "count (9) is much")
+}
+
+fn job(extra_args: &Value, context: &str) -> Job {
+    Job {
+        framework: "demo".to_string(),
+        model_id: "model".to_string(),
+        run_id: "run".to_string(),
+        checkpoint_base_uri: "s3://bucket/runs".to_string(),
+        dataset_uri: "s3://bucket/data/".to_string(),
+        image: "image".to_string(),
+        num_nodes: 1,
+        gpus_per_node: 1,
+        cpus_per_node: None,
+        memory_per_node_gb: None,
+        config_path: None,
+        resume_from_checkpoint: false,
+        environment: Vec::new(),
+        extra_args: extra_args.to_string(),
+        context: context.to_string(),
+    }
+}
+
+fn plan(extra_args: &Value) -> Result<LaunchPlan, Vec<Finding>> {
+    FRAMEWORK.plan(job(extra_args, "{}"))
+}
+
+/// The words after the fixed part of the command.
+fn words(extra_args: &Value) -> Vec<String> {
+    let plan = plan(extra_args).unwrap_or_else(|findings| panic!("{findings:?}"));
+    let words = plan.command.into_iter().skip(23);
+    words
+        .map(|word| match word {
+            Text::Literal(word) | Text::Template(word) => word,
+        })
+        .collect()
+}
+
+fn refusals(extra_args: &Value) -> Vec<String> {
+    let findings = plan(extra_args).unwrap_err();
+    findings
+        .iter()
+        .map(|f| format!("{} {} {}", f.code, f.pointer, f.detail))
+        .collect()
+}
+
+#[test]
+fn arguments_are_emitted_by_canonical_name_in_byte_order() {
+    let given = json!({
+        "number-of": 2.0, "rate": 2e-5, "fast": true, "strategy": true, "items": ["a", "b"], "arch": "a",
+        "zz": 1, "unset": null,
+    });
+    let expected = "--count 2 --fast --items a,b --rate 0.00002 --strategy full --zz 1";
+    assert_eq!(words(&given).join(" "), expected);
+    assert!(words(&json!({"fast": false, "items": []})).is_empty());
+}
+
+#[test]
+fn typed_json_keeps_false_and_resolved_arguments_have_defaults() {
+    let plan = plan(&json!({"fast": false, "n": 4})).unwrap();
+    let Text::Literal(typed) = &plan.environment[0].value else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(plan.environment[0].name, "TRAINING_EXTRA_ARGS_JSON");
+    assert_eq!(typed, r#"{"count":4,"fast":false}"#);
+    let resolved: Value = serde_json::from_str(&plan.resolved_args).unwrap();
+    let expected = json!({
+        "count": 4, "fast": false, "like_count": 4, "note": "x", "tokenizer": "model",
+    });
+    assert_eq!(resolved, expected);
+}
+
+#[test]
+fn each_generic_error_has_its_code_place_and_text() {
+    for (given, told) in [
+        (
+            json!({"x y": 1}),
+            "E01 /extra_args/x y extra_args: key 'x y' is not a valid flag name",
+        ),
+        (
+            json!({"num-nodes": 2}),
+            "E02 /extra_args/num-nodes extra_args.num-nodes: set the top-level field num_nodes instead",
+        ),
+        (
+            json!({"he": 2}),
+            "E03 /extra_args/he extra_args.he: reserved by train.py (argparse would read --he as another option)",
+        ),
+        (
+            json!({"n": 1, "count": 2}),
+            "E04 /extra_args/n extra_args.count and extra_args.n are the same argument (count) with different values",
+        ),
+        (
+            json!({"count": "2"}),
+            "E05 /extra_args/count extra_args.count: expected integer, got \"2\"",
+        ),
+        (
+            json!({"count": 2.5}),
+            "E05 /extra_args/count extra_args.count: expected integer, got 2.5",
+        ),
+        (
+            json!({"fast": 1}),
+            "E05 /extra_args/fast extra_args.fast: expected boolean, got 1",
+        ),
+        (
+            json!({"items": "a"}),
+            "E05 /extra_args/items extra_args.items: expected list of strings, got \"a\"",
+        ),
+        (
+            json!({"n": 10}),
+            "E06 /extra_args/n extra_args.n: 10 is out of range 1..9",
+        ),
+        (
+            json!({"shards": 0}),
+            "E06 /extra_args/shards extra_args.shards: 0 is out of range -1 or 1..8",
+        ),
+        (
+            json!({"rate": 0}),
+            "E06 /extra_args/rate extra_args.rate: 0 is out of range (0, 1]",
+        ),
+        (
+            json!({"share": 1}),
+            "E06 /extra_args/share extra_args.share: 1 is out of range [0, 1)",
+        ),
+        (
+            json!({"note": "toolong"}),
+            "E06 /extra_args/note extra_args.note: a length of 7 is out of range 1..5",
+        ),
+        (
+            json!({"count": u64::MAX}),
+            "E06 /extra_args/count extra_args.count: 18446744073709551615 is out of range 1..9",
+        ),
+        (
+            json!({"strategy": "half"}),
+            "E07 /extra_args/strategy extra_args.strategy: 'half' is not one of none, full",
+        ),
+        (
+            json!({"path": "x"}),
+            "E07 /extra_args/path extra_args.path: 'x' is not an absolute path",
+        ),
+        (
+            json!({"note": "--x"}),
+            "E08 /extra_args/note extra_args.note: a string value must not start with \"--\"",
+        ),
+        (
+            json!({"any": "a\u{7}"}),
+            "E09 /extra_args/any extra_args.any: control characters are not allowed",
+        ),
+        (
+            json!({"any": {"a": 1}}),
+            "E10 /extra_args/any extra_args.any: nested objects are not supported, use dotted keys or overrides",
+        ),
+        (
+            json!({"any": "x".repeat(5000)}),
+            "E06 /extra_args/any extra_args.any: 5000 bytes are more than the 4096 allowed",
+        ),
+        (
+            json!({"fast": true}),
+            "T01 /extra_args/fast extra_args.fast requires strategy full",
+        ),
+    ] {
+        assert_eq!(refusals(&given), [told]);
+    }
+    assert_eq!(
+        plan(&json!({"shards": -1, "strategy": "no"}))
+            .unwrap()
+            .warnings
+            .len(),
+        0
+    );
+}
+
+#[test]
+fn everything_wrong_is_told_at_once_and_no_rule_speaks_of_a_refused_argument() {
+    let told = refusals(&json!({"count": 0, "strategy": 5, "rate": "x", "a b": 1}));
+    let codes: Vec<&str> = told.iter().map(|told| &told[..3]).collect();
+    assert_eq!(codes, ["E01", "E06", "E05", "E05"]);
+}
+
+#[test]
+fn unknown_arguments_are_forwarded_with_a_warning_or_refused_with_the_nearest_name() {
+    let warnings = plan(&json!({"cuont": 1, "n": 9})).unwrap().warnings;
+    let told: Vec<&str> = warnings
+        .iter()
+        .map(|warning| warning.detail.as_str())
+        .collect();
+    let forwarded = "extra_args.cuont: unknown to framework demo, forwarded as --cuont";
+    assert_eq!(told, [forwarded, "count (9) is much"]);
+    let strict = FRAMEWORK.plan(job(&json!({"cuont": 1}), r#"{"strict_arguments":true}"#));
+    let detail = "extra_args.cuont: unknown argument, did you mean \"count\"?";
+    assert_eq!(strict.unwrap_err()[0].detail, detail);
+}
+
+#[test]
+fn every_default_and_every_spelling_fits_the_published_schema() {
+    let schema: Value = serde_json::from_str(&FRAMEWORK.describe().args_schema).unwrap();
+    let properties = schema["properties"].as_object().unwrap();
+    assert_eq!(properties.len(), ARGUMENTS.len());
+    assert_eq!(
+        properties["strategy"]["enum"],
+        json!(["none", "full", true, "no"])
+    );
+    assert_eq!(properties["count"]["x-aliases"], json!(["n", "number_of"]));
+    assert_eq!(schema["x-rules"][0]["code"], "T01");
+}
+
+/// Values that might stand behind any key.
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<i64>().prop_map(Value::from),
+        (-2_i64..12).prop_map(Value::from),
+        (0.0..2.0).prop_map(|number: f64| json!(number)),
+        any::<bool>().prop_map(Value::from),
+        r"\PC{0,6}".prop_map(Value::from),
+        prop::sample::select(vec![
+            "full", "none", "/x", "$(RANK)", "; rm", "-x", "--y", "a b"
+        ])
+        .prop_map(Value::from),
+        prop::collection::vec(r"\PC{0,4}", 0..3).prop_map(|items| json!(items)),
+    ]
+}
+
+fn arguments() -> impl Strategy<Value = Vec<(String, Value)>> {
+    let known = [
+        "count", "n", "shards", "rate", "note", "fast", "strategy", "items", "arch", "other",
+    ];
+    let key = prop::sample::select(known.to_vec()).prop_map(str::to_string);
+    prop::collection::btree_map(key, value(), 0..8)
+        .prop_map(|members| members.into_iter().collect::<Vec<_>>())
+        .prop_shuffle()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn no_accepted_value_adds_a_flag_or_changes_with_the_order(members in arguments()) {
+        let text = |members: &[(String, Value)]| {
+            let members: Vec<String> =
+                members.iter().map(|(key, value)| format!("{}:{value}", json!(key))).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let mut job = job(&json!({}), "{}");
+        job.extra_args = text(&members);
+        let planned = FRAMEWORK.plan(job.clone());
+        let mut reversed = members.clone();
+        reversed.reverse();
+        job.extra_args = text(&reversed);
+        prop_assert_eq!(format!("{planned:?}"), format!("{:?}", FRAMEWORK.plan(job)));
+        let Ok(plan) = planned else { return Ok(()) };
+        for word in plan.command.into_iter().skip(23) {
+            let Text::Literal(word) = word else { panic!("a template from a request") };
+            if let Some(flag) = word.strip_prefix("--") {
+                let of_table = ARGUMENTS.iter().any(|argument| argument.name == flag);
+                prop_assert!(of_table || flag == "other", "{}", word);
+            }
+        }
+    }
+}
