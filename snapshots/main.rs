@@ -17,7 +17,6 @@ use serde_json::Value;
 use trainer_host::fault::Fault;
 use trainer_host::plugin::{Limits, PlanError, Plugins, UnknownArguments};
 use trainer_host::preview::Preview;
-use trainer_host::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES};
 use trainer_host::request::{self, RequestPolicy, json};
 
 #[tokio::test]
@@ -59,7 +58,7 @@ async fn shown(plugins: &Plugins, text: &[u8]) -> String {
 
 async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Value, Vec<Fault>> {
     let value: Value = json::parse(text)?;
-    let checked = request::check(value, plugins.schemas(), &policy())?;
+    let checked = request::check(value, plugins.schemas(), &RequestPolicy::default())?;
     match plugins.plan(&checked).await {
         Ok(plan) => {
             let preview = Preview::of(&checked.request, &plan, &checked.warnings);
@@ -67,17 +66,6 @@ async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Value, Vec<Fault>> {
         }
         Err(PlanError::Refused(faults)) => Err(faults),
         Err(error) => panic!("{error:?}"),
-    }
-}
-
-fn policy() -> RequestPolicy {
-    RequestPolicy {
-        default_image: "ghcr.io/deepfinery/trainer:latest".to_string(),
-        default_namespace: "default".to_string(),
-        default_cpus_per_node: None,
-        default_memory_per_node_gb: None,
-        dataset_schemes: DATASET_SCHEMES.to_vec(),
-        checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
     }
 }
 

@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::local::LocalSettings;
 use crate::plugin::UnknownArguments;
-use crate::request::RequestPolicy;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
+use crate::request::{DEFAULT_IMAGE, RequestPolicy};
 
 /// Where a pod finds its own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -102,11 +102,7 @@ pub struct PlanningSettings {
     #[arg(long, env = "TRAINER_JOBS_NAMESPACE")]
     pub jobs_namespace: Option<String>,
     /// Image of jobs that name none.
-    #[arg(
-        long,
-        env = "TRAINER_DEFAULT_IMAGE",
-        default_value = "ghcr.io/deepfinery/trainer:latest"
-    )]
+    #[arg(long, env = "TRAINER_DEFAULT_IMAGE", default_value = DEFAULT_IMAGE)]
     pub default_image: String,
     /// CPUs of each replica of jobs that name none. Default: no request is made.
     #[arg(long, env = "TRAINER_DEFAULT_CPUS")]

@@ -4,6 +4,7 @@
 //! request may hold. [`JobRequest`] is what the later steps get: each field valid, each default
 //! filled, so nothing after this step checks again.
 
+mod check;
 pub mod json;
 pub mod metadata;
 mod name;
@@ -17,11 +18,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use check::Checker;
 pub use name::JobName;
-use schema::{Schema, field};
-use uri::{Scheme, StorageUri, UriRole};
+use schema::Schema;
+use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
 
-use crate::fault::{Fault, nearest, pointer};
+use crate::fault::Fault;
 
 /// A training job as a client asks for it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -127,6 +129,22 @@ pub struct RequestPolicy {
     pub checkpoint_schemes: Vec<Scheme>,
 }
 
+/// The specification's default for `image`.
+pub const DEFAULT_IMAGE: &str = "ghcr.io/deepfinery/trainer:latest";
+
+impl Default for RequestPolicy {
+    fn default() -> Self {
+        Self {
+            default_image: DEFAULT_IMAGE.to_string(),
+            default_namespace: "default".to_string(),
+            default_cpus_per_node: None,
+            default_memory_per_node_gb: None,
+            dataset_schemes: DATASET_SCHEMES.to_vec(),
+            checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
+        }
+    }
+}
+
 /// The compiled schema of each loaded framework's `extra_args`, by the framework's name.
 pub type ArgumentSchemas = BTreeMap<String, Schema>;
 
@@ -169,13 +187,7 @@ pub fn check(
         faults.push(fault);
         TrainingJobRequest::empty()
     });
-    let mut checker = Checker {
-        frameworks,
-        policy,
-        faults,
-        argument_faults: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut checker = Checker::new(frameworks, policy, faults);
     let request = checker.check(wire);
     let Checker {
         mut faults,
@@ -240,189 +252,5 @@ impl TrainingJobRequest {
             namespace: None,
             job_name: None,
         }
-    }
-}
-
-/// Checks what no schema can say, and collects the faults.
-struct Checker<'a> {
-    frameworks: &'a ArgumentSchemas,
-    policy: &'a RequestPolicy,
-    faults: Vec<Fault>,
-    argument_faults: Vec<Fault>,
-    warnings: Vec<Fault>,
-}
-
-impl Checker<'_> {
-    /// The valid request, if every field that it needs is there and sound.
-    fn check(&mut self, wire: TrainingJobRequest) -> Option<JobRequest> {
-        // A new field breaks the build here, where it has to be considered.
-        let TrainingJobRequest {
-            framework,
-            model_id,
-            run_id,
-            checkpoint_base_uri,
-            dataset_uri,
-            image,
-            num_nodes,
-            gpus_per_node,
-            cpus_per_node,
-            memory_per_node_gb,
-            config_path,
-            resume_from_checkpoint,
-            extra_args,
-            env,
-            labels,
-            annotations,
-            namespace,
-            job_name,
-        } = wire;
-        let num_nodes = num_nodes.unwrap_or(1);
-        let mut extra_args = extra_args.unwrap_or_default();
-        extra_args.retain(|_, value| !value.is_null());
-
-        let framework = framework.and_then(|name| self.framework(name, &extra_args));
-        for (name, text) in [("model_id", &model_id), ("config_path", &config_path)] {
-            self.no_control_characters(name, text.as_deref());
-        }
-        let checkpoint_base_uri = checkpoint_base_uri
-            .and_then(|text| self.uri(UriRole::Checkpoint, "checkpoint_base_uri", &text));
-        let dataset_uri =
-            dataset_uri.and_then(|text| self.uri(UriRole::Dataset, "dataset_uri", &text));
-        let env = env.unwrap_or_default();
-        self.environment(&env);
-        let labels = labels.unwrap_or_default();
-        self.labels(&labels);
-        let annotations = annotations.unwrap_or_default();
-        self.annotations(&annotations);
-        let namespace = namespace.unwrap_or_else(|| self.policy.default_namespace.clone());
-        self.keep("name", "namespace", metadata::check_namespace(&namespace));
-        let name = match (job_name, &framework, &run_id) {
-            (Some(name), ..) => self.keep("name", "job_name", JobName::given(&name, num_nodes)),
-            (None, Some(framework), Some(run_id)) => {
-                Some(JobName::made(framework, run_id, num_nodes))
-            }
-            _ => None,
-        };
-        Some(JobRequest {
-            framework: framework?,
-            model_id: model_id?,
-            run_id: run_id?,
-            checkpoint_base_uri: checkpoint_base_uri?,
-            dataset_uri: dataset_uri?,
-            image: image.unwrap_or_else(|| self.policy.default_image.clone()),
-            num_nodes,
-            gpus_per_node: gpus_per_node.unwrap_or(1),
-            cpus_per_node: cpus_per_node.or(self.policy.default_cpus_per_node),
-            memory_per_node_gb: memory_per_node_gb.or(self.policy.default_memory_per_node_gb),
-            config_path,
-            resume_from_checkpoint: resume_from_checkpoint.unwrap_or(false),
-            extra_args,
-            env,
-            labels,
-            annotations,
-            namespace,
-            name: name?,
-        })
-    }
-
-    fn framework(&mut self, name: String, extra_args: &Map<String, Value>) -> Option<String> {
-        if let Some(schema) = self.frameworks.get(&name) {
-            let extra_args = Value::Object(extra_args.clone());
-            self.argument_faults = schema.faults(&extra_args, "/extra_args");
-            return Some(name);
-        }
-        let known: Vec<&str> = self.frameworks.keys().map(String::as_str).collect();
-        let hint = nearest(known.iter().copied(), &name)
-            .map(|near| format!(", did you mean \"{near}\"?"))
-            .unwrap_or_default();
-        let detail = format!(
-            "framework: {} is not loaded here; known: {}{hint}",
-            schema::quote(&Value::from(name)),
-            known.join(", ")
-        );
-        self.fault("unknown-framework", "framework", detail);
-        None
-    }
-
-    fn uri(&mut self, role: UriRole, name: &str, text: &str) -> Option<StorageUri> {
-        let allowed = match role {
-            UriRole::Dataset => &self.policy.dataset_schemes,
-            UriRole::Checkpoint => &self.policy.checkpoint_schemes,
-        };
-        self.keep("uri", name, StorageUri::parse(role, text, allowed))
-    }
-
-    fn environment(&mut self, env: &BTreeMap<String, String>) {
-        for (name, value) in env {
-            let at = pointer(["env", name.as_str()]);
-            if let Err(fault) = metadata::check_request_variable(name) {
-                let detail = format!("{}: {fault}", field(&at));
-                self.faults.push(Fault::new("environment", at, detail));
-            } else if value.contains('\0') {
-                let detail = format!("{}: must not hold a NUL character", field(&at));
-                self.faults.push(Fault::new("environment", at, detail));
-            } else if metadata::looks_secret(name) && !value.is_empty() {
-                let detail = format!(
-                    "{}: a secret in env stands in the PyTorchJob in clear; \
-                     mount a Kubernetes Secret instead",
-                    field(&at)
-                );
-                self.warnings.push(Fault::new("secret-in-env", at, detail));
-            }
-        }
-    }
-
-    fn labels(&mut self, labels: &BTreeMap<String, String>) {
-        for (key, value) in labels {
-            let checked =
-                metadata::check_key(key).and_then(|()| metadata::check_label_value(value));
-            self.metadata("labels", key, checked);
-        }
-    }
-
-    fn annotations(&mut self, annotations: &BTreeMap<String, String>) {
-        for key in annotations.keys() {
-            self.metadata("annotations", key, metadata::check_key(key));
-        }
-        let size: usize = annotations.iter().map(|(k, v)| k.len() + v.len()).sum();
-        if size > metadata::MAX_ANNOTATIONS_BYTES {
-            let most = metadata::MAX_ANNOTATIONS_BYTES;
-            let detail = format!("annotations: {size} bytes are more than the {most} allowed");
-            self.fault("length", "annotations", detail);
-        }
-    }
-
-    fn metadata(&mut self, name: &str, key: &str, checked: Result<(), metadata::NameFault>) {
-        if let Err(fault) = checked {
-            let detail = format!("{name}: {}: {fault}", schema::quote(&Value::from(key)));
-            self.faults
-                .push(Fault::new("name", pointer([name, key]), detail));
-        }
-    }
-
-    fn no_control_characters(&mut self, name: &str, text: Option<&str>) {
-        if text.is_some_and(|text| text.chars().any(char::is_control)) {
-            let detail = format!("{name}: control characters are not allowed");
-            self.fault("format", name, detail);
-        }
-    }
-
-    fn keep<T>(
-        &mut self,
-        code: &str,
-        name: &str,
-        checked: Result<T, impl std::fmt::Display>,
-    ) -> Option<T> {
-        match checked {
-            Ok(value) => Some(value),
-            Err(fault) => {
-                self.fault(code, name, format!("{name}: {fault}"));
-                None
-            }
-        }
-    }
-
-    fn fault(&mut self, code: &str, name: &str, detail: String) {
-        self.faults.push(Fault::new(code, pointer([name]), detail));
     }
 }

@@ -12,7 +12,6 @@ use anyhow::{Context, Result};
 use e2e::{Server, Site, root};
 use serde_json::{Value, json};
 use trainer_host::plugin::{Limits, Plugins, UnknownArguments};
-use trainer_host::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES};
 use trainer_host::request::{self, JobRequest, RequestPolicy};
 
 /// Clients that ask at the same time.
@@ -166,14 +165,7 @@ fn plugins() -> Result<(Plugins, std::sync::Arc<JobRequest>)> {
         Limits::default(),
         UnknownArguments::Forward,
     )?;
-    let policy = RequestPolicy {
-        default_image: "trainer".to_string(),
-        default_namespace: "default".to_string(),
-        default_cpus_per_node: None,
-        default_memory_per_node_gb: None,
-        dataset_schemes: DATASET_SCHEMES.to_vec(),
-        checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
-    };
+    let policy = RequestPolicy::default();
     let checked = request::check(body("run-1"), plugins.schemas(), &policy);
     let checked = checked.map_err(|faults| anyhow::anyhow!("{faults:?}"))?;
     Ok((plugins, checked.request))

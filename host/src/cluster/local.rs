@@ -13,6 +13,8 @@ mod store;
 mod supervisor;
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -102,7 +104,10 @@ impl LocalCluster {
         } = settings;
         let doing = "preparing the data folder";
         let internal = |error| ClusterError::internal(doing, error);
-        std::fs::create_dir_all(&data_folder).map_err(internal)?;
+        // Jobs and logs may hold what their authors would not show to everybody.
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&data_folder).map_err(internal)?;
         let data_folder = data_folder.canonicalize().map_err(internal)?;
         let working_directory = working_directory
             .canonicalize()

@@ -99,28 +99,80 @@ async fn jobs_wait_their_turn_and_start_in_order() {
 }
 
 #[tokio::test]
+async fn a_keeper_that_is_killed_leaves_nothing_beside_the_next_start() {
+    let service = Service::start().await;
+    service.submit(&request("wait", "orphan")).await;
+    service.wait_for("meta-orphan", "running").await;
+    let first = eventually(|| only(&replicas(&service))).await;
+    kill(parent(first));
+    let second = eventually(|| only(&replicas(&service)).filter(|pid| *pid != first)).await;
+    assert_ne!(second, first);
+    service.stop().await;
+}
+
+async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn only(pids: &[u32]) -> Option<u32> {
+    match pids {
+        [pid] => Some(*pid),
+        _ => None,
+    }
+}
+
+fn parent(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn kill(pid: u32) {
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+}
+
+#[tokio::test]
 async fn nothing_of_a_replica_is_left_when_the_service_stops() {
     let service = Service::start().await;
     service.submit(&request("nest", "nest")).await;
     service.wait_for("meta-nest", "running").await;
     let data = service.data.path().display().to_string();
-    let begun = Instant::now();
-    while of_this_service(&data) < 2 {
-        assert!(begun.elapsed() < Duration::from_secs(10));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually(|| (processes_of(&data).len() == 2).then_some(())).await;
     service.stop().await;
-    assert_eq!(of_this_service(&data), 0);
+    assert!(processes_of(&data).is_empty());
 }
 
 /// Processes whose environment names the data folder: replicas and all that they started.
-fn of_this_service(data: &str) -> usize {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let environments = entries.filter_map(|entry| std::fs::read(entry.path().join("environ")).ok());
+fn replicas(service: &Service) -> Vec<u32> {
+    processes_of(&service.data.path().display().to_string())
+}
+
+fn processes_of(data: &str) -> Vec<u32> {
     let named = format!("TRAINER_PVC_ROOT={data}");
-    environments
-        .filter(|e| String::from_utf8_lossy(e).contains(&named))
-        .count()
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let of_data = entries.filter(|entry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(&named)
+    });
+    of_data
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 #[tokio::test]

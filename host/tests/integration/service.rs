@@ -18,7 +18,6 @@ use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::http::{App, Token, router};
 use trainer_host::plugin::{Limits, Plugins, UnknownArguments};
 use trainer_host::request::RequestPolicy;
-use trainer_host::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES};
 
 /// In place of torchrun: the request's model_id says what the replica does.
 const LAUNCHER: &str = r#"#!/bin/sh
@@ -101,7 +100,7 @@ impl Service {
         let app = App {
             plugins: Arc::new(plugins),
             cluster: cluster.clone(),
-            policy: Arc::new(policy()),
+            policy: Arc::new(RequestPolicy::default()),
             token,
             draining: Arc::new(AtomicBool::new(false)),
         };
@@ -186,17 +185,6 @@ pub fn local_settings(data: &Path) -> LocalSettings {
         default_namespace: "default".to_string(),
         restart_backoff: Duration::from_millis(10),
         shutdown_grace: Duration::from_secs(1),
-    }
-}
-
-pub fn policy() -> RequestPolicy {
-    RequestPolicy {
-        default_image: "ghcr.io/deepfinery/trainer:latest".to_string(),
-        default_namespace: "default".to_string(),
-        default_cpus_per_node: None,
-        default_memory_per_node_gb: None,
-        dataset_schemes: DATASET_SCHEMES.to_vec(),
-        checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
     }
 }
 

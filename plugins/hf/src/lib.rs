@@ -4,7 +4,7 @@ mod arguments;
 mod environment;
 mod rules;
 
-use trainer_plugin::{Arguments, Description, Finding, Framework, Job, LaunchPlan, Plugin};
+use trainer_plugin::{Arguments, Framework};
 
 /// What `train.py --framework hf` takes.
 pub const FRAMEWORK: Framework = Framework {
@@ -24,17 +24,12 @@ fn imply(arguments: &mut Arguments) {
     }
 }
 
-/// The plugin.
-pub struct Hf;
+trainer_plugin::export_framework!(FRAMEWORK);
 
-impl Plugin for Hf {
-    fn describe() -> Description {
-        FRAMEWORK.describe()
-    }
-
-    fn plan(job: Job) -> Result<LaunchPlan, Vec<Finding>> {
-        FRAMEWORK.plan(job)
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_has_no_mistakes() {
+        assert_eq!(super::FRAMEWORK.mistakes(), Vec::<String>::new());
     }
 }
-
-trainer_plugin::export!(Hf);

@@ -4,7 +4,7 @@ mod arguments;
 mod environment;
 mod rules;
 
-use trainer_plugin::{Description, Finding, Framework, Job, LaunchPlan, Plugin};
+use trainer_plugin::Framework;
 
 /// What `train.py --framework nemo` takes.
 pub const FRAMEWORK: Framework = Framework {
@@ -17,17 +17,12 @@ pub const FRAMEWORK: Framework = Framework {
     environment: environment::add,
 };
 
-/// The plugin.
-pub struct Nemo;
+trainer_plugin::export_framework!(FRAMEWORK);
 
-impl Plugin for Nemo {
-    fn describe() -> Description {
-        FRAMEWORK.describe()
-    }
-
-    fn plan(job: Job) -> Result<LaunchPlan, Vec<Finding>> {
-        FRAMEWORK.plan(job)
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_has_no_mistakes() {
+        assert_eq!(super::FRAMEWORK.mistakes(), Vec::<String>::new());
     }
 }
-
-trainer_plugin::export!(Nemo);

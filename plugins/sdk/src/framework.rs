@@ -1,14 +1,17 @@
 //! A framework that `train.py` runs: its table, its rules, its environment, and the plan they give.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::{
     Argument, Arguments, Description, Environment, Finding, Job, Launch, LaunchPlan, Rule,
     arguments::{Findings, Unknown, finding},
+    reserved,
     rule::Effect,
 };
 
-/// What a plugin does. A [`Framework`] has it already.
+/// What a plugin does. For a [`Framework`], `export_framework!` writes it.
 pub trait Plugin {
     /// Says who the plugin is. The host asks once, when it loads the plugin.
     fn describe() -> Description;
@@ -74,6 +77,28 @@ impl Framework {
             "additionalProperties": true,
             "x-rules": rules,
         })
+    }
+
+    /// What is wrong with the table itself, for a test of the plugin: names that are taken twice or
+    /// reserved, defaults outside of their own range.
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let mut taken = BTreeSet::new();
+        for argument in self.arguments {
+            for name in std::iter::once(&argument.name).chain(argument.aliases) {
+                if !taken.insert(*name) {
+                    mistakes.push(format!("{name} is the name of two arguments"));
+                }
+                if reserved::is_request_field(name) || reserved::is_train_option(name) {
+                    mistakes.push(format!("{name} is reserved, so nobody can give it"));
+                }
+            }
+            let default = argument.default.value();
+            if let Some(range) = default.and_then(|value| argument.kind.out_of_range(&value)) {
+                mistakes.push(format!("the default of {}: {range}", argument.name));
+            }
+        }
+        mistakes
     }
 
     /// Plans the launch of a job.

@@ -5,7 +5,7 @@
 //! one line exports it to the host:
 //!
 //! ```ignore
-//! trainer_plugin::export!(Hf);
+//! trainer_plugin::export_framework!(FRAMEWORK);
 //! ```
 //!
 //! Plugins build and run natively too, so their tests are ordinary `cargo test`.
@@ -65,5 +65,28 @@ macro_rules! export {
             }
             $crate::bindings::export!(Guest with_types_in $crate::bindings);
         }
+    };
+}
+
+/// Exports a [`Framework`] constant as this crate's plugin.
+#[macro_export]
+macro_rules! export_framework {
+    ($framework:ident) => {
+        #[cfg(target_family = "wasm")]
+        struct Exported;
+
+        #[cfg(target_family = "wasm")]
+        impl $crate::Plugin for Exported {
+            fn describe() -> $crate::Description {
+                $framework.describe()
+            }
+            fn plan(
+                job: $crate::Job,
+            ) -> ::core::result::Result<$crate::LaunchPlan, ::std::vec::Vec<$crate::Finding>> {
+                $framework.plan(job)
+            }
+        }
+
+        $crate::export!(Exported);
     };
 }

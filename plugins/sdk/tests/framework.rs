@@ -260,6 +260,24 @@ fn every_default_and_every_spelling_fits_the_published_schema() {
     assert_eq!(schema["x-rules"][0]["code"], "T01");
 }
 
+#[test]
+fn mistakes_in_a_table_are_found() {
+    const WRONG: Framework = Framework {
+        arguments: &[
+            integer("count", 1, 9).default(Integer(10)),
+            boolean("other").alias(&["count", "model"]),
+        ],
+        ..FRAMEWORK
+    };
+    let expected = [
+        "the default of count: 10 is out of range 1..9",
+        "count is the name of two arguments",
+        "model is reserved, so nobody can give it",
+    ];
+    assert_eq!(WRONG.mistakes(), expected);
+    assert!(FRAMEWORK.mistakes().is_empty());
+}
+
 /// Values that might stand behind any key.
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![

@@ -25,8 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
-    set_child_subreaper, wait,
+    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, wait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +88,9 @@ pub fn run() -> std::io::Result<()> {
     };
     let assignment: Assignment = serde_json::from_str(&line?)?;
     drop(lines);
-    set_child_subreaper(Some(getpid()))?;
+    // Elsewhere only the process group is known, which what puts itself into a session leaves.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_child_subreaper(Some(getpid()))?;
     let lock = File::create(&assignment.lock)?;
     lock.lock()?;
     end_leftovers(&assignment.replica);
