@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,11 +29,19 @@ use trainer_host::{request, telemetry};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
-    match CommandLine::parse().command {
+fn main() -> ExitCode {
+    let done = match CommandLine::parse().command {
         Command::Serve(settings) => on_runtime(serve(*settings)),
         Command::Preview(settings) => on_runtime(preview(settings)),
-        Command::KeepReplica => Ok(keeper::run()?),
+        Command::KeepReplica => keeper::run().map_err(Into::into),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Every cause on one line, and no trace: this is for the person at the terminal.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
