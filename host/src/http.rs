@@ -25,7 +25,8 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tracing::{Span, info};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Created};
+use crate::fault::Fault;
 use crate::job::{self, JobSummary};
 use crate::plugin::{Plugin, Plugins};
 use crate::preview::Preview;
@@ -86,17 +87,10 @@ async fn submit(State(app): State<App>, JsonBody(body): JsonBody) -> Result<Resp
     let plan = app.plugins.plan(&checked).await?;
     let job = job::manifest(&checked.request, &plan);
     let created = app.cluster.create(job).await?;
-    info!(
-        job = created.job.name(),
-        framework = plan.plugin.name,
-        "a job was created"
-    );
-    let faults = checked.warnings.iter().chain(&plan.warnings);
-    let warnings = faults.map(|fault| format!("{} {}", fault.code, fault.detail));
-    let warnings = warning_headers(warnings.chain(created.warnings));
-    let summary = JobSummary::created(&created.job);
-    let location = [(header::LOCATION, format!("/train/{}", summary.name))];
-    Ok((StatusCode::CREATED, location, warnings, Json(summary)).into_response())
+    Ok(accepted(
+        &created,
+        checked.warnings.iter().chain(&plan.warnings),
+    ))
 }
 
 async fn preview(
@@ -192,6 +186,20 @@ fn wants_yaml(headers: &HeaderMap) -> bool {
 fn yaml(value: &impl Serialize) -> Result<Response, Problem> {
     let text = serde_saphyr::to_string(value).map_err(Problem::internal)?;
     Ok(([(header::CONTENT_TYPE, "application/yaml")], text).into_response())
+}
+
+/// The answer to a job that was created, with what its author should know as `Warning` headers.
+fn accepted<'a>(created: &Created, faults: impl Iterator<Item = &'a Fault>) -> Response {
+    let summary = JobSummary::created(&created.job);
+    info!(
+        job = summary.name,
+        framework = summary.framework,
+        "a job was created"
+    );
+    let told = faults.map(|fault| format!("{} {}", fault.code, fault.detail));
+    let warnings = warning_headers(told.chain(created.warnings.iter().cloned()));
+    let location = [(header::LOCATION, format!("/train/{}", summary.name))];
+    (StatusCode::CREATED, location, warnings, Json(summary)).into_response()
 }
 
 /// `Warning` headers (RFC 7234, 5.5), each a sentence in quotes.

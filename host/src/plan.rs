@@ -78,7 +78,6 @@ pub struct Plan {
     pub layout: CheckpointLayout,
     pub resolved_args: Map<String, Value>,
     pub warnings: Vec<Fault>,
-    pub extensions: Map<String, Value>,
 }
 
 /// Why a proposal is no plan: the plugin answered nonsense.
@@ -129,6 +128,8 @@ impl Plan {
         check_names(&environment)?;
         check_layout(&layout, request)?;
         check_findings(&warnings)?;
+        // Nothing reads it yet, but a plugin that gets it wrong should hear of it now.
+        object("extensions", &extensions)?;
         Ok(Self {
             plugin,
             command,
@@ -136,7 +137,6 @@ impl Plan {
             layout,
             resolved_args: object("resolved-args", &resolved_args)?,
             warnings,
-            extensions: object("extensions", &extensions)?,
         })
     }
 }

@@ -121,8 +121,8 @@ impl Plugins {
     fn add(&mut self, (plugin, schema): (Plugin, Schema)) -> Result<(), LoadError> {
         let name = plugin.identity.name.clone();
         if let Some(first) = self.plugins.get(&name) {
-            let file = first.identity.digest.clone();
-            return Err(LoadError::NameTaken { name, file });
+            let digest = first.identity.digest.clone();
+            return Err(LoadError::NameTaken { name, digest });
         }
         self.schemas.insert(name.clone(), schema);
         self.plugins.insert(name, Arc::new(plugin));

@@ -1,5 +1,6 @@
 //! The binary at a terminal, and as an operator runs it.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -105,6 +106,32 @@ fn sigterm_ends_the_service_its_replicas_and_nothing_is_lost() {
     drop(server);
     let server = site.start().unwrap();
     server.wait_for(&job, "running").unwrap();
+}
+
+#[test]
+fn without_a_token_an_address_that_others_reach_is_warned_of() {
+    for (address, warned) in [("0.0.0.0:0", true), ("127.0.0.1:0", false)] {
+        let data = tempfile::tempdir().unwrap();
+        let mut service = Command::new(binary())
+            .args(["serve", "--listen", address])
+            .env("TRAINER_PLUGINS", root().join("target/plugins"))
+            .env("TRAINER_DATA_DIR", data.path())
+            .env_remove("TRAINER_API_TOKEN")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(service.stderr.take().unwrap()).lines();
+        let told: Vec<String> = lines
+            .map(Result::unwrap)
+            .take_while(|line| !line.contains("serving"))
+            .collect();
+        service.kill().unwrap();
+        service.wait().unwrap();
+        let is_warned = told
+            .iter()
+            .any(|line| line.contains("set TRAINER_API_TOKEN"));
+        assert_eq!(is_warned, warned, "{address}: {told:?}");
+    }
 }
 
 /// The specification: 500 for an unexpected error while creating the PyTorchJob. A limit on the

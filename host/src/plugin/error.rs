@@ -34,8 +34,8 @@ pub enum LoadError {
     Describe(#[source] CallError),
     #[error("it describes itself wrongly: {0}")]
     Description(String),
-    #[error("the name {name} is taken by {file}")]
-    NameTaken { name: String, file: String },
+    #[error("the name {name} is taken by the plugin with digest {digest}")]
+    NameTaken { name: String, digest: String },
     #[error("the folder {folder} for compiled plugins cannot be used")]
     Cache {
         folder: PathBuf,
