@@ -77,6 +77,8 @@ pub struct Plan {
     pub environment: Vec<Setting>,
     pub layout: CheckpointLayout,
     pub resolved_args: Map<String, Value>,
+    /// How the processes share the work, where the plugin says so.
+    pub parallel: Option<Value>,
     pub warnings: Vec<Fault>,
 }
 
@@ -128,14 +130,14 @@ impl Plan {
         check_names(&environment)?;
         check_layout(&layout, request)?;
         check_findings(&warnings)?;
-        // Nothing reads it yet, but a plugin that gets it wrong should hear of it now.
-        object("extensions", &extensions)?;
+        let mut extensions = object("extensions", &extensions)?;
         Ok(Self {
             plugin,
             command,
             environment,
             layout,
             resolved_args: object("resolved-args", &resolved_args)?,
+            parallel: extensions.remove("parallel").filter(Value::is_object),
             warnings,
         })
     }

@@ -21,6 +21,9 @@ pub struct Preview<'a> {
     pub env: Vec<Variable>,
     pub checkpoint: &'a CheckpointLayout,
     pub resolved_args: &'a Map<String, Value>,
+    /// World size, the sizes that make it, the global batch, and a line that says it all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<&'a Value>,
     pub warnings: Vec<&'a Fault>,
     pub manifest: PyTorchJob,
 }
@@ -51,6 +54,7 @@ impl<'a> Preview<'a> {
                 .collect(),
             checkpoint: &plan.layout,
             resolved_args: &plan.resolved_args,
+            parallel: plan.parallel.as_ref(),
             warnings: warnings.iter().chain(&plan.warnings).collect(),
             manifest: job::manifest(request, plan),
         }

@@ -1,21 +1,158 @@
 //! The arguments of hf, one line each.
+//!
+//! Native names: transformers' TrainingArguments, TRL's SFTConfig and ModelConfig.
 
-use trainer_plugin::Fallback::{Integer, Number};
+use trainer_plugin::Literal::{Integer, List, Number, Text};
+use trainer_plugin::Spelling::Text as Word;
 use trainer_plugin::vocabulary::*;
-use trainer_plugin::{Argument, Interval, Kind};
+use trainer_plugin::{Argument, Interval, Kind, Launch, Value, boolean, choice, json, list, text};
 
+/// `SchedulerType` (transformers/trainer_utils.py).
+const SCHEDULERS: &[&str] = &[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "greedy",
+];
+
+/// `OptimizerNames` (transformers/training_args.py).
+const OPTIMIZERS: &[&str] = &[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_torch_xla",
+    "adamw_torch_npu_fused",
+    "adafactor",
+    "adamw_anyprecision",
+    "adamw_torch_4bit",
+    "adamw_torch_8bit",
+    "ademamix",
+    "sgd",
+    "adagrad",
+    "adamw_bnb_8bit",
+    "adamw_8bit",
+    "ademamix_8bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+    "paged_ademamix_32bit",
+    "paged_ademamix_8bit",
+    "paged_lion_32bit",
+    "paged_lion_8bit",
+    "rmsprop",
+    "rmsprop_bnb",
+    "rmsprop_bnb_8bit",
+    "rmsprop_bnb_32bit",
+    "galore_adamw",
+    "galore_adamw_8bit",
+    "galore_adafactor",
+    "galore_adamw_layerwise",
+    "galore_adamw_8bit_layerwise",
+    "galore_adafactor_layerwise",
+    "lomo",
+    "adalomo",
+    "grokadamw",
+    "schedule_free_radam",
+    "schedule_free_adamw",
+    "schedule_free_sgd",
+    "apollo_adamw",
+    "apollo_adamw_layerwise",
+    "stable_adamw",
+];
+
+/// Where the Trainer can report to (transformers/integrations/integration_utils.py).
+const REPORTERS: &[&str] = &[
+    "none",
+    "all",
+    "tensorboard",
+    "wandb",
+    "mlflow",
+    "trackio",
+    "comet_ml",
+    "clearml",
+    "neptune",
+    "swanlab",
+    "dvclive",
+];
+
+#[rustfmt::skip]
 pub const ARGUMENTS: &[Argument] = &[
     DATASET_TEXT_FIELD.native("SFTConfig.dataset_text_field"),
-    BATCH_SIZE
-        .default(Integer(2))
-        .native("per_device_train_batch_size"),
-    NUM_EPOCHS
-        .kind(Kind::Number(Interval::above(0.0, 1000.0)))
-        .native("num_train_epochs"),
+    BATCH_SIZE.default(Integer(2)).native("per_device_train_batch_size"),
+    NUM_EPOCHS.kind(Kind::Number(Interval::above(0.0, 1000.0))).native("num_train_epochs"),
     MAX_STEPS.native("max_steps"),
     LR.default(Number(5e-5)).native("learning_rate"),
     MAX_SEQ_LEN.native("SFTConfig.max_length"),
     GRADIENT_ACCUMULATION.native("gradient_accumulation_steps"),
     SAVE_STEPS.native("save_steps"),
-    EVAL_STEPS.default(Integer(100)).native("eval_steps"),
+    SAVE_TOTAL_LIMIT.native("save_total_limit"),
+    WARMUP_STEPS.native("warmup_steps"),
+    WARMUP_RATIO.native("warmup_ratio; warmup_steps in transformers 5"),
+    WEIGHT_DECAY.default(Number(0.0)).native("weight_decay"),
+    MAX_GRAD_NORM.native("max_grad_norm"),
+    SEED.default(Integer(42)).native("seed"),
+    LOGGING_STEPS.native("logging_steps"),
+    EVAL_STEPS.derived("100 when eval_strategy is steps", eval_steps).native("eval_steps"),
+    EVAL_BATCH_SIZE.native("per_device_eval_batch_size"),
+    DATALOADER_WORKERS.default(Integer(0)).native("dataloader_num_workers"),
+    TOKENIZER_NAME.native("AutoTokenizer"),
+    choice("lr_scheduler", SCHEDULERS).alias(&["lr_scheduler_type", "scheduler"]).default(Text("linear")).native("lr_scheduler_type").about("How the learning rate falls after its peak"),
+    choice("optim", OPTIMIZERS).alias(&["optimizer"]).default(Text("adamw_torch_fused")).native("optim").about("Optimizer"),
+    choice("precision", &["bf16", "fp16", "fp32"]).alias(&["mixed_precision"]).derived("bf16; fp16 when fp16 is on", precision).value_alias(&[(Word("bf16-mixed"), "bf16"), (Word("16-mixed"), "fp16"), (Word("no"), "fp32")]).native("bf16 and fp16").about("Number format of the training"),
+    boolean("bf16").native("bf16").about("The same as precision bf16"),
+    boolean("fp16").native("fp16").about("The same as precision fp16"),
+    choice("eval_strategy", &["no", "steps", "epoch"]).alias(&["evaluation_strategy"]).derived("no; steps when eval_steps is given", eval_strategy).native("eval_strategy").about("When to evaluate"),
+    choice("save_strategy", &["no", "steps", "epoch", "best"]).default(Text("steps")).native("save_strategy").about("When to save a checkpoint"),
+    boolean("load_best_model_at_end").alias(&["load_best"]).native("load_best_model_at_end").about("End with the checkpoint that evaluated best"),
+    text("metric_for_best_model", 1, 128).alias(&["best_metric"]).default(Text("loss")).native("metric_for_best_model").about("What the best checkpoint is best at"),
+    boolean("save_only_model").native("save_only_model").about("Save no optimizer state: such a run cannot be resumed"),
+    boolean("gradient_checkpointing").alias(&["activation_checkpointing"]).native("gradient_checkpointing").about("Compute activations anew in the backward pass, to save memory"),
+    choice("fsdp", &["none", "full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2"]).alias(&["fsdp_mode"]).default(Text("none")).native("fsdp and fsdp_config").about("Shard the model over the processes with PyTorch's FSDP"),
+    boolean("fsdp_offload").alias(&["fsdp_cpu_offload"]).native("fsdp_config.cpu_offload").about("Keep the shards of fsdp in the host's memory"),
+    text("deepspeed", 1, 512).alias(&["deepspeed_config", "ds_config"]).form("zero1, zero2, zero3 or a path to a .json file", is_deepspeed).native("deepspeed").example(Text("zero3")).about("Shard the model over the processes with DeepSpeed"),
+    PEFT_METHOD.choices(&["none", "lora", "qlora", "dora"]).native("ModelConfig.use_peft, load_in_4bit, use_dora"),
+    LORA_RANK.default(Integer(16)).native("ModelConfig.lora_r"),
+    LORA_ALPHA.default(Integer(32)).native("ModelConfig.lora_alpha"),
+    LORA_DROPOUT.default(Number(0.05)).native("ModelConfig.lora_dropout"),
+    LORA_TARGET_MODULES.native("ModelConfig.lora_target_modules").example(List(&["q_proj", "v_proj"])),
+    PACKING.native("SFTConfig.packing"),
+    boolean("assistant_only_loss").native("SFTConfig.assistant_only_loss").about("Learn from the assistant's turns alone; needs conversational data"),
+    choice("attn_implementation", &["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]).alias(&["attention"]).default(Text("sdpa")).native("ModelConfig.attn_implementation").about("Kernels that compute attention"),
+    boolean("dataset_streaming").alias(&["streaming"]).native("ScriptArguments.dataset_streaming").about("Read the dataset while training, instead of before it"),
+    list("report_to").alias(&["loggers"]).default(List(&["none"])).form("one of none, all, tensorboard, wandb, mlflow, trackio, comet_ml, clearml, neptune, swanlab, dvclive", is_reporter).native("report_to").example(List(&["tensorboard"])).about("Where to report progress"),
+    boolean("trust_remote_code").native("ModelConfig.trust_remote_code").about("Run code that comes with the model"),
 ];
+
+fn eval_steps(launch: &Launch) -> Option<Value> {
+    (launch.text("eval_strategy")? == "steps").then(|| json!(100))
+}
+
+fn eval_strategy(launch: &Launch) -> Option<Value> {
+    Some(json!(match launch.is_given("eval_steps") {
+        true => "steps",
+        false => "no",
+    }))
+}
+
+fn precision(launch: &Launch) -> Option<Value> {
+    Some(json!(match launch.is_on("fp16") {
+        true => "fp16",
+        false => "bf16",
+    }))
+}
+
+fn is_deepspeed(text: &str) -> bool {
+    matches!(text, "zero1" | "zero2" | "zero3") || text.ends_with(".json")
+}
+
+fn is_reporter(name: &str) -> bool {
+    REPORTERS.contains(&name)
+}

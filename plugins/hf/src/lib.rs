@@ -4,7 +4,8 @@ mod arguments;
 mod environment;
 mod rules;
 
-use trainer_plugin::{Arguments, Framework};
+use trainer_plugin::rules::SHARED;
+use trainer_plugin::{Arguments, Framework, Parallelism};
 
 /// What `train.py --framework hf` takes.
 pub const FRAMEWORK: Framework = Framework {
@@ -12,7 +13,8 @@ pub const FRAMEWORK: Framework = Framework {
     version: env!("CARGO_PKG_VERSION"),
     summary: "Hugging Face transformers and TRL: training with the Trainer",
     arguments: arguments::ARGUMENTS,
-    rules: rules::RULES,
+    rules: &[SHARED, rules::RULES],
+    parallelism: Parallelism::data_only,
     imply,
     environment: environment::add,
 };

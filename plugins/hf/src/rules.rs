@@ -1,5 +1,187 @@
 //! The rules of hf across arguments, one line each.
 
-use trainer_plugin::Rule;
+use trainer_plugin::{Broken, Launch, Rule, refuse, warn};
 
-pub const RULES: &[Rule] = &[];
+#[rustfmt::skip]
+pub const RULES: &[Rule] = &[
+    refuse("H01", "at most one of bf16 and fp16 is on, and precision does not contradict it", "transformers training_args.py", one_precision),
+    refuse("H02", "eval_steps requires eval_strategy steps", "transformers training_args.py, which ignores eval_steps otherwise", eval_steps_need_strategy),
+    refuse("H03", "load_best_model_at_end evaluates when it saves", "transformers training_args.py", best_model_evaluates_when_saving),
+    refuse("H04", "with load_best_model_at_end, save_steps is a multiple of eval_steps", "transformers training_args.py", best_model_saves_what_it_evaluated),
+    refuse("H05", "save_strategy best requires evaluation", "transformers trainer.py", best_needs_evaluation),
+    refuse("H06", "fsdp and deepspeed exclude each other", "transformers, accelerate", one_engine),
+    refuse("H07", "fsdp_offload requires fsdp", "definition", offload_needs_fsdp),
+    refuse("H08", "fsdp requires more than one process", "definition", fsdp_needs_processes),
+    refuse("H09", "schedules that watch the evaluation require one", "transformers training_args.py", schedule_needs_evaluation),
+    refuse("H12", "a resumed run has saved more than its model", "transformers training_args.py", resume_needs_state),
+    refuse("H13", "dataset_streaming requires max_steps", "transformers training_args.py", streaming_needs_steps),
+    warn("W04", "trust_remote_code runs code of others", "transformers", remote_code),
+    warn("W07", "qlora with deepspeed zero3 depends on bitsandbytes", "experience", quantized_zero3),
+    warn("W08", "with fsdp, activation checkpointing belongs to fsdp_config", "transformers training_args.py", checkpointing_within_fsdp),
+];
+
+fn one_precision(launch: &Launch) -> Option<Broken> {
+    let (bf16, fp16) = (launch.is_on("bf16"), launch.is_on("fp16"));
+    let precision = launch.text("precision")?;
+    if (bf16 || precision == "bf16") && fp16 || (fp16 || precision == "fp16") && bf16 {
+        return Broken::new(
+            &["fp16", "bf16", "precision"],
+            "extra_args: at most one of bf16 and fp16 can be true",
+        );
+    }
+    if precision == "fp32" && (bf16 || fp16) {
+        let on = if bf16 { "bf16" } else { "fp16" };
+        return Broken::new(
+            &["precision"],
+            format!("extra_args.precision fp32 contradicts {on}"),
+        );
+    }
+    None
+}
+
+fn eval_steps_need_strategy(launch: &Launch) -> Option<Broken> {
+    let strategy = launch.text("eval_strategy")?;
+    if !launch.is_given("eval_steps") || strategy == "steps" {
+        return None;
+    }
+    Broken::new(
+        &["eval_steps"],
+        format!("extra_args.eval_steps requires eval_strategy steps, got {strategy}"),
+    )
+}
+
+fn best_model_evaluates_when_saving(launch: &Launch) -> Option<Broken> {
+    let (save, eval) = (launch.text("save_strategy")?, launch.text("eval_strategy")?);
+    let same = save == eval && eval != "no";
+    if !launch.is_on("load_best_model_at_end") || save == "best" || same {
+        return None;
+    }
+    let mut detail = format!(
+        "extra_args.load_best_model_at_end requires save_strategy ({save}) to equal eval_strategy \
+         ({eval}), or save_strategy best"
+    );
+    if save == eval {
+        detail.push_str(", and an evaluation");
+    }
+    Broken::new(&["load_best_model_at_end"], detail)
+}
+
+fn best_model_saves_what_it_evaluated(launch: &Launch) -> Option<Broken> {
+    let by_steps = |name| launch.text(name).as_deref() == Some("steps");
+    let (save, eval) = (launch.integer("save_steps")?, launch.integer("eval_steps")?);
+    let matters = launch.is_on("load_best_model_at_end")
+        && by_steps("save_strategy")
+        && by_steps("eval_strategy");
+    if !matters || save % eval == 0 {
+        return None;
+    }
+    Broken::new(
+        &["save_steps", "eval_steps"],
+        format!(
+            "extra_args.save_steps ({save}) must be a multiple of eval_steps ({eval}) with \
+             load_best_model_at_end"
+        ),
+    )
+}
+
+fn best_needs_evaluation(launch: &Launch) -> Option<Broken> {
+    if launch.text("save_strategy")? != "best" || launch.text("eval_strategy")? != "no" {
+        return None;
+    }
+    Broken::new(
+        &["save_strategy"],
+        "extra_args.save_strategy best requires eval_strategy steps or epoch",
+    )
+}
+
+fn uses_fsdp(launch: &Launch) -> Option<bool> {
+    Some(launch.text("fsdp")? != "none")
+}
+
+fn one_engine(launch: &Launch) -> Option<Broken> {
+    launch.text("deepspeed")?;
+    if !uses_fsdp(launch)? {
+        return None;
+    }
+    Broken::new(
+        &["deepspeed"],
+        "extra_args: fsdp and deepspeed are mutually exclusive",
+    )
+}
+
+fn offload_needs_fsdp(launch: &Launch) -> Option<Broken> {
+    if !launch.is_on("fsdp_offload") || uses_fsdp(launch)? {
+        return None;
+    }
+    Broken::new(&["fsdp_offload"], "extra_args.fsdp_offload requires fsdp")
+}
+
+fn fsdp_needs_processes(launch: &Launch) -> Option<Broken> {
+    if !uses_fsdp(launch)? || launch.world_size() > 1 {
+        return None;
+    }
+    Broken::new(&["fsdp"], "extra_args.fsdp requires a world size > 1")
+}
+
+fn schedule_needs_evaluation(launch: &Launch) -> Option<Broken> {
+    let schedule = launch.text("lr_scheduler")?;
+    let watches = matches!(schedule.as_ref(), "reduce_lr_on_plateau" | "greedy");
+    if !watches || launch.text("eval_strategy")? != "no" {
+        return None;
+    }
+    Broken::new(
+        &["lr_scheduler"],
+        format!("extra_args.lr_scheduler {schedule} requires eval_strategy steps or epoch"),
+    )
+}
+
+fn resume_needs_state(launch: &Launch) -> Option<Broken> {
+    if !launch.job.resume_from_checkpoint || !launch.is_on("save_only_model") {
+        return None;
+    }
+    Broken::new(
+        &["save_only_model"],
+        "resume_from_checkpoint cannot restore a run saved with extra_args.save_only_model",
+    )
+}
+
+fn streaming_needs_steps(launch: &Launch) -> Option<Broken> {
+    let refused = launch.arguments.is_refused("max_steps");
+    if !launch.is_on("dataset_streaming") || launch.is_given("max_steps") || refused {
+        return None;
+    }
+    Broken::new(
+        &["dataset_streaming"],
+        "extra_args.dataset_streaming requires max_steps",
+    )
+}
+
+fn remote_code(launch: &Launch) -> Option<Broken> {
+    if !launch.is_on("trust_remote_code") {
+        return None;
+    }
+    Broken::new(
+        &["trust_remote_code"],
+        "trust_remote_code runs code from the model repository",
+    )
+}
+
+fn quantized_zero3(launch: &Launch) -> Option<Broken> {
+    if launch.text("peft_method")? != "qlora" || launch.text("deepspeed")? != "zero3" {
+        return None;
+    }
+    Broken::new(
+        &["peft_method"],
+        "qlora with deepspeed zero3: check bitsandbytes support",
+    )
+}
+
+fn checkpointing_within_fsdp(launch: &Launch) -> Option<Broken> {
+    if !launch.is_on("gradient_checkpointing") || !uses_fsdp(launch)? {
+        return None;
+    }
+    Broken::new(
+        &["gradient_checkpointing"],
+        "with fsdp prefer fsdp_config.activation_checkpointing over gradient_checkpointing",
+    )
+}

@@ -5,6 +5,7 @@ mod environment;
 mod rules;
 
 use trainer_plugin::Framework;
+use trainer_plugin::rules::SHARED;
 
 /// What `train.py --framework meta` takes.
 pub const FRAMEWORK: Framework = Framework {
@@ -12,7 +13,8 @@ pub const FRAMEWORK: Framework = Framework {
     version: env!("CARGO_PKG_VERSION"),
     summary: "Meta Llama on PyTorch: a plain FSDP loop, torchtitan, torchtune or llama-cookbook",
     arguments: arguments::ARGUMENTS,
-    rules: rules::RULES,
+    rules: &[SHARED, rules::RULES],
+    parallelism: rules::parallelism,
     imply: |_| {},
     environment: environment::add,
 };

@@ -1,5 +1,299 @@
 //! The rules of meta across arguments, one line each.
 
-use trainer_plugin::Rule;
+use trainer_plugin::rules::{
+    global_batch_agrees, global_batch_of_micro_steps, tensor_parallel_within_node,
+};
+use trainer_plugin::{Breach, Broken, Launch, Parallelism, Rule, refuse, warn};
 
-pub const RULES: &[Rule] = &[];
+#[rustfmt::skip]
+pub const RULES: &[Rule] = &[
+    warn("W06", "tensor_parallel stays within a node", "experience", tensor_parallel_within_node),
+    refuse("M01", "where dp_shard is -1, the other sizes divide the world size", "torchtitan/distributed/parallel_dims.py", sizes_divide_world),
+    refuse("M02", "where dp_shard is given, all sizes multiply to the world size", "torchtitan/distributed/parallel_dims.py", sizes_make_world),
+    refuse("M03", "expert_parallel divides dp_shard * context_parallel * tensor_parallel", "torchtitan/distributed/parallel_dims.py", experts_spread_evenly),
+    refuse("M05", "global_batch_size is a multiple of batch_size * data parallel size", "torchtitan/train.py", global_batch_of_micro_steps),
+    refuse("M05", "global_batch_size is batch_size * data parallel size * gradient_accumulation", "torchtitan/train.py", global_batch_agrees),
+    refuse("M06", "optimizer_in_bwd has neither accumulation nor clipping", "torchtune recipes/full_finetune_distributed.py", optimizer_in_backward_is_alone),
+    refuse("M08", "float8 excludes context_parallel", "torchtune recipes/full_finetune_distributed.py", float8_without_context),
+    refuse("M09", "activation_offloading requires activation_checkpoint", "torchtune recipes/full_finetune_distributed.py", offloading_needs_checkpoint),
+    refuse("M10", "with pipeline_parallel, batch_size is a multiple of pipeline_microbatch_size", "torchtitan/distributed/pipeline_parallel.py", batch_of_microbatches),
+    refuse("M11", "pipeline arguments require pipeline_parallel > 1", "torchtitan/distributed/pipeline_parallel.py", pipeline_arguments_need_pipeline),
+    refuse("M12", "the backend has the parallelism that is asked for", "torchtune, llama-cookbook", backend_has_parallelism),
+    refuse("M13", "max_seq_len is a multiple of tensor_parallel * 2 * context_parallel", "torchtitan/distributed/parallel_dims.py seq_len_divisor", sequence_splits_evenly),
+    refuse("M14", "backend torchtitan trains by steps", "torchtitan/config/job_config.py", titan_trains_by_steps),
+    refuse("M15", "backend torchtitan has no adapters", "torchtitan/config/job_config.py", titan_has_no_adapters),
+    warn("W09", "there are as many pipeline microbatches as stages", "torchtitan/distributed/pipeline_parallel.py", enough_microbatches),
+];
+
+/// The sizes as given, `dp_shard` perhaps -1.
+struct Sizes {
+    replicate: i64,
+    shard: i64,
+    context: i64,
+    tensor: i64,
+    pipeline: i64,
+}
+
+impl Sizes {
+    fn of(launch: &Launch) -> Option<Self> {
+        Some(Self {
+            replicate: launch.integer("dp_replicate")?,
+            shard: launch.integer("dp_shard")?,
+            context: launch.integer("context_parallel")?,
+            tensor: launch.integer("tensor_parallel")?,
+            pipeline: launch.integer("pipeline_parallel")?,
+        })
+    }
+
+    /// The product of all sizes but `dp_shard`.
+    fn others(&self) -> i64 {
+        self.replicate * self.context * self.tensor * self.pipeline
+    }
+
+    /// `dp_shard`, or what the others leave of the world.
+    fn shard_of(&self, world: i64) -> Option<i64> {
+        match self.shard {
+            -1 => (world % self.others() == 0).then(|| world / self.others()),
+            shard => (shard * self.others() == world).then_some(shard),
+        }
+    }
+}
+
+/// Data parallel size: copies times shards.
+pub fn parallelism(launch: &Launch) -> Option<Parallelism> {
+    let sizes = Sizes::of(launch)?;
+    let shard = sizes.shard_of(launch.world_size())?;
+    Some(Parallelism {
+        data: sizes.replicate * shard,
+        tensor: sizes.tensor,
+        pipeline: sizes.pipeline,
+        context: sizes.context,
+        expert: launch.integer("expert_parallel")?,
+    })
+}
+
+const SIZES: &[&str] = &[
+    "tensor_parallel",
+    "pipeline_parallel",
+    "context_parallel",
+    "dp_replicate",
+    "dp_shard",
+];
+
+fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
+    let sizes = Sizes::of(launch)?;
+    let product = sizes.others();
+    if sizes.shard != -1 || launch.world_size() % product == 0 {
+        return None;
+    }
+    let Sizes {
+        replicate,
+        context,
+        tensor,
+        pipeline,
+        ..
+    } = sizes;
+    Broken::new(
+        SIZES,
+        format!(
+            "extra_args: dp_replicate ({replicate}) * context_parallel ({context}) * \
+             tensor_parallel ({tensor}) * pipeline_parallel ({pipeline}) = {product} does not \
+             divide {}",
+            launch.world()
+        ),
+    )
+}
+
+fn sizes_make_world(launch: &Launch) -> Option<Broken> {
+    let sizes = Sizes::of(launch)?;
+    let product = sizes.shard * sizes.others();
+    if sizes.shard == -1 || launch.world_size() == product {
+        return None;
+    }
+    let Sizes {
+        replicate,
+        shard,
+        context,
+        tensor,
+        pipeline,
+    } = sizes;
+    Broken::new(
+        &["dp_shard"],
+        format!(
+            "extra_args: dp_replicate ({replicate}) * dp_shard ({shard}) * context_parallel \
+             ({context}) * tensor_parallel ({tensor}) * pipeline_parallel ({pipeline}) = {product} \
+             must equal {}",
+            launch.world()
+        ),
+    )
+}
+
+fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
+    let sizes = Sizes::of(launch)?;
+    let expert = launch.integer("expert_parallel")?;
+    let product = sizes.shard_of(launch.world_size())? * sizes.context * sizes.tensor;
+    if product % expert == 0 {
+        return None;
+    }
+    Broken::new(
+        &["expert_parallel"],
+        format!(
+            "extra_args.expert_parallel ({expert}) must divide dp_shard * context_parallel * \
+             tensor_parallel ({product})"
+        ),
+    )
+}
+
+fn optimizer_in_backward_is_alone(launch: &Launch) -> Option<Broken> {
+    const IT: &[&str] = &["optimizer_in_bwd"];
+    if !launch.is_on("optimizer_in_bwd") {
+        return None;
+    }
+    let requires = |what: &str| {
+        let detail = format!("extra_args.optimizer_in_bwd requires {what}");
+        Breach::new(IT, detail)
+    };
+    let accumulates = launch
+        .integer("gradient_accumulation")
+        .is_some_and(|n| n != 1);
+    let clips = launch.number("max_grad_norm").is_some_and(|n| n != 0.0);
+    let breaches = [
+        accumulates.then(|| requires("gradient_accumulation 1")),
+        clips.then(|| requires("max_grad_norm 0")),
+    ];
+    Broken::all(breaches.into_iter().flatten())
+}
+
+fn float8_without_context(launch: &Launch) -> Option<Broken> {
+    if !launch.is_on("float8") || launch.integer("context_parallel")? == 1 {
+        return None;
+    }
+    Broken::new(
+        &["float8"],
+        "extra_args.float8 is not supported with context_parallel > 1",
+    )
+}
+
+fn offloading_needs_checkpoint(launch: &Launch) -> Option<Broken> {
+    let on = launch.is_on("activation_offloading");
+    if !on || launch.text("activation_checkpoint")? != "none" {
+        return None;
+    }
+    Broken::new(
+        &["activation_offloading"],
+        "extra_args.activation_offloading requires activation_checkpoint",
+    )
+}
+
+fn batch_of_microbatches(launch: &Launch) -> Option<Broken> {
+    let batch = launch.integer("batch_size")?;
+    let micro = launch.integer("pipeline_microbatch_size")?;
+    if launch.integer("pipeline_parallel")? == 1 || batch % micro == 0 {
+        return None;
+    }
+    Broken::new(
+        &["batch_size", "pipeline_microbatch_size"],
+        format!(
+            "extra_args.batch_size ({batch}) must be a multiple of pipeline_microbatch_size \
+             ({micro})"
+        ),
+    )
+}
+
+fn pipeline_arguments_need_pipeline(launch: &Launch) -> Option<Broken> {
+    const ARGUMENTS: [&[&str]; 2] = [&["pipeline_schedule"], &["pipeline_microbatch_size"]];
+    if launch.integer("pipeline_parallel")? > 1 {
+        return None;
+    }
+    let given = ARGUMENTS
+        .into_iter()
+        .filter(|name| launch.is_given(name[0]));
+    Broken::all(given.map(|name| {
+        let detail = format!("extra_args.{} requires pipeline_parallel > 1", name[0]);
+        Breach::new(name, detail)
+    }))
+}
+
+fn backend_has_parallelism(launch: &Launch) -> Option<Broken> {
+    let backend = launch.text("backend")?;
+    let split = |name| launch.integer(name).is_some_and(|size| size > 1);
+    let stages = split("pipeline_parallel") || split("expert_parallel");
+    let layers = split("tensor_parallel") || split("context_parallel");
+    let has_stages = backend == "torchtitan";
+    let has_layers = has_stages || backend == "torchtune";
+    let breaches = [
+        (stages && !has_stages).then(|| {
+            let detail = format!(
+                "extra_args: pipeline_parallel and expert_parallel need backend torchtitan, got \
+                 {backend}"
+            );
+            Breach::new(&["pipeline_parallel", "expert_parallel"], detail)
+        }),
+        (layers && !has_layers).then(|| {
+            let detail = format!(
+                "extra_args: tensor_parallel and context_parallel need backend torchtitan or \
+                 torchtune, got {backend}"
+            );
+            Breach::new(&["tensor_parallel", "context_parallel"], detail)
+        }),
+    ];
+    Broken::all(breaches.into_iter().flatten())
+}
+
+fn sequence_splits_evenly(launch: &Launch) -> Option<Broken> {
+    let length = launch.integer("max_seq_len")?;
+    let (tensor, context) = (
+        launch.integer("tensor_parallel")?,
+        launch.integer("context_parallel")?,
+    );
+    // torchtitan asks for it with sizes of 1 too; other backends have nothing to split then.
+    let splits = tensor * context > 1 || launch.text("backend")? == "torchtitan";
+    let pieces = tensor * 2 * context;
+    if !splits || length % pieces == 0 {
+        return None;
+    }
+    Broken::new(
+        &["max_seq_len", "tensor_parallel", "context_parallel"],
+        format!(
+            "extra_args.max_seq_len ({length}) must be a multiple of tensor_parallel * 2 * \
+             context_parallel ({pieces})"
+        ),
+    )
+}
+
+fn titan_trains_by_steps(launch: &Launch) -> Option<Broken> {
+    let epochs_only = launch.is_given("num_epochs")
+        && !launch.is_given("max_steps")
+        && !launch.arguments.is_refused("max_steps");
+    if launch.text("backend")? != "torchtitan" || !epochs_only {
+        return None;
+    }
+    Broken::new(
+        &["num_epochs"],
+        "backend torchtitan trains by steps: give max_steps",
+    )
+}
+
+fn titan_has_no_adapters(launch: &Launch) -> Option<Broken> {
+    if launch.text("backend")? != "torchtitan" || launch.text("peft_method")? == "none" {
+        return None;
+    }
+    Broken::new(
+        &["peft_method"],
+        "backend torchtitan has no peft_method: use torchtune or llama_cookbook",
+    )
+}
+
+fn enough_microbatches(launch: &Launch) -> Option<Broken> {
+    let stages = launch.integer("pipeline_parallel")?;
+    let batches = launch.integer("batch_size")? / launch.integer("pipeline_microbatch_size")?;
+    if stages == 1 || batches >= stages {
+        return None;
+    }
+    Broken::new(
+        &["pipeline_parallel"],
+        format!(
+            "fewer pipeline microbatches ({batches}) than pipeline_parallel ({stages}): bubble"
+        ),
+    )
+}

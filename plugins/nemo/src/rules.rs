@@ -1,5 +1,211 @@
 //! The rules of nemo across arguments, one line each.
 
-use trainer_plugin::Rule;
+use trainer_plugin::rules::{
+    global_batch_agrees, global_batch_of_micro_steps, tensor_parallel_within_node,
+};
+use trainer_plugin::{Breach, Broken, Launch, Parallelism, Rule, refuse, warn};
 
-pub const RULES: &[Rule] = &[];
+#[rustfmt::skip]
+pub const RULES: &[Rule] = &[
+    warn("W06", "tensor_parallel stays within a node", "experience", tensor_parallel_within_node),
+    refuse("N01", "tensor * pipeline * context parallel size divides the world size", "nemo/collections/llm/api.py, megatron/core/parallel_state.py", model_parallel_divides_world),
+    refuse("N02", "global_batch_size is a multiple of batch_size * data parallel size", "nemo/collections/llm/api.py", global_batch_of_micro_steps),
+    refuse("N03", "global_batch_size is batch_size * data parallel size * gradient_accumulation", "definition", global_batch_agrees),
+    refuse("N04", "sequence_parallel requires tensor_parallel > 1", "megatron/core/model_parallel_config.py", sequence_parallel_needs_tensor),
+    refuse("N05", "virtual_pipeline_parallel requires pipeline_parallel > 1", "megatron/core/parallel_state.py", virtual_needs_pipeline),
+    refuse("N06", "with context_parallel, max_seq_len is a multiple of twice its size", "nemo/collections/llm/api.py", sequence_splits_by_context),
+    refuse("N07", "expert tensor * expert * pipeline parallel size divides the world size", "megatron/core/parallel_state.py", expert_parallel_divides_world),
+    refuse("N08", "num_moe_experts is a multiple of expert_parallel", "nemo/collections/llm/api.py", experts_spread_evenly),
+    refuse("N09", "expert_parallel with tensor_parallel requires sequence_parallel", "megatron/core/transformer/transformer_config.py", experts_need_sequence_parallel),
+    refuse("N10", "packing requires batch_size 1", "nemo/collections/llm/gpt/data/fine_tuning.py", packing_of_one),
+    refuse("N11", "with sequence_parallel, max_seq_len is a multiple of tensor_parallel", "Megatron-Bridge padding", sequence_splits_by_tensor),
+    refuse("N12", "lora_target_modules are NeMo's fused layers", "nemo/collections/llm/peft/lora.py", target_modules_are_nemos),
+    refuse("N13", "fsdp excludes CUDA_DEVICE_MAX_CONNECTIONS=1", "megatron/training/arguments.py", fsdp_without_one_connection),
+];
+
+/// Data parallel size: what tensor, pipeline and context parallelism leave of the world.
+pub fn parallelism(launch: &Launch) -> Option<Parallelism> {
+    let [tensor, pipeline, context] = model_parallel(launch)?;
+    let (world, model) = (launch.world_size(), tensor * pipeline * context);
+    (world % model == 0).then_some(Parallelism {
+        data: world / model,
+        tensor,
+        pipeline,
+        context,
+        expert: launch.integer("expert_parallel")?,
+    })
+}
+
+fn model_parallel(launch: &Launch) -> Option<[i64; 3]> {
+    Some([
+        launch.integer("tensor_parallel")?,
+        launch.integer("pipeline_parallel")?,
+        launch.integer("context_parallel")?,
+    ])
+}
+
+fn model_parallel_divides_world(launch: &Launch) -> Option<Broken> {
+    let [tensor, pipeline, context] = model_parallel(launch)?;
+    let product = tensor * pipeline * context;
+    if launch.world_size() % product == 0 {
+        return None;
+    }
+    Broken::new(
+        &["tensor_parallel", "pipeline_parallel", "context_parallel"],
+        format!(
+            "extra_args: tensor_parallel ({tensor}) * pipeline_parallel ({pipeline}) * \
+             context_parallel ({context}) = {product} does not divide {}",
+            launch.world()
+        ),
+    )
+}
+
+fn sequence_parallel_needs_tensor(launch: &Launch) -> Option<Broken> {
+    if !launch.is_on("sequence_parallel") || launch.integer("tensor_parallel")? > 1 {
+        return None;
+    }
+    Broken::new(
+        &["sequence_parallel"],
+        "extra_args.sequence_parallel requires tensor_parallel > 1",
+    )
+}
+
+fn virtual_needs_pipeline(launch: &Launch) -> Option<Broken> {
+    launch.integer("virtual_pipeline_parallel")?;
+    if launch.integer("pipeline_parallel")? > 1 {
+        return None;
+    }
+    Broken::new(
+        &["virtual_pipeline_parallel"],
+        "extra_args.virtual_pipeline_parallel requires pipeline_parallel > 1",
+    )
+}
+
+fn sequence_splits_by_context(launch: &Launch) -> Option<Broken> {
+    let (context, length) = (
+        launch.integer("context_parallel")?,
+        launch.integer("max_seq_len")?,
+    );
+    let pieces = 2 * context;
+    if context == 1 || length % pieces == 0 {
+        return None;
+    }
+    Broken::new(
+        &["max_seq_len", "context_parallel"],
+        format!(
+            "extra_args.max_seq_len ({length}) must be a multiple of 2 * context_parallel \
+             ({pieces})"
+        ),
+    )
+}
+
+fn expert_parallel_divides_world(launch: &Launch) -> Option<Broken> {
+    let expert_tensor = launch.integer("expert_tensor_parallel")?;
+    let expert = launch.integer("expert_parallel")?;
+    let pipeline = launch.integer("pipeline_parallel")?;
+    let product = expert_tensor * expert * pipeline;
+    // Without experts it says nothing that N01 does not say.
+    let asked = expert > 1 || launch.is_given("expert_tensor_parallel");
+    if !asked || launch.world_size() % product == 0 {
+        return None;
+    }
+    Broken::new(
+        &[
+            "expert_parallel",
+            "expert_tensor_parallel",
+            "pipeline_parallel",
+        ],
+        format!(
+            "extra_args: expert_tensor_parallel ({expert_tensor}) * expert_parallel ({expert}) * \
+             pipeline_parallel ({pipeline}) = {product} does not divide {}",
+            launch.world()
+        ),
+    )
+}
+
+fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
+    let (experts, expert) = (
+        launch.integer("num_moe_experts")?,
+        launch.integer("expert_parallel")?,
+    );
+    if experts % expert == 0 {
+        return None;
+    }
+    Broken::new(
+        &["num_moe_experts"],
+        format!(
+            "extra_args.num_moe_experts ({experts}) must be a multiple of expert_parallel \
+             ({expert})"
+        ),
+    )
+}
+
+fn experts_need_sequence_parallel(launch: &Launch) -> Option<Broken> {
+    let both = launch.integer("expert_parallel")? > 1 && launch.integer("tensor_parallel")? > 1;
+    if !both || launch.is_on("sequence_parallel") {
+        return None;
+    }
+    Broken::new(
+        &["expert_parallel"],
+        "extra_args: expert_parallel > 1 with tensor_parallel > 1 requires sequence_parallel",
+    )
+}
+
+fn packing_of_one(launch: &Launch) -> Option<Broken> {
+    let batch = launch.integer("batch_size")?;
+    if !launch.is_on("packing") || batch == 1 {
+        return None;
+    }
+    Broken::new(
+        &["packing"],
+        format!("extra_args.packing requires batch_size 1, got {batch}"),
+    )
+}
+
+fn sequence_splits_by_tensor(launch: &Launch) -> Option<Broken> {
+    let (tensor, length) = (
+        launch.integer("tensor_parallel")?,
+        launch.integer("max_seq_len")?,
+    );
+    if !launch.is_on("sequence_parallel") || length % tensor == 0 {
+        return None;
+    }
+    Broken::new(
+        &["max_seq_len", "sequence_parallel"],
+        format!(
+            "extra_args.max_seq_len ({length}) must be a multiple of tensor_parallel ({tensor}) \
+             with sequence_parallel"
+        ),
+    )
+}
+
+fn target_modules_are_nemos(launch: &Launch) -> Option<Broken> {
+    let foreign = launch
+        .items("lora_target_modules")
+        .filter(|module| is_hugging_face_name(module));
+    Broken::all(foreign.map(|module| {
+        let detail = format!(
+            "extra_args.lora_target_modules: {module} is a Hugging Face name; use linear_qkv, \
+             linear_proj, linear_fc1 or linear_fc2"
+        );
+        Breach::new(&["lora_target_modules"], detail)
+    }))
+}
+
+/// Names of layers in transformers' models, which NeMo fuses into others.
+pub fn is_hugging_face_name(module: &str) -> bool {
+    let projection = module.ends_with("_proj") && module != "linear_proj";
+    projection || ["all-linear", "c_attn", "c_fc", "query_key_value"].contains(&module)
+}
+
+fn fsdp_without_one_connection(launch: &Launch) -> Option<Broken> {
+    let mut variables = launch.job.environment.iter();
+    let one = variables.any(|v| v.name == "CUDA_DEVICE_MAX_CONNECTIONS" && v.value == "1");
+    if !(one && launch.is_on("fsdp")) {
+        return None;
+    }
+    Broken::new(
+        &["/env/CUDA_DEVICE_MAX_CONNECTIONS"],
+        "env.CUDA_DEVICE_MAX_CONNECTIONS must not be 1 with extra_args.fsdp: Megatron refuses it",
+    )
+}

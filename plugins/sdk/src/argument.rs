@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::Launch;
+
 /// An argument of a framework: one line of its table.
 ///
 /// Build it with [`integer`], [`number`], [`text`], [`boolean`], [`choice`] or [`list`] and the
@@ -20,6 +22,8 @@ pub struct Argument {
     pub about: &'static str,
     /// The unit of its values, empty where there is none.
     pub unit: &'static str,
+    /// A value that somebody may want, where neither default nor choices show one.
+    pub example: Option<Literal>,
     /// Other spellings of values, each with the value that it stands for.
     pub value_aliases: &'static [(Spelling, &'static str)],
     pub delivery: Delivery,
@@ -80,20 +84,32 @@ pub struct Interval {
     pub high_open: bool,
 }
 
-/// The value that stands for an argument nobody gave.
+/// A value that stands in a table.
 #[derive(Clone, Copy, Debug)]
-pub enum Fallback {
-    /// None: the framework's own.
-    Framework,
+pub enum Literal {
     Integer(i64),
     Number(f64),
     Boolean(bool),
     Text(&'static str),
     List(&'static [&'static str]),
+}
+
+/// The value that stands for an argument nobody gave.
+#[derive(Clone, Copy, Debug)]
+pub enum Fallback {
+    /// None: the framework's own, or none at all.
+    Framework,
+    Literal(Literal),
     /// The value of another argument.
     Argument(&'static str),
     /// The request's `model_id`.
     ModelId,
+    /// A value that follows from other arguments.
+    Derived {
+        /// The default in words.
+        about: &'static str,
+        value: fn(&Launch) -> Option<Value>,
+    },
 }
 
 impl Interval {
@@ -147,6 +163,7 @@ const fn argument(name: &'static str, kind: Kind) -> Argument {
         native: "",
         about: "",
         unit: "",
+        example: None,
         value_aliases: &[],
         delivery: Delivery::Forwarded,
     }
@@ -185,7 +202,7 @@ pub const fn text(name: &'static str, minimum: usize, maximum: usize) -> Argumen
 /// on by default needs a [`choice`] or an inverse name.
 pub const fn boolean(name: &'static str) -> Argument {
     let mut boolean = argument(name, Kind::Boolean);
-    boolean.default = Fallback::Boolean(false);
+    boolean.default = Fallback::Literal(Literal::Boolean(false));
     boolean
 }
 
@@ -207,8 +224,36 @@ impl Argument {
     }
 
     /// The value that stands for it when it is not given.
-    pub const fn default(mut self, default: Fallback) -> Self {
-        self.default = default;
+    pub const fn default(mut self, default: Literal) -> Self {
+        self.default = Fallback::Literal(default);
+        self
+    }
+
+    /// Has the value of another argument when it is not given.
+    pub const fn same_as(mut self, other: &'static str) -> Self {
+        self.default = Fallback::Argument(other);
+        self
+    }
+
+    /// Has the request's `model_id` when it is not given.
+    pub const fn same_as_model_id(mut self) -> Self {
+        self.default = Fallback::ModelId;
+        self
+    }
+
+    /// Has a value that follows from other arguments when it is not given.
+    pub const fn derived(
+        mut self,
+        about: &'static str,
+        value: fn(&Launch) -> Option<Value>,
+    ) -> Self {
+        self.default = Fallback::Derived { about, value };
+        self
+    }
+
+    /// A value that somebody may want.
+    pub const fn example(mut self, example: Literal) -> Self {
+        self.example = Some(example);
         self
     }
 
@@ -234,6 +279,11 @@ impl Argument {
     pub const fn kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
+    }
+
+    /// One of other words than the vocabulary's entry has.
+    pub const fn choices(self, choices: &'static [&'static str]) -> Self {
+        self.kind(Kind::Choice(choices))
     }
 
     /// A whole number outside the range that is valid too.
@@ -280,11 +330,13 @@ impl Argument {
         put("title", json!(self.name.replace('_', " ")));
         put("description", json!(self.about));
         match self.default {
-            Fallback::Framework => {}
-            Fallback::Argument(name) => drop(put("x-default", json!(format!("= {name}")))),
-            Fallback::ModelId => drop(put("x-default", json!("= model_id"))),
-            _ => drop(put("default", self.default.value().unwrap_or_default())),
-        }
+            Fallback::Framework => None,
+            Fallback::Literal(literal) => put("default", literal.value()),
+            Fallback::Argument(name) => put("x-default", json!(format!("= {name}"))),
+            Fallback::ModelId => put("x-default", json!("= model_id")),
+            Fallback::Derived { about, .. } => put("x-default", json!(about)),
+        };
+        put("examples", json!([self.an_example()]));
         if !self.aliases.is_empty() {
             put("x-aliases", json!(self.aliases));
         }
@@ -295,6 +347,25 @@ impl Argument {
             put("x-unit", json!(self.unit));
         }
         Value::Object(schema)
+    }
+}
+
+impl Argument {
+    /// A valid value of it.
+    pub(crate) fn an_example(&self) -> Value {
+        let default = match self.default {
+            Fallback::Literal(literal) => Some(literal),
+            _ => None,
+        };
+        match (self.example.or(default), self.kind) {
+            (Some(Literal::Boolean(_)), _) | (None, Kind::Boolean) => json!(true),
+            (Some(literal), _) => literal.value(),
+            (None, Kind::Integer { minimum, .. }) => json!(minimum),
+            (None, Kind::Number(interval)) => json!(interval.high),
+            (None, Kind::Choice(choices)) => json!(choices.first()),
+            (None, Kind::Text { .. }) => json!(self.name),
+            (None, Kind::List(_)) => json!([]),
+        }
     }
 }
 
@@ -377,14 +448,29 @@ impl Kind {
             }
             Self::Boolean => json!({"type": "boolean"}),
             Self::Text {
-                minimum, maximum, ..
-            } => json!({"type": "string", "minLength": minimum, "maxLength": maximum}),
+                minimum,
+                maximum,
+                form,
+            } => {
+                let mut schema =
+                    json!({"type": "string", "minLength": minimum, "maxLength": maximum});
+                if let Some(form) = form {
+                    schema["x-form"] = json!(form.expected);
+                }
+                schema
+            }
             Self::Choice(choices) => {
                 let aliases = value_aliases.iter().map(|(spelling, _)| spelling.value());
                 let choices: Vec<Value> = choices.iter().map(|c| json!(c)).chain(aliases).collect();
                 json!({ "enum": choices })
             }
-            Self::List(_) => json!({"type": "array", "items": {"type": "string"}}),
+            Self::List(form) => {
+                let mut schema = json!({"type": "array", "items": {"type": "string"}});
+                if let Some(form) = form {
+                    schema["x-form"] = json!(form.expected);
+                }
+                schema
+            }
         };
         match schema {
             Value::Object(schema) => schema,
@@ -402,16 +488,14 @@ impl Spelling {
     }
 }
 
-impl Fallback {
-    /// The value itself, where it does not depend on the job.
-    pub(crate) fn value(&self) -> Option<Value> {
+impl Literal {
+    pub(crate) fn value(&self) -> Value {
         match self {
-            Self::Framework | Self::Argument(_) | Self::ModelId => None,
-            Self::Integer(integer) => Some(json!(integer)),
-            Self::Number(number) => Some(json!(number)),
-            Self::Boolean(boolean) => Some(json!(boolean)),
-            Self::Text(text) => Some(json!(text)),
-            Self::List(list) => Some(json!(list)),
+            Self::Integer(integer) => json!(integer),
+            Self::Number(number) => json!(number),
+            Self::Boolean(boolean) => json!(boolean),
+            Self::Text(text) => json!(text),
+            Self::List(list) => json!(list),
         }
     }
 }

@@ -101,10 +101,15 @@ impl Arguments {
         });
     }
 
-    /// JSON Pointer to an argument as the request spells it.
-    pub fn pointer(&self, name: &str) -> String {
-        let key = self.given.get(name).map_or(name, |given| &given.key);
-        pointer(key)
+    /// JSON Pointer to the first of the arguments that the request gives, as it spells it. A
+    /// pointer among them stands for itself.
+    pub(crate) fn pointer_to_first(&self, names: &[&str]) -> String {
+        if let Some(pointer) = names.iter().find(|name| name.starts_with('/')) {
+            return pointer.to_string();
+        }
+        let given = names.iter().find_map(|name| self.given.get(*name));
+        let first = names.first().copied().unwrap_or_default();
+        pointer(given.map_or(first, |given| &given.key))
     }
 
     pub(crate) fn table(&self) -> &'static [Argument] {
@@ -205,7 +210,7 @@ impl Reader<'_> {
         let table = self.arguments.table;
         match table.iter().find(|argument| argument.is_called(&name)) {
             Some(argument) => {
-                let value = checked(argument, &key, value);
+                let value = checked(argument, value).map_err(|wrong| wrong.of(&key));
                 self.keep(argument.name.to_string(), key, value, argument.delivery);
             }
             None if self.unknown == Unknown::Refuse => {
@@ -222,7 +227,7 @@ impl Reader<'_> {
                     "extra_args.{key}: unknown to framework {}, forwarded as --{name}",
                     self.framework
                 );
-                let value = forwardable(&key, value);
+                let value = forwardable(value).map_err(|wrong| wrong.of(&key));
                 if value.is_ok() {
                     let pointer = pointer(&key);
                     self.findings.warnings.push(finding("W05", pointer, detail));
@@ -278,22 +283,39 @@ struct Refusal {
     detail: String,
 }
 
-impl Refusal {
-    fn new(code: &'static str, key: &str, what: impl std::fmt::Display) -> Self {
-        Self {
-            code,
-            detail: format!("extra_args.{key}: {what}"),
+/// What is wrong with a value: the sentence goes after the name of its key.
+pub(crate) struct Wrong {
+    code: &'static str,
+    what: String,
+}
+
+impl Wrong {
+    fn new(code: &'static str, what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self { code, what }
+    }
+
+    fn of(self, key: &str) -> Refusal {
+        Refusal {
+            code: self.code,
+            detail: format!("extra_args.{key}: {}", self.what),
         }
     }
 }
 
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.what)
+    }
+}
+
 /// The value of a known argument in its canonical form.
-fn checked(argument: &Argument, key: &str, value: Value) -> Result<Value, Refusal> {
+pub(crate) fn checked(argument: &Argument, value: Value) -> Result<Value, Wrong> {
     let value = canonical_spelling(argument, value);
-    let value = forwardable(key, value)?;
-    let value = typed(&argument.kind, key, value)?;
+    let value = forwardable(value)?;
+    let value = typed(&argument.kind, value)?;
     if let Some(range) = argument.kind.out_of_range(&value) {
-        return Err(Refusal::new("E06", key, range));
+        return Err(Wrong::new("E06", range));
     }
     let unexpected = match (&argument.kind, &value) {
         (Kind::Choice(choices), Value::String(text)) if !choices.contains(&text.as_str()) => {
@@ -310,7 +332,7 @@ fn checked(argument: &Argument, key: &str, value: Value) -> Result<Value, Refusa
     match unexpected {
         Some((text, expected)) => {
             let what = format!("'{}' is not {expected}", shortened(text));
-            Err(Refusal::new("E07", key, what))
+            Err(Wrong::new("E07", what))
         }
         None => Ok(value),
     }
@@ -335,7 +357,7 @@ fn canonical_spelling(argument: &Argument, value: Value) -> Value {
 }
 
 /// Checks that a value can travel on a command line at all: E08, E09, E10 and its size.
-fn forwardable(key: &str, value: Value) -> Result<Value, Refusal> {
+fn forwardable(value: Value) -> Result<Value, Wrong> {
     let items = match &value {
         Value::Array(items) => items.as_slice(),
         scalar => std::slice::from_ref(scalar),
@@ -344,26 +366,22 @@ fn forwardable(key: &str, value: Value) -> Result<Value, Refusal> {
         match item {
             Value::Object(_) | Value::Array(_) => {
                 let what = "nested objects are not supported, use dotted keys or overrides";
-                return Err(Refusal::new("E10", key, what));
+                return Err(Wrong::new("E10", what));
             }
             Value::String(text) if text.starts_with("--") => {
                 let what = "a string value must not start with \"--\"";
-                return Err(Refusal::new("E08", key, what));
+                return Err(Wrong::new("E08", what));
             }
             Value::String(text) if text.chars().any(char::is_control) => {
-                return Err(Refusal::new(
-                    "E09",
-                    key,
-                    "control characters are not allowed",
-                ));
+                return Err(Wrong::new("E09", "control characters are not allowed"));
             }
             Value::String(text) if value.is_array() && text.contains(',') => {
                 let what = "an item of a list must not contain a comma, which separates the items";
-                return Err(Refusal::new("E08", key, what));
+                return Err(Wrong::new("E08", what));
             }
             Value::Null => {
                 let what = "null has no place in a list";
-                return Err(Refusal::new("E10", key, what));
+                return Err(Wrong::new("E10", what));
             }
             _ => {}
         }
@@ -371,13 +389,13 @@ fn forwardable(key: &str, value: Value) -> Result<Value, Refusal> {
     let size = word(&value).len();
     if size > MAX_VALUE_BYTES {
         let what = format!("{size} bytes are more than the {MAX_VALUE_BYTES} allowed");
-        return Err(Refusal::new("E06", key, what));
+        return Err(Wrong::new("E06", what));
     }
     Ok(value)
 }
 
 /// The value as the kind wants it. Nothing is coerced, but 3.0 is the integer 3.
-fn typed(kind: &Kind, key: &str, value: Value) -> Result<Value, Refusal> {
+fn typed(kind: &Kind, value: Value) -> Result<Value, Wrong> {
     let fits = match (kind, &value) {
         (Kind::Integer { .. }, Value::Number(number)) => match integral(number) {
             Some(integer) => return Ok(Value::from(integer)),
@@ -394,7 +412,7 @@ fn typed(kind: &Kind, key: &str, value: Value) -> Result<Value, Refusal> {
         return Ok(value);
     }
     let what = format!("expected {}, got {}", kind.name(), quote(&value));
-    Err(Refusal::new("E05", key, what))
+    Err(Wrong::new("E05", what))
 }
 
 fn integral(number: &Number) -> Option<i64> {

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::{
-    Argument, Arguments, Description, Environment, Finding, Job, Launch, LaunchPlan, Rule,
-    arguments::{Findings, Unknown, finding},
-    reserved,
+    Argument, Arguments, Description, Environment, Fallback, Finding, Job, Launch, LaunchPlan,
+    Parallelism, Rule,
+    arguments::{Findings, Unknown, checked, finding},
+    parallel, reserved,
     rule::Effect,
 };
 
@@ -31,7 +32,10 @@ pub struct Framework {
     pub version: &'static str,
     pub summary: &'static str,
     pub arguments: &'static [Argument],
-    pub rules: &'static [Rule],
+    /// The rules, list by list, such as [`crate::rules::SHARED`] and the framework's own.
+    pub rules: &'static [&'static [Rule]],
+    /// How the processes share the work.
+    pub parallelism: fn(&Launch) -> Option<Parallelism>,
     /// Adds the arguments that follow from the given ones.
     pub imply: fn(&mut Arguments),
     /// Adds the framework's own variables to those that every framework gets.
@@ -60,12 +64,19 @@ impl Framework {
         let rules: Vec<Value> = self
             .rules
             .iter()
+            .copied()
+            .flatten()
             .map(|rule| {
                 let effect = match rule.effect {
                     Effect::Refuse => "refuse",
                     Effect::Warn => "warn",
                 };
-                json!({"code": rule.code, "effect": effect, "about": rule.about})
+                json!({
+                    "code": rule.code,
+                    "effect": effect,
+                    "about": rule.about,
+                    "source": rule.source,
+                })
             })
             .collect();
         json!({
@@ -93,9 +104,16 @@ impl Framework {
                     mistakes.push(format!("{name} is reserved, so nobody can give it"));
                 }
             }
-            let default = argument.default.value();
-            if let Some(range) = default.and_then(|value| argument.kind.out_of_range(&value)) {
-                mistakes.push(format!("the default of {}: {range}", argument.name));
+            if let Fallback::Literal(literal) = argument.default
+                && let Err(wrong) = checked(argument, literal.value())
+            {
+                mistakes.push(format!("the default of {}: {wrong}", argument.name));
+            }
+            if let Err(wrong) = checked(argument, argument.an_example()) {
+                mistakes.push(format!("the example of {}: {wrong}", argument.name));
+            }
+            if argument.about.is_empty() {
+                mistakes.push(format!("{} does not say what it means", argument.name));
             }
         }
         mistakes
@@ -116,20 +134,22 @@ impl Framework {
             &mut findings,
         );
         (self.imply)(&mut arguments);
-        let launch = Launch { job, arguments };
-        for rule in self.rules {
-            let Some(broken) = (rule.check)(&launch) else {
-                continue;
+        let mut launch = Launch {
+            job,
+            arguments,
+            parallelism: None,
+        };
+        launch.parallelism = (self.parallelism)(&launch);
+        for rule in self.rules.iter().copied().flatten() {
+            let told = match rule.effect {
+                Effect::Refuse => &mut findings.refusals,
+                Effect::Warn => &mut findings.warnings,
             };
-            let pointer = match broken.argument.strip_prefix('/') {
-                Some(_) => broken.argument.to_string(),
-                None => launch.arguments.pointer(broken.argument),
-            };
-            let finding = finding(rule.code, pointer, broken.detail);
-            match rule.effect {
-                Effect::Refuse => findings.refusals.push(finding),
-                Effect::Warn => findings.warnings.push(finding),
-            }
+            let broken = (rule.check)(&launch).into_iter();
+            told.extend(broken.flat_map(|broken| broken.0).map(|breach| {
+                let pointer = launch.arguments.pointer_to_first(breach.arguments);
+                finding(rule.code, pointer, breach.detail)
+            }));
         }
         if !findings.refusals.is_empty() {
             return Err(findings.refusals);
@@ -143,7 +163,7 @@ impl Framework {
             layout,
             resolved_args: Value::Object(launch.resolved()).to_string(),
             warnings: findings.warnings,
-            extensions: "{}".to_string(),
+            extensions: json!({"parallel": parallel::plan(&launch)}).to_string(),
         })
     }
 }

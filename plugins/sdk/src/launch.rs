@@ -1,8 +1,10 @@
 //! A job with its arguments read, and what is launched for it: command, environment, layout.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
-use crate::{Argument, Arguments, Fallback, Job, Layout, Setting, Text};
+use crate::{Argument, Arguments, Fallback, Job, Layout, Literal, Parallelism, Setting, Text};
 
 /// Where a replica keeps scratch files, unless the request says otherwise.
 const LOCAL_ROOT: &str = "/tmp/trainer";
@@ -12,12 +14,37 @@ const LOCAL_ROOT: &str = "/tmp/trainer";
 pub struct Launch {
     pub job: Job,
     pub arguments: Arguments,
+    /// `None` where the sizes do not divide the processes, or are not known.
+    pub parallelism: Option<Parallelism>,
+}
+
+/// The value of an argument, or what stands for it.
+enum Known<'a> {
+    Given(&'a Value),
+    Default(Literal),
+    Computed(Value),
 }
 
 impl Launch {
     /// Processes that train together: nodes times GPUs of each, or nodes where there is no GPU.
     pub fn world_size(&self) -> i64 {
-        i64::from(self.job.num_nodes) * self.processes_per_node()
+        i64::from(self.job.num_nodes).saturating_mul(self.processes_per_node())
+    }
+
+    /// The world size in the words of an error, and what it is made of.
+    pub fn world(&self) -> String {
+        let Job {
+            num_nodes,
+            gpus_per_node,
+            ..
+        } = self.job;
+        let world = self.world_size();
+        match gpus_per_node {
+            0 => format!("the world size {world} (num_nodes {num_nodes}, one process each)"),
+            _ => format!(
+                "the world size {world} (num_nodes {num_nodes} * gpus_per_node {gpus_per_node})"
+            ),
+        }
     }
 
     /// Processes of each node: one a GPU, and one on a node without GPUs.
@@ -28,39 +55,75 @@ impl Launch {
     /// The value of an argument, given or by default. `None` when it has neither, and when its
     /// value was refused.
     pub fn value(&self, name: &str) -> Option<Value> {
-        if self.arguments.is_refused(name) {
-            return None;
-        }
-        if let Some(value) = self.arguments.given(name) {
-            return Some(value.clone());
-        }
-        match self.argument(name)?.default {
-            Fallback::Argument(other) => self.value(other),
-            Fallback::ModelId => Some(Value::from(self.job.model_id.as_str())),
-            default => default.value(),
-        }
+        Some(match self.known(name)? {
+            Known::Given(value) => value.clone(),
+            Known::Default(literal) => literal.value(),
+            Known::Computed(value) => value,
+        })
     }
 
     /// The value of an integer argument, as [`Launch::value`] finds it.
     pub fn integer(&self, name: &str) -> Option<i64> {
-        self.value(name)?.as_i64()
+        match self.known(name)? {
+            Known::Given(value) => value.as_i64(),
+            Known::Default(Literal::Integer(integer)) => Some(integer),
+            Known::Default(_) => None,
+            Known::Computed(value) => value.as_i64(),
+        }
     }
 
     /// The value of a number argument, as [`Launch::value`] finds it.
     pub fn number(&self, name: &str) -> Option<f64> {
-        self.value(name)?.as_f64()
+        match self.known(name)? {
+            Known::Given(value) => value.as_f64(),
+            Known::Default(Literal::Number(number)) => Some(number),
+            Known::Default(_) => None,
+            Known::Computed(value) => value.as_f64(),
+        }
     }
 
     /// Whether a boolean argument is on.
     pub fn is_on(&self, name: &str) -> bool {
-        self.value(name) == Some(Value::Bool(true))
+        match self.known(name) {
+            Some(Known::Given(value)) => *value == Value::Bool(true),
+            Some(Known::Default(Literal::Boolean(boolean))) => boolean,
+            _ => false,
+        }
     }
 
     /// The value of a text or choice argument, as [`Launch::value`] finds it.
-    pub fn text(&self, name: &str) -> Option<String> {
-        match self.value(name)? {
-            Value::String(text) => Some(text),
+    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        match self.known(name)? {
+            Known::Given(Value::String(text)) => Some(Cow::Borrowed(text)),
+            Known::Default(Literal::Text(text)) => Some(Cow::Borrowed(text)),
+            Known::Computed(Value::String(text)) => Some(Cow::Owned(text)),
             _ => None,
+        }
+    }
+
+    /// The items of a list argument that the job gives.
+    pub fn items(&self, name: &str) -> impl Iterator<Item = &str> {
+        let items = self.arguments.given(name).and_then(Value::as_array);
+        items.into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    fn known(&self, name: &str) -> Option<Known<'_>> {
+        if let Some(value) = self.arguments.given(name) {
+            return (!self.arguments.is_refused(name)).then_some(Known::Given(value));
+        }
+        if self.arguments.is_refused(name) {
+            return None;
+        }
+        self.fallback(self.argument(name)?)
+    }
+
+    fn fallback(&self, argument: &'static Argument) -> Option<Known<'_>> {
+        match argument.default {
+            Fallback::Framework => None,
+            Fallback::Literal(literal) => Some(Known::Default(literal)),
+            Fallback::Argument(other) => self.known(other),
+            Fallback::ModelId => Some(Known::Computed(self.job.model_id.as_str().into())),
+            Fallback::Derived { value, .. } => value(self).map(Known::Computed),
         }
     }
 
@@ -77,8 +140,8 @@ impl Launch {
     /// Every argument that has a value, by canonical name.
     pub(crate) fn resolved(&self) -> Map<String, Value> {
         let names = self.arguments.table().iter().map(|argument| argument.name);
-        let defaults = names.filter_map(|name| Some((name.to_string(), self.value(name)?)));
-        let mut resolved: Map<String, Value> = defaults.collect();
+        let known = names.filter_map(|name| Some((name.to_string(), self.value(name)?)));
+        let mut resolved: Map<String, Value> = known.collect();
         resolved.extend(self.arguments.typed());
         resolved
     }

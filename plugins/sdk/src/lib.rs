@@ -14,21 +14,27 @@ mod argument;
 mod arguments;
 mod framework;
 mod launch;
+pub mod parallel;
 mod reserved;
 mod rule;
+pub mod rules;
 pub mod vocabulary;
 
 pub use argument::{
-    Argument, Delivery, Fallback, Form, Interval, Kind, Spelling, boolean, choice, integer, list,
-    number, text,
+    Argument, Delivery, Fallback, Form, Interval, Kind, Literal, Spelling, boolean, choice,
+    integer, list, number, text,
 };
 pub use arguments::Arguments;
 pub use framework::{Framework, Plugin};
 pub use launch::{Environment, Launch};
-pub use rule::{Broken, Effect, Rule, refuse, warn};
+pub use parallel::Parallelism;
+pub use rule::{Breach, Broken, Effect, Rule, refuse, warn};
 
 pub use bindings::exports::deepfinery::trainer::framework as contract;
 pub use contract::{Description, Finding, Job, LaunchPlan, Layout, Setting, Text, Variable};
+
+/// JSON, for arguments whose default follows from others.
+pub use serde_json::{Value, json};
 
 #[doc(hidden)]
 pub mod bindings {

@@ -10,6 +10,8 @@ pub struct Rule {
     pub effect: Effect,
     /// What the rule asks for, in one line.
     pub about: &'static str,
+    /// Who enforces or documents it: the framework's file, or `definition`.
+    pub source: &'static str,
     /// Says how the job breaks the rule. The accessors of [`Launch`] give `None` for an argument
     /// that was itself refused, so `?` keeps a rule silent about what is already told.
     pub check: fn(&Launch) -> Option<Broken>,
@@ -22,11 +24,16 @@ pub enum Effect {
     Warn,
 }
 
-/// How a job breaks a rule.
+/// How a job breaks a rule: mostly in one place, sometimes in several.
 #[derive(Debug)]
-pub struct Broken {
-    /// The argument to look at: its canonical name, or a pointer such as `/resume_from_checkpoint`.
-    pub argument: &'static str,
+pub struct Broken(pub(crate) Vec<Breach>);
+
+/// One place where a job breaks a rule.
+#[derive(Debug)]
+pub struct Breach {
+    /// The arguments to look at, by canonical name: the finding points at the first of them that
+    /// the job gives. A pointer such as `/resume_from_checkpoint` stands for itself.
+    pub arguments: &'static [&'static str],
     /// What is wrong and what would be right.
     pub detail: String,
 }
@@ -35,12 +42,14 @@ pub struct Broken {
 pub const fn refuse(
     code: &'static str,
     about: &'static str,
+    source: &'static str,
     check: fn(&Launch) -> Option<Broken>,
 ) -> Rule {
     Rule {
         code,
         effect: Effect::Refuse,
         about,
+        source,
         check,
     }
 }
@@ -49,21 +58,32 @@ pub const fn refuse(
 pub const fn warn(
     code: &'static str,
     about: &'static str,
+    source: &'static str,
     check: fn(&Launch) -> Option<Broken>,
 ) -> Rule {
     Rule {
-        code,
         effect: Effect::Warn,
-        about,
-        check,
+        ..refuse(code, about, source, check)
     }
 }
 
 impl Broken {
-    pub fn new(argument: &'static str, detail: impl Into<String>) -> Option<Self> {
-        Some(Self {
-            argument,
-            detail: detail.into(),
-        })
+    /// Broken in one place.
+    pub fn new(arguments: &'static [&'static str], detail: impl Into<String>) -> Option<Self> {
+        let detail = detail.into();
+        Some(Self(vec![Breach { arguments, detail }]))
+    }
+
+    /// Broken in each of these places, if there are any.
+    pub fn all(breaches: impl IntoIterator<Item = Breach>) -> Option<Self> {
+        let breaches: Vec<Breach> = breaches.into_iter().collect();
+        (!breaches.is_empty()).then_some(Self(breaches))
+    }
+}
+
+impl Breach {
+    pub fn new(arguments: &'static [&'static str], detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self { arguments, detail }
     }
 }

@@ -1,12 +1,13 @@
 //! The arguments that frameworks share, by their canonical names. A framework takes an entry and
 //! adds its own default and native name; a new framework that does so too is understood at once.
 
-use crate::{Argument, Fallback, Interval, integer, number, text};
+use crate::Literal::{Integer, Number, Text};
+use crate::{Argument, Interval, boolean, choice, integer, list, number, text};
 
 /// Which field of a row holds the text. The specification's default is "text".
 pub const DATASET_TEXT_FIELD: Argument = text("dataset_text_field", 1, 128)
     .alias(&["text_field", "text_column", "dataset_text_column"])
-    .default(Fallback::Text("text"))
+    .default(Text("text"))
     .about("Field of a dataset row that holds the text");
 
 /// Sequences of one process in one micro step: never the global batch.
@@ -24,7 +25,7 @@ pub const BATCH_SIZE: Argument = integer("batch_size", 1, 4096)
 
 pub const NUM_EPOCHS: Argument = integer("num_epochs", 1, 1000)
     .alias(&["epochs", "num_train_epochs", "max_epochs"])
-    .default(Fallback::Integer(1))
+    .default(Integer(1))
     .unit("epochs")
     .about("Passes over the dataset; max_steps overrides it");
 
@@ -37,7 +38,8 @@ pub const MAX_STEPS: Argument = integer("max_steps", 1, 10_000_000)
         "total_steps",
     ])
     .unit("steps")
-    .about("Optimizer steps to train for");
+    .example(Integer(6000))
+    .about("Optimizer steps to train for; overrides num_epochs");
 
 pub const LR: Argument = number("lr", Interval::above(0.0, 1.0))
     .alias(&["learning_rate", "max_lr"])
@@ -53,7 +55,7 @@ pub const MAX_SEQ_LEN: Argument = integer("max_seq_len", 8, 1_048_576)
         "context_length",
         "block_size",
     ])
-    .default(Fallback::Integer(2048))
+    .default(Integer(2048))
     .unit("tokens")
     .about("Longest sequence");
 
@@ -64,7 +66,7 @@ pub const GRADIENT_ACCUMULATION: Argument = integer("gradient_accumulation", 1, 
         "grad_accumulation",
         "accumulate_grad_batches",
     ])
-    .default(Fallback::Integer(1))
+    .default(Integer(1))
     .unit("micro steps")
     .about("Micro steps that make one optimizer step");
 
@@ -76,9 +78,9 @@ pub const SAVE_STEPS: Argument = integer("save_steps", 1, 10_000_000)
         "ckpt_every_steps",
         "save_every",
     ])
-    .default(Fallback::Integer(100))
+    .default(Integer(100))
     .unit("steps")
-    .about("Steps between two checkpoints");
+    .about("Optimizer steps between two checkpoints");
 
 pub const EVAL_STEPS: Argument = integer("eval_steps", 1, 10_000_000)
     .alias(&[
@@ -88,7 +90,8 @@ pub const EVAL_STEPS: Argument = integer("eval_steps", 1, 10_000_000)
         "run_val_every_n_steps",
     ])
     .unit("steps")
-    .about("Steps between two evaluations");
+    .example(Integer(500))
+    .about("Optimizer steps between two evaluations");
 
 /// More than 0 needs a memory-backed /dev/shm, which the manifest has.
 pub const DATALOADER_WORKERS: Argument = integer("dataloader_workers", 0, 128)
@@ -99,3 +102,122 @@ pub const DATALOADER_WORKERS: Argument = integer("dataloader_workers", 0, 128)
     ])
     .unit("processes")
     .about("Processes that read data, for each training process");
+
+pub const SAVE_TOTAL_LIMIT: Argument = integer("save_total_limit", 1, 1000)
+    .alias(&[
+        "keep_last_n",
+        "save_top_k",
+        "keep_latest_k",
+        "most_recent_k",
+        "max_recent_checkpoints",
+    ])
+    .unit("checkpoints")
+    .example(Integer(3))
+    .about("Newest checkpoints to keep; all of them unless given");
+
+pub const WARMUP_STEPS: Argument = integer("warmup_steps", 0, 10_000_000)
+    .alias(&["num_warmup_steps", "warmup_iters", "lr_warmup_iters"])
+    .default(Integer(0))
+    .unit("steps")
+    .about("Optimizer steps in which the learning rate rises to its peak");
+
+pub const WARMUP_RATIO: Argument = number("warmup_ratio", Interval::below(0.0, 1.0))
+    .alias(&["lr_warmup_fraction"])
+    .example(Number(0.03))
+    .about("Warm-up as a share of all steps, instead of warmup_steps");
+
+pub const WEIGHT_DECAY: Argument = number("weight_decay", Interval::closed(0.0, 1.0))
+    .alias(&["wd"])
+    .about("Decoupled weight decay of AdamW");
+
+pub const MAX_GRAD_NORM: Argument = number("max_grad_norm", Interval::closed(0.0, 1000.0))
+    .alias(&[
+        "gradient_clip_val",
+        "clip_grad",
+        "clip_grad_norm",
+        "max_norm",
+        "grad_clip",
+        "gradient_clipping_threshold",
+    ])
+    .default(Number(1.0))
+    .about("Norm to which gradients are clipped; 0 is off");
+
+pub const SEED: Argument = integer("seed", 0, 4_294_967_295)
+    .alias(&["random_seed"])
+    .about("Seed of weights, data order and dropout");
+
+pub const LOGGING_STEPS: Argument = integer("logging_steps", 1, 1_000_000)
+    .alias(&["log_every_n_steps", "log_freq", "log_interval", "log_every"])
+    .default(Integer(10))
+    .unit("steps")
+    .about("Optimizer steps between two progress lines");
+
+pub const EVAL_BATCH_SIZE: Argument = integer("eval_batch_size", 1, 4096)
+    .alias(&[
+        "per_device_eval_batch_size",
+        "val_batch_size",
+        "batch_size_val",
+    ])
+    .same_as("batch_size")
+    .unit("sequences")
+    .example(Integer(8))
+    .about("Sequences per GPU in an evaluation");
+
+pub const TOKENIZER_NAME: Argument = text("tokenizer_name", 1, 512)
+    .alias(&["tokenizer", "tokenizer_id", "tokenizer_path"])
+    .same_as_model_id()
+    .example(Text("meta-llama/Llama-3.1-8B"))
+    .about("Tokenizer: a name on the hub, or a path");
+
+/// How lists, words and switches of fine-tuning with adapters are called everywhere.
+pub const PEFT_METHOD: Argument = choice("peft_method", &["none", "lora"])
+    .alias(&["peft"])
+    .default(Text("none"))
+    .about("Train a few added weights instead of all of them");
+
+pub const LORA_RANK: Argument = integer("lora_rank", 1, 1024)
+    .alias(&["lora_r"])
+    .about("Rank of the added matrices");
+
+pub const LORA_ALPHA: Argument =
+    integer("lora_alpha", 1, 4096).about("Scale of the added matrices, over lora_rank");
+
+pub const LORA_DROPOUT: Argument =
+    number("lora_dropout", Interval::below(0.0, 1.0)).about("Dropout before the added matrices");
+
+pub const LORA_TARGET_MODULES: Argument = list("lora_target_modules")
+    .alias(&["target_modules"])
+    .about("Modules that get the added matrices");
+
+pub const PACKING: Argument =
+    boolean("packing").about("Pack several texts into one sequence instead of padding each");
+
+pub const GLOBAL_BATCH_SIZE: Argument = integer("global_batch_size", 1, 1_048_576)
+    .alias(&["gbs"])
+    .unit("sequences")
+    .example(Integer(256))
+    .about("Sequences of one optimizer step over all GPUs");
+
+pub const TENSOR_PARALLEL: Argument = integer("tensor_parallel", 1, 64)
+    .alias(&["tp", "tensor_parallel_size"])
+    .default(Integer(1))
+    .unit("GPUs")
+    .about("GPUs that share each layer");
+
+pub const PIPELINE_PARALLEL: Argument = integer("pipeline_parallel", 1, 128)
+    .alias(&["pp", "pipeline_parallel_size"])
+    .default(Integer(1))
+    .unit("stages")
+    .about("Stages that the layers are split into, one after the other");
+
+pub const CONTEXT_PARALLEL: Argument = integer("context_parallel", 1, 64)
+    .alias(&["cp", "context_parallel_size"])
+    .default(Integer(1))
+    .unit("GPUs")
+    .about("GPUs that share each sequence");
+
+pub const EXPERT_PARALLEL: Argument = integer("expert_parallel", 1, 256)
+    .alias(&["ep", "expert_parallel_size"])
+    .default(Integer(1))
+    .unit("GPUs")
+    .about("GPUs that the experts are spread over");
