@@ -1,4 +1,5 @@
-//! Requests in, previews out: each file in `cases/` has its snapshot beside it.
+//! Requests in, previews out: each file in `cases/` has its snapshot beside it, and each line in
+//! `rules/` shows a rule that fires and the same rule just not firing.
 //!
 //! `make snapshots` accepts the previews as they are. A snapshot whose case is gone fails the tests.
 
@@ -42,6 +43,85 @@ async fn every_case_has_the_preview_of_its_snapshot() {
         .filter(|file| file.extension().is_some_and(|e| e == "snap"));
     let stale: Vec<PathBuf> = there.filter(|file| !snapshots.contains(file)).collect();
     assert!(stale.is_empty(), "snapshots without a case: {stale:?}");
+}
+
+#[tokio::test]
+async fn every_rule_fires_where_it_should_and_not_a_step_before() {
+    let cache = tempfile::tempdir().unwrap();
+    let plugins = plugins(cache.path());
+    let folder = root().join("snapshots/rules");
+    for plugin in plugins.all() {
+        let framework = &plugin.identity.name;
+        let text = std::fs::read_to_string(folder.join(format!("{framework}.jsonl"))).unwrap();
+        let mut untold: BTreeSet<String> = rules(&plugin.args_schema);
+        let mut page = String::new();
+        for line in text.lines() {
+            let case: Value = serde_json::from_str(line).unwrap();
+            let rule = case["rule"].as_str().unwrap();
+            untold.remove(rule);
+            let fires = findings(&plugins, framework, &case, "fires").await;
+            let holds = findings(&plugins, framework, &case, "holds").await;
+            assert!(
+                fires.iter().any(|told| told.contains(rule)),
+                "{line}: {fires:?}"
+            );
+            assert!(
+                !holds.iter().any(|told| told.contains(rule)),
+                "{line}: {holds:?}"
+            );
+            for (name, told) in [("fires", fires), ("holds", holds)] {
+                page += &format!("{rule} {name}: {}\n", case[name]);
+                page.extend(told.iter().map(|told| format!("    {told}\n")));
+            }
+        }
+        assert!(
+            untold.is_empty(),
+            "rules of {framework} without a case: {untold:?}"
+        );
+        let mut settings = Settings::clone_current();
+        settings.set_snapshot_path(&folder);
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| assert_snapshot!(framework.as_str(), page));
+    }
+}
+
+/// The codes that a framework publishes.
+fn rules(schema: &Value) -> BTreeSet<String> {
+    let rules = schema["x-rules"].as_array().unwrap();
+    let codes = rules.iter().map(|rule| rule["code"].as_str().unwrap());
+    codes.map(str::to_string).collect()
+}
+
+/// What is told of a case's job with one of its sets of arguments.
+async fn findings(plugins: &Plugins, framework: &str, case: &Value, which: &str) -> Vec<String> {
+    let mut request = serde_json::json!({
+        "framework": framework,
+        "model_id": "model",
+        "run_id": "run-1",
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/",
+        "extra_args": case[which],
+    });
+    let members = request.as_object_mut().unwrap();
+    members.extend(case["request"].as_object().cloned().unwrap_or_default());
+    for count in ["num_nodes", "gpus_per_node"] {
+        members.extend(
+            case.get(count)
+                .map(|value| (count.to_string(), value.clone())),
+        );
+    }
+    let faults = match preview(plugins, request.to_string().as_bytes()).await {
+        Ok(preview) => preview["warnings"].clone(),
+        Err(faults) => serde_json::to_value(faults).unwrap(),
+    };
+    let text = |fault: &Value, member: &str| fault[member].as_str().unwrap().to_string();
+    let told = |fault: &Value| {
+        ["code", "pointer", "detail"]
+            .map(|m| text(fault, m))
+            .join(" ")
+    };
+    faults.as_array().unwrap().iter().map(told).collect()
 }
 
 /// What a person sees of a preview, or of a refusal.

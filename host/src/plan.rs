@@ -2,10 +2,10 @@
 //!
 //! A plugin is somebody else's program, so a [`Proposal`] is checked before anything uses it.
 
-use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::fault::Fault;
 use crate::request::{JobRequest, metadata};
@@ -70,16 +70,68 @@ pub struct Proposal {
 }
 
 /// How a job is launched.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub plugin: PluginIdentity,
     pub command: Vec<Text>,
     pub environment: Vec<Setting>,
     pub layout: CheckpointLayout,
-    pub resolved_args: Map<String, Value>,
+    /// An object, as the plugin wrote it: it is only ever shown.
+    pub resolved_args: Box<RawValue>,
     /// How the processes share the work, where the plugin says so.
-    pub parallel: Option<Value>,
+    pub parallel: Option<ParallelPlan>,
     pub warnings: Vec<Fault>,
+}
+
+/// How the processes of a job share the work, and what one optimizer step takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParallelPlan {
+    pub world_size: u64,
+    /// The ways that data, layers, stages and sequences are split: together the world size.
+    pub data: u64,
+    pub tensor: u64,
+    pub pipeline: u64,
+    pub context: u64,
+    /// GPUs that the experts are spread over, inside of the others.
+    pub expert: u64,
+    /// Sequences per process and micro step.
+    pub batch_size: u64,
+    /// Micro steps of an optimizer step.
+    pub gradient_accumulation: u64,
+    /// Sequences of an optimizer step.
+    pub global_batch_size: u64,
+    pub tokens_per_step: u64,
+}
+
+impl fmt::Display for ParallelPlan {
+    /// A line that a person can check at a glance.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            world_size,
+            data,
+            tensor,
+            pipeline,
+            context,
+            expert,
+            batch_size,
+            gradient_accumulation,
+            global_batch_size,
+            tokens_per_step,
+        } = self;
+        write!(
+            formatter,
+            "world size {world_size} = data {data} * tensor {tensor} * pipeline {pipeline} * \
+             context {context}"
+        )?;
+        if *expert > 1 {
+            write!(formatter, ", experts spread over {expert}")?;
+        }
+        write!(
+            formatter,
+            "; global batch {global_batch_size} = batch_size {batch_size} * data {data} * \
+             gradient_accumulation {gradient_accumulation}; {tokens_per_step} tokens a step"
+        )
+    }
 }
 
 /// Why a proposal is no plan: the plugin answered nonsense.
@@ -130,14 +182,15 @@ impl Plan {
         check_names(&environment)?;
         check_layout(&layout, request)?;
         check_findings(&warnings)?;
-        let mut extensions = object("extensions", &extensions)?;
+        let Extensions { parallel } = serde_json::from_str(&extensions)
+            .or_else(|error| no(format!("extensions is not as the contract says: {error}")))?;
         Ok(Self {
             plugin,
             command,
             environment,
             layout,
-            resolved_args: object("resolved-args", &resolved_args)?,
-            parallel: extensions.remove("parallel").filter(Value::is_object),
+            resolved_args: object("resolved-args", resolved_args)?,
+            parallel,
             warnings,
         })
     }
@@ -202,16 +255,17 @@ fn check_sizes(command: &[Text], environment: &[Setting]) -> Result<(), NoPlan> 
 }
 
 fn check_names(environment: &[Setting]) -> Result<(), NoPlan> {
-    let mut seen = BTreeSet::new();
-    for Setting { name, .. } in environment {
+    let mut names: Vec<&str> = environment.iter().map(|set| set.name.as_str()).collect();
+    names.sort_unstable();
+    for name in &names {
         if let Err(fault) = metadata::check_plugin_variable(name) {
             return no(format!("environment variable {name:?}: {fault}"));
         }
-        if !seen.insert(name) {
-            return no(format!("environment variable {name} is set twice"));
-        }
     }
-    Ok(())
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => no(format!("environment variable {} is set twice", pair[0])),
+        None => Ok(()),
+    }
 }
 
 /// Checks that every file of the run stays beneath the request's own prefix.
@@ -258,8 +312,19 @@ fn is_beneath(uri: &str, prefix: &str) -> bool {
         && !path.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
-fn object(name: &str, text: &str) -> Result<Map<String, Value>, NoPlan> {
-    serde_json::from_str(text).or_else(|error| no(format!("{name} is not a JSON object: {error}")))
+/// The members of `extensions` that this host knows.
+#[derive(Deserialize)]
+struct Extensions {
+    parallel: Option<ParallelPlan>,
+}
+
+fn object(name: &str, text: String) -> Result<Box<RawValue>, NoPlan> {
+    let begins_one = text.trim_start().starts_with('{');
+    match RawValue::from_string(text) {
+        Ok(value) if begins_one => Ok(value),
+        Ok(_) => no(format!("{name} is not a JSON object")),
+        Err(error) => no(format!("{name} is not a JSON object: {error}")),
+    }
 }
 
 fn no<T>(why: impl Into<String>) -> Result<T, NoPlan> {

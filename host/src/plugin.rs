@@ -37,7 +37,11 @@ const MOMENT: Duration = engine::TICK;
 
 /// The contract's types, from `wit/`.
 mod bindings {
-    wasmtime::component::bindgen!({ path: "../wit", world: "plugin" });
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "plugin",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
 }
 
 /// The loaded plugins. It never changes: a reload builds another one.

@@ -1,11 +1,11 @@
 //! What a request would become, for a person who wants to see it first.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::fault::Fault;
 use crate::job::{self, PyTorchJob};
-use crate::plan::{CheckpointLayout, Plan, PluginIdentity, Text};
+use crate::plan::{CheckpointLayout, ParallelPlan, Plan, PluginIdentity, Text};
 use crate::request::JobRequest;
 
 /// The answer of `POST /train/preview`.
@@ -20,12 +20,27 @@ pub struct Preview<'a> {
     pub command: Vec<&'a str>,
     pub env: Vec<Variable>,
     pub checkpoint: &'a CheckpointLayout,
-    pub resolved_args: &'a Map<String, Value>,
-    /// World size, the sizes that make it, the global batch, and a line that says it all.
+    pub resolved_args: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub parallel: Option<&'a Value>,
+    pub parallel: Option<Parallel>,
     pub warnings: Vec<&'a Fault>,
     pub manifest: PyTorchJob,
+}
+
+/// How the processes share the work.
+#[derive(Debug, Serialize)]
+pub struct Parallel {
+    #[serde(flatten)]
+    sizes: ParallelPlan,
+    /// All of it in a line.
+    summary: String,
+}
+
+impl Parallel {
+    fn of(sizes: ParallelPlan) -> Self {
+        let summary = sizes.to_string();
+        Self { sizes, summary }
+    }
 }
 
 /// A variable of the pod.
@@ -54,7 +69,7 @@ impl<'a> Preview<'a> {
                 .collect(),
             checkpoint: &plan.layout,
             resolved_args: &plan.resolved_args,
-            parallel: plan.parallel.as_ref(),
+            parallel: plan.parallel.map(Parallel::of),
             warnings: warnings.iter().chain(&plan.warnings).collect(),
             manifest: job::manifest(request, plan),
         }

@@ -16,6 +16,10 @@ use trainer_host::plugin::{Limits, Plugins, UnknownArguments};
 use trainer_host::request::{self, JobRequest, RequestPolicy};
 use trainer_plugin::Job;
 
+/// The service's own allocator, so that calls cost here what they cost there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Clients that ask at the same time.
 const CONNECTIONS: usize = 4;
 /// Turns of each side of a ratio, one after the other.

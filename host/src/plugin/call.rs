@@ -60,9 +60,14 @@ impl Callable {
         context: &str,
         time: Duration,
     ) -> Result<Answer, CallError> {
-        let job = job(request, context);
+        let variables = request.env.iter();
+        let environment: Vec<_> = variables
+            .map(|(name, value)| contract::Variable { name, value })
+            .collect();
+        let extra_args = serde_json::to_string(&request.extra_args).unwrap_or_default();
+        let job = job(request, &environment, &extra_args, context);
         let answer = self.call(time, |plugin, store| {
-            plugin.deepfinery_trainer_framework().call_plan(store, &job)
+            plugin.deepfinery_trainer_framework().call_plan(store, job)
         })?;
         Ok(answer
             .map(proposal)
@@ -111,7 +116,13 @@ fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
-fn job(request: &JobRequest, context: &str) -> contract::Job {
+/// The job as the plugin gets it: the lists and texts that are made for it, and the rest borrowed.
+fn job<'a>(
+    request: &'a JobRequest,
+    environment: &'a [contract::Variable<'a>],
+    extra_args: &'a str,
+    context: &'a str,
+) -> contract::Job<'a> {
     // A new field breaks the build here, where it has to be considered.
     let JobRequest {
         framework,
@@ -126,35 +137,29 @@ fn job(request: &JobRequest, context: &str) -> contract::Job {
         memory_per_node_gb,
         config_path,
         resume_from_checkpoint,
-        extra_args,
-        env,
+        extra_args: _,
+        env: _,
         labels: _,
         annotations: _,
         namespace: _,
         name: _,
     } = request;
     contract::Job {
-        framework: framework.clone(),
-        model_id: model_id.clone(),
-        run_id: run_id.clone(),
-        checkpoint_base_uri: checkpoint_base_uri.as_str().to_string(),
-        dataset_uri: dataset_uri.as_str().to_string(),
-        image: image.clone(),
+        framework,
+        model_id,
+        run_id,
+        checkpoint_base_uri: checkpoint_base_uri.as_str(),
+        dataset_uri: dataset_uri.as_str(),
+        image,
         num_nodes: *num_nodes,
         gpus_per_node: *gpus_per_node,
         cpus_per_node: *cpus_per_node,
         memory_per_node_gb: *memory_per_node_gb,
-        config_path: config_path.clone(),
+        config_path: config_path.as_deref(),
         resume_from_checkpoint: *resume_from_checkpoint,
-        environment: env
-            .iter()
-            .map(|(name, value)| contract::Variable {
-                name: name.clone(),
-                value: value.clone(),
-            })
-            .collect(),
-        extra_args: serde_json::to_string(extra_args).unwrap_or_default(),
-        context: context.to_string(),
+        environment,
+        extra_args,
+        context,
     }
 }
 

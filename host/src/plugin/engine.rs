@@ -53,16 +53,14 @@ fn config(limits: &Limits) -> Config {
         .linear_memory_keep_resident(RESIDENT_BYTES)
         .table_keep_resident(RESIDENT_BYTES)
         .pagemap_scan(Enabled::Auto);
+    // Memories have wasmtime's default layout: 4 GiB of address space each and guard pages around, so
+    // that the code has no bounds checks (measured: calls an eighth quicker). The price is that a
+    // guest that grows its memory costs mprotect calls, whose TLB shoot-downs keep two threads from
+    // being faster than one; so plugins are linked with the memory that a call needs
+    // (`.cargo/config.toml`).
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        // The pool reserves this much address space a slot, so not the default 4 GiB.
-        .memory_reservation(limits.memory_bytes as u64)
-        // Bounds checks in the code instead of guard pages: a guest that grows its memory would
-        // otherwise cost two mprotect calls, and their TLB shoot-downs keep two threads from being
-        // faster than one (measured: 1.0 times, and 1.9 times without).
-        .signals_based_traps(false)
-        .memory_guard_size(0)
         .wasm_backtrace_max_frames(None)
         .max_wasm_stack(limits.stack_bytes)
         .epoch_interruption(true)

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod arguments;
 mod bad_input;
 mod loading;
 mod local_cluster;

@@ -5,7 +5,7 @@
 use trainer_plugin::Literal::{Integer, List, Number, Text};
 use trainer_plugin::Spelling::Text as Word;
 use trainer_plugin::vocabulary::*;
-use trainer_plugin::{Argument, Interval, Kind, Launch, Value, boolean, choice, json, list, text};
+use trainer_plugin::{Interval, Kind, Launch, Table, Value, boolean, choice, json, list, text};
 
 /// `SchedulerType` (transformers/trainer_utils.py).
 const SCHEDULERS: &[&str] = &[
@@ -84,7 +84,7 @@ const REPORTERS: &[&str] = &[
 ];
 
 #[rustfmt::skip]
-pub const ARGUMENTS: &[Argument] = &[
+pub static ARGUMENTS: Table = Table::new(&[
     DATASET_TEXT_FIELD.native("SFTConfig.dataset_text_field"),
     BATCH_SIZE.default(Integer(2)).native("per_device_train_batch_size"),
     NUM_EPOCHS.kind(Kind::Number(Interval::above(0.0, 1000.0))).native("num_train_epochs"),
@@ -129,7 +129,7 @@ pub const ARGUMENTS: &[Argument] = &[
     boolean("dataset_streaming").alias(&["streaming"]).native("ScriptArguments.dataset_streaming").about("Read the dataset while training, instead of before it"),
     list("report_to").alias(&["loggers"]).default(List(&["none"])).form("one of none, all, tensorboard, wandb, mlflow, trackio, comet_ml, clearml, neptune, swanlab, dvclive", is_reporter).native("report_to").example(List(&["tensorboard"])).about("Where to report progress"),
     boolean("trust_remote_code").native("ModelConfig.trust_remote_code").about("Run code that comes with the model"),
-];
+]);
 
 fn eval_steps(launch: &Launch) -> Option<Value> {
     (launch.text("eval_strategy")? == "steps").then(|| json!(100))

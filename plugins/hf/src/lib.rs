@@ -12,7 +12,7 @@ pub const FRAMEWORK: Framework = Framework {
     name: "hf",
     version: env!("CARGO_PKG_VERSION"),
     summary: "Hugging Face transformers and TRL: training with the Trainer",
-    arguments: arguments::ARGUMENTS,
+    arguments: &arguments::ARGUMENTS,
     rules: &[SHARED, rules::RULES],
     parallelism: Parallelism::data_only,
     imply,

@@ -5,10 +5,10 @@
 use trainer_plugin::Literal::{Integer, List, Number, Text};
 use trainer_plugin::Spelling::{Boolean, Text as Word};
 use trainer_plugin::vocabulary::*;
-use trainer_plugin::{Argument, Kind, boolean, choice, integer, parallel, text};
+use trainer_plugin::{Kind, Table, boolean, choice, integer, parallel, text};
 
 #[rustfmt::skip]
-pub const ARGUMENTS: &[Argument] = &[
+pub static ARGUMENTS: Table = Table::new(&[
     DATASET_TEXT_FIELD,
     BATCH_SIZE.default(Integer(1)).native("titan training.local_batch_size, tune batch_size, cookbook batch_size_training"),
     NUM_EPOCHS.native("tune epochs, cookbook num_epochs"),
@@ -54,7 +54,7 @@ pub const ARGUMENTS: &[Argument] = &[
     choice("async_checkpoint", &["disabled", "async", "async_with_pinned_mem"]).alias(&["async_mode"]).default(Text("disabled")).native("titan checkpoint.async_mode, tune enable_async_checkpointing").about("Write checkpoints while the training goes on"),
     boolean("save_hf").alias(&["last_save_in_hf"]).native("titan checkpoint.last_save_in_hf").about("Save the last checkpoint in Hugging Face's format"),
     text("initial_load_path", 1, 512).alias(&["checkpoint_dir", "pretrained_path"]).form("an absolute path or a URI", is_loadable).native("titan checkpoint.initial_load_path, tune checkpointer.checkpoint_dir").example(Text("/models/llama-3.1-8b")).about("Weights to start from; a run that has checkpoints ignores it"),
-];
+]);
 
 fn is_loadable(path: &str) -> bool {
     path.starts_with('/') || path.contains("://")

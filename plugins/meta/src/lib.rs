@@ -12,7 +12,7 @@ pub const FRAMEWORK: Framework = Framework {
     name: "meta",
     version: env!("CARGO_PKG_VERSION"),
     summary: "Meta Llama on PyTorch: a plain FSDP loop, torchtitan, torchtune or llama-cookbook",
-    arguments: arguments::ARGUMENTS,
+    arguments: &arguments::ARGUMENTS,
     rules: &[SHARED, rules::RULES],
     parallelism: rules::parallelism,
     imply: |_| {},

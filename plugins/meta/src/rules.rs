@@ -81,11 +81,11 @@ const SIZES: &[&str] = &[
 ];
 
 fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
-    let sizes = Sizes::of(launch)?;
-    let product = sizes.others();
-    if sizes.shard != -1 || launch.world_size() % product == 0 {
+    if launch.parallelism.is_some() || launch.integer("dp_shard")? != -1 {
         return None;
     }
+    let sizes = Sizes::of(launch)?;
+    let product = sizes.others();
     let Sizes {
         replicate,
         context,
@@ -105,11 +105,11 @@ fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
 }
 
 fn sizes_make_world(launch: &Launch) -> Option<Broken> {
-    let sizes = Sizes::of(launch)?;
-    let product = sizes.shard * sizes.others();
-    if sizes.shard == -1 || launch.world_size() == product {
+    if launch.parallelism.is_some() || launch.integer("dp_shard")? == -1 {
         return None;
     }
+    let sizes = Sizes::of(launch)?;
+    let product = sizes.shard * sizes.others();
     let Sizes {
         replicate,
         shard,
@@ -129,8 +129,11 @@ fn sizes_make_world(launch: &Launch) -> Option<Broken> {
 }
 
 fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
+    let expert = launch.parallelism?.expert;
+    if expert == 1 {
+        return None;
+    }
     let sizes = Sizes::of(launch)?;
-    let expert = launch.integer("expert_parallel")?;
     let product = sizes.shard_of(launch.world_size())? * sizes.context * sizes.tensor;
     if product % expert == 0 {
         return None;
@@ -186,9 +189,12 @@ fn offloading_needs_checkpoint(launch: &Launch) -> Option<Broken> {
 }
 
 fn batch_of_microbatches(launch: &Launch) -> Option<Broken> {
+    if launch.integer("pipeline_parallel")? == 1 {
+        return None;
+    }
     let batch = launch.integer("batch_size")?;
     let micro = launch.integer("pipeline_microbatch_size")?;
-    if launch.integer("pipeline_parallel")? == 1 || batch % micro == 0 {
+    if batch % micro == 0 {
         return None;
     }
     Broken::new(
@@ -216,20 +222,21 @@ fn pipeline_arguments_need_pipeline(launch: &Launch) -> Option<Broken> {
 
 fn backend_has_parallelism(launch: &Launch) -> Option<Broken> {
     let backend = launch.text("backend")?;
+    if backend == "torchtitan" {
+        return None;
+    }
     let split = |name| launch.integer(name).is_some_and(|size| size > 1);
     let stages = split("pipeline_parallel") || split("expert_parallel");
     let layers = split("tensor_parallel") || split("context_parallel");
-    let has_stages = backend == "torchtitan";
-    let has_layers = has_stages || backend == "torchtune";
     let breaches = [
-        (stages && !has_stages).then(|| {
+        stages.then(|| {
             let detail = format!(
                 "extra_args: pipeline_parallel and expert_parallel need backend torchtitan, got \
                  {backend}"
             );
             Breach::new(&["pipeline_parallel", "expert_parallel"], detail)
         }),
-        (layers && !has_layers).then(|| {
+        (layers && backend != "torchtune").then(|| {
             let detail = format!(
                 "extra_args: tensor_parallel and context_parallel need backend torchtitan or \
                  torchtune, got {backend}"
@@ -286,8 +293,11 @@ fn titan_has_no_adapters(launch: &Launch) -> Option<Broken> {
 
 fn enough_microbatches(launch: &Launch) -> Option<Broken> {
     let stages = launch.integer("pipeline_parallel")?;
+    if stages == 1 {
+        return None;
+    }
     let batches = launch.integer("batch_size")? / launch.integer("pipeline_microbatch_size")?;
-    if stages == 1 || batches >= stages {
+    if batches >= stages {
         return None;
     }
     Broken::new(

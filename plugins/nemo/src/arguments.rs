@@ -5,13 +5,13 @@
 use trainer_plugin::Literal::{Integer, List, Number, Text};
 use trainer_plugin::Spelling::Text as Word;
 use trainer_plugin::vocabulary::*;
-use trainer_plugin::{Argument, Interval, boolean, choice, integer, list, number, parallel, text};
+use trainer_plugin::{Interval, Table, boolean, choice, integer, list, number, parallel, text};
 
 /// What LoRA adds matrices to (nemo/collections/llm/peft/lora.py): fused layers, not q_proj.
 const LINEAR: &[&str] = &["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"];
 
 #[rustfmt::skip]
-pub const ARGUMENTS: &[Argument] = &[
+pub static ARGUMENTS: Table = Table::new(&[
     DATASET_TEXT_FIELD,
     BATCH_SIZE.default(Integer(1)).native("data.micro_batch_size / train.micro_batch_size"),
     NUM_EPOCHS.native("trainer.max_epochs / train.num_epochs"),
@@ -57,7 +57,7 @@ pub const ARGUMENTS: &[Argument] = &[
     text("recipe", 1, 128).alias(&["factory"]).form("a recipe's name: letters, digits and _", is_recipe).native("nemo llm finetune --factory / --recipe").example(Text("llama31_8b")).about("NeMo's recipe to start from"),
     choice("gpu_arch", &["ampere", "hopper", "blackwell"]).alias(&["gpu_type"]).default(Text("hopper")).plugin_only().about("Generation of the GPUs, which decides some variables; not forwarded"),
     list("overrides").alias(&["hydra_overrides"]).default(List(&[])).form("an override such as ++a.b=c", is_override).native("++a.b=c / a.b=c").example(List(&["++trainer.val_check_interval=50"])).about("Settings of NeMo that have no argument here"),
-];
+]);
 
 /// Hugging Face's names pass here: a rule refuses them with NeMo's own names.
 fn is_target(module: &str) -> bool {

@@ -12,7 +12,7 @@ pub const FRAMEWORK: Framework = Framework {
     name: "nemo",
     version: env!("CARGO_PKG_VERSION"),
     summary: "NVIDIA NeMo: Megatron-style pretraining and fine-tuning of large language models",
-    arguments: arguments::ARGUMENTS,
+    arguments: &arguments::ARGUMENTS,
     rules: &[SHARED, rules::RULES],
     parallelism: rules::parallelism,
     imply: |_| {},

@@ -45,6 +45,9 @@ fn model_parallel(launch: &Launch) -> Option<[i64; 3]> {
 }
 
 fn model_parallel_divides_world(launch: &Launch) -> Option<Broken> {
+    if launch.parallelism.is_some() {
+        return None;
+    }
     let [tensor, pipeline, context] = model_parallel(launch)?;
     let product = tensor * pipeline * context;
     if launch.world_size() % product == 0 {

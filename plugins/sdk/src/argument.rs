@@ -1,5 +1,6 @@
 //! One argument of a framework: a line of its table, and the checks and the schema that follow.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::Launch;
@@ -490,12 +491,18 @@ impl Spelling {
 
 impl Literal {
     pub(crate) fn value(&self) -> Value {
+        json!(self)
+    }
+}
+
+impl Serialize for Literal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Integer(integer) => json!(integer),
-            Self::Number(number) => json!(number),
-            Self::Boolean(boolean) => json!(boolean),
-            Self::Text(text) => json!(text),
-            Self::List(list) => json!(list),
+            Self::Integer(integer) => integer.serialize(serializer),
+            Self::Number(number) => number.serialize(serializer),
+            Self::Boolean(boolean) => boolean.serialize(serializer),
+            Self::Text(text) => text.serialize(serializer),
+            Self::List(list) => list.serialize(serializer),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! `extra_args` of a job against a framework's table: names and values checked, aliases merged,
 //! what is left ready for the command line. The codes E01 to E11 and W05 are told here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
-use crate::{Argument, Delivery, Finding, Kind, argument::Spelling, reserved};
+use crate::{Argument, Delivery, Finding, Kind, Table, Text, argument::Spelling, json, reserved};
 
 /// Most keys in `extra_args`.
 const MAX_KEYS: usize = 128;
@@ -18,19 +18,30 @@ const MAX_BYTES: usize = 64 * 1024;
 /// Most bytes of a wrong value that an error repeats.
 const MAX_QUOTE_BYTES: usize = 64;
 
-/// The arguments that a job gives, by canonical name.
+/// The arguments that a job gives.
 #[derive(Debug)]
 pub struct Arguments {
-    table: &'static [Argument],
-    given: BTreeMap<String, Given>,
-    refused: BTreeSet<String>,
+    table: &'static Table,
+    /// By the number of the argument in the table.
+    states: Vec<State>,
+    given: Vec<Given>,
+}
+
+/// What is known of an argument of the table.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Absent,
+    /// Its place among the given ones.
+    Given(u8),
+    Refused,
 }
 
 /// An argument that the job gives, or that follows from one that it gives.
 #[derive(Debug)]
 struct Given {
+    name: Cow<'static, str>,
     /// As the request spells it.
-    key: String,
+    key: Cow<'static, str>,
     value: Value,
     delivery: Delivery,
 }
@@ -55,7 +66,7 @@ impl Arguments {
     /// Reads `extra_args` against a table. What is wrong is told and left out; the rest is read.
     pub(crate) fn read(
         framework: &str,
-        table: &'static [Argument],
+        table: &'static Table,
         extra_args: &str,
         unknown: Unknown,
         findings: &mut Findings,
@@ -66,39 +77,64 @@ impl Arguments {
             findings,
             arguments: Self {
                 table,
-                given: BTreeMap::new(),
-                refused: BTreeSet::new(),
+                states: vec![State::Absent; table.arguments().len()],
+                given: Vec::new(),
             },
         };
         reader.read_object(extra_args);
-        reader.arguments
+        let mut arguments = reader.arguments;
+        arguments.sort();
+        arguments
     }
 
     /// Whether the job gives the argument, or it follows from one that the job gives.
     pub fn is_given(&self, name: &str) -> bool {
-        self.given.contains_key(name)
+        self.given(name).is_some()
     }
 
-    /// The given value of an argument.
+    /// The given value of an argument, unless it was refused.
     pub fn given(&self, name: &str) -> Option<&Value> {
-        self.given.get(name).map(|given| &given.value)
+        match self.table.find(name) {
+            Some(number) => self.given_at(number),
+            None => self.given_unknown(name).map(|given| &given.value),
+        }
     }
 
     /// Whether the argument was given with a value that was refused.
     pub fn is_refused(&self, name: &str) -> bool {
-        self.refused.contains(name)
+        let number = self.table.find(name);
+        number.is_some_and(|number| self.is_refused_at(number))
     }
 
-    /// Adds an argument that follows from another one, unless the job gives it itself.
+    /// Adds an argument of the table that follows from another one, unless the job gives it itself.
     pub fn imply(&mut self, name: &'static str, value: impl Into<Value>) {
-        if self.refused.contains(name) {
+        let Some(number) = self.table.find(name) else {
+            return;
+        };
+        if !matches!(self.states.get(number), Some(State::Absent)) {
             return;
         }
-        self.given.entry(name.to_string()).or_insert_with(|| Given {
-            key: name.to_string(),
-            value: value.into(),
-            delivery: Delivery::Forwarded,
-        });
+        self.add(
+            Some(number),
+            Given {
+                name: name.into(),
+                key: name.into(),
+                value: value.into(),
+                delivery: Delivery::Forwarded,
+            },
+        );
+        self.sort();
+    }
+
+    pub(crate) fn given_at(&self, number: usize) -> Option<&Value> {
+        match self.states.get(number)? {
+            State::Given(at) => Some(&self.given.get(usize::from(*at))?.value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_refused_at(&self, number: usize) -> bool {
+        matches!(self.states.get(number), Some(State::Refused))
     }
 
     /// JSON Pointer to the first of the arguments that the request gives, as it spells it. A
@@ -107,42 +143,80 @@ impl Arguments {
         if let Some(pointer) = names.iter().find(|name| name.starts_with('/')) {
             return pointer.to_string();
         }
-        let given = names.iter().find_map(|name| self.given.get(*name));
+        let mut given = names
+            .iter()
+            .filter_map(|name| self.given.iter().find(|given| given.name == *name));
         let first = names.first().copied().unwrap_or_default();
-        pointer(given.map_or(first, |given| &given.key))
+        pointer(given.next().map_or(first, |given| &given.key))
     }
 
-    pub(crate) fn table(&self) -> &'static [Argument] {
+    pub(crate) fn table(&self) -> &'static Table {
         self.table
     }
 
     /// What `TRAINING_EXTRA_ARGS_JSON` carries: the given arguments with their types, `false` kept.
-    pub(crate) fn typed(&self) -> Map<String, Value> {
-        self.forwarded()
-            .map(|(name, value)| (name.to_string(), value.clone()))
-            .collect()
+    pub(crate) fn typed(&self) -> String {
+        json::object(self.forwarded())
+    }
+
+    /// The arguments that the table does not have, sorted by name.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let unknown = |given: &&Given| matches!(given.name, Cow::Owned(_));
+        let unknown = self.given.iter().filter(unknown);
+        unknown.map(|given| (given.name.as_ref(), &given.value))
     }
 
     /// The command line: `--<name> <value>`, sorted by name, so that the order in which a request
     /// gives its arguments never changes the command.
-    pub(crate) fn command_line(&self) -> Vec<String> {
-        let mut words = Vec::with_capacity(2 * self.given.len());
+    pub(crate) fn command_line(&self, words: &mut Vec<Text>) {
         for (name, value) in self.forwarded() {
             match value {
-                Value::Bool(true) => words.push(format!("--{name}")),
-                Value::Bool(false) | Value::Null => {}
-                Value::Array(items) if items.is_empty() => {}
-                value => words.extend([format!("--{name}"), word(value)]),
+                Value::Bool(false) | Value::Null => continue,
+                Value::Array(items) if items.is_empty() => continue,
+                _ => words.push(Text::Literal(["--", name].concat())),
+            }
+            if !value.is_boolean() {
+                words.push(Text::Literal(word(value)));
             }
         }
-        words
     }
 
     fn forwarded(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.given
             .iter()
-            .filter(|(_, given)| given.delivery == Delivery::Forwarded)
-            .map(|(name, given)| (name.as_str(), &given.value))
+            .filter(|given| given.delivery == Delivery::Forwarded)
+            .map(|given| (given.name.as_ref(), &given.value))
+    }
+
+    /// An argument that is not in the table: its name is the request's own.
+    fn given_unknown(&self, name: &str) -> Option<&Given> {
+        let mut given = self.given.iter();
+        given.find(|given| matches!(given.name, Cow::Owned(_)) && given.name == name)
+    }
+
+    fn add(&mut self, number: Option<usize>, given: Given) {
+        if let Some(state) = number.and_then(|number| self.states.get_mut(number)) {
+            // There are at most MAX_KEYS.
+            *state = State::Given(u8::try_from(self.given.len()).unwrap_or(u8::MAX));
+        }
+        self.given.push(given);
+    }
+
+    /// Brings the given arguments into the order of their names.
+    fn sort(&mut self) {
+        if self.given.is_sorted_by(|a, b| a.name <= b.name) {
+            return;
+        }
+        self.given.sort_by(|a, b| a.name.cmp(&b.name));
+        for (at, given) in self.given.iter().enumerate() {
+            let Cow::Borrowed(name) = given.name else {
+                continue;
+            };
+            let number = self.table.find(name);
+            if let Some(state @ State::Given(_)) = number.and_then(|n| self.states.get_mut(n)) {
+                *state = State::Given(u8::try_from(at).unwrap_or(u8::MAX));
+            }
+        }
     }
 }
 
@@ -156,14 +230,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read_object(&mut self, extra_args: &str) {
-        let members = match serde_json::from_str(extra_args) {
-            Ok(Value::Object(members)) => members,
-            Ok(other) => {
-                let detail = format!("extra_args: expected object, got {}", quote(&other));
-                return self.refuse("E05", "/extra_args".to_string(), detail);
-            }
+        let members = match json::members(extra_args) {
+            Ok(members) => members,
             Err(error) => {
-                let detail = format!("extra_args: not JSON: {error}");
+                let detail = format!("extra_args: expected object: {error}");
                 return self.refuse("E05", "/extra_args".to_string(), detail);
             }
         };
@@ -181,6 +251,7 @@ impl Reader<'_> {
             );
             return self.refuse("E06", "/extra_args".to_string(), detail);
         }
+        self.arguments.given.reserve(members.len() + 1);
         for (key, value) in members {
             // `null` is how many clients write an argument that is not given.
             if !value.is_null() {
@@ -194,82 +265,118 @@ impl Reader<'_> {
             let detail = format!("extra_args: key '{key}' is not a valid flag name");
             return self.refuse("E01", pointer(&key), detail);
         }
-        let name = key.replace('-', "_");
-        if reserved::is_request_field(&name) {
-            let detail = format!("extra_args.{key}: set the top-level field {name} instead");
-            return self.refuse("E02", pointer(&key), detail);
-        }
-        if reserved::is_train_option(&name) {
-            let option = name.replace('_', "-");
-            let detail = format!(
-                "extra_args.{key}: reserved by train.py \
-                 (argparse would read --{option} as another option)"
-            );
-            return self.refuse("E03", pointer(&key), detail);
-        }
+        let name = match key.contains('-') {
+            true => Cow::Owned(key.replace('-', "_")),
+            false => Cow::Borrowed(key.as_str()),
+        };
         let table = self.arguments.table;
-        match table.iter().find(|argument| argument.is_called(&name)) {
-            Some(argument) => {
-                let value = checked(argument, value).map_err(|wrong| wrong.of(&key));
-                self.keep(argument.name.to_string(), key, value, argument.delivery);
+        match table.find(&name) {
+            Some(number) => {
+                let Some(argument) = table.arguments().get(number) else {
+                    return;
+                };
+                self.read_known(number, argument, key, value);
+            }
+            // A table has no reserved names: `Framework::mistakes` tells.
+            None if reserved::is_request_field(&name) => {
+                let detail = format!("extra_args.{key}: set the top-level field {name} instead");
+                self.refuse("E02", pointer(&key), detail);
+            }
+            None if reserved::is_train_option(&name) => {
+                let option = name.replace('_', "-");
+                let detail = format!(
+                    "extra_args.{key}: reserved by train.py \
+                     (argparse would read --{option} as another option)"
+                );
+                self.refuse("E03", pointer(&key), detail);
             }
             None if self.unknown == Unknown::Refuse => {
                 let detail = format!(
                     "extra_args.{key}: unknown argument{}",
-                    nearest(table, &name)
+                    nearest(table.arguments(), &name)
                         .map(|known| format!(", did you mean \"{known}\"?"))
                         .unwrap_or_default()
                 );
                 self.refuse("E11", pointer(&key), detail);
             }
-            None => {
-                let detail = format!(
-                    "extra_args.{key}: unknown to framework {}, forwarded as --{name}",
-                    self.framework
-                );
-                let value = forwardable(value).map_err(|wrong| wrong.of(&key));
-                if value.is_ok() {
-                    let pointer = pointer(&key);
-                    self.findings.warnings.push(finding("W05", pointer, detail));
-                }
-                self.keep(name, key, value, Delivery::Forwarded);
-            }
+            None => self.read_unknown(name.into_owned(), key, value),
         }
     }
 
-    /// Keeps a checked value under its canonical name, or tells what is wrong with it.
-    fn keep(
+    fn read_known(
         &mut self,
-        name: String,
+        number: usize,
+        argument: &'static Argument,
         key: String,
-        value: Result<Value, Refusal>,
-        delivery: Delivery,
+        value: Value,
     ) {
-        let value = match value {
+        let value = match checked(argument, value) {
             Ok(value) => value,
-            Err(Refusal { code, detail }) => {
-                self.arguments.refused.insert(name);
-                return self.refuse(code, pointer(&key), detail);
+            Err(wrong) => {
+                self.forget(number);
+                return self.refuse_value(&key, wrong);
             }
         };
-        if let Some(first) = self.arguments.given.get(&name) {
+        match self.arguments.states.get(number).copied() {
+            Some(State::Absent) => {
+                let given = Given {
+                    name: argument.name.into(),
+                    key: key.into(),
+                    value,
+                    delivery: argument.delivery,
+                };
+                self.arguments.add(Some(number), given);
+            }
+            Some(State::Given(at)) => {
+                let first = self.arguments.given.get(usize::from(at));
+                let Some(first) = first.filter(|first| first.value != value) else {
+                    return;
+                };
+                let detail = different(&first.key, &key, argument.name);
+                self.forget(number);
+                self.refuse("E04", pointer(&key), detail);
+            }
+            _ => {}
+        }
+    }
+
+    fn read_unknown(&mut self, name: String, key: String, value: Value) {
+        let value = match forwardable(value) {
+            Ok(value) => value,
+            Err(wrong) => return self.refuse_value(&key, wrong),
+        };
+        if let Some(first) = self.arguments.given_unknown(&name) {
             if first.value != value {
-                let detail = format!(
-                    "extra_args.{} and extra_args.{key} are the same argument ({name}) \
-                     with different values",
-                    first.key
-                );
-                self.arguments.refused.insert(name);
+                let detail = different(&first.key, &key, &name);
                 self.refuse("E04", pointer(&key), detail);
             }
             return;
         }
+        let detail = format!(
+            "extra_args.{key}: unknown to framework {}, forwarded as --{name}",
+            self.framework
+        );
+        let warning = finding("W05", pointer(&key), detail);
+        self.findings.warnings.push(warning);
         let given = Given {
-            key,
+            name: name.into(),
+            key: key.into(),
             value,
-            delivery,
+            delivery: Delivery::Forwarded,
         };
-        self.arguments.given.insert(name, given);
+        self.arguments.add(None, given);
+    }
+
+    /// Notes that an argument was refused, so that no rule looks at it. What was given before under
+    /// another name keeps its place, which others are counted by; the job is refused anyway.
+    fn forget(&mut self, number: usize) {
+        if let Some(state) = self.arguments.states.get_mut(number) {
+            *state = State::Refused;
+        }
+    }
+
+    fn refuse_value(&mut self, key: &str, Wrong { code, what }: Wrong) {
+        self.refuse(code, pointer(key), format!("extra_args.{key}: {what}"));
     }
 
     fn refuse(&mut self, code: &str, pointer: String, detail: String) {
@@ -278,9 +385,11 @@ impl Reader<'_> {
     }
 }
 
-struct Refusal {
-    code: &'static str,
-    detail: String,
+fn different(first: &str, second: &str, name: &str) -> String {
+    format!(
+        "extra_args.{first} and extra_args.{second} are the same argument ({name}) with different \
+         values"
+    )
 }
 
 /// What is wrong with a value: the sentence goes after the name of its key.
@@ -293,13 +402,6 @@ impl Wrong {
     fn new(code: &'static str, what: impl Into<String>) -> Self {
         let what = what.into();
         Self { code, what }
-    }
-
-    fn of(self, key: &str) -> Refusal {
-        Refusal {
-            code: self.code,
-            detail: format!("extra_args.{key}: {}", self.what),
-        }
     }
 }
 
@@ -386,7 +488,11 @@ fn forwardable(value: Value) -> Result<Value, Wrong> {
             _ => {}
         }
     }
-    let size = word(&value).len();
+    let size = match &value {
+        Value::String(text) => text.len(),
+        Value::Array(_) => word(&value).len(),
+        _ => 0,
+    };
     if size > MAX_VALUE_BYTES {
         let what = format!("{size} bytes are more than the {MAX_VALUE_BYTES} allowed");
         return Err(Wrong::new("E06", what));

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::{
-    Argument, Arguments, Description, Environment, Fallback, Finding, Job, Launch, LaunchPlan,
-    Parallelism, Rule,
+    Arguments, Description, Environment, Fallback, Finding, Job, Launch, LaunchPlan, Parallelism,
+    Rule, Table,
     arguments::{Findings, Unknown, checked, finding},
     parallel, reserved,
     rule::Effect,
@@ -31,7 +31,7 @@ pub struct Framework {
     pub name: &'static str,
     pub version: &'static str,
     pub summary: &'static str,
-    pub arguments: &'static [Argument],
+    pub arguments: &'static Table,
     /// The rules, list by list, such as [`crate::rules::SHARED`] and the framework's own.
     pub rules: &'static [&'static [Rule]],
     /// How the processes share the work.
@@ -58,6 +58,7 @@ impl Framework {
     fn schema(&self) -> Value {
         let properties: serde_json::Map<_, _> = self
             .arguments
+            .arguments()
             .iter()
             .map(|argument| (argument.name.to_string(), argument.schema()))
             .collect();
@@ -95,7 +96,7 @@ impl Framework {
     pub fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let mut taken = BTreeSet::new();
-        for argument in self.arguments {
+        for argument in self.arguments.arguments() {
             for name in std::iter::once(&argument.name).chain(argument.aliases) {
                 if !taken.insert(*name) {
                     mistakes.push(format!("{name} is the name of two arguments"));
@@ -161,9 +162,12 @@ impl Framework {
             command: launch.command(&layout),
             environment: environment.into_settings(),
             layout,
-            resolved_args: Value::Object(launch.resolved()).to_string(),
+            resolved_args: launch.resolved(),
             warnings: findings.warnings,
-            extensions: json!({"parallel": parallel::plan(&launch)}).to_string(),
+            extensions: match parallel::plan(&launch) {
+                Some(parallel) => ["{\"parallel\":", &parallel, "}"].concat(),
+                None => "{}".to_string(),
+            },
         })
     }
 }

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
-use crate::{Argument, Arguments, Fallback, Job, Layout, Literal, Parallelism, Setting, Text};
+use crate::{Arguments, Fallback, Job, Layout, Literal, Parallelism, Setting, Text, json, table};
 
 /// Where a replica keeps scratch files, unless the request says otherwise.
 const LOCAL_ROOT: &str = "/tmp/trainer";
@@ -23,6 +24,16 @@ enum Known<'a> {
     Given(&'a Value),
     Default(Literal),
     Computed(Value),
+}
+
+impl Serialize for Known<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Given(value) => value.serialize(serializer),
+            Self::Default(literal) => literal.serialize(serializer),
+            Self::Computed(value) => value.serialize(serializer),
+        }
+    }
 }
 
 impl Launch {
@@ -63,8 +74,13 @@ impl Launch {
     }
 
     /// The value of an integer argument, as [`Launch::value`] finds it.
+    #[inline(always)]
     pub fn integer(&self, name: &str) -> Option<i64> {
-        match self.known(name)? {
+        self.integer_hashed(table::hash(name), name)
+    }
+
+    fn integer_hashed(&self, hash: usize, name: &str) -> Option<i64> {
+        match self.known_hashed(hash, name)? {
             Known::Given(value) => value.as_i64(),
             Known::Default(Literal::Integer(integer)) => Some(integer),
             Known::Default(_) => None,
@@ -73,8 +89,13 @@ impl Launch {
     }
 
     /// The value of a number argument, as [`Launch::value`] finds it.
+    #[inline(always)]
     pub fn number(&self, name: &str) -> Option<f64> {
-        match self.known(name)? {
+        self.number_hashed(table::hash(name), name)
+    }
+
+    fn number_hashed(&self, hash: usize, name: &str) -> Option<f64> {
+        match self.known_hashed(hash, name)? {
             Known::Given(value) => value.as_f64(),
             Known::Default(Literal::Number(number)) => Some(number),
             Known::Default(_) => None,
@@ -83,8 +104,13 @@ impl Launch {
     }
 
     /// Whether a boolean argument is on.
+    #[inline(always)]
     pub fn is_on(&self, name: &str) -> bool {
-        match self.known(name) {
+        self.is_on_hashed(table::hash(name), name)
+    }
+
+    fn is_on_hashed(&self, hash: usize, name: &str) -> bool {
+        match self.known_hashed(hash, name) {
             Some(Known::Given(value)) => *value == Value::Bool(true),
             Some(Known::Default(Literal::Boolean(boolean))) => boolean,
             _ => false,
@@ -92,8 +118,13 @@ impl Launch {
     }
 
     /// The value of a text or choice argument, as [`Launch::value`] finds it.
+    #[inline(always)]
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
-        match self.known(name)? {
+        self.text_hashed(table::hash(name), name)
+    }
+
+    fn text_hashed(&self, hash: usize, name: &str) -> Option<Cow<'_, str>> {
+        match self.known_hashed(hash, name)? {
             Known::Given(Value::String(text)) => Some(Cow::Borrowed(text)),
             Known::Default(Literal::Text(text)) => Some(Cow::Borrowed(text)),
             Known::Computed(Value::String(text)) => Some(Cow::Owned(text)),
@@ -108,17 +139,24 @@ impl Launch {
     }
 
     fn known(&self, name: &str) -> Option<Known<'_>> {
-        if let Some(value) = self.arguments.given(name) {
-            return (!self.arguments.is_refused(name)).then_some(Known::Given(value));
-        }
-        if self.arguments.is_refused(name) {
-            return None;
-        }
-        self.fallback(self.argument(name)?)
+        self.known_hashed(table::hash(name), name)
     }
 
-    fn fallback(&self, argument: &'static Argument) -> Option<Known<'_>> {
-        match argument.default {
+    fn known_hashed(&self, hash: usize, name: &str) -> Option<Known<'_>> {
+        match self.arguments.table().find_hashed(hash, name) {
+            Some(number) => self.known_at(number),
+            None => self.arguments.given(name).map(Known::Given),
+        }
+    }
+
+    fn known_at(&self, number: usize) -> Option<Known<'_>> {
+        if let Some(value) = self.arguments.given_at(number) {
+            return Some(Known::Given(value));
+        }
+        if self.arguments.is_refused_at(number) {
+            return None;
+        }
+        match self.arguments.table().arguments().get(number)?.default {
             Fallback::Framework => None,
             Fallback::Literal(literal) => Some(Known::Default(literal)),
             Fallback::Argument(other) => self.known(other),
@@ -132,18 +170,13 @@ impl Launch {
         self.arguments.is_given(name)
     }
 
-    fn argument(&self, name: &str) -> Option<&'static Argument> {
-        let mut table = self.arguments.table().iter();
-        table.find(|argument| argument.name == name)
-    }
-
-    /// Every argument that has a value, by canonical name.
-    pub(crate) fn resolved(&self) -> Map<String, Value> {
-        let names = self.arguments.table().iter().map(|argument| argument.name);
-        let known = names.filter_map(|name| Some((name.to_string(), self.value(name)?)));
-        let mut resolved: Map<String, Value> = known.collect();
-        resolved.extend(self.arguments.typed());
-        resolved
+    /// Every argument that has a value, by canonical name, as a JSON object.
+    pub(crate) fn resolved(&self) -> String {
+        let sorted = self.arguments.table().sorted();
+        let known = sorted.filter_map(|(number, a)| Some((a.name, self.known_at(number)?)));
+        let unknown = self.arguments.unknown();
+        let unknown = unknown.map(|(name, value)| (name, Known::Given(value)));
+        json::object(known.chain(unknown))
     }
 
     /// Where the run keeps its files.
@@ -154,12 +187,20 @@ impl Launch {
             framework,
             ..
         } = &self.job;
-        let prefix = format!("{checkpoint_base_uri}/{run_id}/framework={framework}");
+        let prefix = [
+            checkpoint_base_uri.as_str(),
+            "/",
+            run_id,
+            "/framework=",
+            framework,
+        ]
+        .concat();
+        let beneath = |path: &str| [prefix.as_str(), path].concat();
         Layout {
-            checkpoints_uri: format!("{prefix}/checkpoints"),
-            logs_uri: format!("{prefix}/logs"),
-            config_uri: format!("{prefix}/config"),
-            run_config_uri: format!("{prefix}/config/run.json"),
+            checkpoints_uri: beneath("/checkpoints"),
+            logs_uri: beneath("/logs"),
+            config_uri: beneath("/config"),
+            run_config_uri: beneath("/config/run.json"),
             step_pattern: "step-{:06}".to_string(),
             prefix,
         }
@@ -173,16 +214,18 @@ impl Launch {
     pub(crate) fn command(&self, layout: &Layout) -> Vec<Text> {
         let literal = |word: &str| Text::Literal(word.to_string());
         let template = |word: &str| Text::Template(word.to_string());
+        let flag = |name: &str, value: i64| Text::Literal([name, &value.to_string()].concat());
         let job = &self.job;
-        let mut command = vec![
+        let mut command = Vec::with_capacity(128);
+        command.extend([
             literal("torchrun"),
-            Text::Literal(format!("--nproc_per_node={}", self.processes_per_node())),
-            Text::Literal(format!("--nnodes={}", job.num_nodes)),
+            flag("--nproc_per_node=", self.processes_per_node()),
+            flag("--nnodes=", i64::from(job.num_nodes)),
             template("--node_rank=$(RANK)"),
             template("--master_addr=$(MASTER_ADDR)"),
             template("--master_port=$(MASTER_PORT)"),
             literal("train.py"),
-        ];
+        ]);
         let options = [
             ("--framework", &job.framework),
             ("--run-id", &job.run_id),
@@ -202,17 +245,17 @@ impl Launch {
         if job.resume_from_checkpoint {
             command.push(literal("--resume"));
         }
-        let arguments = self.arguments.command_line().into_iter();
-        command.extend(arguments.map(Text::Literal));
+        self.arguments.command_line(&mut command);
         command
     }
 
     /// The environment that every framework gets.
     pub(crate) fn environment(&self) -> Environment {
-        let mut environment = Environment::default();
-        let mut set = |name, value: &str| environment.set(name, value);
-        let typed = Value::Object(self.arguments.typed()).to_string();
-        set("TRAINING_EXTRA_ARGS_JSON", &typed);
+        let mut environment = Environment {
+            settings: Vec::with_capacity(32),
+        };
+        let mut set = |name, value: &str| environment.add(name, value.to_string());
+        set("TRAINING_EXTRA_ARGS_JSON", &self.arguments.typed());
         set("TRAINING_LOCAL_ROOT", LOCAL_ROOT);
         set("TRAINER_LOG_LEVEL", "INFO");
         if self.world_size() > 1 {
@@ -246,14 +289,19 @@ pub struct Environment {
 impl Environment {
     /// Sets a variable to exactly this value; one that is set already keeps its place.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
-        let value = Text::Literal(value.into());
-        match self.settings.iter_mut().find(|set| set.name == name) {
-            Some(setting) => setting.value = value,
-            None => self.settings.push(Setting {
-                name: name.to_string(),
-                value,
-            }),
+        let mut settings = self.settings.iter_mut();
+        match settings.find(|set| set.name == name) {
+            Some(setting) => setting.value = Text::Literal(value.into()),
+            None => self.add(name, value.into()),
         }
+    }
+
+    /// Sets a variable that is not set yet.
+    fn add(&mut self, name: &str, value: String) {
+        self.settings.push(Setting {
+            name: name.to_string(),
+            value: Text::Literal(value),
+        });
     }
 
     /// Takes a variable away.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::Launch;
+use crate::{Launch, json as json_text};
 
 /// How many ways each kind of parallelism splits the processes.
 ///
@@ -53,8 +53,8 @@ fn micro_batch(launch: &Launch) -> Option<i64> {
     Some(launch.integer("batch_size")?.saturating_mul(data))
 }
 
-/// What a preview says about parallelism, or nothing where the framework has no such arguments.
-pub(crate) fn plan(launch: &Launch) -> Option<Value> {
+/// What the host shows in a preview, as JSON, where the sizes are known.
+pub(crate) fn plan(launch: &Launch) -> Option<String> {
     let Parallelism {
         data,
         tensor,
@@ -67,26 +67,19 @@ pub(crate) fn plan(launch: &Launch) -> Option<Value> {
     let accumulation = launch.integer("gradient_accumulation")?;
     let global = micro_batch(launch)?.saturating_mul(accumulation);
     let tokens = global.saturating_mul(launch.integer("max_seq_len")?);
-    let experts = match expert {
-        1 => String::new(),
-        size => format!(", experts spread over {size}"),
-    };
-    let summary = format!(
-        "world size {world} = data {data} * tensor {tensor} * pipeline {pipeline} * context \
-         {context}{experts}; global batch {global} = batch_size {batch} * data {data} * \
-         gradient_accumulation {accumulation}; {tokens} tokens a step"
-    );
-    Some(json!({
-        "world_size": world,
-        "data": data,
-        "tensor": tensor,
-        "pipeline": pipeline,
-        "context": context,
-        "expert": expert,
-        "batch_size": batch,
-        "gradient_accumulation": accumulation,
-        "global_batch_size": global,
-        "tokens_per_step": tokens,
-        "summary": summary,
-    }))
+    Some(json_text::object(
+        [
+            ("world_size", json!(world)),
+            ("data", json!(data)),
+            ("tensor", json!(tensor)),
+            ("pipeline", json!(pipeline)),
+            ("context", json!(context)),
+            ("expert", json!(expert)),
+            ("batch_size", json!(batch)),
+            ("gradient_accumulation", json!(accumulation)),
+            ("global_batch_size", json!(global)),
+            ("tokens_per_step", json!(tokens)),
+        ]
+        .into_iter(),
+    ))
 }

@@ -7,41 +7,64 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use trainer_plugin::Fallback::{Integer, ModelId, Text as Default};
+use trainer_plugin::Literal::{Integer, Text as Default};
 use trainer_plugin::{
-    Argument, Broken, Fallback, Finding, Framework, Interval, Job, Launch, LaunchPlan, Spelling,
-    Text, boolean, choice, integer, list, number, refuse, text, warn,
+    Breach, Broken, Finding, Framework, Interval, Job, Launch, LaunchPlan, Parallelism, Spelling,
+    Table, Text, boolean, choice, integer, list, number, refuse, text, warn,
 };
 
-const ARGUMENTS: &[Argument] = &[
+static ARGUMENTS: Table = Table::new(&[
     integer("count", 1, 9)
         .alias(&["n", "number_of"])
-        .default(Integer(3)),
-    integer("shards", 1, 8).also(-1),
-    number("rate", Interval::above(0.0, 1.0)),
-    number("share", Interval::below(0.0, 1.0)),
-    text("note", 1, 5).default(Default("x")),
-    text("tokenizer", 1, 9).default(ModelId),
-    text("path", 1, 99).form("an absolute path", |path| path.starts_with('/')),
-    boolean("fast"),
-    choice("strategy", &["none", "full"]).value_alias(&[
-        (Spelling::Boolean(true), "full"),
-        (Spelling::Text("no"), "none"),
-    ]),
-    list("items"),
-    choice("arch", &["a", "b"]).plugin_only(),
-    integer("like_count", 1, 9).default(Fallback::Argument("count")),
-];
+        .default(Integer(3))
+        .about("How many"),
+    integer("shards", 1, 8).also(-1).about("Into how many"),
+    number("rate", Interval::above(0.0, 1.0)).about("How fast"),
+    number("share", Interval::below(0.0, 1.0))
+        .example(trainer_plugin::Literal::Number(0.5))
+        .about("How much"),
+    text("note", 1, 5).default(Default("x")).about("A note"),
+    text("tokenizer", 1, 9).same_as_model_id().about("Whose"),
+    text("path", 1, 99)
+        .form("an absolute path", |path| path.starts_with('/'))
+        .example(Default("/x"))
+        .about("Where"),
+    boolean("fast").about("Whether"),
+    choice("strategy", &["none", "full"])
+        .value_alias(&[
+            (Spelling::Boolean(true), "full"),
+            (Spelling::Text("no"), "none"),
+        ])
+        .about("Which"),
+    list("items").about("What"),
+    choice("arch", &["a", "b"]).plugin_only().about("On what"),
+    integer("like_count", 1, 9)
+        .same_as("count")
+        .about("As many"),
+    integer("twice", 1, 99)
+        .derived("twice the count", |launch| {
+            Some(json!(2 * launch.integer("count")?))
+        })
+        .about("Twice as many"),
+]);
 
 const FRAMEWORK: Framework = Framework {
     name: "demo",
     version: "1",
     summary: "A demonstration",
-    arguments: ARGUMENTS,
-    rules: &[
-        refuse("T01", "fast only with strategy full", fast_needs_full),
-        warn("T02", "count of 9 is much", count_is_much),
-    ],
+    arguments: &ARGUMENTS,
+    rules: &[&[
+        refuse(
+            "T01",
+            "fast only with strategy full",
+            "here",
+            fast_needs_full,
+        ),
+        warn("T02", "count of 9 is much", "here", count_is_much),
+        refuse("T03", "items are not one letter", "here", no_single_letter),
+        refuse("T04", "no resume from s3", "here", no_resume),
+    ]],
+    parallelism: Parallelism::data_only,
     imply: |_| {},
     environment: |_, _| {},
 };
@@ -50,12 +73,22 @@ fn fast_needs_full(launch: &Launch) -> Option<Broken> {
     if !launch.is_on("fast") || launch.text("strategy").as_deref() == Some("full") {
         return None;
     }
-    Broken::new("fast", "extra_args.fast requires strategy full")
+    Broken::new(&["fast"], "extra_args.fast requires strategy full")
 }
 
 fn count_is_much(launch: &Launch) -> Option<Broken> {
     (launch.integer("count")? == 9).then_some(())?;
-    Broken::new("count", "count (9) is much")
+    Broken::new(&["shards", "count"], "count (9) is much")
+}
+
+fn no_single_letter(launch: &Launch) -> Option<Broken> {
+    let letters = launch.items("items").filter(|item| item.len() == 1);
+    Broken::all(letters.map(|item| Breach::new(&["items"], format!("not {item}"))))
+}
+
+fn no_resume(launch: &Launch) -> Option<Broken> {
+    launch.job.resume_from_checkpoint.then_some(())?;
+    Broken::new(&["/resume_from_checkpoint"], "no resume")
 }
 
 fn job(extra_args: &Value, context: &str) -> Job {
@@ -104,10 +137,10 @@ fn refusals(extra_args: &Value) -> Vec<String> {
 #[test]
 fn arguments_are_emitted_by_canonical_name_in_byte_order() {
     let given = json!({
-        "number-of": 2.0, "rate": 2e-5, "fast": true, "strategy": true, "items": ["a", "b"], "arch": "a",
+        "number-of": 2.0, "rate": 2e-5, "fast": true, "strategy": true, "items": ["aa", "bb"], "arch": "a",
         "zz": 1, "unset": null,
     });
-    let expected = "--count 2 --fast --items a,b --rate 0.00002 --strategy full --zz 1";
+    let expected = "--count 2 --fast --items aa,bb --rate 0.00002 --strategy full --zz 1";
     assert_eq!(words(&given).join(" "), expected);
     assert!(words(&json!({"fast": false, "items": []})).is_empty());
 }
@@ -122,7 +155,7 @@ fn typed_json_keeps_false_and_resolved_arguments_have_defaults() {
     assert_eq!(typed, r#"{"count":4,"fast":false}"#);
     let resolved: Value = serde_json::from_str(&plan.resolved_args).unwrap();
     let expected = json!({
-        "count": 4, "fast": false, "like_count": 4, "note": "x", "tokenizer": "model",
+        "count": 4, "fast": false, "like_count": 4, "note": "x", "tokenizer": "model", "twice": 8,
     });
     assert_eq!(resolved, expected);
 }
@@ -248,10 +281,36 @@ fn unknown_arguments_are_forwarded_with_a_warning_or_refused_with_the_nearest_na
 }
 
 #[test]
+fn a_finding_points_at_the_first_argument_that_is_given_and_each_breach_is_told() {
+    let warnings = plan(&json!({"n": 9})).unwrap().warnings;
+    assert_eq!(warnings[0].pointer, "/extra_args/n");
+    let told = refusals(&json!({"items": ["a", "bb", "c"]}));
+    assert_eq!(
+        told,
+        ["T03 /extra_args/items not a", "T03 /extra_args/items not c"]
+    );
+    let mut resumed = job(&json!({}), "{}");
+    resumed.resume_from_checkpoint = true;
+    let findings = FRAMEWORK.plan(resumed).unwrap_err();
+    assert_eq!(findings[0].pointer, "/resume_from_checkpoint");
+}
+
+#[test]
+fn every_argument_is_found_by_each_of_its_names_and_sorted() {
+    for argument in ARGUMENTS.arguments() {
+        for name in std::iter::once(&argument.name).chain(argument.aliases) {
+            let mut given = json!({"strategy": "full"});
+            given[*name] = argument.schema()["examples"][0].clone();
+            assert!(plan(&given).unwrap().warnings.is_empty(), "{given}");
+        }
+    }
+}
+
+#[test]
 fn every_default_and_every_spelling_fits_the_published_schema() {
     let schema: Value = serde_json::from_str(&FRAMEWORK.describe().args_schema).unwrap();
     let properties = schema["properties"].as_object().unwrap();
-    assert_eq!(properties.len(), ARGUMENTS.len());
+    assert_eq!(properties.len(), ARGUMENTS.arguments().len());
     assert_eq!(
         properties["strategy"]["enum"],
         json!(["none", "full", true, "no"])
@@ -262,17 +321,22 @@ fn every_default_and_every_spelling_fits_the_published_schema() {
 
 #[test]
 fn mistakes_in_a_table_are_found() {
+    static TABLE: Table = Table::new(&[
+        integer("count", 1, 9)
+            .default(Integer(10))
+            .about("How many"),
+        boolean("other").alias(&["count", "model"]),
+    ]);
     const WRONG: Framework = Framework {
-        arguments: &[
-            integer("count", 1, 9).default(Integer(10)),
-            boolean("other").alias(&["count", "model"]),
-        ],
+        arguments: &TABLE,
         ..FRAMEWORK
     };
     let expected = [
         "the default of count: 10 is out of range 1..9",
+        "the example of count: 10 is out of range 1..9",
         "count is the name of two arguments",
         "model is reserved, so nobody can give it",
+        "other does not say what it means",
     ];
     assert_eq!(WRONG.mistakes(), expected);
     assert!(FRAMEWORK.mistakes().is_empty());
@@ -325,7 +389,7 @@ proptest! {
         for word in plan.command.into_iter().skip(23) {
             let Text::Literal(word) = word else { panic!("a template from a request") };
             if let Some(flag) = word.strip_prefix("--") {
-                let of_table = ARGUMENTS.iter().any(|argument| argument.name == flag);
+                let of_table = ARGUMENTS.arguments().iter().any(|argument| argument.name == flag);
                 prop_assert!(of_table || flag == "other", "{}", word);
             }
         }
