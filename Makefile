@@ -86,7 +86,7 @@ test-rust: build hostile ## Unit, snapshot, HTTP and sandbox tests
 	@INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e
 
 .PHONY: test-python
-test-python: python ## Tests of train.py
+test-python: build python ## Tests of train.py, and of what plugins write with the frameworks' parsers
 	$(call say,tests of train.py)
 	@cd trainer && $(ENVIRONMENT)/bin/pytest -q
 
@@ -99,6 +99,13 @@ e2e: build python ## End-to-end tests: the real service, real training
 bench: build hostile ## Measure speed, memory and start, and write docs/performance.md
 	$(call say,measuring)
 	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench
+
+.PHONY: docs
+docs: build ## Write docs/frameworks from the plugins
+	@mkdir -p docs/frameworks
+	@for framework in $(FRAMEWORKS); do \
+		target/release/trainer explain $$framework --output markdown > docs/frameworks/$$framework.md; \
+	done
 
 .PHONY: snapshots
 snapshots: plugins ## Accept the previews as they are now

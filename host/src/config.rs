@@ -28,6 +28,8 @@ pub enum Command {
     Serve(Box<ServeSettings>),
     /// Print the manifest of a request, with no server and no cluster.
     Preview(PreviewSettings),
+    /// Explain a framework, one of its arguments, or a rule.
+    Explain(ExplainSettings),
     /// Run one replica of a local job, as `serve` tells it to.
     #[command(hide = true)]
     KeepReplica,
@@ -71,6 +73,27 @@ pub struct PreviewSettings {
     pub output: PreviewOutput,
     #[command(flatten)]
     pub planning: PlanningSettings,
+}
+
+/// What `trainer explain` takes.
+#[derive(Debug, Args)]
+pub struct ExplainSettings {
+    /// A framework (hf), an argument (hf.lr) or a rule (N01). Left out: which frameworks there are.
+    pub topic: Option<String>,
+    /// How to write a framework's arguments and rules.
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: ExplainOutput,
+    #[command(flatten)]
+    pub planning: PlanningSettings,
+}
+
+/// How an explanation is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExplainOutput {
+    /// For this terminal.
+    Text,
+    /// As a page of documentation.
+    Markdown,
 }
 
 /// What a preview prints.

@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod config;
+pub mod explain;
 pub mod fault;
 pub mod http;
 pub mod job;

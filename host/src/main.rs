@@ -16,12 +16,13 @@ use tracing::{info, warn};
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::local::{LocalCluster, keeper};
 use trainer_host::config::{
-    ClusterKind, Command, CommandLine, PlanningSettings, PreviewOutput, PreviewSettings,
-    ServeSettings,
+    ClusterKind, Command, CommandLine, ExplainOutput, ExplainSettings, PlanningSettings,
+    PreviewOutput, PreviewSettings, ServeSettings,
 };
+use trainer_host::explain::{self, Style};
 use trainer_host::fault::Fault;
 use trainer_host::http::{App, Token, router};
-use trainer_host::plugin::{Limits, PlanError, Plugins};
+use trainer_host::plugin::{Limits, PlanError, Plugin, Plugins};
 use trainer_host::preview::Preview;
 use trainer_host::{request, telemetry};
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Serve(settings) => on_runtime(serve(*settings)),
         Command::Preview(settings) => on_runtime(preview(settings)),
+        Command::Explain(settings) => explain(&settings),
         Command::KeepReplica => keeper::run().map_err(Into::into),
     };
     match done {
@@ -156,6 +158,24 @@ async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
     let text = match settings.output {
         PreviewOutput::Yaml => serde_saphyr::to_string(&preview.manifest)?,
         PreviewOutput::Json => serde_json::to_string_pretty(&preview)? + "\n",
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Columns of a table that goes to no terminal.
+const COLUMNS: u16 = 100;
+
+fn explain(settings: &ExplainSettings) -> anyhow::Result<()> {
+    let plugins = load(&settings.planning)?;
+    let frameworks: Vec<_> = plugins.all().map(Plugin::framework).collect();
+    let columns = terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0);
+    let style = match settings.output {
+        ExplainOutput::Text => Style::Terminal { columns },
+        ExplainOutput::Markdown => Style::Markdown,
+    };
+    let text = match &settings.topic {
+        Some(topic) => explain::explain(topic, &frameworks, style)?,
+        None => explain::overview(&frameworks),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

@@ -25,6 +25,7 @@ use wasmtime::Engine;
 pub use error::{CallError, LoadError, PlanError};
 pub use limits::{Exceeded, Limits};
 
+use crate::explain::Framework;
 use crate::fault::Fault;
 use crate::plan::{NoPlan, Plan, PluginIdentity, check_findings};
 use crate::request::schema::Schema;
@@ -290,6 +291,16 @@ impl Plugin {
     /// [`PlanError::Refused`] and [`PlanError::Failed`].
     pub fn plan(&self, request: &JobRequest, context: &str) -> Result<Plan, PlanError> {
         self.plan_within(self.callable.limits().time, request, context)
+    }
+
+    /// The framework, to be explained.
+    pub fn framework(&self) -> Framework<'_> {
+        Framework {
+            name: &self.identity.name,
+            version: &self.identity.version,
+            summary: &self.summary,
+            schema: &self.args_schema,
+        }
     }
 
     /// Plans a job on this thread if that takes only a moment. A call takes some 30 us, and handing

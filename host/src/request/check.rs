@@ -150,6 +150,9 @@ impl<'a> Checker<'a> {
                     field(&at)
                 );
                 self.warnings.push(Fault::new("secret-in-env", at, detail));
+            } else if let Some(successor) = metadata::successor(name) {
+                let detail = format!("{}: no longer read; set {successor} instead", field(&at));
+                self.warnings.push(Fault::new("deprecated-env", at, detail));
             }
         }
     }

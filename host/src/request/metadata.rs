@@ -152,6 +152,28 @@ pub fn check_plugin_variable(name: &str) -> Result<(), NameFault> {
     }
 }
 
+/// Variables that libraries read no more, each with what they read now.
+const DEPRECATED_VARIABLES: &[(&str, &str)] = &[
+    // huggingface_hub/constants.py warns of it.
+    ("HF_HUB_ENABLE_HF_TRANSFER", "HF_XET_HIGH_PERFORMANCE"),
+    // transformers/utils/hub.py has dropped it for huggingface_hub's own.
+    ("TRANSFORMERS_CACHE", "HF_HOME"),
+    ("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"),
+    // torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp.
+    (
+        "NCCL_ASYNC_ERROR_HANDLING",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+    ),
+    ("NCCL_BLOCKING_WAIT", "TORCH_NCCL_BLOCKING_WAIT"),
+];
+
+/// What took the place of a variable that is read no more.
+pub fn successor(name: &str) -> Option<&'static str> {
+    let mut deprecated = DEPRECATED_VARIABLES.iter();
+    let (_, successor) = deprecated.find(|(old, _)| *old == name)?;
+    Some(successor)
+}
+
 /// Whether the name of a variable says that its value is a secret. Such a value ends in the
 /// PyTorchJob in clear.
 pub fn looks_secret(name: &str) -> bool {

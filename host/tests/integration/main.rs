@@ -9,6 +9,7 @@
 
 mod arguments;
 mod bad_input;
+mod explain;
 mod loading;
 mod local_cluster;
 mod purity;

@@ -341,6 +341,13 @@ impl Argument {
         if !self.aliases.is_empty() {
             put("x-aliases", json!(self.aliases));
         }
+        if !self.value_aliases.is_empty() {
+            let aliases = self.value_aliases.iter();
+            let pairs: Vec<Value> = aliases
+                .map(|(s, value)| json!([s.value(), value]))
+                .collect();
+            put("x-value-aliases", json!(pairs));
+        }
         if !self.native.is_empty() {
             put("x-native", json!(self.native));
         }

@@ -18,6 +18,62 @@ const MAX_BYTES: usize = 64 * 1024;
 /// Most bytes of a wrong value that an error repeats.
 const MAX_QUOTE_BYTES: usize = 64;
 
+/// What every argument is checked for: the code, what comes of it, what it asks for.
+pub(crate) const CHECKS: &[(&str, &str, &str)] = &[
+    (
+        "E01",
+        "refuse",
+        "a key is a flag name: letters, digits, _, . and -, first a letter; at most 128 of them",
+    ),
+    (
+        "E02",
+        "refuse",
+        "a field of the request stands in the request, not in extra_args",
+    ),
+    (
+        "E03",
+        "refuse",
+        "a key is neither an option of train.py nor the beginning of one",
+    ),
+    (
+        "E04",
+        "refuse",
+        "two spellings of an argument have the same value",
+    ),
+    ("E05", "refuse", "a value has the argument's type"),
+    (
+        "E06",
+        "refuse",
+        "a value is within the argument's range, a text no longer than 4096 bytes",
+    ),
+    (
+        "E07",
+        "refuse",
+        "a value is one of those that the argument takes",
+    ),
+    (
+        "E08",
+        "refuse",
+        "a string does not begin with --, an item of a list has no comma",
+    ),
+    ("E09", "refuse", "a string has no control characters"),
+    (
+        "E10",
+        "refuse",
+        "a value is flat: no object, no list in a list, no null in a list",
+    ),
+    (
+        "E11",
+        "refuse",
+        "where the service is strict, an argument is known",
+    ),
+    (
+        "W05",
+        "warn",
+        "an argument is known; others are forwarded as they are",
+    ),
+];
+
 /// The arguments that a job gives.
 #[derive(Debug)]
 pub struct Arguments {

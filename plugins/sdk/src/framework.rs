@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     Arguments, Description, Environment, Fallback, Finding, Job, Launch, LaunchPlan, Parallelism,
     Rule, Table,
-    arguments::{Findings, Unknown, checked, finding},
+    arguments::{CHECKS, Findings, Unknown, checked, finding},
     parallel, reserved,
     rule::Effect,
 };
@@ -60,7 +60,12 @@ impl Framework {
             .arguments
             .arguments()
             .iter()
-            .map(|argument| (argument.name.to_string(), argument.schema()))
+            .enumerate()
+            .map(|(order, argument)| {
+                let mut schema = argument.schema();
+                schema["x-order"] = json!(order);
+                (argument.name.to_string(), schema)
+            })
             .collect();
         let rules: Vec<Value> = self
             .rules
@@ -80,6 +85,12 @@ impl Framework {
                 })
             })
             .collect();
+        let checks: Vec<Value> = CHECKS
+            .iter()
+            .map(|(code, effect, about)| {
+                json!({"code": code, "effect": effect, "about": about, "source": "every framework"})
+            })
+            .collect();
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": format!("extra_args of {}", self.name),
@@ -88,6 +99,7 @@ impl Framework {
             "properties": properties,
             "additionalProperties": true,
             "x-rules": rules,
+            "x-checks": checks,
         })
     }
 

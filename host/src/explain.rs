@@ -1,0 +1,390 @@
+//! What a framework takes and what its rules say, in the words of its plugin, for a person.
+
+use std::fmt::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+/// A framework as its plugin describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Framework<'a> {
+    pub name: &'a str,
+    pub version: &'a str,
+    pub summary: &'a str,
+    /// The JSON Schema of `extra_args`.
+    pub schema: &'a Value,
+}
+
+/// How an explanation is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// For a terminal of so many columns.
+    Terminal { columns: u16 },
+    /// For a page of the documentation.
+    Markdown,
+}
+
+/// Why there is nothing to explain.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unexplained {
+    #[error("nothing is called {topic}: it is neither a framework ({frameworks}) nor a rule")]
+    Topic { topic: String, frameworks: String },
+    #[error("{framework} has no argument {argument}{hint}")]
+    Argument {
+        framework: String,
+        argument: String,
+        /// The nearest name, as a question.
+        hint: String,
+    },
+}
+
+/// Explains a framework (`hf`), one of its arguments (`hf.lr`, under any of its names) or a rule
+/// (`N01`).
+///
+/// # Errors
+///
+/// What of the topic does not exist, and what does.
+pub fn explain(topic: &str, frameworks: &[Framework], style: Style) -> Result<String, Unexplained> {
+    let (name, argument) = match topic.split_once('.') {
+        Some((name, argument)) => (name, Some(argument)),
+        None => (topic, None),
+    };
+    let framework = frameworks.iter().find(|framework| framework.name == name);
+    match (framework, argument) {
+        (Some(framework), Some(argument)) => one_argument(framework, argument),
+        (Some(framework), None) => Ok(match style {
+            Style::Terminal { columns } => for_terminal(framework, columns),
+            Style::Markdown => page(framework),
+        }),
+        (None, _) => rule(topic, frameworks),
+    }
+}
+
+/// The frameworks that there are, a line each.
+pub fn overview(frameworks: &[Framework]) -> String {
+    let mut text = String::new();
+    for Framework { name, summary, .. } in frameworks {
+        let _ = writeln!(text, "{name:<8} {summary}");
+    }
+    text.push_str(
+        "\nExplain one of them (trainer explain NAME), an argument (NAME.lr) or a rule (E05).\n",
+    );
+    text
+}
+
+/// An argument as its schema tells it.
+struct Argument<'a> {
+    name: &'a str,
+    schema: &'a Value,
+}
+
+impl<'a> Argument<'a> {
+    fn of(framework: &Framework<'a>) -> Vec<Self> {
+        let properties = framework.schema["properties"].as_object();
+        let properties = properties.into_iter().flatten();
+        let mut arguments: Vec<Self> = properties
+            .map(|(name, schema)| Self { name, schema })
+            .collect();
+        // An object has no order of its own; the plugin's has what matters most first.
+        arguments.sort_by_key(|argument| argument.schema["x-order"].as_u64());
+        arguments
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a str> {
+        std::iter::once(self.name).chain(texts(&self.schema["x-aliases"]))
+    }
+
+    fn aliases(&self) -> String {
+        texts(&self.schema["x-aliases"])
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn text(&self, member: &str) -> &'a str {
+        self.schema[member].as_str().unwrap_or_default()
+    }
+
+    /// What values it takes.
+    fn values(&self) -> String {
+        let values = match self.schema["type"].as_str() {
+            Some("integer") => format!("integer {}", self.whole_range()),
+            Some("number") => format!("number {}", self.range()),
+            Some("string") => self.with_form("string"),
+            Some("array") => self.with_form("list of strings"),
+            Some(other) => other.to_string(),
+            None => format!("one of {}", self.choices()),
+        };
+        match self.text("x-unit") {
+            "" => values,
+            unit => format!("{values} ({unit})"),
+        }
+    }
+
+    fn whole_range(&self) -> String {
+        let range = |schema: &Value| format!("{}..{}", schema["minimum"], schema["maximum"]);
+        match self.schema["anyOf"].as_array().map(Vec::as_slice) {
+            Some([also, rest]) => format!("{} or {}", also["const"], range(rest)),
+            _ => range(self.schema),
+        }
+    }
+
+    fn range(&self) -> String {
+        let schema = self.schema;
+        let end = |value: &Value| value.as_f64().unwrap_or_default();
+        let low = match &schema["exclusiveMinimum"] {
+            Value::Null => format!("[{}", end(&schema["minimum"])),
+            low => format!("({}", end(low)),
+        };
+        let high = match &schema["exclusiveMaximum"] {
+            Value::Null => format!("{}]", end(&schema["maximum"])),
+            high => format!("{})", end(high)),
+        };
+        format!("{low}, {high}")
+    }
+
+    fn with_form(&self, kind: &str) -> String {
+        match self.text("x-form") {
+            "" => kind.to_string(),
+            form => format!("{kind}: {form}"),
+        }
+    }
+
+    /// The words it takes, without those that are other spellings.
+    fn choices(&self) -> String {
+        let others = self.schema["x-value-aliases"].as_array();
+        let is_other = |value: &&Value| {
+            let mut others = others.into_iter().flatten();
+            others.any(|pair| &pair[0] == *value)
+        };
+        let choices = self.schema["enum"].as_array().into_iter().flatten();
+        let choices: Vec<String> = choices.filter(|c| !is_other(c)).map(plain).collect();
+        choices.join(", ")
+    }
+
+    /// Other spellings of its values.
+    fn value_aliases(&self) -> String {
+        let pairs = self.schema["x-value-aliases"].as_array();
+        let pairs = pairs.into_iter().flatten();
+        let pairs = pairs.map(|pair| format!("{} for {}", plain(&pair[0]), plain(&pair[1])));
+        pairs.collect::<Vec<_>>().join(", ")
+    }
+
+    fn default(&self) -> String {
+        match (&self.schema["default"], self.text("x-default")) {
+            (Value::Null, derived) => derived.to_string(),
+            (default, _) => plain(default),
+        }
+    }
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
+/// A value as a person writes it: no quotes around a word, commas between items.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+fn one_argument(framework: &Framework, argument: &str) -> Result<String, Unexplained> {
+    let key = argument.replace('-', "_");
+    let arguments = Argument::of(framework);
+    let found = arguments
+        .iter()
+        .find(|known| known.names().any(|name| name == key));
+    let Some(found) = found else {
+        return Err(Unexplained::Argument {
+            framework: framework.name.to_string(),
+            argument: argument.to_string(),
+            hint: nearest(&arguments, &key)
+                .map(|name| format!(", did you mean {}.{name}?", framework.name))
+                .unwrap_or_default(),
+        });
+    };
+    let example = &found.schema["examples"][0];
+    let lines = [
+        ("takes", found.values()),
+        ("default", found.default()),
+        ("also takes", found.value_aliases()),
+        ("also called", found.aliases()),
+        ("native name", found.text("x-native").to_string()),
+        ("example", format!("\"{}\": {example}", found.name)),
+    ];
+    let mut text = format!(
+        "{}.{}: {}\n\n",
+        framework.name,
+        found.name,
+        found.text("description")
+    );
+    for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(text, "  {name:<12} {value}");
+    }
+    Ok(text)
+}
+
+fn nearest<'a>(arguments: &[Argument<'a>], key: &str) -> Option<&'a str> {
+    let names = arguments.iter().flat_map(Argument::names);
+    let scored = names.map(|name| (strsim::osa_distance(name, key), name));
+    let near = scored.filter(|(slips, _)| *slips <= (key.len() / 3).max(1));
+    near.min().map(|(_, name)| name)
+}
+
+/// A rule of a framework, or a check that every argument gets.
+struct Rule<'a> {
+    code: &'a str,
+    effect: &'a str,
+    about: &'a str,
+    source: &'a str,
+}
+
+impl<'a> Rule<'a> {
+    /// The rules in a member of the schema: `x-rules` or `x-checks`.
+    fn of(framework: &Framework<'a>, member: &str) -> Vec<Self> {
+        let rules = framework.schema[member].as_array().into_iter().flatten();
+        let text = |rule: &'a Value, member: &str| rule[member].as_str().unwrap_or_default();
+        rules
+            .map(|rule| Self {
+                code: text(rule, "code"),
+                effect: text(rule, "effect"),
+                about: text(rule, "about"),
+                source: text(rule, "source"),
+            })
+            .collect()
+    }
+}
+
+fn rule(code: &str, frameworks: &[Framework]) -> Result<String, Unexplained> {
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    for framework in frameworks {
+        for member in ["x-rules", "x-checks"] {
+            for rule in Rule::of(framework, member) {
+                if !rule.code.eq_ignore_ascii_case(code) {
+                    continue;
+                }
+                let text = format!(
+                    "{} ({}): {}\n\n  {:<12} {}\n",
+                    rule.code,
+                    effect(rule.effect),
+                    rule.about,
+                    "source",
+                    rule.source,
+                );
+                match told.iter_mut().find(|(same, _)| *same == text) {
+                    Some((_, names)) => names.push(framework.name),
+                    None => told.push((text, vec![framework.name])),
+                }
+            }
+        }
+    }
+    if told.is_empty() {
+        let names: Vec<&str> = frameworks.iter().map(|framework| framework.name).collect();
+        return Err(Unexplained::Topic {
+            topic: code.to_string(),
+            frameworks: names.join(", "),
+        });
+    }
+    let told = told.iter().map(|(text, names)| {
+        let frameworks = names.join(", ");
+        format!("{text}  {:<12} {frameworks}\n", "frameworks")
+    });
+    Ok(told.collect::<Vec<_>>().join("\n"))
+}
+
+fn effect(effect: &str) -> &str {
+    match effect {
+        "refuse" => "refuses the job",
+        "warn" => "warns",
+        other => other,
+    }
+}
+
+fn for_terminal(framework: &Framework, columns: u16) -> String {
+    let mut arguments = table(columns, &["argument", "takes", "default", "meaning"]);
+    for argument in Argument::of(framework) {
+        arguments.add_row([
+            argument.name.to_string(),
+            argument.values(),
+            argument.default(),
+            argument.text("description").to_string(),
+        ]);
+    }
+    let mut rules = table(columns, &["rule", "", "what it asks for"]);
+    for member in ["x-rules", "x-checks"] {
+        for rule in Rule::of(framework, member) {
+            rules.add_row([rule.code, rule.effect, rule.about]);
+        }
+    }
+    let Framework {
+        name,
+        version,
+        summary,
+        ..
+    } = framework;
+    let (arguments, rules) = (arguments.trim_fmt(), rules.trim_fmt());
+    format!(
+        "{name} {version}: {summary}\n\n{arguments}\n\n{rules}\n\n\
+         More of one argument: trainer explain {name}.ARGUMENT\n"
+    )
+}
+
+fn table(columns: u16, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(columns)
+        .set_header(header);
+    table
+}
+
+fn page(framework: &Framework) -> String {
+    let Framework {
+        name,
+        version,
+        summary,
+        ..
+    } = framework;
+    let mut page = format!(
+        "<!-- `make docs` writes this page from the plugin. -->\n# {name} {version}\n\n{summary}.\n\n\
+         ## Arguments\n\n\
+         | argument | takes | default | meaning | also called | native name |\n\
+         | --- | --- | --- | --- | --- | --- |\n"
+    );
+    for argument in Argument::of(framework) {
+        let cells = [
+            format!("`{}`", argument.name),
+            match argument.value_aliases().as_str() {
+                "" => argument.values(),
+                aliases => format!("{}; also {aliases}", argument.values()),
+            },
+            argument.default(),
+            argument.text("description").to_string(),
+            argument.aliases(),
+            argument.text("x-native").to_string(),
+        ];
+        row(&mut page, &cells);
+    }
+    page.push_str(
+        "\n## Rules\n\n| rule | | what it asks for | source |\n| --- | --- | --- | --- |\n",
+    );
+    for member in ["x-rules", "x-checks"] {
+        for rule in Rule::of(framework, member) {
+            let cells = [rule.code, rule.effect, rule.about, rule.source].map(str::to_string);
+            row(&mut page, &cells);
+        }
+    }
+    page
+}
+
+fn row(page: &mut String, cells: &[String]) {
+    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    let _ = writeln!(page, "| {} |", cells.join(" | "));
+}

@@ -1,0 +1,142 @@
+//! What the plugins say of themselves, as people read it.
+
+use trainer_host::explain::{Style, Unexplained, explain, overview};
+use trainer_host::plugin::{Limits, Plugin, Plugins, UnknownArguments};
+
+use crate::service::built_plugins;
+
+const STYLE: Style = Style::Terminal { columns: 100 };
+
+fn plugins() -> Plugins {
+    let cache = tempfile::tempdir().unwrap();
+    let limits = Limits::default();
+    Plugins::load(
+        built_plugins(),
+        cache.path(),
+        limits,
+        UnknownArguments::Forward,
+    )
+    .unwrap()
+}
+
+fn explained(topic: &str) -> Result<String, Unexplained> {
+    let plugins = plugins();
+    let frameworks: Vec<_> = plugins.all().map(Plugin::framework).collect();
+    explain(topic, &frameworks, STYLE)
+}
+
+#[test]
+fn an_argument_is_explained_under_each_of_its_names() {
+    let expected = "\
+hf.lr: Peak learning rate
+
+  takes        number (0, 1]
+  default      0.00005
+  also called  learning_rate, max_lr
+  native name  learning_rate
+  example      \"lr\": 0.00005
+";
+    for topic in ["hf.lr", "hf.learning_rate", "hf.max-lr"] {
+        assert_eq!(explained(topic).unwrap(), expected, "{topic}");
+    }
+    let precision = explained("nemo.precision").unwrap();
+    assert!(
+        precision.contains("one of bf16-mixed, 16-mixed, 32, bf16-fp8, bf16-mxfp8\n"),
+        "{precision}"
+    );
+    assert!(
+        precision.contains("bf16 for bf16-mixed, fp16 for 16-mixed"),
+        "{precision}"
+    );
+    let shard = explained("meta.dp_shard").unwrap();
+    assert!(shard.contains("integer -1 or 1..16384 (GPUs)"), "{shard}");
+}
+
+#[test]
+fn a_rule_is_explained_with_its_source_and_frameworks() {
+    let expected = "\
+N01 (refuses the job): tensor * pipeline * context parallel size divides the world size
+
+  source       nemo/collections/llm/api.py, megatron/core/parallel_state.py
+  frameworks   nemo
+";
+    assert_eq!(explained("N01").unwrap(), expected);
+    assert_eq!(explained("n01").unwrap(), expected);
+    assert!(
+        explained("X01")
+            .unwrap()
+            .ends_with("frameworks   hf, meta, nemo\n")
+    );
+    assert!(
+        explained("E05")
+            .unwrap()
+            .starts_with("E05 (refuses the job): a value has")
+    );
+    assert_eq!(explained("M05").unwrap().matches("M05").count(), 2);
+}
+
+#[test]
+fn a_framework_is_a_table_of_its_arguments_and_rules_within_the_terminal() {
+    let text = explained("hf").unwrap();
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+    for word in ["gradient_accumulation", "H09", "Peak learning rate", "E05"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    let plugins = plugins();
+    let frameworks: Vec<_> = plugins.all().map(Plugin::framework).collect();
+    assert_eq!(overview(&frameworks).lines().count(), 5);
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_is() {
+    let told = |topic| explained(topic).unwrap_err().to_string();
+    assert_eq!(
+        told("hf.lrr"),
+        "hf has no argument lrr, did you mean hf.lr?"
+    );
+    assert_eq!(told("hf.zzzzzzz"), "hf has no argument zzzzzzz");
+    let expected = "nothing is called Q99: it is neither a framework (hf, meta, nemo) nor a rule";
+    assert_eq!(told("Q99"), expected);
+}
+
+#[test]
+fn the_pages_of_the_frameworks_are_those_that_the_plugins_give() {
+    let plugins = plugins();
+    let frameworks: Vec<_> = plugins.all().map(Plugin::framework).collect();
+    for framework in &frameworks {
+        let page = explain(framework.name, &frameworks, Style::Markdown).unwrap();
+        let file = format!(
+            "{}/../docs/frameworks/{}.md",
+            env!("CARGO_MANIFEST_DIR"),
+            framework.name
+        );
+        let there = std::fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(there, page, "`make docs` writes {file}");
+    }
+}
+
+#[test]
+fn a_form_can_be_drawn_from_every_schema() {
+    for plugin in plugins().all() {
+        let framework = plugin.framework();
+        let arguments = framework.schema["properties"].as_object().unwrap();
+        assert!(arguments.len() >= 44, "{}", framework.name);
+        for (name, schema) in arguments {
+            let validator = jsonschema::validator_for(schema).unwrap();
+            let example = &schema["examples"][0];
+            assert!(validator.is_valid(example), "{name}: {example}");
+            if let Some(default) = schema.get("default") {
+                assert!(validator.is_valid(default), "{name}: {default}");
+            }
+            for member in ["title", "description"] {
+                assert!(
+                    schema[member].as_str().is_some_and(|t| !t.is_empty()),
+                    "{name}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+"""The arguments of hf as transformers' `TrainingArguments` call them (5.x).
+
+What goes to TRL's SFTConfig and ModelConfig, such as max_seq_len and lora_rank, is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# What the plugin's table says where a job says nothing (plugins/hf/src/arguments.rs).
+DEFAULTS: dict[str, Any] = {
+    "batch_size": 2,
+    "dataloader_workers": 0,
+    "fsdp": "none",
+    "gradient_accumulation": 1,
+    "gradient_checkpointing": False,
+    "load_best_model_at_end": False,
+    "logging_steps": 10,
+    "lr": 5e-05,
+    "lr_scheduler": "linear",
+    "max_grad_norm": 1.0,
+    "metric_for_best_model": "loss",
+    "num_epochs": 1,
+    "optim": "adamw_torch_fused",
+    "report_to": ["none"],
+    "save_only_model": False,
+    "save_steps": 100,
+    "save_strategy": "steps",
+    "seed": 42,
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+}
+
+# Arguments that are passed on under another name, or the same one.
+NATIVE = {
+    "batch_size": "per_device_train_batch_size",
+    "dataloader_workers": "dataloader_num_workers",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "load_best_model_at_end": "load_best_model_at_end",
+    "logging_steps": "logging_steps",
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type",
+    "max_grad_norm": "max_grad_norm",
+    "metric_for_best_model": "metric_for_best_model",
+    "num_epochs": "num_train_epochs",
+    "optim": "optim",
+    "report_to": "report_to",
+    "save_only_model": "save_only_model",
+    "save_steps": "save_steps",
+    "save_strategy": "save_strategy",
+    "seed": "seed",
+    "warmup_steps": "warmup_steps",
+    "weight_decay": "weight_decay",
+}
+
+# Steps between two evaluations where a job evaluates by steps and does not say how often.
+EVAL_STEPS = 100
+
+
+def training_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `TrainingArguments` takes, from a job's arguments by their canonical names."""
+    value = {**DEFAULTS, **given}
+    native = {theirs: value[ours] for ours, theirs in NATIVE.items()}
+    native["max_steps"] = value.get("max_steps", -1)
+    native["per_device_eval_batch_size"] = value.get("eval_batch_size", value["batch_size"])
+    native["save_total_limit"] = value.get("save_total_limit")
+    if "warmup_ratio" in value:
+        # A share below 1 in the place of steps: transformers 5 has no warmup_ratio any more.
+        native["warmup_steps"] = value["warmup_ratio"]
+    return {**native, **_evaluation(value), **_precision(value), **_sharding(value)}
+
+
+def _evaluation(value: Mapping[str, Any]) -> dict[str, Any]:
+    by_steps = "steps" if "eval_steps" in value else "no"
+    strategy = value.get("eval_strategy", by_steps)
+    evaluation = {"eval_strategy": strategy}
+    if strategy == "steps" or "eval_steps" in value:
+        evaluation["eval_steps"] = value.get("eval_steps", EVAL_STEPS)
+    return evaluation
+
+
+def _precision(value: Mapping[str, Any]) -> dict[str, bool]:
+    fp16 = bool(value.get("fp16"))
+    precision = value.get("precision", "fp16" if fp16 else "bf16")
+    bf16 = bool(value.get("bf16"))
+    return {"bf16": bf16 or precision == "bf16", "fp16": fp16 or precision == "fp16"}
+
+
+def _sharding(value: Mapping[str, Any]) -> dict[str, Any]:
+    sharding: dict[str, Any] = {}
+    if "deepspeed" in value:
+        sharding["deepspeed"] = _deepspeed(value["deepspeed"])
+    mode = value["fsdp"]
+    if mode == "none":
+        return sharding
+    config: dict[str, Any] = {"cpu_offload": bool(value.get("fsdp_offload"))}
+    if mode in ("full_shard", "shard_grad_op"):
+        config.update(version=2, reshard_after_forward=mode == "full_shard")
+    else:
+        # FSDP2 has no hybrid modes by these names.
+        config.update(version=1, reshard_after_forward=mode)
+    return {**sharding, "fsdp": True, "fsdp_config": config}
+
+
+def _deepspeed(wish: str) -> str | dict[str, Any]:
+    """DeepSpeed's configuration: a file of the job's own, or a stage by name."""
+    if wish.endswith(".json"):
+        return wish
+    return {
+        "zero_optimization": {"stage": int(wish.removeprefix("zero"))},
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+    }

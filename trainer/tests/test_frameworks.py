@@ -1,0 +1,145 @@
+"""What the plugins write, read by the frameworks' own parsers: torchrun's and transformers'."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.distributed.run import config_from_args, parse_args
+from transformers import SchedulerType, TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from runners import hf_arguments
+
+ROOT = Path(__file__).parent.parent.parent
+TRAINER = ROOT / "target/release/trainer"
+# What the operator sets in the pod, and the kubelet expands.
+VARIABLES = {"$(RANK)": "0", "$(MASTER_ADDR)": "run-master-0", "$(MASTER_PORT)": "23456"}
+
+Json = dict[str, Any]
+
+
+def lines(path: str) -> list[Json]:
+    return [json.loads(line) for line in (ROOT / path).read_text().splitlines()]
+
+
+GOLDEN = lines("host/tests/data/golden.jsonl")
+# Rules that restate what TrainingArguments checks, or ought to.
+RULES = [case for case in lines("snapshots/rules/hf.jsonl") if "H01" <= case["rule"] <= "H09"]
+
+
+def preview(request: Json, tmp_path: Path) -> Json:
+    """The preview of a request, by the program itself."""
+    done = subprocess.run(
+        [
+            *(TRAINER, "preview", "-", "--output", "json"),
+            *("--plugins", ROOT / "target/plugins", "--data-dir", tmp_path),
+        ],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer: Json = json.loads(done.stdout)
+    return answer
+
+
+def request(arguments: Json, **fields: Any) -> Json:
+    return {
+        "framework": "hf",
+        "model_id": "gpt2",
+        "run_id": "run-1",
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/",
+        "extra_args": arguments,
+        **fields,
+    }
+
+
+def native(arguments: Json, tmp_path: Path) -> TrainingArguments:
+    # A CPU takes bf16 only if transformers is told that it is to be used.
+    return TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, **hf_arguments.training_arguments(arguments)
+    )
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: str(golden["id"]))
+def test_torchrun_reads_every_golden_launch(golden: Json, tmp_path: Path) -> None:
+    command = preview(golden["request"], tmp_path)["command"]
+    words = [word for word in command if not word.endswith(")")]
+    for word in command:
+        flag, _, variable = word.partition("=")
+        if variable in VARIABLES:
+            words.insert(1, f"{flag}={VARIABLES[variable]}")
+    arguments = parse_args(words[1:])  # type: ignore[no-untyped-call]
+    nodes = golden["request"].get("num_nodes", 1)
+    processes = golden["request"].get("gpus_per_node", 1)
+    assert (arguments.nnodes, arguments.nproc_per_node) == (str(nodes), str(processes))
+    assert (arguments.node_rank, arguments.master_port) == (0, 23456)
+    assert arguments.master_addr == "run-master-0"
+    assert arguments.training_script == "train.py"
+    assert arguments.training_script_args == command[command.index("train.py") + 1 :]
+    config, _, _ = config_from_args(arguments)
+    assert (config.max_nodes, config.nproc_per_node) == (nodes, processes)
+
+
+@pytest.mark.parametrize(
+    "golden",
+    [golden for golden in GOLDEN if golden["request"]["framework"] == "hf"],
+    ids=lambda golden: str(golden["id"]),
+)
+def test_transformers_takes_every_golden_launch(golden: Json, tmp_path: Path) -> None:
+    told = preview(golden["request"], tmp_path)
+    environment = {variable["name"]: variable["value"] for variable in told["env"]}
+    arguments = json.loads(environment["TRAINING_EXTRA_ARGS_JSON"])
+    # DeepSpeed's own package, which needs a compiler, reads its configuration.
+    arguments.pop("deepspeed", None)
+    taken = native(arguments, tmp_path)
+    resolved = told["resolved_args"]
+    assert taken.learning_rate == resolved["lr"]
+    assert taken.per_device_train_batch_size == resolved["batch_size"]
+    assert taken.eval_strategy == resolved["eval_strategy"]
+    assert taken.max_steps == resolved.get("max_steps", -1)
+    assert (taken.bf16, taken.fp16) == (resolved["precision"] == "bf16", False)
+
+
+@pytest.mark.parametrize("case", RULES, ids=lambda case: f"{case['rule']}-{case['fires']}")
+def test_transformers_refuses_what_the_rules_refuse(case: Json, tmp_path: Path) -> None:
+    native({name: v for name, v in case["holds"].items() if name != "deepspeed"}, tmp_path)
+    expected = case.get("transformers", "refuses")
+    if expected == "needs deepspeed":
+        pytest.skip("TrainingArguments asks for the deepspeed package before anything else")
+    # What it accepts here goes wrong later, in the Trainer: that is why there is a rule.
+    if expected == "accepts":
+        native(case["fires"], tmp_path)
+        return
+    with pytest.raises(ValueError):
+        native(case["fires"], tmp_path)
+
+
+def test_the_defaults_are_those_of_the_plugin(tmp_path: Path) -> None:
+    resolved = preview(request({}), tmp_path)["resolved_args"]
+    assert {name: resolved[name] for name in hf_arguments.DEFAULTS} == hf_arguments.DEFAULTS
+    by_steps = preview(request({"eval_strategy": "steps"}), tmp_path)["resolved_args"]
+    assert by_steps["eval_steps"] == hf_arguments.EVAL_STEPS
+
+
+@pytest.mark.parametrize(
+    ("argument", "names"),
+    [
+        ("optim", [name.value for name in OptimizerNames]),
+        ("lr_scheduler", [schedule.value for schedule in SchedulerType]),
+    ],
+)
+def test_the_choices_are_those_of_transformers(
+    argument: str, names: list[str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [TRAINER, "explain", f"hf.{argument}", "--plugins", ROOT / "target/plugins",
+         "--data-dir", tmp_path],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"one of {', '.join(names)}\n" in done.stdout
