@@ -77,6 +77,7 @@ lint: toolchain python ## Formats and lints
 	$(call say,formats and lints)
 	@cargo fmt --all --check
 	@cargo clippy $(CARGO_FLAGS) --workspace --all-targets --quiet -- -D warnings
+	@cargo clippy --profile plugin --locked --target $(WASM_TARGET) $(FRAMEWORKS:%=-p %) -p trainer-plugin --quiet -- -D warnings
 	@cd trainer && $(ENVIRONMENT)/bin/ruff check --quiet . && $(ENVIRONMENT)/bin/ruff format --quiet --check .
 	@cd trainer && $(ENVIRONMENT)/bin/mypy --no-error-summary .
 

@@ -61,6 +61,12 @@ class CheckpointManager:
             self._log.warning("checkpoint step-%06d is damaged: taking the one before", step)
         return None
 
+    def keep(self, count: int) -> None:
+        """Removes all checkpoints but the newest: commits first, so that none is half there."""
+        for step in self.committed_steps()[count:]:
+            self._storage.delete(self._uri(f"step-{step:06}.json"))
+        self.clear_uncommitted()
+
     def clear(self) -> None:
         """Removes every checkpoint: commits first, so that none is ever half there."""
         names = [n for n in self._storage.names(self._run.checkpoints_uri) if OF_A_STEP.match(n)]

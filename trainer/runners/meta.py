@@ -29,10 +29,17 @@ from storage import Storage
 
 LOG = logging.getLogger("trainer")
 
-SEED = 42
-WEIGHT_DECAY = 0.01
-MAX_GRADIENT_NORM = 1.0
-LOGGING_STEPS = 10
+# Arguments that change what is trained and that this loop does not have, with the values that ask
+# for nothing. The plugin refuses the sizes of parallelism by itself for this backend.
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "backend": ("fsdp",),
+    "float8": (False,),
+    "initial_load_path": (),
+    "optimizer_in_bwd": (False,),
+    "peft_method": ("none",),
+    "save_hf": (False,),
+    "tokenizer_name": (),
+}
 # What a process ends with that was told to stop: it was cut off and has not succeeded.
 EXIT_CODE_TERMINATED = 128 + signal.SIGTERM
 
@@ -50,16 +57,60 @@ class Arguments:
     lr: float = 2e-5
     max_seq_len: int = 2048
     gradient_accumulation: int = 1
+    # Sequences of an optimizer step over all processes; stands for gradient_accumulation.
+    global_batch_size: int | None = None
     save_steps: int = 100
+    # Newest checkpoints to keep.
+    save_total_limit: int | None = None
+    warmup_steps: int = 0
+    # A share of all steps, instead of warmup_steps.
+    warmup_ratio: float | None = None
+    # How the rate falls after the warm-up: linear, sqrt, cosine or constant.
+    lr_scheduler: str = "linear"
+    weight_decay: float = 0.01
+    # 0 is no clipping.
+    max_grad_norm: float = 1.0
+    seed: int = 42
+    logging_steps: int = 10
+    precision: str = "bf16-mixed"
 
     @staticmethod
     def read(given: dict[str, Any]) -> Arguments:
-        """Takes what it knows and says what it leaves aside."""
+        """Takes what it knows, refuses what would train something else, and says what it leaves
+        aside."""
+        for name, values in REFUSED.items():
+            if name in given and given[name] not in values:
+                raise TrainingError(
+                    f"{name} {given[name]}: the plain loop of this image does not have it; "
+                    f"leave it out or set `image` to one that does"
+                )
         known = {field.name for field in fields(Arguments)}
-        aside = sorted(set(given) - known)
+        aside = sorted(set(given) - known - set(REFUSED))
         if aside:
             LOG.warning("arguments that this runner does not have: %s", ", ".join(aside))
         return Arguments(**{name: given[name] for name in known & set(given)})
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro steps of an optimizer step."""
+        if self.global_batch_size is None:
+            return self.gradient_accumulation
+        return self.global_batch_size // (self.batch_size * world_size)
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        warmup = self.warmup_steps
+        if self.warmup_ratio is not None:
+            warmup = math.ceil(self.warmup_ratio * total)
+        if step < warmup:
+            return self.lr * (step + 1) / (warmup + 1)
+        done = (step - warmup) / max(1, total - warmup)
+        left = {
+            "linear": 1 - done,
+            "sqrt": 1 - math.sqrt(done),
+            "cosine": (1 + math.cos(math.pi * done)) / 2,
+            "constant": 1.0,
+        }
+        return self.lr * left[self.lr_scheduler]
 
 
 def run(run: Run) -> None:
@@ -119,16 +170,19 @@ class Training:
         self.device = device
         self.run_info = run
         self.arguments = Arguments.read(run.arguments)
+        self.accumulation = self.arguments.accumulation(run.world_size)
         self.checkpoints = CheckpointManager(run, storage)
         texts = data.read_texts(storage, run.dataset_uri, self.arguments.dataset_text_field)
         self.blocks = data.blocks(texts, self.arguments.max_seq_len)
         self.total_steps = self.arguments.max_steps or math.ceil(
             self.arguments.num_epochs * len(self.blocks) / self.global_batch
         )
-        torch.manual_seed(SEED)
+        torch.manual_seed(self.arguments.seed)
         self.model = Llama(MODELS[run.model_id]).to(device)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.arguments.lr, weight_decay=WEIGHT_DECAY
+            self.model.parameters(),
+            lr=self.arguments.lr,
+            weight_decay=self.arguments.weight_decay,
         )
         self.step = 0
         # The epoch that the order of the blocks is of.
@@ -139,8 +193,7 @@ class Training:
     @property
     def global_batch(self) -> int:
         """Sequences of one optimizer step, over all processes."""
-        arguments = self.arguments
-        return arguments.batch_size * self.run_info.world_size * arguments.gradient_accumulation
+        return self.arguments.batch_size * self.run_info.world_size * self.accumulation
 
     @property
     def is_writer(self) -> bool:
@@ -159,7 +212,7 @@ class Training:
             loss = self._optimize(parallel)
             self.step += 1
             last = self.step == self.total_steps
-            if last or self.step == first + 1 or self.step % LOGGING_STEPS == 0:
+            if last or self.step == first + 1 or self.step % self.arguments.logging_steps == 0:
                 self._report(loss, (time.monotonic() - begun) / (self.step - first))
             if last or self.step % self.arguments.save_steps == 0:
                 self._save()
@@ -231,28 +284,31 @@ class Training:
                 self.step, buffer.getvalue(), {"model_id": self.run_info.model_id}
             )
             LOG.info("saved step %d", self.step)
+            if self.arguments.save_total_limit is not None:
+                self.checkpoints.keep(self.arguments.save_total_limit)
         self._meet()
 
     def _optimize(self, parallel: nn.Module) -> float:
         """One optimizer step; gives the loss of this process's share."""
-        rate = self.arguments.lr * (1 - self.step / self.total_steps)
+        rate = self.arguments.rate(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
-        accumulation = self.arguments.gradient_accumulation
+        accumulation = self.accumulation
         total = 0.0
         for micro, batch in enumerate(self._micro_batches()):
             with self._precision(), self._synchronized(parallel, micro == accumulation - 1):
                 loss: Tensor = parallel(batch) / accumulation
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
-        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        if self.arguments.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
         self.optimizer.step()
         return total
 
     def _precision(self) -> Any:
         # On a CPU bfloat16 is slower than float32.
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and self.arguments.precision != "fp32":
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return nullcontext()
 
@@ -270,7 +326,7 @@ class Training:
         """
         size = self.arguments.batch_size
         start = self.step * self.global_batch + self.run_info.rank * size
-        for micro in range(self.arguments.gradient_accumulation):
+        for micro in range(self.accumulation):
             at = start + micro * size * self.run_info.world_size
             yield torch.tensor([self._block(at + n) for n in range(size)], device=self.device)
 
@@ -279,7 +335,7 @@ class Training:
         if epoch != self.epoch:
             self.epoch = epoch
             self.order = list(range(len(self.blocks)))
-            random.Random(f"{SEED}/{epoch}").shuffle(self.order)
+            random.Random(f"{self.arguments.seed}/{epoch}").shuffle(self.order)
         return self.blocks[self.order[place]]
 
     def _report(self, loss: float, seconds_per_step: float) -> None:

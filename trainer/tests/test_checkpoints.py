@@ -64,6 +64,14 @@ def test_what_was_never_committed_is_passed_over_and_removed(
     assert (folder(tmp_path) / "step-000001.pt").exists()
 
 
+def test_only_the_newest_are_kept(manager: CheckpointManager, tmp_path: Path) -> None:
+    for step in (5, 10, 100, 1_000_000):
+        manager.save(step, b"x", {})
+    manager.keep(2)
+    assert manager.committed_steps() == [1_000_000, 100]
+    assert len(list(folder(tmp_path).iterdir())) == 4
+
+
 @pytest.mark.parametrize("damage", ["torn", "missing", "no json"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     manager: CheckpointManager, tmp_path: Path, damage: str

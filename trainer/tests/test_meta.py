@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from run import TrainingError
+from runners.meta import Arguments
+
 ROOT = Path(__file__).parent.parent
 TORCHRUN = Path(sys.executable).parent / "torchrun"
 
@@ -122,3 +125,46 @@ def test_epochs_are_counted_in_steps_and_unknown_arguments_are_named(
     log = train(tmp_path, num_epochs=2, batch_size=2, dataset_text_field="body", other=1)
     assert "from step 0 to 10: 10 blocks of 32 tokens" in log
     assert "arguments that this runner does not have: other" in log
+
+
+def test_schedule_clipping_seed_and_retention_are_the_jobs_own(tmp_path: Path, other: Path) -> None:
+    assert other.exists()
+    plain = losses(train(tmp_path, max_steps=10, logging_steps=1))
+    wished = {
+        "max_steps": 10, "logging_steps": 1, "warmup_steps": 4, "lr_scheduler": "cosine",
+        "max_grad_norm": 0, "weight_decay": 0.1, "seed": 7, "precision": "fp32",
+        "global_batch_size": 8, "save_steps": 2, "save_total_limit": 2,
+    }  # fmt: skip
+    log = train(other, **wished)
+    assert "global batch 8" in log
+    assert len(losses(log)) == len(plain) == 10
+    assert losses(log) != plain
+    names = sorted(p.name for p in (other / "runs/run-1/framework=meta/checkpoints").iterdir())
+    assert names == ["step-000008.json", "step-000008.pt", "step-000010.json", "step-000010.pt"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [0.5, 1, 0.5]),
+        ("sqrt", [0.5, 1, 1 - 0.5**0.5]),
+        ("cosine", [0.5, 1, 0.5]),
+        ("constant", [0.5, 1, 1]),
+    ],
+)
+def test_the_rate_rises_to_its_peak_and_falls_by_the_schedule(
+    schedule: str, expected: list[float]
+) -> None:
+    by_steps = Arguments(lr=1.0, warmup_steps=1, lr_scheduler=schedule)
+    assert [by_steps.rate(step, 11) for step in (0, 1, 6)] == pytest.approx(expected)
+    by_ratio = Arguments(lr=1.0, warmup_ratio=1 / 11, lr_scheduler=schedule)
+    assert [by_ratio.rate(step, 11) for step in (0, 1, 6)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("peft_method", "lora"), ("backend", "torchtitan"), ("float8", True)]
+)
+def test_what_would_train_something_else_is_refused(argument: str, value: object) -> None:
+    with pytest.raises(TrainingError, match=f"{argument} {value}: the plain loop"):
+        Arguments.read({argument: value})
+    assert Arguments.read({"peft_method": "none", "backend": "fsdp", "packing": True}).seed == 42

@@ -1,6 +1,8 @@
 //! What the documents say is what happens.
 
-use e2e::{Site, root, training};
+use std::process::Command;
+
+use e2e::{Site, root};
 use serde_json::Value;
 
 /// The fenced blocks of a document in one language.
@@ -18,20 +20,20 @@ fn the_readmes_request_gets_the_readmes_answer() {
     let site = Site::with_pytorch().unwrap();
     let server = site.start().unwrap();
     let folder = site.data.path().display().to_string();
-    training(site.data.path(), "unused", 1).unwrap();
     let shell = blocks("README.md", "sh");
-    let curl = shell.iter().find(|block| block.contains("curl")).unwrap();
-    let request = curl
-        .split("-d '")
-        .nth(1)
-        .unwrap()
-        .split('\'')
-        .next()
-        .unwrap();
-    let request = request.replace("/tmp/trainer-demo", &folder);
+    let block = shell.iter().find(|block| block.contains("curl")).unwrap();
+    let block = block.replace("/tmp/trainer-demo", &folder);
+    let (dataset, curl) = block.split_once("curl").unwrap();
+    let made = Command::new("bash")
+        .args(["-ec", dataset])
+        .current_dir(root())
+        .status();
+    assert!(made.unwrap().success(), "{dataset}");
+    let request = curl.split_once("-d '").unwrap().1;
+    let request = request.split_once('\'').unwrap().0;
     let answers = blocks("README.md", "json");
     let answer: Value = serde_json::from_str(&answers[0]).unwrap();
-    let request: Value = serde_json::from_str(&request).unwrap();
+    let request: Value = serde_json::from_str(request).unwrap();
     let (status, given) = server.post("/train", &request).unwrap();
     assert_eq!((status, &given), (201, &answer));
     let name = answer["name"].as_str().unwrap();
@@ -40,8 +42,37 @@ fn the_readmes_request_gets_the_readmes_answer() {
 }
 
 #[test]
+fn every_explanation_that_the_documents_ask_for_is_given() {
+    let data = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    for document in ["README.md", "docs/api.md", "docs/plugin-author.md"] {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        // In a block of commands, or between backquotes in a sentence.
+        for asked in text.split("trainer explain ").skip(1) {
+            let topic: String = asked
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || "._".contains(*c))
+                .collect();
+            let output = Command::new(e2e::binary())
+                .args(["explain", &topic])
+                .env("TRAINER_PLUGINS", root().join("target/plugins"))
+                .env("TRAINER_DATA_DIR", data.path())
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && !told.is_empty(),
+                "{topic} of {document}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "{count}");
+}
+
+#[test]
 fn make_help_lists_the_commands_that_the_documents_name() {
-    let help = std::process::Command::new("make")
+    let help = Command::new("make")
         .arg("help")
         .current_dir(root())
         .output()
@@ -71,7 +102,7 @@ fn make_help_lists_the_commands_that_the_documents_name() {
 #[test]
 fn the_settings_page_names_every_setting() {
     let page = std::fs::read_to_string(root().join("docs/operator.md")).unwrap();
-    let help = std::process::Command::new(e2e::binary())
+    let help = Command::new(e2e::binary())
         .args(["serve", "--help"])
         .output()
         .unwrap();
