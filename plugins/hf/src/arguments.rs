@@ -5,7 +5,9 @@
 use trainer_plugin::Literal::{Integer, List, Number, Text};
 use trainer_plugin::Spelling::Text as Word;
 use trainer_plugin::vocabulary::*;
-use trainer_plugin::{Interval, Kind, Launch, Table, Value, boolean, choice, json, list, text};
+use trainer_plugin::{
+    Interval, Kind, Launch, Table, Value, boolean, choice, integer, json, list, text,
+};
 
 /// `SchedulerType` (transformers/trainer_utils.py).
 const SCHEDULERS: &[&str] = &[
@@ -103,6 +105,7 @@ pub static ARGUMENTS: Table = Table::new(&[
     EVAL_STEPS.derived("100 when eval_strategy is steps", eval_steps).native("eval_steps"),
     EVAL_BATCH_SIZE.native("per_device_eval_batch_size"),
     DATALOADER_WORKERS.default(Integer(0)).native("dataloader_num_workers"),
+    integer("dataloader_prefetch_factor", 1, 128).alias(&["prefetch_factor"]).native("dataloader_prefetch_factor").unit("batches").example(Integer(2)).about("Batches that each data process reads ahead"),
     TOKENIZER_NAME.native("AutoTokenizer"),
     choice("lr_scheduler", SCHEDULERS).alias(&["lr_scheduler_type", "scheduler"]).default(Text("linear")).native("lr_scheduler_type").about("How the learning rate falls after its peak"),
     choice("optim", OPTIMIZERS).alias(&["optimizer"]).default(Text("adamw_torch_fused")).native("optim").about("Optimizer"),

@@ -15,6 +15,7 @@ pub const RULES: &[Rule] = &[
     refuse("H09", "schedules that watch the evaluation require one", "transformers training_args.py", schedule_needs_evaluation),
     refuse("H12", "a resumed run has saved more than its model", "transformers training_args.py", resume_needs_state),
     refuse("H13", "dataset_streaming requires max_steps", "transformers training_args.py", streaming_needs_steps),
+    refuse("H14", "dataloader_prefetch_factor requires dataloader_workers", "transformers training_args.py", prefetch_needs_workers),
     warn("W04", "trust_remote_code runs code of others", "transformers", remote_code),
     warn("W07", "qlora with deepspeed zero3 depends on bitsandbytes", "experience", quantized_zero3),
     warn("W08", "with fsdp, activation checkpointing belongs to fsdp_config", "transformers training_args.py", checkpointing_within_fsdp),
@@ -153,6 +154,16 @@ fn streaming_needs_steps(launch: &Launch) -> Option<Broken> {
     Broken::new(
         &["dataset_streaming"],
         "extra_args.dataset_streaming requires max_steps",
+    )
+}
+
+fn prefetch_needs_workers(launch: &Launch) -> Option<Broken> {
+    if !launch.is_given("dataloader_prefetch_factor") || launch.integer("dataloader_workers")? > 0 {
+        return None;
+    }
+    Broken::new(
+        &["dataloader_prefetch_factor"],
+        "extra_args.dataloader_prefetch_factor requires dataloader_workers > 0",
     )
 }
 
