@@ -65,7 +65,8 @@ def training_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     native = {theirs: value[ours] for ours, theirs in NATIVE.items()}
     native["max_steps"] = value.get("max_steps", -1)
     native["per_device_eval_batch_size"] = value.get("eval_batch_size", value["batch_size"])
-    native["save_total_limit"] = value.get("save_total_limit")
+    for name in ("dataloader_prefetch_factor", "save_total_limit"):
+        native[name] = value.get(name)
     if "warmup_ratio" in value:
         # A share below 1 in the place of steps: transformers 5 has no warmup_ratio any more.
         native["warmup_steps"] = value["warmup_ratio"]
