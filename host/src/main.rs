@@ -147,6 +147,9 @@ async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
         error => error.into(),
     })?;
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
+    if let Some(parallel) = &preview.parallel {
+        writeln!(std::io::stderr(), "{}", parallel.summary)?;
+    }
     for warning in &preview.warnings {
         writeln!(
             std::io::stderr(),
@@ -172,6 +175,7 @@ fn explain(settings: &ExplainSettings) -> anyhow::Result<()> {
     let style = match settings.output {
         ExplainOutput::Text => Style::Terminal { columns },
         ExplainOutput::Markdown => Style::Markdown,
+        ExplainOutput::Json => Style::Json,
     };
     let text = match &settings.topic {
         Some(topic) => explain::explain(topic, &frameworks, style)?,

@@ -33,7 +33,7 @@ pub struct Parallel {
     #[serde(flatten)]
     sizes: ParallelPlan,
     /// All of it in a line.
-    summary: String,
+    pub summary: String,
 }
 
 impl Parallel {

@@ -33,6 +33,8 @@ fn preview_prints_the_manifest_without_a_server() {
         "{manifest}"
     );
     assert!(manifest.contains("name: meta-run-1"));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.starts_with("world size 1 = data 1"), "{told}");
 
     let yaml = folder.path().join("job.yaml");
     let text: String = request
