@@ -80,7 +80,7 @@ pub struct PreviewSettings {
 pub struct ExplainSettings {
     /// A framework (hf), an argument (hf.lr) or a rule (N01). Left out: which frameworks there are.
     pub topic: Option<String>,
-    /// How to write a framework's arguments and rules.
+    /// How to write it.
     #[arg(long, value_enum, default_value = "text")]
     pub output: ExplainOutput,
     #[command(flatten)]
@@ -94,6 +94,8 @@ pub enum ExplainOutput {
     Text,
     /// As a page of documentation.
     Markdown,
+    /// For a program: the JSON Schema of a framework's arguments or of one, the rules of a code.
+    Json,
 }
 
 /// What a preview prints.

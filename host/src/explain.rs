@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A framework as its plugin describes it.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub enum Style {
     Terminal { columns: u16 },
     /// For a page of the documentation.
     Markdown,
+    /// For a program: what the plugin itself says, as JSON.
+    Json,
 }
 
 /// Why there is nothing to explain.
@@ -51,13 +53,24 @@ pub fn explain(topic: &str, frameworks: &[Framework], style: Style) -> Result<St
     };
     let framework = frameworks.iter().find(|framework| framework.name == name);
     match (framework, argument) {
-        (Some(framework), Some(argument)) => one_argument(framework, argument),
+        (Some(framework), Some(argument)) => {
+            let argument = find(framework, argument)?;
+            Ok(match style {
+                Style::Json => pretty(argument.schema),
+                _ => one_argument(framework, &argument),
+            })
+        }
         (Some(framework), None) => Ok(match style {
             Style::Terminal { columns } => for_terminal(framework, columns),
             Style::Markdown => page(framework),
+            Style::Json => pretty(framework.schema),
         }),
-        (None, _) => rule(topic, frameworks),
+        (None, _) => rule(topic, frameworks, style),
     }
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
 }
 
 /// The frameworks that there are, a line each.
@@ -194,21 +207,26 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn one_argument(framework: &Framework, argument: &str) -> Result<String, Unexplained> {
+/// The argument that is called so.
+fn find<'a>(framework: &Framework<'a>, argument: &str) -> Result<Argument<'a>, Unexplained> {
     let key = argument.replace('-', "_");
-    let arguments = Argument::of(framework);
+    let mut arguments = Argument::of(framework);
     let found = arguments
         .iter()
-        .find(|known| known.names().any(|name| name == key));
-    let Some(found) = found else {
-        return Err(Unexplained::Argument {
+        .position(|known| known.names().any(|name| name == key));
+    match found {
+        Some(at) => Ok(arguments.swap_remove(at)),
+        None => Err(Unexplained::Argument {
             framework: framework.name.to_string(),
             argument: argument.to_string(),
             hint: nearest(&arguments, &key)
                 .map(|name| format!(", did you mean {}.{name}?", framework.name))
                 .unwrap_or_default(),
-        });
-    };
+        }),
+    }
+}
+
+fn one_argument(framework: &Framework, found: &Argument) -> String {
     let example = &found.schema["examples"][0];
     let lines = [
         ("takes", found.values()),
@@ -227,7 +245,7 @@ fn one_argument(framework: &Framework, argument: &str) -> Result<String, Unexpla
     for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
         let _ = writeln!(text, "  {name:<12} {value}");
     }
-    Ok(text)
+    text
 }
 
 fn nearest<'a>(arguments: &[Argument<'a>], key: &str) -> Option<&'a str> {
@@ -238,6 +256,7 @@ fn nearest<'a>(arguments: &[Argument<'a>], key: &str) -> Option<&'a str> {
 }
 
 /// A rule of a framework, or a check that every argument gets.
+#[derive(PartialEq)]
 struct Rule<'a> {
     code: &'a str,
     effect: &'a str,
@@ -261,26 +280,16 @@ impl<'a> Rule<'a> {
     }
 }
 
-fn rule(code: &str, frameworks: &[Framework]) -> Result<String, Unexplained> {
-    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+fn rule(code: &str, frameworks: &[Framework], style: Style) -> Result<String, Unexplained> {
+    // What several frameworks have in common is told once.
+    let mut told: Vec<(Rule, Vec<&str>)> = Vec::new();
     for framework in frameworks {
-        for member in ["x-rules", "x-checks"] {
-            for rule in Rule::of(framework, member) {
-                if !rule.code.eq_ignore_ascii_case(code) {
-                    continue;
-                }
-                let text = format!(
-                    "{} ({}): {}\n\n  {:<12} {}\n",
-                    rule.code,
-                    effect(rule.effect),
-                    rule.about,
-                    "source",
-                    rule.source,
-                );
-                match told.iter_mut().find(|(same, _)| *same == text) {
-                    Some((_, names)) => names.push(framework.name),
-                    None => told.push((text, vec![framework.name])),
-                }
+        let rules = ["x-rules", "x-checks"].map(|member| Rule::of(framework, member));
+        let rules = rules.into_iter().flatten();
+        for rule in rules.filter(|rule| rule.code.eq_ignore_ascii_case(code)) {
+            match told.iter_mut().find(|(same, _)| *same == rule) {
+                Some((_, names)) => names.push(framework.name),
+                None => told.push((rule, vec![framework.name])),
             }
         }
     }
@@ -291,9 +300,24 @@ fn rule(code: &str, frameworks: &[Framework]) -> Result<String, Unexplained> {
             frameworks: names.join(", "),
         });
     }
-    let told = told.iter().map(|(text, names)| {
-        let frameworks = names.join(", ");
-        format!("{text}  {:<12} {frameworks}\n", "frameworks")
+    if style == Style::Json {
+        let told = told.iter().map(|(rule, names)| {
+            json!({
+                "code": rule.code,
+                "effect": rule.effect,
+                "about": rule.about,
+                "source": rule.source,
+                "frameworks": names,
+            })
+        });
+        return Ok(pretty(&told.collect()));
+    }
+    let told = told.iter().map(|(rule, names)| {
+        let (effect, frameworks) = (effect(rule.effect), names.join(", "));
+        format!(
+            "{} ({effect}): {}\n\n  {:<12} {}\n  {:<12} {frameworks}\n",
+            rule.code, rule.about, "source", rule.source, "frameworks"
+        )
     });
     Ok(told.collect::<Vec<_>>().join("\n"))
 }

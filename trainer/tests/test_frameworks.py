@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from random import Random
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -26,6 +28,9 @@ def lines(path: str) -> list[Json]:
     return [json.loads(line) for line in (ROOT / path).read_text().splitlines()]
 
 
+# Jobs with random arguments that are shown to both the plugin and transformers.
+JOBS = 300
+
 GOLDEN = lines("host/tests/data/golden.jsonl")
 # Rules that restate what TrainingArguments checks, or ought to.
 RULES = [
@@ -35,18 +40,22 @@ RULES = [
 ]
 
 
-def preview(request: Json, tmp_path: Path) -> Json:
-    """The preview of a request, by the program itself."""
-    done = subprocess.run(
-        [
-            *(TRAINER, "preview", "-", "--output", "json"),
-            *("--plugins", ROOT / "target/plugins", "--data-dir", tmp_path),
-        ],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        check=True,
+def run_trainer(words: list[str], tmp_path: Path, given: str = "") -> CompletedProcess[str]:
+    """Runs the program itself, with the plugins that are built."""
+    folders = ["--plugins", str(ROOT / "target/plugins"), "--data-dir", str(tmp_path)]
+    return subprocess.run(
+        [TRAINER, *words, *folders], input=given, capture_output=True, text=True, check=False
     )
+
+
+def run_preview(request: Json, tmp_path: Path) -> CompletedProcess[str]:
+    return run_trainer(["preview", "-", "--output", "json"], tmp_path, json.dumps(request))
+
+
+def preview(request: Json, tmp_path: Path) -> Json:
+    """The preview of a request that is accepted."""
+    done = run_preview(request, tmp_path)
+    assert done.returncode == 0, done.stderr
     answer: Json = json.loads(done.stdout)
     return answer
 
@@ -124,6 +133,42 @@ def test_transformers_refuses_what_the_rules_refuse(case: Json, tmp_path: Path) 
         native(case["fires"], tmp_path)
 
 
+def some_value(schema: Json, random: Random) -> Any:
+    """A value that the schema takes: often one of its ends."""
+    if "enum" in schema:
+        return random.choice(schema["enum"])
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if schema["type"] == "boolean":
+        return random.random() < 0.5
+    if schema["type"] == "integer":
+        return random.choice([low, low + 1, 3 * low + 7, 100, high])
+    if schema["type"] == "number":
+        ends = [schema[end] for end in ("minimum", "maximum") if end in schema]
+        return random.choice([*ends, low + (high - low) / 1000, (low + high) / 2])
+    return schema["examples"][0]
+
+
+def test_transformers_takes_what_the_plugin_accepts(tmp_path: Path) -> None:
+    told = run_trainer(["explain", "hf", "--output", "json"], tmp_path)
+    schema = json.loads(told.stdout)["properties"]
+    # DeepSpeed's configuration is read by its own package.
+    names = sorted(set(schema) - {"deepspeed"})
+    random = Random(1)
+    accepted = 0
+    for _ in range(JOBS):
+        some = random.sample(names, random.randint(1, 5))
+        given = {name: some_value(schema[name], random) for name in some}
+        done = run_preview(request(given, gpus_per_node=2), tmp_path)
+        if done.returncode:
+            assert "the request is refused" in done.stderr
+            continue
+        environment = {entry["name"]: entry["value"] for entry in json.loads(done.stdout)["env"]}
+        native(json.loads(environment["TRAINING_EXTRA_ARGS_JSON"]), tmp_path)
+        accepted += 1
+    assert accepted > JOBS / 3
+
+
 def test_the_defaults_are_those_of_the_plugin(tmp_path: Path) -> None:
     resolved = preview(request({}), tmp_path)["resolved_args"]
     assert {name: resolved[name] for name in hf_arguments.DEFAULTS} == hf_arguments.DEFAULTS
@@ -141,9 +186,5 @@ def test_the_defaults_are_those_of_the_plugin(tmp_path: Path) -> None:
 def test_the_choices_are_those_of_transformers(
     argument: str, names: list[str], tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [TRAINER, "explain", f"hf.{argument}", "--plugins", ROOT / "target/plugins",
-         "--data-dir", tmp_path],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run_trainer(["explain", f"hf.{argument}"], tmp_path)
     assert f"one of {', '.join(names)}\n" in done.stdout

@@ -1,5 +1,6 @@
 //! What the plugins say of themselves, as people read it.
 
+use serde_json::{Value, json};
 use trainer_host::explain::{Style, Unexplained, explain, overview};
 use trainer_host::plugin::{Limits, Plugin, Plugins, UnknownArguments};
 
@@ -88,6 +89,25 @@ fn a_framework_is_a_table_of_its_arguments_and_rules_within_the_terminal() {
     let plugins = plugins();
     let frameworks: Vec<_> = plugins.all().map(Plugin::framework).collect();
     assert_eq!(overview(&frameworks).lines().count(), 5);
+}
+
+#[test]
+fn a_program_gets_json() {
+    let plugins = plugins();
+    let frameworks: Vec<_> = plugins.all().map(Plugin::framework).collect();
+    let json = |topic| -> Value {
+        serde_json::from_str(&explain(topic, &frameworks, Style::Json).unwrap()).unwrap()
+    };
+    assert_eq!(json("hf")["properties"]["lr"], json("hf.learning_rate"));
+    assert_eq!(json("hf.lr")["default"], 5e-5);
+    let rule = json!([{
+        "code": "H06",
+        "effect": "refuse",
+        "about": "fsdp and deepspeed exclude each other",
+        "source": "transformers, accelerate",
+        "frameworks": ["hf"],
+    }]);
+    assert_eq!(json("H06"), rule);
 }
 
 #[test]
