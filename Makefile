@@ -70,7 +70,7 @@ $(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt
 	@touch $@
 
 .PHONY: test
-test: lint test-rust test-python e2e ## Every test that this machine can run
+test: lint test-rust test-python e2e e2e-kubernetes ## Every test that this machine can run
 
 .PHONY: lint
 lint: toolchain python ## Formats and lints
@@ -94,7 +94,24 @@ test-python: build python ## Tests of train.py, and of what plugins write with t
 .PHONY: e2e
 e2e: build python ## End-to-end tests: the real service, real training
 	$(call say,end-to-end tests: real servers and real training)
-	@TRAINER_TEST_PYTHON=$(ENVIRONMENT) cargo test $(CARGO_FLAGS) -p e2e
+	@TRAINER_TEST_PYTHON=$(ENVIRONMENT) cargo test $(CARGO_FLAGS) -p e2e --test e2e
+
+# What the tests against Kubernetes need, and not every machine has.
+GO := $(shell command -v go)
+
+.PHONY: control-plane
+control-plane: ## Build the Kubernetes control plane for tests (needs Go 1.26)
+	@e2e/control-plane/build.sh $(TARGET)/control-plane
+
+.PHONY: e2e-kubernetes
+ifneq ($(GO),)
+e2e-kubernetes: build control-plane ## End-to-end tests against a real Kubernetes control plane
+	$(call say,end-to-end tests on Kubernetes: a real API server and the training operator)
+	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes
+else
+e2e-kubernetes:
+	$(call say,no Go toolchain: the end-to-end tests on Kubernetes are left out)
+endif
 
 .PHONY: bench
 bench: build hostile ## Measure speed, memory and start, and write docs/performance.md

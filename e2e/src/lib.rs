@@ -1,5 +1,8 @@
 //! Starts the real service and talks to it over HTTP, for the end-to-end tests and the benchmark.
 
+pub mod control_plane;
+pub mod fault_proxy;
+
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,10 @@
+//! End-to-end tests on Kubernetes: a real API server, the real training operator, `deploy/` as it is.
+//!
+//! `make e2e-kubernetes` builds what they need. They share one control plane; those that break it
+//! start one of their own.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod control_plane;
+mod deployment;
+mod manifests;
