@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::author::PluginCommand;
 use crate::cluster::local::LocalSettings;
 use crate::plugin::UnknownArguments;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
@@ -30,9 +31,15 @@ pub enum Command {
     Preview(PreviewSettings),
     /// Explain a framework, one of its arguments, or a rule.
     Explain(ExplainSettings),
+    /// Make, try and ship a framework plugin.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Run one replica of a local job, as `serve` tells it to.
     #[command(hide = true)]
     KeepReplica,
+    /// Compile and try one plugin, as `serve` tells it to.
+    #[command(hide = true)]
+    MakePlugin,
 }
 
 /// What `trainer serve` takes.
@@ -201,11 +208,6 @@ impl PlanningSettings {
             true => UnknownArguments::Refuse,
             false => UnknownArguments::Forward,
         }
-    }
-
-    /// Where compiled plugins are kept.
-    pub fn plugin_cache(&self) -> PathBuf {
-        self.data_dir.join("compiled-plugins")
     }
 
     fn namespace(&self) -> String {

@@ -1,6 +1,7 @@
 //! The HTTP interface: every route on one page, and handlers that read as a sentence.
 
 mod body;
+mod frameworks;
 mod health;
 mod problem;
 mod token;
@@ -16,7 +17,6 @@ use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{
     MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
@@ -28,7 +28,7 @@ use tracing::{Span, info};
 use crate::cluster::{Cluster, Created};
 use crate::fault::Fault;
 use crate::job::{self, JobSummary};
-use crate::plugin::{Plugin, Plugins};
+use crate::plugin::Registry;
 use crate::preview::Preview;
 use crate::request::{self, RequestPolicy};
 use body::JsonBody;
@@ -45,7 +45,7 @@ const MAX_WARNING_HEADERS: usize = 16;
 /// What the handlers share.
 #[derive(Clone)]
 pub struct App {
-    pub plugins: Arc<Plugins>,
+    pub plugins: Arc<Registry>,
     pub cluster: Arc<dyn Cluster>,
     pub policy: Arc<RequestPolicy>,
     /// Nobody is asked for a token where there is none.
@@ -59,13 +59,15 @@ pub fn router(app: App) -> Router {
     let open = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz));
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics));
     let guarded = Router::new()
         .route("/train", post(submit))
         .route("/train/preview", post(preview))
         .route("/train/{job_name}", get(status))
-        .route("/frameworks", get(frameworks))
-        .route("/frameworks/{name}", get(framework))
+        .route("/frameworks", get(frameworks::all))
+        .route("/frameworks/{name}", get(frameworks::one))
+        .route("/frameworks/{name}/rollback", post(frameworks::roll_back))
         .route_layer(middleware::from_fn_with_state(app.clone(), token::check));
     open.merge(guarded)
         .fallback(no_such_route)
@@ -83,8 +85,10 @@ pub fn router(app: App) -> Router {
 }
 
 async fn submit(State(app): State<App>, JsonBody(body): JsonBody) -> Result<Response, Problem> {
-    let checked = request::check(body, app.plugins.schemas(), &app.policy)?;
-    let plan = app.plugins.plan(&checked).await?;
+    // One set of plugins for the whole request, whatever is loaded meanwhile.
+    let plugins = app.plugins.current();
+    let checked = request::check(body, plugins.schemas(), &app.policy)?;
+    let plan = plugins.plan(&checked).await?;
     let job = job::manifest(&checked.request, &plan);
     let created = app.cluster.create(job).await?;
     Ok(accepted(
@@ -98,8 +102,10 @@ async fn preview(
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let checked = request::check(body, app.plugins.schemas(), &app.policy)?;
-    let plan = app.plugins.plan(&checked).await?;
+    // One set of plugins for the whole request, whatever is loaded meanwhile.
+    let plugins = app.plugins.current();
+    let checked = request::check(body, plugins.schemas(), &app.policy)?;
+    let plan = plugins.plan(&checked).await?;
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
     match wants_yaml(&headers) {
         true => yaml(&preview.manifest),
@@ -119,39 +125,6 @@ async fn status(
 ) -> Result<Json<JobSummary>, Problem> {
     let job = app.cluster.get(query.namespace.as_deref(), &name).await?;
     Ok(Json(JobSummary::of(&job)))
-}
-
-/// A framework that can be asked for.
-#[derive(Debug, Serialize)]
-struct FrameworkView<'a> {
-    name: &'a str,
-    version: &'a str,
-    summary: &'a str,
-    digest: &'a str,
-    args_schema: &'a Value,
-}
-
-impl<'a> FrameworkView<'a> {
-    fn of(plugin: &'a Plugin) -> Self {
-        Self {
-            name: &plugin.identity.name,
-            version: &plugin.identity.version,
-            summary: &plugin.summary,
-            digest: &plugin.identity.digest,
-            args_schema: &plugin.args_schema,
-        }
-    }
-}
-
-async fn frameworks(State(app): State<App>) -> Response {
-    let frameworks: Vec<FrameworkView> = app.plugins.all().map(FrameworkView::of).collect();
-    Json(serde_json::json!({ "frameworks": frameworks })).into_response()
-}
-
-async fn framework(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let plugin = app.plugins.get(&name);
-    let plugin = plugin.ok_or_else(|| Problem::no_such_framework(&name, &app.plugins))?;
-    Ok(Json(FrameworkView::of(plugin)).into_response())
 }
 
 async fn no_such_route(request: Request) -> Problem {

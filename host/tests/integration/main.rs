@@ -13,6 +13,7 @@ mod explain;
 mod loading;
 mod local_cluster;
 mod purity;
+mod reload;
 mod sandbox;
 mod service;
 mod specification;
