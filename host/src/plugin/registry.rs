@@ -204,7 +204,7 @@ impl Slot {
 
     /// The source's plugin, if it is another one than is served.
     fn changed(
-        &self,
+        &mut self,
         loader: &Loader,
         source: &Source,
         look: Look,
@@ -214,6 +214,7 @@ impl Slot {
         if self.held_back.as_ref() == Some(&digest) {
             return Ok(None);
         }
+        self.held_back = None;
         let is_the_same = |plugin: &Arc<Plugin>| {
             plugin.identity.digest == digest && *plugin.limits() == source.limits
         };
