@@ -8,7 +8,7 @@ use crate::service::built_plugins;
 
 const STYLE: Style = Style::Terminal { columns: 100 };
 
-fn plugins() -> Plugins {
+fn plugins() -> std::sync::Arc<Plugins> {
     let cache = tempfile::tempdir().unwrap();
     let limits = Limits::default();
     Plugins::load(
