@@ -152,7 +152,7 @@ impl<'a> Argument<'a> {
             Value::Null => format!("{}]", end(&schema["maximum"])),
             high => format!("{})", end(high)),
         };
-        format!("{low}, {high}")
+        format!("{low},{high}")
     }
 
     fn with_form(&self, kind: &str) -> String {

@@ -31,7 +31,7 @@ fn an_argument_is_explained_under_each_of_its_names() {
     let expected = "\
 hf.lr: Peak learning rate
 
-  takes        number (0, 1]
+  takes        number (0,1]
   default      0.00005
   also called  learning_rate, max_lr
   native name  learning_rate

@@ -411,9 +411,7 @@ impl Kind {
                 let open = if interval.low_open { '(' } else { '[' };
                 let close = if interval.high_open { ')' } else { ']' };
                 let Interval { low, high, .. } = interval;
-                Some(format!(
-                    "{value} is out of range {open}{low}, {high}{close}"
-                ))
+                Some(format!("{value} is out of range {open}{low},{high}{close}"))
             }
             Self::Text {
                 minimum, maximum, ..

@@ -205,11 +205,11 @@ fn each_generic_error_has_its_code_place_and_text() {
         ),
         (
             json!({"rate": 0}),
-            "E06 /extra_args/rate extra_args.rate: 0 is out of range (0, 1]",
+            "E06 /extra_args/rate extra_args.rate: 0 is out of range (0,1]",
         ),
         (
             json!({"share": 1}),
-            "E06 /extra_args/share extra_args.share: 1 is out of range [0, 1)",
+            "E06 /extra_args/share extra_args.share: 1 is out of range [0,1)",
         ),
         (
             json!({"note": "toolong"}),
