@@ -143,6 +143,7 @@ fn arguments_are_emitted_by_canonical_name_in_byte_order() {
     let expected = "--count 2 --fast --items aa,bb --rate 0.00002 --strategy full --zz 1";
     assert_eq!(words(&given).join(" "), expected);
     assert!(words(&json!({"fast": false, "items": []})).is_empty());
+    assert_eq!(words(&json!({"a-b": 1, "a_b": 1.0})), ["--a_b", "1"]);
 }
 
 #[test]
@@ -218,6 +219,10 @@ fn each_generic_error_has_its_code_place_and_text() {
         (
             json!({"count": u64::MAX}),
             "E06 /extra_args/count extra_args.count: 18446744073709551615 is out of range 1..9",
+        ),
+        (
+            json!({"count": 1e30}),
+            "E06 /extra_args/count extra_args.count: 1e+30 is out of range 1..9",
         ),
         (
             json!({"strategy": "half"}),
