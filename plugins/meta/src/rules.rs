@@ -81,11 +81,11 @@ const SIZES: &[&str] = &[
 ];
 
 fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
-    if launch.parallelism.is_some() || launch.integer("dp_shard")? != -1 {
-        return None;
-    }
     let sizes = Sizes::of(launch)?;
     let product = sizes.others();
+    if sizes.shard != -1 || launch.world_size() % product == 0 {
+        return None;
+    }
     let Sizes {
         replicate,
         context,
@@ -105,11 +105,11 @@ fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
 }
 
 fn sizes_make_world(launch: &Launch) -> Option<Broken> {
-    if launch.parallelism.is_some() || launch.integer("dp_shard")? == -1 {
-        return None;
-    }
     let sizes = Sizes::of(launch)?;
     let product = sizes.shard * sizes.others();
+    if sizes.shard == -1 || product == launch.world_size() {
+        return None;
+    }
     let Sizes {
         replicate,
         shard,
