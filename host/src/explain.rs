@@ -183,9 +183,10 @@ impl<'a> Argument<'a> {
     }
 
     fn default(&self) -> String {
-        match (&self.schema["default"], self.text("x-default")) {
-            (Value::Null, derived) => derived.to_string(),
-            (default, _) => plain(default),
+        match (self.text("x-default"), &self.schema["default"]) {
+            ("", Value::Null) => String::new(),
+            ("", default) => plain(default),
+            (derived, _) => derived.to_string(),
         }
     }
 }

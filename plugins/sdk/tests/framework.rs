@@ -42,6 +42,7 @@ static ARGUMENTS: Table = Table::new(&[
         .same_as("count")
         .about("As many"),
     integer("twice", 1, 99)
+        .default(Integer(6))
         .derived("twice the count", |launch| {
             Some(json!(2 * launch.integer("count")?))
         })
@@ -321,6 +322,8 @@ fn every_default_and_every_spelling_fits_the_published_schema() {
         json!(["none", "full", true, "no"])
     );
     assert_eq!(properties["count"]["x-aliases"], json!(["n", "number_of"]));
+    assert_eq!(properties["twice"]["default"], 6);
+    assert_eq!(properties["twice"]["x-default"], "twice the count");
     assert_eq!(schema["x-rules"][0]["code"], "T01");
 }
 
