@@ -122,7 +122,7 @@ impl<'a> Argument<'a> {
         let values = match self.schema["type"].as_str() {
             Some("integer") => format!("integer {}", self.whole_range()),
             Some("number") => format!("number {}", self.range()),
-            Some("string") => self.with_form("string"),
+            Some("string") => self.with_form(&self.text_range()),
             Some("array") => self.with_form("list of strings"),
             Some(other) => other.to_string(),
             None => format!("one of {}", self.choices()),
@@ -138,6 +138,15 @@ impl<'a> Argument<'a> {
         match self.schema["anyOf"].as_array().map(Vec::as_slice) {
             Some([also, rest]) => format!("{} or {}", also["const"], range(rest)),
             _ => range(self.schema),
+        }
+    }
+
+    fn text_range(&self) -> String {
+        match (&self.schema["minLength"], &self.schema["maxLength"]) {
+            (Value::Number(low), Value::Number(high)) => {
+                format!("string of {low}..{high} characters")
+            }
+            _ => "string".to_string(),
         }
     }
 
