@@ -68,7 +68,8 @@ pub fn parallelism(launch: &Launch) -> Option<Parallelism> {
         tensor: sizes.tensor,
         pipeline: sizes.pipeline,
         context: sizes.context,
-        expert: launch.integer("expert_parallel")?,
+        // It multiplies nothing, so the other sizes hold where it was refused.
+        expert: launch.integer("expert_parallel").unwrap_or(1),
     })
 }
 

@@ -32,7 +32,8 @@ pub fn parallelism(launch: &Launch) -> Option<Parallelism> {
         tensor,
         pipeline,
         context,
-        expert: launch.integer("expert_parallel")?,
+        // It multiplies nothing, so the other sizes hold where it was refused.
+        expert: launch.integer("expert_parallel").unwrap_or(1),
     })
 }
 

@@ -373,7 +373,8 @@ impl Reader<'_> {
                 return self.refuse_value(&key, wrong);
             }
         };
-        match self.arguments.states.get(number).copied() {
+        let mut given = self.arguments.given.iter();
+        let first = match self.arguments.states.get(number).copied() {
             Some(State::Absent) => {
                 let given = Given {
                     name: argument.name.into(),
@@ -381,18 +382,15 @@ impl Reader<'_> {
                     value,
                     delivery: argument.delivery,
                 };
-                self.arguments.add(Some(number), given);
+                return self.arguments.add(Some(number), given);
             }
-            Some(State::Given(at)) => {
-                let first = self.arguments.given.get(usize::from(at));
-                let Some(first) = first.filter(|first| !same(&first.value, &value)) else {
-                    return;
-                };
-                let detail = different(&first.key, &key, argument.name);
-                self.forget(number);
-                self.refuse("E04", pointer(&key), detail);
-            }
-            _ => {}
+            Some(State::Given(at)) => given.nth(usize::from(at)),
+            _ => given.find(|given| given.name == argument.name),
+        };
+        if let Some(first) = first.filter(|first| !same(&first.value, &value)) {
+            let detail = different(&first.key, &key, argument.name);
+            self.forget(number);
+            self.refuse("E04", pointer(&key), detail);
         }
     }
 

@@ -270,6 +270,12 @@ fn everything_wrong_is_told_at_once_and_no_rule_speaks_of_a_refused_argument() {
     let told = refusals(&json!({"count": 0, "strategy": 5, "rate": "x", "a b": 1}));
     let codes: Vec<&str> = told.iter().map(|told| &told[..3]).collect();
     assert_eq!(codes, ["E01", "E06", "E05", "E05"]);
+    let told = refusals(&json!({"count": 1, "n": 2, "number_of": 3}));
+    let places: Vec<&str> = told
+        .iter()
+        .filter_map(|told| told.split(' ').nth(1))
+        .collect();
+    assert_eq!(places, ["/extra_args/n", "/extra_args/number_of"]);
 }
 
 #[test]
