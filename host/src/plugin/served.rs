@@ -239,9 +239,13 @@ fn with_schema_faults(
         Ok(_) if !schema_faults.is_empty() => Err(PlanError::Refused(schema_faults.to_vec())),
         Err(PlanError::Refused(mut told)) => {
             let places: BTreeSet<String> = told.iter().map(|f| f.pointer.clone()).collect();
-            let untold = schema_faults
-                .iter()
-                .filter(|f| !places.contains(&f.pointer));
+            // What is told of an argument is told of its items too.
+            let is_told = |pointer: &str| {
+                let ends = pointer.match_indices('/').skip(1).map(|(at, _)| at);
+                let mut ends = ends.chain([pointer.len()]);
+                ends.any(|end| places.contains(&pointer[..end]))
+            };
+            let untold = schema_faults.iter().filter(|f| !is_told(&f.pointer));
             told.extend(untold.cloned());
             Err(PlanError::Refused(told))
         }

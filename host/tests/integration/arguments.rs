@@ -211,13 +211,17 @@ fn assert_flags_are_of(table: &Table, members: &[(String, Value)], words: &[Stri
     assert!(values <= flags.len(), "{words:?} of {sent}");
 }
 
-/// The same arguments by their canonical names; a null is none.
+/// The same arguments by their canonical names; a null is none. Of two equal values the one that is
+/// written shorter stands: 1 and not 1.0.
 fn canonical(table: &Table, members: &[(String, Value)]) -> Vec<(String, Value)> {
-    let members = members.iter().filter(|(_, value)| !value.is_null());
-    let members = members.map(|(key, value)| {
+    let mut canonical = BTreeMap::<String, Value>::new();
+    for (key, value) in members.iter().filter(|(_, value)| !value.is_null()) {
         let key = key.replace('-', "_");
         let name = table.names.get(&key).cloned().unwrap_or(key);
-        (name, value.clone())
-    });
-    members.collect::<BTreeMap<_, _>>().into_iter().collect()
+        let kept = canonical.entry(name).or_insert_with(|| value.clone());
+        if value.to_string().len() < kept.to_string().len() {
+            *kept = value.clone();
+        }
+    }
+    canonical.into_iter().collect()
 }

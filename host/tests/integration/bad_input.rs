@@ -100,6 +100,18 @@ async fn nothing_is_coerced_but_whole_numbers_are_whole() {
 }
 
 #[tokio::test]
+async fn a_fault_of_an_argument_is_told_once_and_not_again_of_its_items() {
+    let service = Service::start().await;
+    let mut request = crate::service::request("succeed", "run-1");
+    request["framework"] = json!("hf");
+    request["extra_args"] = json!({"report_to": [1]});
+    let problem = service.preview(&request).await.problem(400);
+    let errors = problem["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0]["pointer"], "/extra_args/report_to");
+}
+
+#[tokio::test]
 async fn a_large_body_is_413_and_another_type_415() {
     let service = Service::start().await;
     service

@@ -5,7 +5,7 @@ use axum::http::Request;
 use serde_json::json;
 use trainer_host::request::{AllowedNamespaces, RequestPolicy};
 
-use crate::processes::{eventually, replicas};
+use crate::processes::{eventually, only, replicas};
 use crate::service::{Answer, Service, built_plugins, request};
 
 async fn delete(service: &Service, path: &str) -> Answer {
@@ -72,7 +72,7 @@ async fn a_suspended_job_has_no_replicas_until_it_is_resumed() {
     assert_eq!(post(&service, "/train/meta-held/suspend").await.status, 200);
     assert_eq!(post(&service, "/train/meta-held/resume").await.status, 200);
     service.wait_for("meta-held", "running").await;
-    assert_eq!(replicas(&service).len(), 1);
+    eventually(|| only(&replicas(&service))).await;
     service.stop().await;
 }
 

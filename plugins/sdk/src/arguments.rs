@@ -102,6 +102,13 @@ struct Given {
     delivery: Delivery,
 }
 
+impl Given {
+    /// Whether this is the argument of a name that is in no table.
+    fn is_unknown(&self, name: &str) -> bool {
+        matches!(self.name, Cow::Owned(_)) && self.name == name
+    }
+}
+
 /// What an argument that is not in the table means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unknown {
@@ -247,7 +254,7 @@ impl Arguments {
     /// An argument that is not in the table: its name is the request's own.
     fn given_unknown(&self, name: &str) -> Option<&Given> {
         let mut given = self.given.iter();
-        given.find(|given| matches!(given.name, Cow::Owned(_)) && given.name == name)
+        given.find(|given| given.is_unknown(name))
     }
 
     fn add(&mut self, number: Option<usize>, given: Given) {
@@ -373,7 +380,7 @@ impl Reader<'_> {
                 return self.refuse_value(&key, wrong);
             }
         };
-        let mut given = self.arguments.given.iter();
+        let given = &mut self.arguments.given;
         let first = match self.arguments.states.get(number).copied() {
             Some(State::Absent) => {
                 let given = Given {
@@ -384,13 +391,17 @@ impl Reader<'_> {
                 };
                 return self.arguments.add(Some(number), given);
             }
-            Some(State::Given(at)) => given.nth(usize::from(at)),
-            _ => given.find(|given| given.name == argument.name),
+            Some(State::Given(at)) => given.get_mut(usize::from(at)),
+            _ => given.iter_mut().find(|given| given.name == argument.name),
         };
-        if let Some(first) = first.filter(|first| !same(&first.value, &value)) {
-            let detail = different(&first.key, &key, argument.name);
-            self.forget(number);
-            self.refuse("E04", pointer(&key), detail);
+        match first {
+            Some(first) if same(&first.value, &value) => keep_shorter(&mut first.value, value),
+            Some(first) => {
+                let detail = different(&first.key, &key, argument.name);
+                self.forget(number);
+                self.refuse("E04", pointer(&key), detail);
+            }
+            None => {}
         }
     }
 
@@ -399,12 +410,16 @@ impl Reader<'_> {
             Ok(value) => value,
             Err(wrong) => return self.refuse_value(&key, wrong),
         };
-        if let Some(first) = self.arguments.given_unknown(&name) {
-            if !same(&first.value, &value) {
-                let detail = different(&first.key, &key, &name);
-                self.refuse("E04", pointer(&key), detail);
+        let mut given = self.arguments.given.iter_mut();
+        match given.find(|given| given.is_unknown(&name)) {
+            Some(first) if same(&first.value, &value) => {
+                return keep_shorter(&mut first.value, value);
             }
-            return;
+            Some(first) => {
+                let detail = different(&first.key, &key, &name);
+                return self.refuse("E04", pointer(&key), detail);
+            }
+            None => {}
         }
         let detail = format!(
             "extra_args.{key}: unknown to framework {}, forwarded as --{name}",
@@ -443,6 +458,13 @@ impl Reader<'_> {
 fn same(first: &Value, second: &Value) -> bool {
     let float = first.is_f64() || second.is_f64();
     first == second || float && first.is_number() && first.as_f64() == second.as_f64()
+}
+
+/// Keeps the shorter spelling of two equal values, so that their order makes no difference.
+fn keep_shorter(kept: &mut Value, other: Value) {
+    if other.to_string().len() < kept.to_string().len() {
+        *kept = other;
+    }
 }
 
 fn different(first: &str, second: &str, name: &str) -> String {
