@@ -74,6 +74,19 @@ impl Site {
             .set("TRAINER_LOCAL_WORKDIR", &work))
     }
 
+    /// A site whose jobs go to the cluster of a kubeconfig, into one namespace.
+    ///
+    /// # Errors
+    ///
+    /// When there is no place for its data.
+    pub fn on_kubernetes(kubeconfig: &Path, namespace: &str) -> Result<Self> {
+        let site = Self::new(Path::new("/nonexistent"), Path::new("/tmp"))?;
+        Ok(site
+            .set("TRAINER_CLUSTER", "kubernetes")
+            .set("KUBECONFIG", &kubeconfig.display().to_string())
+            .set("TRAINER_JOBS_NAMESPACE", namespace))
+    }
+
     fn new(python: &Path, work: &Path) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let settings = [
@@ -196,6 +209,15 @@ impl Server {
     /// When there is no answer.
     pub fn post(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
         answer(self.agent.post(self.url(path)).send_json(body)?)
+    }
+
+    /// Status and body of a DELETE.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub fn delete(&self, path: &str) -> Result<(u16, Value)> {
+        answer(self.agent.delete(self.url(path)).call()?)
     }
 
     fn url(&self, path: &str) -> String {
