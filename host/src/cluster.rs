@@ -1,28 +1,91 @@
 //! Step 4: where PyTorchJobs run. One trait, an implementation a place.
 
+pub mod kubernetes;
 pub mod local;
 
-use async_trait::async_trait;
+use std::sync::Arc;
 
-use crate::job::PyTorchJob;
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::job::{Inspection, ObservedJob, PyTorchJob};
 
 /// A place where PyTorchJobs run.
+///
+/// A job is found by its name in a namespace. Without one it is looked for in the default
+/// namespace, and else in the only one that has a job of this name; where several have,
+/// [`ClusterError::Ambiguous`] tells them.
 #[async_trait]
 pub trait Cluster: Send + Sync {
     /// Creates a job. A name that is taken is a conflict, never an overwrite.
     ///
     /// # Errors
     ///
-    /// [`ClusterError::AlreadyExists`] for a taken name.
+    /// [`ClusterError::AlreadyExists`] for a taken name, [`ClusterError::Refused`] where the
+    /// cluster's own rules do not admit the job.
     async fn create(&self, job: PyTorchJob) -> Result<Created, ClusterError>;
 
-    /// The job as it stands. Without a namespace: in the default one, or else in the only one that
-    /// has a job of this name.
+    /// Asks whether a job would be admitted. Nothing is created.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::create`].
+    async fn try_create(&self, job: PyTorchJob) -> Result<Created, ClusterError>;
+
+    /// The job as answers tell it.
     ///
     /// # Errors
     ///
     /// [`ClusterError::NotFound`] when there is none.
-    async fn get(&self, namespace: Option<&str>, name: &str) -> Result<PyTorchJob, ClusterError>;
+    async fn get(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Arc<ObservedJob>, ClusterError>;
+
+    /// The job with its pods and what happened to them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::get`].
+    async fn inspect(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Inspection, ClusterError>;
+
+    /// The PyTorchJob as it stands in the cluster.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::get`].
+    async fn manifest(&self, namespace: Option<&str>, name: &str) -> Result<Value, ClusterError>;
+
+    /// All jobs of a namespace, or of every namespace that this service may use, in no order.
+    ///
+    /// # Errors
+    ///
+    /// When they are not known yet.
+    async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError>;
+
+    /// Deletes a job with all that belongs to it. Its checkpoints stay.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::get`].
+    async fn delete(&self, namespace: Option<&str>, name: &str) -> Result<(), ClusterError>;
+
+    /// Stops the replicas of a job and keeps the job, or lets it go on. What is so already stays so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::get`], and [`ClusterError::Ended`] for a job that has ended.
+    async fn set_running(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        wish: Wish,
+    ) -> Result<Arc<ObservedJob>, ClusterError>;
 
     /// Whether jobs can be created now.
     ///
@@ -35,10 +98,17 @@ pub trait Cluster: Send + Sync {
     async fn shut_down(&self);
 }
 
+/// What somebody wants of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Suspend,
+    Resume,
+}
+
 /// A job that was created, and what its author should know about it.
 #[derive(Debug)]
 pub struct Created {
-    pub job: PyTorchJob,
+    pub job: ObservedJob,
     /// Sentences such as why the job will wait.
     pub warnings: Vec<String>,
 }
@@ -50,6 +120,37 @@ pub enum ClusterError {
     AlreadyExists { name: String },
     #[error("Job {name} not found")]
     NotFound { name: String },
+    #[error("there are jobs called {name} in {}: ?namespace= says which", namespaces.join(", "))]
+    Ambiguous {
+        name: String,
+        namespaces: Vec<String>,
+    },
+    #[error("job {name} has ended and can be neither suspended nor resumed")]
+    Ended { name: String },
+    #[error("there is no namespace {namespace} in the cluster")]
+    NoSuchNamespace { namespace: String },
+    /// A quota, a policy or a webhook, in the cluster's own words.
+    #[error("the cluster does not admit the job: {message}")]
+    Refused { message: String },
+    /// What this service itself may not do.
+    #[error("{action}: this service has no right to")]
+    Forbidden {
+        action: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("{action}: the cluster cannot be reached or is too busy")]
+    Unavailable {
+        action: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("{action}: the cluster took too long")]
+    TimedOut {
+        action: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("{action}")]
     Internal {
         action: &'static str,

@@ -1,15 +1,19 @@
 //! Settings: flags, each with the environment variable of the same meaning.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
 use crate::plugin::UnknownArguments;
+use crate::profile::Profiles;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
-use crate::request::{DEFAULT_IMAGE, RequestPolicy};
+use crate::request::{AllowedNamespaces, DEFAULT_IMAGE, RequestPolicy};
 
 /// Where a pod finds its own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -49,9 +53,12 @@ pub struct ServeSettings {
         default_value = ""
     )]
     pub api_token: String,
-    /// Where jobs run.
-    #[arg(long, env = "TRAINER_CLUSTER", value_enum, default_value = "local")]
-    pub cluster: ClusterKind,
+    /// Where jobs run. Default: kubernetes inside a pod, local elsewhere.
+    #[arg(long, env = "TRAINER_CLUSTER", value_enum)]
+    pub cluster: Option<ClusterKind>,
+    /// Context of the kubeconfig. Default: its current one, or the pod's own cluster.
+    #[arg(long, env = "TRAINER_KUBE_CONTEXT")]
+    pub kube_context: Option<String>,
     /// How long requests in flight may take when the service is told to stop, in seconds.
     #[arg(long, env = "TRAINER_SHUTDOWN_GRACE", default_value_t = 20)]
     pub shutdown_grace: u64,
@@ -112,6 +119,8 @@ pub enum PreviewOutput {
 pub enum ClusterKind {
     /// On this machine.
     Local,
+    /// On Kubernetes, by the Kubeflow training operator.
+    Kubernetes,
 }
 
 /// What planning a job needs: plugins, and the operator's policy for requests.
@@ -126,6 +135,17 @@ pub struct PlanningSettings {
     /// Namespace of jobs that name none. Default: the pod's own, else `default`.
     #[arg(long, env = "TRAINER_JOBS_NAMESPACE")]
     pub jobs_namespace: Option<String>,
+    /// Namespaces that requests and reads may name, * for all. The one above is always among them.
+    #[arg(
+        long,
+        env = "TRAINER_ALLOWED_NAMESPACES",
+        value_delimiter = ',',
+        default_value = "*"
+    )]
+    pub allowed_namespaces: Vec<String>,
+    /// File with the placement profiles (YAML): where jobs run, in which queue, with what beside.
+    #[arg(long, env = "TRAINER_PROFILES")]
+    pub profiles: Option<PathBuf>,
     /// Image of jobs that name none.
     #[arg(long, env = "TRAINER_DEFAULT_IMAGE", default_value = DEFAULT_IMAGE)]
     pub default_image: String,
@@ -184,15 +204,49 @@ pub enum LogFormat {
 
 impl PlanningSettings {
     /// What requests may ask for, and what stands for what they leave out.
-    pub fn policy(&self) -> RequestPolicy {
-        RequestPolicy {
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the file of profiles.
+    pub fn policy(&self) -> anyhow::Result<RequestPolicy> {
+        Ok(RequestPolicy {
             default_image: self.default_image.clone(),
             default_namespace: self.namespace(),
             default_cpus_per_node: self.default_cpus,
             default_memory_per_node_gb: self.default_memory_gb,
             dataset_schemes: self.dataset_schemes.clone(),
             checkpoint_schemes: self.checkpoint_schemes.clone(),
+            profiles: self.profiles()?,
+            namespaces: self.namespaces(),
+        })
+    }
+
+    fn profiles(&self) -> anyhow::Result<Profiles> {
+        let Some(file) = self.profiles.as_ref().filter(|f| !f.as_os_str().is_empty()) else {
+            return Ok(Profiles::default());
+        };
+        let file_name = file.display();
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {file_name}"))?;
+        let profiles: Profiles = serde_saphyr::from_str(&text)
+            .with_context(|| format!("{file_name} is not a file of profiles"))?;
+        let wrong = |wrong: Vec<String>| anyhow::anyhow!("{file_name}:\n  {}", wrong.join("\n  "));
+        profiles.check().map_err(wrong)?;
+        Ok(profiles)
+    }
+
+    /// The namespaces that this service may use.
+    pub fn namespaces(&self) -> AllowedNamespaces {
+        let named = self.allowed_namespaces.iter().map(|name| name.trim());
+        let mut named: BTreeSet<String> = named
+            .filter(|name| !name.is_empty())
+            .map(str::to_string)
+            .collect();
+        if named.contains("*") {
+            return AllowedNamespaces::All;
         }
+        named.insert(self.namespace());
+        AllowedNamespaces::Only(named)
     }
 
     /// What plugins do with arguments that are in no table.
@@ -208,7 +262,8 @@ impl PlanningSettings {
         self.data_dir.join("compiled-plugins")
     }
 
-    fn namespace(&self) -> String {
+    /// The namespace of jobs that name none.
+    pub fn namespace(&self) -> String {
         let named = self.jobs_namespace.clone().filter(|name| !name.is_empty());
         let own = || std::fs::read_to_string(POD_NAMESPACE).ok();
         let name = named.or_else(own).unwrap_or_else(|| "default".to_string());
@@ -217,6 +272,24 @@ impl PlanningSettings {
 }
 
 impl ServeSettings {
+    /// Where jobs run.
+    pub fn cluster(&self) -> ClusterKind {
+        let default = match std::env::var_os("KUBERNETES_SERVICE_HOST") {
+            Some(_) => ClusterKind::Kubernetes,
+            None => ClusterKind::Local,
+        };
+        self.cluster.unwrap_or(default)
+    }
+
+    /// How Kubernetes is reached.
+    pub fn kubernetes_cluster(&self) -> KubernetesSettings {
+        KubernetesSettings {
+            context: self.kube_context.clone().filter(|name| !name.is_empty()),
+            default_namespace: self.planning.namespace(),
+            namespaces: self.planning.namespaces(),
+        }
+    }
+
     /// The token that clients have to send, if any.
     pub fn token(&self) -> Option<String> {
         Some(self.api_token.clone()).filter(|token| !token.is_empty())

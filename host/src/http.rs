@@ -2,6 +2,7 @@
 
 mod body;
 mod health;
+mod jobs;
 mod problem;
 mod token;
 
@@ -28,9 +29,10 @@ use tracing::{Span, info};
 use crate::cluster::{Cluster, Created};
 use crate::fault::Fault;
 use crate::job::{self, JobSummary};
+use crate::plan::Plan;
 use crate::plugin::{Plugin, Plugins};
 use crate::preview::Preview;
-use crate::request::{self, RequestPolicy};
+use crate::request::{self, Checked, RequestPolicy};
 use body::JsonBody;
 use problem::Problem;
 pub use token::Token;
@@ -54,6 +56,16 @@ pub struct App {
     pub draining: Arc<AtomicBool>,
 }
 
+impl App {
+    /// Steps 1 and 2.
+    async fn plan(&self, body: Value) -> Result<(Checked, Plan), Problem> {
+        let checked = request::check(body, self.plugins.schemas(), &self.policy)?;
+        self.policy.namespaces.check(&checked.request.namespace)?;
+        let plan = self.plugins.plan(&checked).await?;
+        Ok((checked, plan))
+    }
+}
+
 /// The whole interface.
 pub fn router(app: App) -> Router {
     let open = Router::new()
@@ -63,7 +75,10 @@ pub fn router(app: App) -> Router {
     let guarded = Router::new()
         .route("/train", post(submit))
         .route("/train/preview", post(preview))
-        .route("/train/{job_name}", get(status))
+        .route("/train/{job_name}", get(jobs::status).delete(jobs::delete))
+        .route("/train/{job_name}/manifest", get(jobs::manifest))
+        .route("/train/{job_name}/suspend", post(jobs::suspend))
+        .route("/train/{job_name}/resume", post(jobs::resume))
         .route("/frameworks", get(frameworks))
         .route("/frameworks/{name}", get(framework))
         .route_layer(middleware::from_fn_with_state(app.clone(), token::check));
@@ -83,9 +98,8 @@ pub fn router(app: App) -> Router {
 }
 
 async fn submit(State(app): State<App>, JsonBody(body): JsonBody) -> Result<Response, Problem> {
-    let checked = request::check(body, app.plugins.schemas(), &app.policy)?;
-    let plan = app.plugins.plan(&checked).await?;
-    let job = job::manifest(&checked.request, &plan);
+    let (checked, plan) = app.plan(body).await?;
+    let job = job::manifest(&checked.request, &plan, &checked.warnings);
     let created = app.cluster.create(job).await?;
     Ok(accepted(
         &created,
@@ -93,32 +107,34 @@ async fn submit(State(app): State<App>, JsonBody(body): JsonBody) -> Result<Resp
     ))
 }
 
+#[derive(Debug, Deserialize)]
+struct PreviewQuery {
+    dry_run: Option<DryRun>,
+}
+
+/// How far a preview goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DryRun {
+    /// The cluster is asked whether it would admit the job.
+    Server,
+}
+
 async fn preview(
     State(app): State<App>,
+    Query(query): Query<PreviewQuery>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let checked = request::check(body, app.plugins.schemas(), &app.policy)?;
-    let plan = app.plugins.plan(&checked).await?;
+    let (checked, plan) = app.plan(body).await?;
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
+    if query.dry_run == Some(DryRun::Server) {
+        app.cluster.try_create(preview.manifest.clone()).await?;
+    }
     match wants_yaml(&headers) {
         true => yaml(&preview.manifest),
         false => Ok(Json(preview).into_response()),
     }
-}
-
-#[derive(Debug, Deserialize)]
-struct StatusQuery {
-    namespace: Option<String>,
-}
-
-async fn status(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Query(query): Query<StatusQuery>,
-) -> Result<Json<JobSummary>, Problem> {
-    let job = app.cluster.get(query.namespace.as_deref(), &name).await?;
-    Ok(Json(JobSummary::of(&job)))
 }
 
 /// A framework that can be asked for.

@@ -4,6 +4,9 @@
 //! a container named `pytorch`, a Master of exactly one replica, the exec form of the command, the
 //! number of processes as a string. kubeflow/trainer v1.9.4 is the operator meant.
 
+mod details;
+mod observed;
+mod placement;
 mod pytorch_job;
 mod status;
 
@@ -15,7 +18,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
 
+pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
+pub use observed::{DesiredReplicas, ObservedJob, ObservedSpec};
 pub use pytorch_job::{
     API_VERSION, CleanPodPolicy, Condition, ConditionType, KIND, PyTorchJob, PyTorchJobSpec,
     PyTorchJobStatus, ReplicaSpec, ReplicaSpecs, ReplicaStatus, ReplicaType, RestartPolicy,
@@ -23,7 +29,9 @@ pub use pytorch_job::{
 };
 pub use status::{JobState, JobSummary};
 
+use crate::fault::Fault;
 use crate::plan::{Plan, Text};
+use crate::profile::{CLAIM_VOLUME_PREFIX, PROFILE_ANNOTATION, SHARED_MEMORY_VOLUME};
 use crate::request::JobRequest;
 
 /// The container's name, which the operator's webhook demands.
@@ -38,13 +46,29 @@ const CRASHES: u32 = 3;
 /// Time for a last checkpoint when a pod is told to stop, in seconds.
 const GRACE_SECONDS: i64 = 120;
 
+/// Kueue's label for the local queue that a job waits in.
+pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 /// Own label: the framework of the job.
 pub const FRAMEWORK_LABEL: &str = "trainer.deepfinery/framework";
 /// Own label: the run id of the job.
 pub const RUN_ID_LABEL: &str = "trainer.deepfinery/run-id";
+/// Own annotations: what else is asked of a job that is there. Models and URIs fit no label.
+pub const MODEL_ID_ANNOTATION: &str = "trainer.deepfinery/model-id";
+pub const DATASET_URI_ANNOTATION: &str = "trainer.deepfinery/dataset-uri";
+pub const CHECKPOINT_PREFIX_ANNOTATION: &str = "trainer.deepfinery/checkpoint-prefix";
+/// The whole layout, as JSON.
+pub const CHECKPOINT_LAYOUT_ANNOTATION: &str = "trainer.deepfinery/checkpoint-layout";
+pub const PLUGIN_ANNOTATION: &str = "trainer.deepfinery/plugin";
+pub const PLUGIN_VERSION_ANNOTATION: &str = "trainer.deepfinery/plugin-version";
+pub const PLUGIN_DIGEST_ANNOTATION: &str = "trainer.deepfinery/plugin-digest";
+/// What the submission was warned of, as JSON.
+pub const WARNINGS_ANNOTATION: &str = "trainer.deepfinery/warnings";
+/// Most bytes of [`WARNINGS_ANNOTATION`]: an eighth of what all annotations may take.
+const MAX_WARNINGS_BYTES: usize = 32 * 1024;
 
-/// The PyTorchJob of a request and its plan.
-pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
+/// The PyTorchJob of a request and its plan. `warnings` are what the request itself gave.
+pub fn manifest(request: &JobRequest, plan: &Plan, warnings: &[Fault]) -> PyTorchJob {
+    let profile = request.profile.as_ref().map(|chosen| &chosen.profile);
     let template = template(request, plan);
     let replica = |replicas| ReplicaSpec {
         replicas,
@@ -58,14 +82,18 @@ pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
             name: Some(request.name.as_str().to_string()),
             namespace: Some(request.namespace.clone()),
             labels: Some(labels(request)),
-            annotations: Some(annotations(request, plan)),
+            annotations: Some(annotations(request, plan, warnings)),
             ..ObjectMeta::default()
         },
         spec: PyTorchJobSpec {
             nproc_per_node: request.gpus_per_node.max(1).to_string(),
             run_policy: RunPolicy {
                 clean_pod_policy: CleanPodPolicy::Running,
-                backoff_limit: CRASHES * request.num_nodes,
+                backoff_limit: profile
+                    .and_then(|profile| profile.backoff_limit)
+                    .unwrap_or(CRASHES * request.num_nodes),
+                ttl_seconds_after_finished: profile.and_then(|p| p.ttl_seconds_after_finished),
+                active_deadline_seconds: profile.and_then(|p| p.active_deadline_seconds),
                 suspend: None,
             },
             pytorch_replica_specs: ReplicaSpecs {
@@ -84,28 +112,58 @@ fn labels(request: &JobRequest) -> BTreeMap<String, String> {
         (FRAMEWORK_LABEL, &request.framework),
         (RUN_ID_LABEL, &request.run_id),
     ];
-    with_own(&request.labels, own)
+    let queue = request.profile.as_ref();
+    let queue = queue.and_then(|chosen| Some((QUEUE_LABEL, chosen.profile.queue.as_deref()?)));
+    with_own(&request.labels, own.into_iter().chain(queue))
 }
 
-fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
-    let own = [
-        ("trainer.deepfinery/model-id", request.model_id.as_str()),
-        (
-            "trainer.deepfinery/dataset-uri",
-            request.dataset_uri.as_str(),
-        ),
-        ("trainer.deepfinery/checkpoint-prefix", &plan.layout.prefix),
-        ("trainer.deepfinery/plugin", &plan.plugin.name),
-        ("trainer.deepfinery/plugin-version", &plan.plugin.version),
-        ("trainer.deepfinery/plugin-digest", &plan.plugin.digest),
-    ];
-    with_own(&request.annotations, own)
-}
-
-fn with_own<const N: usize>(
-    requested: &BTreeMap<String, String>,
-    own: [(&str, &str); N],
+fn annotations(
+    request: &JobRequest,
+    plan: &Plan,
+    warnings: &[Fault],
 ) -> BTreeMap<String, String> {
+    let layout = json(&plan.layout);
+    let told = told(warnings.iter().chain(&plan.warnings));
+    let own = [
+        (MODEL_ID_ANNOTATION, request.model_id.as_str()),
+        (DATASET_URI_ANNOTATION, request.dataset_uri.as_str()),
+        (CHECKPOINT_PREFIX_ANNOTATION, &plan.layout.prefix),
+        (CHECKPOINT_LAYOUT_ANNOTATION, &layout),
+        (PLUGIN_ANNOTATION, &plan.plugin.name),
+        (PLUGIN_VERSION_ANNOTATION, &plan.plugin.version),
+        (PLUGIN_DIGEST_ANNOTATION, &plan.plugin.digest),
+    ];
+    let profile = request.profile.as_ref();
+    let profile = profile.map(|chosen| (PROFILE_ANNOTATION, chosen.name.as_str()));
+    let told = told.as_ref().map(|told| (WARNINGS_ANNOTATION, told.as_str()));
+    with_own(
+        &request.annotations,
+        own.into_iter().chain(profile).chain(told),
+    )
+}
+
+/// As many warnings as an annotation has room for.
+fn told<'a>(warnings: impl Iterator<Item = &'a Fault>) -> Option<String> {
+    let mut bytes = 0;
+    let told: Vec<&Fault> = warnings
+        .take_while(|warning| {
+            bytes += json(warning).len() + 1;
+            bytes < MAX_WARNINGS_BYTES
+        })
+        .collect();
+    (!told.is_empty()).then(|| json(&told))
+}
+
+/// Plain data as JSON, which cannot fail: it has no maps but those with text for keys.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn with_own<'a>(
+    requested: &BTreeMap<String, String>,
+    own: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> BTreeMap<String, String> {
+    let own = own.into_iter();
     let own = own.map(|(key, value)| (key.to_string(), value.to_string()));
     requested.clone().into_iter().chain(own).collect()
 }
@@ -114,18 +172,22 @@ fn template(request: &JobRequest, plan: &Plan) -> PodTemplateSpec {
     // An Istio side-car never exits, so the job would never succeed.
     let no_sidecar = [("sidecar.istio.io/inject", "false")];
     let claims = claims(request);
+    let mut pod = PodSpec {
+        containers: vec![container(request, plan, &claims)],
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        volumes: Some(volumes(&claims)),
+        ..PodSpec::default()
+    };
+    if let Some(chosen) = &request.profile {
+        placement::place(&mut pod, &chosen.profile);
+    }
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels(request)),
             annotations: Some(with_own(&request.annotations, no_sidecar)),
             ..ObjectMeta::default()
         }),
-        spec: Some(PodSpec {
-            containers: vec![container(request, plan, &claims)],
-            termination_grace_period_seconds: Some(GRACE_SECONDS),
-            volumes: Some(volumes(&claims)),
-            ..PodSpec::default()
-        }),
+        spec: Some(pod),
     }
 }
 
@@ -238,7 +300,7 @@ fn claims(request: &JobRequest) -> Vec<&str> {
 fn volumes(claims: &[&str]) -> Vec<Volume> {
     // The default /dev/shm of 64 MiB is too small for data loaders and for NCCL.
     let shared_memory = Volume {
-        name: "dshm".to_string(),
+        name: SHARED_MEMORY_VOLUME.to_string(),
         empty_dir: Some(EmptyDirVolumeSource {
             medium: Some("Memory".to_string()),
             ..EmptyDirVolumeSource::default()
@@ -246,7 +308,7 @@ fn volumes(claims: &[&str]) -> Vec<Volume> {
         ..Volume::default()
     };
     let claims = claims.iter().enumerate().map(|(index, claim)| Volume {
-        name: format!("claim-{index}"),
+        name: format!("{CLAIM_VOLUME_PREFIX}{index}"),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
             claim_name: (*claim).to_string(),
             ..PersistentVolumeClaimVolumeSource::default()
@@ -265,8 +327,11 @@ fn mounts(claims: &[&str]) -> Vec<VolumeMount> {
     let claims = claims
         .iter()
         .enumerate()
-        .map(|(index, claim)| mount(format!("claim-{index}"), format!("{CLAIMS_PATH}/{claim}")));
-    std::iter::once(mount("dshm".to_string(), "/dev/shm".to_string()))
+        .map(|(index, claim)| {
+            let name = format!("{CLAIM_VOLUME_PREFIX}{index}");
+            mount(name, format!("{CLAIMS_PATH}/{claim}"))
+        });
+    std::iter::once(mount(SHARED_MEMORY_VOLUME.to_string(), "/dev/shm".to_string()))
         .chain(claims)
         .collect()
 }

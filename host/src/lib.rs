@@ -13,5 +13,6 @@ pub mod job;
 pub mod plan;
 pub mod plugin;
 pub mod preview;
+pub mod profile;
 pub mod request;
 pub mod telemetry;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use trainer_host::cluster::Cluster;
+use trainer_host::cluster::kubernetes::KubernetesCluster;
 use trainer_host::cluster::local::{LocalCluster, keeper};
 use trainer_host::config::{
     ClusterKind, Command, CommandLine, ExplainOutput, ExplainSettings, PlanningSettings,
@@ -56,7 +57,11 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     let begun = Instant::now();
     telemetry::start(&settings.log)?;
     let plugins = load(&settings.planning)?;
-    let cluster: Arc<dyn Cluster> = match settings.cluster {
+    let policy = settings.planning.policy()?;
+    let cluster: Arc<dyn Cluster> = match settings.cluster() {
+        ClusterKind::Kubernetes => {
+            Arc::new(KubernetesCluster::connect(settings.kubernetes_cluster()).await?)
+        }
         ClusterKind::Local => {
             let settings = settings.local_cluster(std::env::current_exe()?);
             Arc::new(LocalCluster::open(settings).await?)
@@ -73,7 +78,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     let app = App {
         plugins: Arc::new(plugins),
         cluster: cluster.clone(),
-        policy: Arc::new(settings.planning.policy()),
+        policy: Arc::new(policy),
         token: token.as_deref().map(Token::new),
         draining: draining.clone(),
     };
@@ -140,7 +145,7 @@ fn load(settings: &PlanningSettings) -> anyhow::Result<Plugins> {
 async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
     let plugins = load(&settings.planning)?;
     let value = read_request(&settings.file)?;
-    let policy = settings.planning.policy();
+    let policy = settings.planning.policy()?;
     let checked = request::check(value, plugins.schemas(), &policy).map_err(refused)?;
     let plan = plugins.plan(&checked).await.map_err(|error| match error {
         PlanError::Refused(faults) => refused(faults),

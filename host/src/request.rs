@@ -11,7 +11,7 @@ mod name;
 pub mod schema;
 pub mod uri;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use schemars::JsonSchema;
@@ -24,6 +24,7 @@ use schema::Schema;
 use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
 
 use crate::fault::Fault;
+use crate::profile::{ChosenProfile, Profiles};
 
 /// A training job as a client asks for it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -115,6 +116,40 @@ pub struct JobRequest {
     pub annotations: BTreeMap<String, String>,
     pub namespace: String,
     pub name: JobName,
+    /// What the operator of this host decides of where and how the job runs.
+    pub profile: Option<ChosenProfile>,
+}
+
+/// The namespaces that this host may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedNamespaces {
+    All,
+    Only(BTreeSet<String>),
+}
+
+/// A namespace that this host may not use.
+#[derive(Debug, thiserror::Error)]
+#[error("namespace {given:?} is not served here; known: {}", known.join(", "))]
+pub struct NamespaceNotAllowed {
+    given: String,
+    known: Vec<String>,
+}
+
+impl AllowedNamespaces {
+    /// Whether a namespace may be used.
+    ///
+    /// # Errors
+    ///
+    /// [`NamespaceNotAllowed`], with those that may.
+    pub fn check(&self, namespace: &str) -> Result<(), NamespaceNotAllowed> {
+        match self {
+            Self::Only(names) if !names.contains(namespace) => Err(NamespaceNotAllowed {
+                given: namespace.to_string(),
+                known: names.iter().cloned().collect(),
+            }),
+            Self::All | Self::Only(_) => Ok(()),
+        }
+    }
 }
 
 /// What the operator of this host allows, and what stands for fields that a request leaves out.
@@ -127,6 +162,8 @@ pub struct RequestPolicy {
     pub default_memory_per_node_gb: Option<u32>,
     pub dataset_schemes: Vec<Scheme>,
     pub checkpoint_schemes: Vec<Scheme>,
+    pub profiles: Profiles,
+    pub namespaces: AllowedNamespaces,
 }
 
 /// The specification's default for `image`.
@@ -141,6 +178,8 @@ impl Default for RequestPolicy {
             default_memory_per_node_gb: None,
             dataset_schemes: DATASET_SCHEMES.to_vec(),
             checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
+            profiles: Profiles::default(),
+            namespaces: AllowedNamespaces::All,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod conditions;
 mod expand;
 pub mod keeper;
+mod machine;
 mod replica;
 mod slots;
 mod store;
@@ -16,20 +17,20 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use serde_json::Value;
+use tracing::info;
 use uuid::Uuid;
 
-use super::{Cluster, ClusterError, Created};
-use crate::job::PyTorchJob;
+use super::{Cluster, ClusterError, Created, Wish};
+use crate::job::{Inspection, ObservedJob, PyTorchJob};
 use conditions::Transition;
+use machine::{Machine, MachineSettings};
 use slots::Slots;
 use store::{Record, Store, key};
 
@@ -61,30 +62,6 @@ pub struct LocalCluster {
     default_namespace: String,
 }
 
-/// What the supervisors of all jobs share.
-#[derive(Debug)]
-struct Machine {
-    settings: MachineSettings,
-    slots: Slots,
-    store: Arc<Store>,
-    jobs: RwLock<BTreeMap<String, Record>>,
-    /// Keeps the changes of one job in the order in which they happened.
-    changing: tokio::sync::Mutex<()>,
-    stopping: watch::Sender<bool>,
-    supervisors: TaskTracker,
-}
-
-#[derive(Debug)]
-struct MachineSettings {
-    program: PathBuf,
-    jobs_folder: PathBuf,
-    working_directory: PathBuf,
-    /// What every replica has in its environment.
-    environment: BTreeMap<String, String>,
-    restart_backoff: Duration,
-    shutdown_grace: Duration,
-}
-
 impl LocalCluster {
     /// Opens the cluster and takes up every job that had not ended when it was last left.
     ///
@@ -113,26 +90,22 @@ impl LocalCluster {
             .canonicalize()
             .unwrap_or(working_directory);
         let claims = data_folder.join("pvc");
-        let store = Arc::new(Store::open(&data_folder.join("jobs.redb"))?);
-        let records = store.all()?;
-        let machine = Arc::new(Machine {
-            settings: MachineSettings {
-                program,
-                jobs_folder: data_folder.join("jobs"),
-                working_directory,
-                environment: replica_environment(python, claims),
-                restart_backoff,
-                shutdown_grace,
-            },
-            slots: Slots::of_this_machine(slots),
-            store,
-            jobs: RwLock::new(records.into_iter().map(|r| (r.key(), r)).collect()),
-            changing: tokio::sync::Mutex::new(()),
-            stopping: watch::Sender::new(false),
-            supervisors: TaskTracker::new(),
-        });
+        let store = Store::open(&data_folder.join("jobs.redb"))?;
+        let deleted_folder = data_folder.join("deleted");
+        // What their replicas held is free: no keeper outlives the service that started it.
+        let _ = std::fs::remove_dir_all(&deleted_folder);
+        let settings = MachineSettings {
+            program,
+            jobs_folder: data_folder.join("jobs"),
+            deleted_folder,
+            working_directory,
+            environment: replica_environment(python, claims),
+            restart_backoff,
+            shutdown_grace,
+        };
+        let slots = Slots::of_this_machine(slots);
         let cluster = Self {
-            machine,
+            machine: Arc::new(Machine::open(settings, slots, store)?),
             default_namespace,
         };
         cluster.recover().await;
@@ -141,44 +114,45 @@ impl LocalCluster {
 
     /// Starts again what was cut off, as after a reboot of the machine.
     async fn recover(&self) {
-        let cut_off: Vec<String> = {
-            let jobs = self.machine.jobs.read();
-            let jobs = jobs.unwrap_or_else(PoisonError::into_inner);
-            let unfinished = jobs.iter().filter(|(_, r)| !conditions::has_ended(&r.job));
-            unfinished.map(|(key, _)| key.clone()).collect()
-        };
-        for key in cut_off {
+        for job in self.machine.unfinished() {
+            let key = key(job.namespace(), job.name());
             info!(job = key, "taking up a job that was cut off");
-            let was_running = self.machine.job(&key).is_some_and(|job| {
-                let status = job.status.as_ref();
-                status.is_some_and(|status| status.start_time.is_some())
-            });
+            let status = job.status.as_ref();
+            let was_running = status.is_some_and(|status| status.start_time.is_some());
             let transition = was_running.then_some(Transition::Restarting);
-            let forget = |record: &mut Record| {
-                let status = record.job.status.get_or_insert_default();
-                supervisor::no_replicas(&mut status.replica_statuses);
-            };
-            self.machine.change(&key, forget, transition).await;
+            self.machine
+                .change(&job, supervisor::no_replicas, transition)
+                .await;
             self.machine.supervise(key);
         }
     }
 
-    fn find(&self, namespace: Option<&str>, name: &str) -> Option<PyTorchJob> {
-        let jobs = self
-            .machine
-            .jobs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let home = namespace.unwrap_or(&self.default_namespace);
-        if let Some(record) = jobs.get(&key(home, name)) {
-            return Some(record.job.clone());
+    /// The job that is meant, see [`Cluster`].
+    fn find(&self, namespace: Option<&str>, name: &str) -> Result<Record, ClusterError> {
+        let name = name.to_string();
+        let home = key(namespace.unwrap_or(&self.default_namespace), &name);
+        if let Some(record) = self.machine.record(&home) {
+            return Ok(record);
         }
-        if namespace.is_some() {
-            return None;
+        let named = match namespace {
+            Some(_) => Vec::new(),
+            None => self.machine.named(&name),
+        };
+        match named.as_slice() {
+            [] => Err(ClusterError::NotFound { name }),
+            [only] => self
+                .machine
+                .record(only)
+                .ok_or(ClusterError::NotFound { name }),
+            several => {
+                let namespaces = several.iter().filter_map(|key| key.split_once('/'));
+                let namespaces = namespaces.map(|(namespace, _)| namespace.to_string());
+                Err(ClusterError::Ambiguous {
+                    name,
+                    namespaces: namespaces.collect(),
+                })
+            }
         }
-        let mut named = jobs.values().filter(|record| record.job.name() == name);
-        let only = named.next()?;
-        named.next().is_none().then(|| only.job.clone())
     }
 }
 
@@ -189,29 +163,67 @@ impl Cluster for LocalCluster {
         job.metadata.uid = Some(Uuid::new_v4().to_string());
         job.metadata.creation_timestamp = Some(Time(now));
         conditions::apply(&mut job, &Transition::Created, now);
-        let record = Record { job, restarts: 0 };
-        let store = self.machine.store.clone();
-        let stored = record.clone();
-        blocking("storing a job", move || store.insert(&stored)).await?;
-        let key = record.key();
-        let job = record.job.clone();
-        let mut jobs = self
-            .machine
-            .jobs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        jobs.insert(key.clone(), record);
-        drop(jobs);
-        self.machine.supervise(key);
-        let warnings = self.machine.never_starts(&job).into_iter().collect();
-        Ok(Created { job, warnings })
+        let created = self.admitted(&job);
+        self.machine.add(Record::new(job)).await?;
+        Ok(created)
     }
 
-    async fn get(&self, namespace: Option<&str>, name: &str) -> Result<PyTorchJob, ClusterError> {
-        self.find(namespace, name)
-            .ok_or_else(|| ClusterError::NotFound {
-                name: name.to_string(),
-            })
+    async fn try_create(&self, job: PyTorchJob) -> Result<Created, ClusterError> {
+        let name = job.name().to_string();
+        match self.machine.record(&key(job.namespace(), &name)) {
+            Some(_) => Err(ClusterError::AlreadyExists { name }),
+            None => Ok(self.admitted(&job)),
+        }
+    }
+
+    async fn get(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Arc<ObservedJob>, ClusterError> {
+        let record = self.find(namespace, name)?;
+        Ok(Arc::new(ObservedJob::from(&record.job)))
+    }
+
+    async fn inspect(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Inspection, ClusterError> {
+        let record = self.find(namespace, name)?;
+        let waits = self.machine.waits(&record.job);
+        Ok(Inspection {
+            job: ObservedJob::from(&record.job),
+            pods: record.pods.into_values().collect(),
+            events: Vec::new(),
+            notes: waits.into_iter().collect(),
+        })
+    }
+
+    async fn manifest(&self, namespace: Option<&str>, name: &str) -> Result<Value, ClusterError> {
+        let record = self.find(namespace, name)?;
+        serde_json::to_value(&record.job)
+            .map_err(|error| ClusterError::internal("writing a manifest", error))
+    }
+
+    async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError> {
+        Ok(self.machine.observed(namespace))
+    }
+
+    async fn delete(&self, namespace: Option<&str>, name: &str) -> Result<(), ClusterError> {
+        let record = self.find(namespace, name)?;
+        self.machine.delete(&record.key()).await
+    }
+
+    async fn set_running(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        wish: Wish,
+    ) -> Result<Arc<ObservedJob>, ClusterError> {
+        let record = self.find(namespace, name)?;
+        let job = self.machine.set_running(&record.key(), wish).await?;
+        Ok(Arc::new(job))
     }
 
     async fn ready(&self) -> Result<(), ClusterError> {
@@ -219,71 +231,17 @@ impl Cluster for LocalCluster {
     }
 
     async fn shut_down(&self) {
-        self.machine.stopping.send_replace(true);
-        self.machine.supervisors.close();
-        self.machine.supervisors.wait().await;
+        self.machine.stop().await;
     }
 }
 
-impl Machine {
-    fn supervise(self: &Arc<Self>, key: String) {
-        self.supervisors.spawn(supervisor::run(self.clone(), key));
-    }
-
-    fn job(&self, key: &str) -> Option<PyTorchJob> {
-        let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
-        jobs.get(key).map(|record| record.job.clone())
-    }
-
-    /// Why a job will wait for ever, if it will.
-    fn never_starts(&self, job: &PyTorchJob) -> Option<String> {
-        self.slots.never(supervisor::slots_needed(self, job))
-    }
-
-    /// Changes a job, on disk first, so that nobody reads what a crash would take back.
-    async fn change(
-        &self,
-        key: &str,
-        change: impl FnOnce(&mut Record),
-        transition: Option<Transition>,
-    ) {
-        let _in_order = self.changing.lock().await;
-        let record = {
-            let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
-            jobs.get(key).cloned()
-        };
-        let Some(mut record) = record else {
-            return;
-        };
-        change(&mut record);
-        if let Some(transition) = transition {
-            conditions::apply(&mut record.job, &transition, Timestamp::now());
-            info!(job = key, ?transition, "a job moved on");
+impl LocalCluster {
+    fn admitted(&self, job: &PyTorchJob) -> Created {
+        Created {
+            job: ObservedJob::from(job),
+            warnings: self.machine.never_starts(job).into_iter().collect(),
         }
-        let store = self.store.clone();
-        let stored = record.clone();
-        let written = blocking("storing a job's state", move || store.update(&stored)).await;
-        if let Err(error) = written {
-            // The job goes on; at worst a crash now starts it again.
-            error!(
-                job = key,
-                error = &error as &dyn std::error::Error,
-                "a state was not stored"
-            );
-        }
-        let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
-        jobs.insert(key.to_string(), record);
     }
-}
-
-/// Waits for the disk without keeping a thread of the runtime from its other work.
-async fn blocking<T: Send + 'static>(
-    doing: &'static str,
-    work: impl FnOnce() -> Result<T, ClusterError> + Send + 'static,
-) -> Result<T, ClusterError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| ClusterError::internal(doing, error))?
 }
 
 /// What stands for the environment that an image sets: the service's own, without its settings,

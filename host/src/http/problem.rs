@@ -18,6 +18,7 @@ use tracing::{error, warn};
 use crate::cluster::ClusterError;
 use crate::fault::{Fault, nearest};
 use crate::plugin::{CallError, PlanError, Plugins};
+use crate::request::NamespaceNotAllowed;
 
 const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -29,6 +30,10 @@ enum Kind {
     Unauthorized,
     NoSuchRoute,
     NoSuchJob,
+    AmbiguousJob,
+    JobEnded,
+    NotAdmitted,
+    NamespaceNotAllowed,
     NoSuchFramework,
     NoSuchMethod,
     TooLarge,
@@ -36,6 +41,8 @@ enum Kind {
     Busy,
     Internal,
     PluginFailed,
+    ClusterUnavailable,
+    ClusterTimeout,
 }
 
 impl Kind {
@@ -51,6 +58,22 @@ impl Kind {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no-such-route", "Not found"),
             Self::NoSuchJob => (StatusCode::NOT_FOUND, "no-such-job", "Job not found"),
+            Self::AmbiguousJob => (
+                StatusCode::BAD_REQUEST,
+                "ambiguous-job",
+                "Several jobs of this name",
+            ),
+            Self::JobEnded => (StatusCode::BAD_REQUEST, "job-ended", "Job has ended"),
+            Self::NotAdmitted => (
+                StatusCode::BAD_REQUEST,
+                "not-admitted",
+                "Not admitted by the cluster",
+            ),
+            Self::NamespaceNotAllowed => (
+                StatusCode::FORBIDDEN,
+                "namespace-not-allowed",
+                "Namespace not allowed",
+            ),
             Self::NoSuchFramework => (
                 StatusCode::NOT_FOUND,
                 "no-such-framework",
@@ -74,6 +97,16 @@ impl Kind {
                 "Internal error",
             ),
             Self::PluginFailed => (StatusCode::BAD_GATEWAY, "plugin-failed", "Plugin failed"),
+            Self::ClusterUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cluster-unavailable",
+                "Cluster unavailable",
+            ),
+            Self::ClusterTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "cluster-timeout",
+                "Cluster took too long",
+            ),
         }
     }
 }
@@ -221,17 +254,42 @@ impl From<PlanError> for Problem {
 
 impl From<ClusterError> for Problem {
     fn from(error: ClusterError) -> Self {
+        let detail = error.to_string();
         match error {
-            ClusterError::AlreadyExists { .. } => {
-                let detail = error.to_string();
-                Self::new(Kind::NameTaken, detail)
+            ClusterError::AlreadyExists { .. } => Self::new(Kind::NameTaken, detail),
+            ClusterError::NotFound { .. } => Self::new(Kind::NoSuchJob, detail),
+            ClusterError::Ambiguous { .. } => Self::new(Kind::AmbiguousJob, detail),
+            ClusterError::Ended { .. } => Self::new(Kind::JobEnded, detail),
+            ClusterError::NoSuchNamespace { .. } => {
+                vec![Fault::new("no-such-namespace", "/namespace", detail)].into()
             }
-            ClusterError::NotFound { .. } => {
-                let detail = error.to_string();
-                Self::new(Kind::NoSuchJob, detail)
+            ClusterError::Refused { .. } => Self::new(Kind::NotAdmitted, detail),
+            ClusterError::Forbidden { .. } => {
+                let detail = "this service lacks rights in the cluster; its operator has to mend \
+                              that, and its log has the cause";
+                Self::new(Kind::ClusterUnavailable, detail)
+                    .with_header("retry-after", "60")
+                    .because(chain(&error))
+            }
+            ClusterError::Unavailable { .. } => {
+                let detail = "the cluster cannot be reached or is too busy; try again in a moment";
+                Self::new(Kind::ClusterUnavailable, detail)
+                    .with_header("retry-after", "5")
+                    .because(chain(&error))
+            }
+            ClusterError::TimedOut { .. } => {
+                let detail = "the cluster took too long to answer; what was asked for may still \
+                              happen, so look at the job before you try again";
+                Self::new(Kind::ClusterTimeout, detail).because(chain(&error))
             }
             ClusterError::Internal { .. } => Self::internal(error),
         }
+    }
+}
+
+impl From<NamespaceNotAllowed> for Problem {
+    fn from(refused: NamespaceNotAllowed) -> Self {
+        Self::new(Kind::NamespaceNotAllowed, refused.to_string())
     }
 }
 

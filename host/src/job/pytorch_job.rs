@@ -38,6 +38,12 @@ pub struct RunPolicy {
     pub clean_pod_policy: CleanPodPolicy,
     /// Restarts over all replicas after which the job fails.
     pub backoff_limit: u32,
+    /// Seconds after which an ended job is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds_after_finished: Option<u32>,
+    /// Seconds that the job may be active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_deadline_seconds: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 }
@@ -124,6 +130,9 @@ pub enum ConditionType {
     Succeeded,
     Suspended,
     Failed,
+    /// One that this host does not know.
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,14 +157,16 @@ impl PyTorchJob {
     pub fn namespace(&self) -> &str {
         self.metadata.namespace.as_deref().unwrap_or_default()
     }
-
-    pub fn label(&self, key: &str) -> Option<&str> {
-        let labels = self.metadata.labels.as_ref()?;
-        labels.get(key).map(String::as_str)
-    }
 }
 
 impl PyTorchJobStatus {
+    /// Whether the job has ended for good.
+    pub fn has_ended(&self) -> bool {
+        let ends = [ConditionType::Succeeded, ConditionType::Failed];
+        ends.iter().any(|end| self.is_true(*end).is_some())
+    }
+
+
     /// The condition of a type, if it is true.
     pub fn is_true(&self, condition_type: ConditionType) -> Option<&Condition> {
         let mut conditions = self.conditions.iter();

@@ -1,11 +1,11 @@
 //! What the specification says of a PyTorchJob's state: the five keys of its answers.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{ConditionType, FRAMEWORK_LABEL, PyTorchJob, PyTorchJobStatus, RUN_ID_LABEL};
+use super::{ConditionType, FRAMEWORK_LABEL, ObservedJob, PyTorchJobStatus, RUN_ID_LABEL};
 
 /// The specification's words for the state of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     Submitted,
@@ -26,15 +26,14 @@ pub struct JobSummary {
 
 impl JobSummary {
     /// The answer to a submission.
-    pub fn created(job: &PyTorchJob) -> Self {
+    pub fn created(job: &ObservedJob) -> Self {
         Self::with(job, JobState::Submitted, "PyTorchJob created")
     }
 
     /// The state that the job's conditions tell, by the specification's table from its first row
     /// on. The last condition in the list says nothing: the operator appends and flips them.
-    pub fn of(job: &PyTorchJob) -> Self {
-        let nothing = PyTorchJobStatus::default();
-        let status = job.status.as_ref().unwrap_or(&nothing);
+    pub fn of(job: &ObservedJob) -> Self {
+        let status = &job.status;
         let rows = [
             (
                 ConditionType::Succeeded,
@@ -63,7 +62,7 @@ impl JobSummary {
         Self::with(job, JobState::Submitted, "PyTorchJob submitted")
     }
 
-    fn with(job: &PyTorchJob, status: JobState, detail: &str) -> Self {
+    fn with(job: &ObservedJob, status: JobState, detail: &str) -> Self {
         let label = |key| job.label(key).unwrap_or_default().to_string();
         Self {
             name: job.name().to_string(),

@@ -143,6 +143,7 @@ fn job<'a>(
         annotations: _,
         namespace: _,
         name: _,
+        profile: _,
     } = request;
     contract::Job {
         framework,

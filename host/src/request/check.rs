@@ -9,6 +9,7 @@ use super::schema::{self, field};
 use super::uri::{StorageUri, UriRole};
 use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, TrainingJobRequest};
 use crate::fault::{Fault, nearest, pointer};
+use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
 
 /// Checks what no schema can say, and collects the faults.
 pub(super) struct Checker<'a> {
@@ -74,10 +75,13 @@ impl<'a> Checker<'a> {
         self.environment(&env);
         let labels = labels.unwrap_or_default();
         self.labels(&labels);
-        let annotations = annotations.unwrap_or_default();
+        let mut annotations = annotations.unwrap_or_default();
+        // The one key of ours that a request may set: it is a choice, and checked as one.
+        let profile = annotations.remove(PROFILE_ANNOTATION);
         self.annotations(&annotations);
         let namespace = namespace.unwrap_or_else(|| self.policy.default_namespace.clone());
         self.keep("name", "namespace", metadata::check_namespace(&namespace));
+        let profile = self.profile(profile.as_deref(), &namespace);
         let name = match (job_name, &framework, &run_id) {
             (Some(name), ..) => self.keep("name", "job_name", JobName::given(&name, num_nodes)),
             (None, Some(framework), Some(run_id)) => {
@@ -104,7 +108,20 @@ impl<'a> Checker<'a> {
             annotations,
             namespace,
             name: name?,
+            profile,
         })
+    }
+
+    fn profile(&mut self, named: Option<&str>, namespace: &str) -> Option<ChosenProfile> {
+        match self.policy.profiles.choose(named, namespace) {
+            Ok(profile) => profile,
+            Err(unknown) => {
+                let at = pointer(["annotations", PROFILE_ANNOTATION]);
+                let detail = format!("annotations: {PROFILE_ANNOTATION}: {unknown}");
+                self.faults.push(Fault::new("unknown-profile", at, detail));
+                None
+            }
+        }
     }
 
     fn framework(&mut self, name: String, extra_args: &Map<String, Value>) -> Option<String> {

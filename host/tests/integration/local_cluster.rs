@@ -1,10 +1,11 @@
 //! The local cluster through the service: what its replicas are given, and what is left of them.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
+use crate::processes::{eventually, kill, only, parent, processes_of, replicas};
 use crate::service::{Service, request};
 
 fn log(data: &Path, pod: &str, number: u32) -> String {
@@ -110,43 +111,6 @@ async fn a_keeper_that_is_killed_leaves_nothing_beside_the_next_start() {
     service.stop().await;
 }
 
-async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(10));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn only(pids: &[u32]) -> Option<u32> {
-    match pids {
-        [pid] => Some(*pid),
-        _ => None,
-    }
-}
-
-fn parent(pid: u32) -> u32 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
-}
-
-fn kill(pid: u32) {
-    let killed = std::process::Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status();
-    assert!(killed.unwrap().success());
-}
-
 #[tokio::test]
 async fn nothing_of_a_replica_is_left_when_the_service_stops() {
     let service = Service::start().await;
@@ -156,23 +120,6 @@ async fn nothing_of_a_replica_is_left_when_the_service_stops() {
     eventually(|| (processes_of(&data).len() == 2).then_some(())).await;
     service.stop().await;
     assert!(processes_of(&data).is_empty());
-}
-
-/// Processes whose environment names the data folder: replicas and all that they started.
-fn replicas(service: &Service) -> Vec<u32> {
-    processes_of(&service.data.path().display().to_string())
-}
-
-fn processes_of(data: &str) -> Vec<u32> {
-    let named = format!("TRAINER_PVC_ROOT={data}");
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let of_data = entries.filter(|entry| {
-        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        String::from_utf8_lossy(&environment).contains(&named)
-    });
-    of_data
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
 }
 
 #[tokio::test]

@@ -84,6 +84,14 @@ impl Service {
     }
 
     pub async fn with(plugins: PathBuf, token: Option<Token>) -> Self {
+        Self::with_policy(plugins, token, RequestPolicy::default()).await
+    }
+
+    pub async fn with_policy(
+        plugins: PathBuf,
+        token: Option<Token>,
+        policy: RequestPolicy,
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let plugins = Plugins::load(
             &plugins,
@@ -100,7 +108,7 @@ impl Service {
         let app = App {
             plugins: Arc::new(plugins),
             cluster: cluster.clone(),
-            policy: Arc::new(RequestPolicy::default()),
+            policy: Arc::new(policy),
             token,
             draining: Arc::new(AtomicBool::new(false)),
         };
@@ -151,6 +159,12 @@ impl Service {
             assert!(begun.elapsed() < Duration::from_secs(30), "still {answer}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// The names of the jobs that the cluster knows.
+    pub async fn cluster_jobs(&self) -> Vec<String> {
+        let jobs = self.cluster.list(None).await.unwrap();
+        jobs.iter().map(|job| job.name().to_string()).collect()
     }
 
     pub async fn stop(self) -> TempDir {

@@ -16,6 +16,8 @@ pub enum Transition {
     Running,
     /// The machine or the service went down under it.
     Restarting,
+    Suspended,
+    Resumed,
     Succeeded,
     Failed {
         reason: String,
@@ -44,6 +46,24 @@ pub fn apply(job: &mut PyTorchJob, transition: &Transition, now: Timestamp) {
                 format!("PyTorchJob {name} is restarting because the service was restarted.");
             set(status, ConditionType::Restarting, message, &now);
         }
+        Transition::Suspended => {
+            stop_running(status, "PyTorchJobSuspended", &now);
+            remove(status, ConditionType::Restarting);
+            status.start_time = None;
+            let message = format!("PyTorchJob {name} is suspended.");
+            set(status, ConditionType::Suspended, message, &now);
+        }
+        Transition::Resumed => {
+            let mut conditions = status.conditions.iter_mut();
+            let suspended = |c: &&mut Condition| c.condition_type == ConditionType::Suspended;
+            if let Some(condition) = conditions.find(suspended) {
+                condition.status = "False".to_string();
+                condition.reason = "PyTorchJobResumed".to_string();
+                condition.message = format!("PyTorchJob {name} is resumed.");
+                condition.last_update_time = Some(now.clone());
+                condition.last_transition_time = Some(now);
+            }
+        }
         Transition::Succeeded => {
             let message = format!("PyTorchJob {name} is successfully completed.");
             end(status, ConditionType::Succeeded, message, &now);
@@ -55,23 +75,21 @@ pub fn apply(job: &mut PyTorchJob, transition: &Transition, now: Timestamp) {
     }
 }
 
-/// Whether a job has ended for good.
-pub fn has_ended(job: &PyTorchJob) -> bool {
-    let ended = [ConditionType::Succeeded, ConditionType::Failed];
-    let status = job.status.as_ref();
-    status.is_some_and(|status| ended.iter().any(|end| status.is_true(*end).is_some()))
-}
-
 fn end(status: &mut PyTorchJobStatus, condition: ConditionType, message: String, now: &Time) {
-    for running in &mut status.conditions {
-        if running.condition_type == ConditionType::Running {
-            running.status = "False".to_string();
-            running.last_transition_time = Some(now.clone());
-        }
-    }
+    stop_running(status, "PyTorchJobRunning", now);
     remove(status, ConditionType::Restarting);
     set(status, condition, message, now);
     status.completion_time = Some(now.clone());
+}
+
+fn stop_running(status: &mut PyTorchJobStatus, reason: &str, now: &Time) {
+    for running in &mut status.conditions {
+        if running.condition_type == ConditionType::Running {
+            running.status = "False".to_string();
+            running.reason = reason.to_string();
+            running.last_transition_time = Some(now.clone());
+        }
+    }
 }
 
 fn set(status: &mut PyTorchJobStatus, condition: ConditionType, message: String, now: &Time) {

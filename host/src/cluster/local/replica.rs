@@ -2,6 +2,7 @@
 //! and the keeper that runs it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -10,7 +11,7 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use super::expand::expand;
 use super::keeper::{Assignment, Order, Report};
-use crate::job::{CONTAINER, PyTorchJob, PyTorchJobSpec, ReplicaType};
+use crate::job::{CONTAINER, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType};
 
 /// The most bytes at the end of a log that are searched for the cause of a failure.
 const TAIL_BYTES: u64 = 16 * 1024;
@@ -73,11 +74,27 @@ impl ReplicaIndex {
 
     /// The name that the operator gives the replica's pod.
     pub fn pod(self, job: &str) -> String {
+        format!("{job}-{self}")
+    }
+
+    /// What is told of the replica before it is started.
+    pub fn waiting(self, job: &str) -> PodDetails {
+        PodDetails {
+            name: self.pod(job),
+            replica: self.to_string(),
+            phase: "Pending".to_string(),
+            ..PodDetails::default()
+        }
+    }
+}
+
+impl fmt::Display for ReplicaIndex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.replica_type {
             ReplicaType::Master => "master",
             ReplicaType::Worker => "worker",
         };
-        format!("{job}-{kind}-{}", self.index)
+        write!(formatter, "{kind}-{}", self.index)
     }
 }
 

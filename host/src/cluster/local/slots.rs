@@ -82,6 +82,15 @@ impl Slots {
         })
     }
 
+    /// What a job that waits for its turn is told.
+    pub fn waiting(&self, needed: u32) -> String {
+        self.never(needed).unwrap_or_else(|| {
+            let free = self.free.available_permits();
+            let total = self.total;
+            format!("It waits for {needed} slots; {free} of {total} are free now, and jobs get theirs in turn.")
+        })
+    }
+
     /// Waits for slots. Waits for ever for more than there are.
     pub async fn acquire(&self, needed: u32) -> Lease {
         if self.never(needed).is_some() {

@@ -1,12 +1,13 @@
 //! The jobs of the local cluster on disk: one redb table, written before anything is answered.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::ClusterError;
-use crate::job::PyTorchJob;
+use crate::job::{PodDetails, PyTorchJob};
 
 /// `namespace/name` to a [`Record`] as JSON.
 const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
@@ -17,9 +18,21 @@ pub struct Record {
     pub job: PyTorchJob,
     /// Restarts of all replicas after a failure, against the backoff limit.
     pub restarts: u32,
+    /// What stands for pods here, by name, once their replicas have been started.
+    #[serde(default)]
+    pub pods: BTreeMap<String, PodDetails>,
 }
 
 impl Record {
+    /// A job that was just created.
+    pub fn new(job: PyTorchJob) -> Self {
+        Self {
+            job,
+            restarts: 0,
+            pods: BTreeMap::new(),
+        }
+    }
+
     /// Where the job stands in the store.
     pub fn key(&self) -> String {
         key(self.job.namespace(), self.job.name())
@@ -80,6 +93,18 @@ impl Store {
     pub fn update(&self, record: &Record) -> Result<(), ClusterError> {
         self.write("storing a job's state", |table| {
             table.insert(record.key().as_str(), bytes(record)?.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Removes a job.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn remove(&self, key: &str) -> Result<(), ClusterError> {
+        self.write("deleting a job", |table| {
+            table.remove(key)?;
             Ok(())
         })
     }

@@ -1,20 +1,22 @@
 //! The life of one local job: it waits for slots, runs its replicas, restarts those that fail, and
 //! ends, as the training operator and a kubelet would let it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::Machine;
 use super::conditions::Transition;
 use super::keeper::Report;
+use super::machine::Machine;
 use super::replica::{Replica, ReplicaIndex, Surroundings};
 use super::slots::{Lease, SlotKind};
-use crate::job::{PyTorchJob, ReplicaStatus, ReplicaType, RestartPolicy};
+use super::store::Record;
+use crate::job::{PodDetails, PyTorchJob, ReplicaStatus, ReplicaType, RestartPolicy};
 
 /// The longest wait between two starts of a failing replica (kubelet, MaxContainerBackOff).
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
@@ -33,22 +35,72 @@ struct Exit {
     cause: Option<String>,
 }
 
-/// Runs a job from wherever it stands to its end, or until the service shuts down.
-pub(super) async fn run(machine: Arc<Machine>, key: String) {
-    let Some(job) = machine.job(&key) else {
-        return;
+/// What is to become of a job, as long as it has not ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Run,
+    /// Stop its replicas, and wait for another order.
+    Suspend,
+    /// Stop its replicas, and forget it.
+    Delete,
+}
+
+/// Why a run is over.
+enum Over {
+    Ended,
+    /// There is another order, or the service shuts down.
+    Interrupted,
+}
+
+/// Runs a job from wherever it stands to its end, as it is ordered, or until the service shuts down.
+pub(super) async fn run(machine: Arc<Machine>, key: String, mut orders: watch::Receiver<Order>) {
+    let mut stopping = machine.stopping.subscribe();
+    loop {
+        let order = *orders.borrow_and_update();
+        let over = match order {
+            Order::Delete => return,
+            Order::Suspend => Over::Interrupted,
+            Order::Run => run_once_more(&machine, &key, &mut orders).await,
+        };
+        if matches!(over, Over::Ended) {
+            return;
+        }
+        if order == Order::Suspend {
+            tokio::select! {
+                changed = orders.changed() => if changed.is_err() { return },
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+        }
+        if *stopping.borrow() {
+            return;
+        }
+    }
+}
+
+/// Waits for slots and runs the job.
+async fn run_once_more(
+    machine: &Arc<Machine>,
+    key: &str,
+    orders: &mut watch::Receiver<Order>,
+) -> Over {
+    let Some(job) = machine.job(key) else {
+        return Over::Ended;
     };
     let replicas = ReplicaIndex::all(&job.spec);
     let gpus_per_replica = gpus_per_replica(&job);
-    let needed = slots_needed(&machine, &job);
+    let needed = slots_needed(machine, &job);
     let mut stopping = machine.stopping.subscribe();
     let lease = tokio::select! {
         lease = machine.slots.acquire(needed) => lease,
-        _ = stopping.wait_for(|stopping| *stopping) => return,
+        _ = orders.changed() => return Over::Interrupted,
+        _ = stopping.wait_for(|stopping| *stopping) => return Over::Interrupted,
     };
-    match Run::new(machine.clone(), key, job, lease) {
-        Ok(run) => run.supervise(&replicas, gpus_per_replica).await,
-        Err(error) => error!(%error, "a local job cannot be started"),
+    match Run::new(machine.clone(), key.to_string(), job, lease) {
+        Ok(run) => run.supervise(&replicas, gpus_per_replica, orders).await,
+        Err(error) => {
+            error!(%error, "a local job cannot be started");
+            Over::Ended
+        }
     }
 }
 
@@ -104,7 +156,12 @@ impl Run {
         })
     }
 
-    async fn supervise(self, replicas: &[ReplicaIndex], gpus_per_replica: u32) {
+    async fn supervise(
+        self,
+        replicas: &[ReplicaIndex],
+        gpus_per_replica: u32,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Over {
         let (events, mut happened) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(None);
         let mut tasks = JoinSet::new();
@@ -120,33 +177,28 @@ impl Run {
                 stopped.clone(),
             ));
         }
-        let mut stopping = self.machine.stopping.subscribe();
-        let end = tokio::select! {
-            end = self.follow(&mut happened) => Some(end),
-            _ = stopping.wait_for(|stopping| *stopping) => None,
-        };
+        let end = self.follow(&mut happened, orders).await;
         // The end of the job is told before its other replicas are gone: what they hold is theirs
         // until then, but nothing that they do can change it. A stop of the service is no end.
-        let grace = match end {
-            Some(_) => self.grace(),
-            None => self.machine.settings.shutdown_grace,
+        let service_stops = *self.machine.stopping.borrow();
+        let grace = match service_stops {
+            true => self.machine.settings.shutdown_grace,
+            false => self.grace(),
         };
-        if let Some(end) = end {
-            self.machine
-                .change(
-                    &self.key,
-                    |record| {
-                        let status = record.job.status.get_or_insert_default();
-                        no_replicas(&mut status.replica_statuses);
-                    },
-                    Some(end),
-                )
-                .await;
-        }
+        let over = match end {
+            Some(end) => {
+                self.machine
+                    .change(&self.job, no_replicas, Some(end))
+                    .await;
+                Over::Ended
+            }
+            None => Over::Interrupted,
+        };
         stop.send_replace(Some(grace));
         drop(events);
         happened.close();
         while tasks.join_next().await.is_some() {}
+        over
     }
 
     fn gpus_of(&self, number: usize, gpus_per_replica: u32) -> Option<Vec<u32>> {
@@ -171,15 +223,42 @@ impl Run {
         Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30))
     }
 
-    /// Follows the replicas until the job has succeeded or failed.
-    async fn follow(&self, happened: &mut mpsc::Receiver<Event>) -> Transition {
-        while let Some(event) = happened.recv().await {
-            if let Some(end) = self.take(event).await {
+    /// Follows the replicas until the job has succeeded or failed, or is interrupted.
+    async fn follow(
+        &self,
+        happened: &mut mpsc::Receiver<Event>,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Option<Transition> {
+        let mut stopping = self.machine.stopping.subscribe();
+        let deadline = self.deadline();
+        tokio::pin!(deadline);
+        loop {
+            // Nothing that has happened is given up half done: only the waiting is.
+            let event = tokio::select! {
+                event = happened.recv() => event,
+                () = &mut deadline => return Some(Transition::Failed {
+                    reason: "it was active longer than specified deadline".to_string(),
+                }),
+                _ = orders.changed() => return None,
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+            };
+            let end = match event {
+                Some(event) => self.take(event).await,
+                None => Some(Transition::Failed {
+                    reason: "its replicas cannot be watched.".to_string(),
+                }),
+            };
+            if end.is_some() {
                 return end;
             }
         }
-        Transition::Failed {
-            reason: "its replicas cannot be watched.".to_string(),
+    }
+
+    /// The end of the time that the job may be active.
+    async fn deadline(&self) {
+        match self.job.spec.run_policy.active_deadline_seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds.into())).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -188,14 +267,21 @@ impl Run {
             Event::Started(replica) => {
                 let running =
                     (replica.replica_type == ReplicaType::Master).then_some(Transition::Running);
-                self.count(replica, |status| status.active += 1, running)
-                    .await;
+                let started = |status: &mut ReplicaStatus, pod: &mut PodDetails| {
+                    status.active += 1;
+                    pod.phase = "Running".to_string();
+                    pod.started_at = Some(Time(Timestamp::now()));
+                    pod.finished_at = None;
+                };
+                self.count(replica, started, running).await;
                 None
             }
             Event::Exited(replica, exit) if exit.code == 0 => {
-                let ended = |status: &mut ReplicaStatus| {
+                let ended = |status: &mut ReplicaStatus, pod: &mut PodDetails| {
                     status.active = (status.active - 1).max(0);
                     status.succeeded += 1;
+                    "Succeeded".clone_into(&mut pod.phase);
+                    exit.tell(pod);
                 };
                 self.count(replica, ended, None).await;
                 // The operator looks at the master alone.
@@ -207,17 +293,20 @@ impl Run {
 
     async fn failed(&self, replica: ReplicaIndex, exit: Exit) -> Option<Transition> {
         let pod = replica.pod(self.job.name());
-        let cause = exit
-            .cause
-            .map(|cause| format!(" ({cause})"))
-            .unwrap_or_default();
-        let what = format!("{pod} exited with code {}{cause}.", exit.code);
-        warn!(job = self.key, pod, code = exit.code, "a replica failed");
-        if !restarts(policy(&self.job, replica), exit.code) {
+        let code = exit.code;
+        let cause = exit.cause.as_ref().map(|cause| format!(" ({cause})"));
+        let what = format!(
+            "{pod} exited with code {code}{}.",
+            cause.unwrap_or_default()
+        );
+        warn!(job = self.key, pod, code, "a replica failed");
+        if !restarts(policy(&self.job, replica), code) {
             let kind = replica.replica_type;
-            let ended = |status: &mut ReplicaStatus| {
+            let ended = |status: &mut ReplicaStatus, pod: &mut PodDetails| {
                 status.active = (status.active - 1).max(0);
                 status.failed += 1;
+                "Failed".clone_into(&mut pod.phase);
+                exit.tell(pod);
             };
             self.count(replica, ended, None).await;
             let reason = format!("1 {kind:?} replica(s) failed. {what}");
@@ -226,48 +315,58 @@ impl Run {
         // A kubelet restarts the container in its pod, which stays active while it does.
         let limit = self.job.spec.run_policy.backoff_limit;
         let mut restarts = 0;
-        self.machine
-            .change(
-                &self.key,
-                |record| {
-                    record.restarts += 1;
-                    restarts = record.restarts;
-                    let status = record.job.status.get_or_insert_default();
-                    let replica = status
-                        .replica_statuses
-                        .entry(replica.replica_type)
-                        .or_default();
-                    replica.active = (replica.active - 1).max(0);
-                },
-                None,
-            )
-            .await;
+        let restarted = |record: &mut Record| {
+            record.restarts += 1;
+            restarts = record.restarts;
+            let (status, pod) = self.of(record, replica);
+            status.active = (status.active - 1).max(0);
+            // The last failure is not followed by a restart.
+            match restarts >= limit {
+                true => "Failed".clone_into(&mut pod.phase),
+                false => pod.restarts += 1,
+            }
+            exit.tell(pod);
+        };
+        self.machine.change(&self.job, restarted, None).await;
         (restarts >= limit).then(|| Transition::Failed {
             reason: format!("it has reached the specified backoff limit. {what}"),
         })
     }
 
+    /// Where the count of a replica's type and the replica itself are kept.
+    fn of<'a>(
+        &self,
+        record: &'a mut Record,
+        replica: ReplicaIndex,
+    ) -> (&'a mut ReplicaStatus, &'a mut PodDetails) {
+        let status = record.job.status.get_or_insert_default();
+        let count = status.replica_statuses.entry(replica.replica_type);
+        let name = replica.pod(self.job.name());
+        let pod = record.pods.entry(name);
+        let pod = pod.or_insert_with(|| replica.waiting(self.job.name()));
+        (count.or_default(), pod)
+    }
+
     async fn count(
         &self,
         replica: ReplicaIndex,
-        change: impl FnOnce(&mut ReplicaStatus),
+        change: impl FnOnce(&mut ReplicaStatus, &mut PodDetails),
         transition: Option<Transition>,
     ) {
-        self.machine
-            .change(
-                &self.key,
-                |record| {
-                    let status = record.job.status.get_or_insert_default();
-                    change(
-                        status
-                            .replica_statuses
-                            .entry(replica.replica_type)
-                            .or_default(),
-                    );
-                },
-                transition,
-            )
-            .await;
+        let counted = |record: &mut Record| {
+            let (status, pod) = self.of(record, replica);
+            change(status, pod);
+        };
+        self.machine.change(&self.job, counted, transition).await;
+    }
+}
+
+impl Exit {
+    /// Writes how a replica ended into what is told of it.
+    fn tell(self, pod: &mut PodDetails) {
+        pod.exit_code = Some(self.code);
+        pod.message = self.cause;
+        pod.finished_at = Some(Time(Timestamp::now()));
     }
 }
 
@@ -389,7 +488,11 @@ fn free_port() -> std::io::Result<u16> {
         .port())
 }
 
-/// The counts of a job whose replicas are all gone.
-pub(super) fn no_replicas(counts: &mut BTreeMap<ReplicaType, ReplicaStatus>) {
-    counts.values_mut().for_each(|count| count.active = 0);
+/// Takes note that the replicas of a job are all gone.
+pub(super) fn no_replicas(record: &mut Record) {
+    let status = record.job.status.get_or_insert_default();
+    let counts = status.replica_statuses.values_mut();
+    counts.for_each(|count| count.active = 0);
+    // As the operator does with `cleanPodPolicy: Running`: what has ended is kept.
+    record.pods.retain(|_, pod| pod.phase != "Running");
 }

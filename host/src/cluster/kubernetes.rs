@@ -1,0 +1,369 @@
+//! PyTorchJobs on Kubernetes, where the Kubeflow training operator runs them.
+//!
+//! Writes are calls to the API server; reads come from a [`cache`] that a watch keeps current, with
+//! a live read for a job that is not in it. No state is kept here: a job is all there is of it.
+
+mod cache;
+mod calls;
+mod fault;
+mod pods;
+mod resource;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kube::config::KubeConfigOptions;
+use kube::{Client, Config};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{Cluster, ClusterError, Created, Wish};
+use crate::job::{Inspection, JobEvent, KIND, ObservedJob, PodDetails, PyTorchJob};
+use crate::request::AllowedNamespaces;
+use crate::request::metadata::{check_namespace, is_dns_subdomain};
+use cache::Cache;
+use calls::{Calls, Earnest};
+use fault::CallError;
+
+/// Own annotation: which call created the job. It tells whether a creation whose answer was lost
+/// was ours; two equal requests are two calls.
+const SUBMISSION_ANNOTATION: &str = "trainer.deepfinery/submission";
+/// Most pods whose events are read for one answer: those in trouble come first.
+const MAX_PODS_WITH_EVENTS: usize = 8;
+
+/// Which cluster, and what of it.
+#[derive(Clone, Debug)]
+pub struct KubernetesSettings {
+    /// Context of the kubeconfig. Default: its current one, or the pod's own cluster.
+    pub context: Option<String>,
+    /// The namespace of jobs and reads that name none.
+    pub default_namespace: String,
+    /// The namespaces that are watched.
+    pub namespaces: AllowedNamespaces,
+}
+
+/// A Kubernetes cluster.
+pub struct KubernetesCluster {
+    calls: Calls,
+    cache: Arc<Cache>,
+    default_namespace: String,
+    /// They end with the cluster.
+    _watches: JoinSet<()>,
+}
+
+impl KubernetesCluster {
+    /// Begins to watch the cluster. It need not be reachable yet.
+    ///
+    /// # Errors
+    ///
+    /// When there is no configuration for a cluster.
+    pub async fn connect(settings: KubernetesSettings) -> Result<Self, ClusterError> {
+        let doing = "reading the configuration of the Kubernetes cluster";
+        let configuration = match settings.context {
+            Some(context) => {
+                let options = KubeConfigOptions {
+                    context: Some(context),
+                    ..KubeConfigOptions::default()
+                };
+                Config::from_kubeconfig(&options)
+                    .await
+                    .map_err(|error| ClusterError::internal(doing, error))?
+            }
+            None => Config::infer()
+                .await
+                .map_err(|error| ClusterError::internal(doing, error))?,
+        };
+        // A creation must never be repeated by a layer that does not know what it repeats.
+        let mut once = configuration.clone();
+        once.default_retry = false;
+        let client = |configuration| {
+            Client::try_from(configuration).map_err(|error| ClusterError::internal(doing, error))
+        };
+        let scopes = match &settings.namespaces {
+            AllowedNamespaces::All => vec![None],
+            AllowedNamespaces::Only(names) => {
+                let home = BTreeSet::from([settings.default_namespace.clone()]);
+                names.union(&home).cloned().map(Some).collect()
+            }
+        };
+        let (cache, watches) = Cache::watch(&client(configuration)?, scopes);
+        Ok(Self {
+            calls: Calls::new(client(once)?),
+            cache,
+            default_namespace: settings.default_namespace,
+            _watches: watches,
+        })
+    }
+
+    /// The namespace of the job that is meant.
+    fn namespace_of(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<(String, Option<Arc<ObservedJob>>), ClusterError> {
+        // Both become parts of a path.
+        let named = namespace.unwrap_or(&self.default_namespace);
+        if !is_dns_subdomain(name) || check_namespace(named).is_err() {
+            return Err(not_found(name));
+        }
+        if let Some(job) = self.cache.get(named, name) {
+            return Ok((named.to_string(), Some(job)));
+        }
+        if namespace.is_some() {
+            return Ok((named.to_string(), None));
+        }
+        let mut elsewhere = self.cache.named(name);
+        match (elsewhere.pop(), elsewhere.is_empty()) {
+            (Some(only), true) => Ok((only.namespace().to_string(), Some(only))),
+            (Some(last), false) => {
+                let jobs = elsewhere.iter().chain([&last]);
+                Err(ClusterError::Ambiguous {
+                    name: name.to_string(),
+                    namespaces: jobs.map(|job| job.namespace().to_string()).collect(),
+                })
+            }
+            (None, _) => Ok((named.to_string(), None)),
+        }
+    }
+
+    /// What became of a creation that gave no answer, or none that says.
+    async fn look_up(
+        &self,
+        job: &PyTorchJob,
+        submission: &str,
+        failed: CallError,
+    ) -> Result<ObservedJob, ClusterError> {
+        let found = self
+            .calls
+            .get::<ObservedJob>(job.namespace(), job.name())
+            .await;
+        match found {
+            Ok(found) if found.annotation(SUBMISSION_ANNOTATION) == Some(submission) => Ok(found),
+            Ok(_) => Err(already_exists(job)),
+            Err(error) => {
+                let name = job.name();
+                let error = &error as &dyn std::error::Error;
+                warn!(
+                    job = name,
+                    error, "a creation failed, and no job is found of it"
+                );
+                Err(failed.doing("creating the PyTorchJob"))
+            }
+        }
+    }
+
+    /// What an API server's refusal to create means.
+    async fn refused(&self, job: &PyTorchJob, error: CallError) -> ClusterError {
+        let action = "creating the PyTorchJob";
+        let Some(status) = error.status() else {
+            return error.doing(action);
+        };
+        let message = status.message.clone();
+        let kind = status.details.as_ref().map(|details| details.kind.as_str());
+        match status.code {
+            409 if status.is_already_exists() => already_exists(job),
+            404 if kind == Some("namespaces") => ClusterError::NoSuchNamespace {
+                namespace: job.namespace().to_string(),
+            },
+            404 => ClusterError::Unavailable {
+                action: "the cluster has no PyTorchJobs, is the training operator installed?",
+                source: Box::new(error),
+            },
+            400 | 413 | 422 => ClusterError::Refused { message },
+            // A quota, a policy and a missing right have one code; the API server says which.
+            403 => match self.calls.may_create(job.namespace()).await {
+                Ok(true) => ClusterError::Refused { message },
+                _ => error.doing(action),
+            },
+            _ => error.doing(action),
+        }
+    }
+
+    async fn submit(&self, mut job: PyTorchJob, earnest: Earnest) -> Result<Created, ClusterError> {
+        let submission = Uuid::new_v4().to_string();
+        let annotations = job.metadata.annotations.get_or_insert_default();
+        annotations.insert(SUBMISSION_ANNOTATION.to_string(), submission.clone());
+        let namespace = job.namespace().to_string();
+        let created = match self.calls.create(&namespace, &job, earnest).await {
+            Ok(job) => job,
+            Err(error) if error.was_not_processed() || earnest == Earnest::DryRun => {
+                return Err(self.refused(&job, error).await);
+            }
+            Err(error) => self.look_up(&job, &submission, error).await?,
+        };
+        Ok(Created {
+            job: created,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// The pods of a job and what happened to it and to those in trouble. What this service may
+    /// not read is told as a note: the rest is worth having.
+    async fn surroundings(&self, job: &ObservedJob) -> (Vec<PodDetails>, Vec<JobEvent>, Vec<String>) {
+        let (namespace, name) = (job.namespace(), job.name());
+        let mut notes = Vec::new();
+        let pods = noted("pods", self.calls.pods(namespace, name).await, &mut notes);
+        let mut pods: Vec<PodDetails> = pods.iter().map(pods::details).collect();
+        pods.sort_by(|one, other| natural(&one.replica).cmp(&natural(&other.replica)));
+        let of_job = self.calls.events(namespace, KIND, name).await;
+        let mut events = noted("events", of_job, &mut notes);
+        let troubled = pods.iter().filter(|pod| pod.reason.is_some());
+        for pod in troubled.take(MAX_PODS_WITH_EVENTS) {
+            let of_pod = self.calls.events(namespace, "Pod", &pod.name).await;
+            events.extend(noted("events", of_pod, &mut notes));
+        }
+        let mut events: Vec<JobEvent> = events.into_iter().map(pods::event).collect();
+        events.sort_by(|one, other| one.time.cmp(&other.time));
+        notes.dedup();
+        (pods, events, notes)
+    }
+}
+
+#[async_trait]
+impl Cluster for KubernetesCluster {
+    async fn create(&self, job: PyTorchJob) -> Result<Created, ClusterError> {
+        self.submit(job, Earnest::Create).await
+    }
+
+    async fn try_create(&self, job: PyTorchJob) -> Result<Created, ClusterError> {
+        self.submit(job, Earnest::DryRun).await
+    }
+
+    async fn get(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Arc<ObservedJob>, ClusterError> {
+        let (namespace, cached) = self.namespace_of(namespace, name)?;
+        if let Some(job) = cached {
+            return Ok(job);
+        }
+        let live = self.calls.get(&namespace, name).await;
+        live.map(Arc::new)
+            .map_err(|error| missing(error, name, "reading the PyTorchJob"))
+    }
+
+    async fn inspect(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Inspection, ClusterError> {
+        let (namespace, _) = self.namespace_of(namespace, name)?;
+        // The cache leaves out what this answer tells.
+        let job: ObservedJob = self
+            .calls
+            .get(&namespace, name)
+            .await
+            .map_err(|error| missing(error, name, "reading the PyTorchJob"))?;
+        let (pods, events, notes) = self.surroundings(&job).await;
+        Ok(Inspection {
+            job,
+            pods,
+            events,
+            notes,
+        })
+    }
+
+    async fn manifest(&self, namespace: Option<&str>, name: &str) -> Result<Value, ClusterError> {
+        let (namespace, _) = self.namespace_of(namespace, name)?;
+        let mut manifest: Value = self
+            .calls
+            .get(&namespace, name)
+            .await
+            .map_err(|error| missing(error, name, "reading the PyTorchJob"))?;
+        // Bookkeeping of the API server, longer than the job itself.
+        if let Some(metadata) = manifest["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        Ok(manifest)
+    }
+
+    async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError> {
+        match self.cache.not_known() {
+            Some(why) => Err(ClusterError::Unavailable {
+                action: "listing the PyTorchJobs",
+                source: why.into(),
+            }),
+            None => Ok(self.cache.all(namespace)),
+        }
+    }
+
+    async fn delete(&self, namespace: Option<&str>, name: &str) -> Result<(), ClusterError> {
+        let (namespace, cached) = self.namespace_of(namespace, name)?;
+        self.calls
+            .delete(&namespace, name)
+            .await
+            .map_err(|error| missing(error, name, "deleting the PyTorchJob"))?;
+        // Who deletes and asks again must not be told that it is still there.
+        if let Some(job) = cached {
+            self.cache.forget(&job);
+        }
+        Ok(())
+    }
+
+    async fn set_running(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        wish: Wish,
+    ) -> Result<Arc<ObservedJob>, ClusterError> {
+        let job = self.get(namespace, name).await?;
+        if job.status.has_ended() {
+            let name = name.to_string();
+            return Err(ClusterError::Ended { name });
+        }
+        let changed = self.calls.set_running(job.namespace(), name, wish).await;
+        changed
+            .map(Arc::new)
+            .map_err(|error| missing(error, name, "changing the PyTorchJob"))
+    }
+
+    async fn ready(&self) -> Result<(), ClusterError> {
+        if let Some(why) = self.cache.not_known() {
+            return Err(ClusterError::Unavailable {
+                action: "reading the PyTorchJobs of the cluster",
+                source: why.into(),
+            });
+        }
+        let probed = self.calls.probe().await;
+        probed.map_err(|error| error.doing("asking the API server for its version"))
+    }
+
+    async fn shut_down(&self) {}
+}
+
+/// What was read, or a note of why it was not.
+fn noted<T>(what: &str, read: Result<Vec<T>, CallError>, notes: &mut Vec<String>) -> Vec<T> {
+    read.unwrap_or_else(|error| {
+        let cause = &error as &dyn std::error::Error;
+        warn!(what, cause, "a part of the details of a job cannot be read");
+        notes.push(format!("This service cannot read its {what} now."));
+        Vec::new()
+    })
+}
+
+/// A replica's type and index, so that `worker-10` comes after `worker-2`.
+fn natural(replica: &str) -> (&str, u32) {
+    let (kind, index) = replica.rsplit_once('-').unwrap_or((replica, ""));
+    (kind, index.parse().unwrap_or(0))
+}
+
+fn missing(error: CallError, name: &str, action: &'static str) -> ClusterError {
+    match error.status() {
+        Some(status) if status.is_not_found() => not_found(name),
+        _ => error.doing(action),
+    }
+}
+
+fn not_found(name: &str) -> ClusterError {
+    let name = name.to_string();
+    ClusterError::NotFound { name }
+}
+
+fn already_exists(job: &PyTorchJob) -> ClusterError {
+    let name = job.name().to_string();
+    ClusterError::AlreadyExists { name }
+}

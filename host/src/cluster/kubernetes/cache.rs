@@ -1,0 +1,165 @@
+//! What the API server has told of jobs: a watch for each scope keeps it current, so that a read
+//! costs the API server nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures_util::StreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::job::ObservedJob;
+
+/// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
+/// is noticed after this time and five seconds more.
+const WATCH_SECONDS: u32 = 60;
+
+/// By name and then namespace, since jobs are asked for by name.
+type Key = (String, String);
+
+/// The jobs of all watched namespaces.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    jobs: RwLock<BTreeMap<Key, Arc<ObservedJob>>>,
+    /// Of each scope: why it is not known, or nothing when it is.
+    unknown: RwLock<BTreeMap<Scope, String>>,
+}
+
+/// A namespace, or all of them.
+pub(super) type Scope = Option<String>;
+
+impl Cache {
+    /// Watches the jobs of some scopes for as long as the tasks live.
+    pub(super) fn watch(client: &Client, scopes: Vec<Scope>) -> (Arc<Self>, JoinSet<()>) {
+        let cache = Arc::new(Self::default());
+        let not_yet = |scope: &Scope| (scope.clone(), "they are still being read".to_string());
+        cache.unknown().extend(scopes.iter().map(not_yet));
+        let tasks = scopes.into_iter().map(|scope| {
+            let jobs = match &scope {
+                Some(namespace) => Api::namespaced(client.clone(), namespace),
+                None => Api::all(client.clone()),
+            };
+            cache.clone().follow(scope, jobs)
+        });
+        (cache.clone(), tasks.collect())
+    }
+
+    async fn follow(self: Arc<Self>, scope: Scope, jobs: Api<ObservedJob>) {
+        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut events = watch(jobs, config).modify(trim).default_backoff().boxed();
+        let mut listed = BTreeMap::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(job)) => {
+                    listed.insert(key(&job), Arc::new(job));
+                }
+                Ok(Event::InitDone) => self.replace(&scope, std::mem::take(&mut listed)),
+                Ok(Event::Apply(job)) => {
+                    self.jobs_mut().insert(key(&job), Arc::new(job));
+                }
+                Ok(Event::Delete(job)) => self.forget(&job),
+                Err(error) => self.interrupted(&scope, &error),
+            }
+        }
+    }
+
+    fn replace(&self, scope: &Scope, listed: BTreeMap<Key, Arc<ObservedJob>>) {
+        let namespace = scope.as_deref().unwrap_or("all of them");
+        info!(namespace, jobs = listed.len(), "the jobs of the cluster are known");
+        let mut jobs = self.jobs_mut();
+        match scope {
+            None => *jobs = listed,
+            Some(scope) => {
+                jobs.retain(|(_, namespace), _| namespace != scope);
+                jobs.extend(listed);
+            }
+        }
+        drop(jobs);
+        self.unknown().remove(scope);
+    }
+
+    /// A watch that ended. What is known stays known, and the watch goes on where it was.
+    fn interrupted(&self, scope: &Scope, error: &watcher::Error) {
+        let namespace = scope.as_deref().unwrap_or("all of them");
+        let cause = error as &dyn std::error::Error;
+        warn!(namespace, cause, "the watch of jobs was interrupted");
+        let mut unknown = self.unknown();
+        if let Some(why) = unknown.get_mut(scope) {
+            *why = error.to_string();
+        }
+    }
+
+    /// A job of a namespace.
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Option<Arc<ObservedJob>> {
+        let key = (name.to_string(), namespace.to_string());
+        self.jobs().get(&key).cloned()
+    }
+
+    /// All jobs of a name, in whichever namespaces.
+    pub(super) fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
+        let first = (name.to_string(), String::new());
+        let jobs = self.jobs();
+        let from = jobs.range((Bound::Included(first), Bound::Unbounded));
+        let same = from.take_while(|((of, _), _)| of == name);
+        same.map(|(_, job)| job.clone()).collect()
+    }
+
+    /// All jobs of a namespace, or of every watched one.
+    pub(super) fn all(&self, namespace: Option<&str>) -> Vec<Arc<ObservedJob>> {
+        let jobs = self.jobs();
+        let jobs = jobs.values();
+        jobs.filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
+            .cloned()
+            .collect()
+    }
+
+    /// Takes a job out that was deleted, unless another of its name is there already.
+    pub(super) fn forget(&self, job: &ObservedJob) {
+        let mut jobs = self.jobs_mut();
+        let known = jobs.get(&key(job));
+        if known.is_some_and(|known| known.metadata.uid == job.metadata.uid) {
+            jobs.remove(&key(job));
+        }
+    }
+
+    /// Why some jobs are not known, if that is so.
+    pub(super) fn not_known(&self) -> Option<String> {
+        let unknown = self.unknown();
+        let (scope, why) = unknown.first_key_value()?;
+        let scope = match scope {
+            Some(namespace) => format!("of namespace {namespace}"),
+            None => "of all namespaces".to_string(),
+        };
+        Some(format!("the jobs {scope} are not known: {why}"))
+    }
+
+    fn jobs(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Arc<ObservedJob>>> {
+        self.jobs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Key, Arc<ObservedJob>>> {
+        self.jobs.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unknown(&self) -> RwLockWriteGuard<'_, BTreeMap<Scope, String>> {
+        self.unknown.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(job: &ObservedJob) -> Key {
+    (job.name().to_string(), job.namespace().to_string())
+}
+
+/// Drops what no answer from the cache needs: of ten thousand jobs it would be most of the memory.
+fn trim(job: &mut ObservedJob) {
+    let metadata = &mut job.metadata;
+    metadata.managed_fields = None;
+    metadata.annotations = None;
+    metadata.owner_references = None;
+    metadata.finalizers = None;
+}

@@ -1,0 +1,197 @@
+//! The calls to the API server: each has a time limit, and only those that cannot do anything twice
+//! are made again.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use http::{Request, header};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams};
+use kube::core::{ObjectList, Request as Path};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::fault::CallError;
+use super::pods::JOB_NAME_LABEL;
+use super::resource::{GROUP, PLURAL};
+use crate::cluster::Wish;
+use crate::job::{ObservedJob, PyTorchJob};
+
+/// Longest time for one call. The API server itself gives up after 60 s, a client sooner.
+const CALL_TIME: Duration = Duration::from_secs(10);
+/// Longest time for the probe of readiness, which a kubelet repeats.
+const PROBE_TIME: Duration = Duration::from_secs(2);
+/// How a call that cannot do anything twice is made again: after 100 and 300 ms.
+const AGAIN: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_factor(3.0)
+    .with_max_times(2);
+/// Who has changed a field, as the API server records it.
+const FIELD_MANAGER: &str = "trainer";
+/// Most events of one object that are read. The API server keeps them for an hour.
+const MAX_EVENTS: u32 = 100;
+
+/// Whether a creation is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Earnest {
+    Create,
+    /// Everything but the creation itself: schema, defaults, admission.
+    DryRun,
+}
+
+/// The API server.
+#[derive(Clone)]
+pub(super) struct Calls {
+    client: Client,
+}
+
+impl Calls {
+    /// `client` must not repeat a call by itself.
+    pub(super) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Creates a job, once. An answer that was lost says nothing of whether it was created.
+    pub(super) async fn create(
+        &self,
+        namespace: &str,
+        job: &PyTorchJob,
+        earnest: Earnest,
+    ) -> Result<ObservedJob, CallError> {
+        let dry_run = match earnest {
+            Earnest::Create => "",
+            Earnest::DryRun => "&dryRun=All",
+        };
+        // Strict: an operator whose PyTorchJob lacks a field must not drop it without a word.
+        let path = format!(
+            "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{dry_run}",
+            ObservedJob::url_path(&(), Some(namespace))
+        );
+        let body = serde_json::to_vec(job).map_err(|e| CallError::NoRequest(e.into()))?;
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        let request = request
+            .body(body)
+            .map_err(|e| CallError::NoRequest(e.into()))?;
+        let create = || self.once(request.clone());
+        create
+            .retry(AGAIN)
+            .when(|error| error.was_not_processed() && error.is_passing())
+            .await
+    }
+
+    /// A job in whichever form is asked for.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<T, CallError> {
+        self.again(jobs(namespace).get(name, &GetParams::default()))
+            .await
+    }
+
+    pub(super) async fn delete(&self, namespace: &str, name: &str) -> Result<(), CallError> {
+        // The garbage collector takes the pods after it.
+        let parameters = DeleteParams::background();
+        let deleted: Value = self
+            .again(jobs(namespace).delete(name, &parameters))
+            .await?;
+        drop(deleted);
+        Ok(())
+    }
+
+    pub(super) async fn set_running(
+        &self,
+        namespace: &str,
+        name: &str,
+        wish: Wish,
+    ) -> Result<ObservedJob, CallError> {
+        let suspend = wish == Wish::Suspend;
+        let patch = json!({"spec": {"runPolicy": {"suspend": suspend}}});
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_string()),
+            ..PatchParams::default()
+        };
+        self.again(jobs(namespace).patch(name, &parameters, &Patch::Merge(patch)))
+            .await
+    }
+
+    /// The pods of a job.
+    pub(super) async fn pods(&self, namespace: &str, name: &str) -> Result<Vec<Pod>, CallError> {
+        let parameters = ListParams::default().labels(&format!("{JOB_NAME_LABEL}={name}"));
+        let path = Path::new(Pod::url_path(&(), Some(namespace)));
+        let pods: ObjectList<Pod> = self.again(path.list(&parameters)).await?;
+        Ok(pods.items)
+    }
+
+    /// What happened to an object.
+    pub(super) async fn events(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<Vec<Event>, CallError> {
+        let about = format!("involvedObject.kind={kind},involvedObject.name={name}");
+        let parameters = ListParams::default().fields(&about).limit(MAX_EVENTS);
+        let path = Path::new(Event::url_path(&(), Some(namespace)));
+        let events: ObjectList<Event> = self.again(path.list(&parameters)).await?;
+        Ok(events.items)
+    }
+
+    /// Whether this service may create jobs in a namespace. Everybody may ask that.
+    pub(super) async fn may_create(&self, namespace: &str) -> Result<bool, CallError> {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some(GROUP.to_string()),
+                    resource: Some(PLURAL.to_string()),
+                    verb: Some("create".to_string()),
+                    namespace: Some(namespace.to_string()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let body = serde_json::to_vec(&review).map_err(|e| CallError::NoRequest(e.into()))?;
+        let path = Path::new(SelfSubjectAccessReview::url_path(&(), None));
+        let answer: SelfSubjectAccessReview = self
+            .again(path.create(&kube::api::PostParams::default(), body))
+            .await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// Whether the API server answers at all.
+    pub(super) async fn probe(&self) -> Result<(), CallError> {
+        let probe = tokio::time::timeout(PROBE_TIME, self.client.apiserver_version());
+        let version = probe.await.map_err(|_| CallError::TimedOut(PROBE_TIME))?;
+        version.map(drop).map_err(CallError::from)
+    }
+
+    /// A call that may be made again: it reads, or it does the same thing twice.
+    async fn again<T: DeserializeOwned>(
+        &self,
+        request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, CallError> {
+        let request = request.map_err(|e| CallError::NoRequest(e.into()))?;
+        let call = || self.once(request.clone());
+        call.retry(AGAIN).when(CallError::is_passing).await
+    }
+
+    async fn once<T: DeserializeOwned>(
+        &self,
+        request: Request<Vec<u8>>,
+    ) -> Result<T, CallError> {
+        // Not `Client::request`: it logs an answer that it cannot read, and that may hold secrets.
+        let call = tokio::time::timeout(CALL_TIME, self.client.request_text(request));
+        let text = call.await.map_err(|_| CallError::TimedOut(CALL_TIME))??;
+        serde_json::from_str(&text).map_err(CallError::Nonsense)
+    }
+}
+
+fn jobs(namespace: &str) -> Path {
+    Path::new(ObservedJob::url_path(&(), Some(namespace)))
+}

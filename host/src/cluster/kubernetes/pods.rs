@@ -1,0 +1,240 @@
+//! Pods and events of a job, in the words of answers.
+
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+
+use crate::job::{CONTAINER, JobEvent, PodDetails};
+
+/// The operator's labels on a pod (kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/common_types.go).
+pub(super) const JOB_NAME_LABEL: &str = "training.kubeflow.org/job-name";
+const REPLICA_TYPE_LABEL: &str = "training.kubeflow.org/replica-type";
+const REPLICA_INDEX_LABEL: &str = "training.kubeflow.org/replica-index";
+
+/// Why a pod waits or how it ended.
+#[derive(Default)]
+struct Cause {
+    exit_code: Option<i32>,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+/// A pod, in the words of answers.
+pub(super) fn details(pod: &Pod) -> PodDetails {
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let label = |key| labels.get(key).map_or("", String::as_str);
+    let nothing = PodStatus::default();
+    let status = pod.status.as_ref().unwrap_or(&nothing);
+    let container = trainer(status);
+    let ended = container.and_then(ended);
+    let Cause {
+        exit_code,
+        reason,
+        message,
+    } = cause(status);
+    PodDetails {
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        replica: format!("{}-{}", label(REPLICA_TYPE_LABEL), label(REPLICA_INDEX_LABEL)),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        phase: status.phase.clone().unwrap_or_else(|| "Unknown".to_string()),
+        restarts: container
+            .and_then(|container| u32::try_from(container.restart_count).ok())
+            .unwrap_or(0),
+        exit_code,
+        reason,
+        message,
+        started_at: status.start_time.clone(),
+        finished_at: ended.and_then(|ended| ended.finished_at.clone()),
+    }
+}
+
+/// The container that trains.
+fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
+    let mut containers = status.container_statuses.iter().flatten();
+    containers.find(|container| container.name == CONTAINER)
+}
+
+/// How the container ended last: now, or before it was started again.
+fn ended(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let states = [container.state.as_ref(), container.last_state.as_ref()];
+    let mut states = states.into_iter().flatten();
+    states.find_map(|state| state.terminated.as_ref())
+}
+
+/// What a pod suffers from, the cause nearest to its beginning first: a place to run, then its init
+/// containers, then the container that trains.
+fn cause(status: &PodStatus) -> Cause {
+    unscheduled(status)
+        .or_else(|| initial(status))
+        .or_else(|| trainer(status).and_then(of_container))
+        .unwrap_or_else(|| Cause {
+            exit_code: None,
+            // Evicted, for example, by the kubelet.
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+        })
+}
+
+fn unscheduled(status: &PodStatus) -> Option<Cause> {
+    let mut conditions = status.conditions.iter().flatten();
+    let condition = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    Some(Cause {
+        exit_code: None,
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+    })
+}
+
+/// An init container that waits for something or has failed. The operator's own looks the master
+/// up, so it runs for as long as the master is not there.
+fn initial(status: &PodStatus) -> Option<Cause> {
+    let mut containers = status.init_container_statuses.iter().flatten();
+    containers.find_map(|container| {
+        let cause = of_container(container).filter(|cause| cause.exit_code != Some(0))?;
+        // A pod that waits for its init containers says nothing else of itself.
+        if cause.reason.as_deref() == Some("PodInitializing") {
+            return None;
+        }
+        let reason = cause.reason.unwrap_or_else(|| "Error".to_string());
+        Some(Cause {
+            reason: Some(format!("init container {}: {reason}", container.name)),
+            ..cause
+        })
+    })
+}
+
+fn of_container(container: &ContainerStatus) -> Option<Cause> {
+    let waiting = container.state.as_ref().and_then(waiting);
+    let ended = ended(container).map(|ended| Cause {
+        exit_code: Some(ended.exit_code),
+        // Without a reason of its own an exit code says it all.
+        reason: ended.reason.clone().filter(|reason| reason != "Completed"),
+        message: ended.message.clone(),
+    });
+    match (ended, waiting) {
+        // "CrashLoopBackOff" is less than how it crashed.
+        (Some(ended), _) => Some(ended),
+        (None, waiting) => waiting,
+    }
+}
+
+fn waiting(state: &ContainerState) -> Option<Cause> {
+    let waiting = state.waiting.as_ref()?;
+    // That it is about to be started is no cause.
+    let reason = waiting.reason.clone()?;
+    if matches!(reason.as_str(), "ContainerCreating" | "PodInitializing") {
+        return None;
+    }
+    Some(Cause {
+        exit_code: None,
+        reason: Some(reason),
+        message: waiting.message.clone(),
+    })
+}
+
+/// An event, in the words of answers.
+pub(super) fn event(event: Event) -> JobEvent {
+    let object = event.involved_object;
+    let micro = event.event_time.map(|MicroTime(time)| Time(time));
+    JobEvent {
+        time: event
+            .last_timestamp
+            .or(micro)
+            .or(event.first_timestamp),
+        event_type: event.type_.unwrap_or_else(|| "Normal".to_string()),
+        reason: event.reason.unwrap_or_default(),
+        message: event.message.unwrap_or_default(),
+        object: format!(
+            "{}/{}",
+            object.kind.unwrap_or_default(),
+            object.name.unwrap_or_default()
+        ),
+        count: event.count.unwrap_or(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(status: Value) -> PodDetails {
+        details(
+            &serde_json::from_value(json!({
+                "metadata": {"name": "run-worker-1", "labels": {
+                    "training.kubeflow.org/replica-type": "worker",
+                    "training.kubeflow.org/replica-index": "1",
+                }},
+                "status": status,
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn told(status: Value) -> (Option<i32>, Option<String>) {
+        let pod = pod(status);
+        (pod.exit_code, pod.reason)
+    }
+
+    #[test]
+    fn a_pod_without_a_place_says_why() {
+        let pod = pod(json!({"phase": "Pending", "conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+        }]}));
+        assert_eq!(pod.replica, "worker-1");
+        assert_eq!(pod.reason.as_deref(), Some("Unschedulable"));
+        assert!(pod.message.unwrap().starts_with("0/1 nodes"));
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_told() {
+        let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}});
+        let status = json!({"phase": "Pending", "containerStatuses": [container(&waiting)]});
+        assert_eq!(told(status), (None, Some("ImagePullBackOff".to_string())));
+    }
+
+    fn container(state: &Value) -> Value {
+        json!({
+            "name": "pytorch", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+            "state": state,
+        })
+    }
+
+    #[test]
+    fn a_container_that_is_started_again_keeps_the_cause_of_its_last_end() {
+        let mut crashed = container(&json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        crashed["lastState"] = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        let pod = pod(json!({"phase": "Running", "containerStatuses": [crashed]}));
+        assert_eq!(pod.restarts, 3);
+        assert_eq!(
+            (pod.exit_code, pod.reason.as_deref()),
+            (Some(137), Some("OOMKilled"))
+        );
+    }
+
+    #[test]
+    fn a_failed_init_container_is_named() {
+        let mut init = container(&json!({"terminated": {"exitCode": 1, "reason": "Error"}}));
+        init["name"] = json!("init-pytorch");
+        let waits = container(&json!({"waiting": {"reason": "PodInitializing"}}));
+        let status = json!({
+            "phase": "Pending",
+            "initContainerStatuses": [init],
+            "containerStatuses": [waits],
+        });
+        let reason = "init container init-pytorch: Error".to_string();
+        assert_eq!(told(status), (Some(1), Some(reason)));
+    }
+
+    #[test]
+    fn a_pod_that_is_well_has_no_cause() {
+        let running = container(&json!({"running": {}}));
+        let status = json!({"phase": "Running", "containerStatuses": [running]});
+        assert_eq!(told(status), (None, None));
+        let done = container(&json!({"terminated": {"exitCode": 0, "reason": "Completed"}}));
+        let status = json!({"phase": "Succeeded", "containerStatuses": [done]});
+        assert_eq!(told(status), (Some(0), None));
+    }
+}

@@ -1,0 +1,387 @@
+//! Everything that is known of a job, and in sentences why it waits or failed: `?view=full`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    CHECKPOINT_LAYOUT_ANNOTATION, ConditionType, DATASET_URI_ANNOTATION, JobState, JobSummary,
+    MODEL_ID_ANNOTATION, ObservedJob, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION,
+    PLUGIN_VERSION_ANNOTATION, QUEUE_LABEL, WARNINGS_ANNOTATION,
+};
+
+/// A job with what its cluster knows of its pods and of what happened to them.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    pub job: ObservedJob,
+    pub pods: Vec<PodDetails>,
+    /// Oldest first.
+    pub events: Vec<JobEvent>,
+    /// What only the cluster can say of why a job waits.
+    pub notes: Vec<String>,
+}
+
+/// One pod of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodDetails {
+    pub name: String,
+    /// Type and index, such as `master-0`.
+    pub replica: String,
+    /// Where it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Kubernetes' word: `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    pub phase: String,
+    /// How often its container was started again.
+    pub restarts: u32,
+    /// Of the container that ended last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why it waits or ended, in Kubernetes' word: `Unschedulable`, `ImagePullBackOff`, `OOMKilled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+}
+
+/// Something that happened to a job or to one of its pods.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobEvent {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// `Normal` or `Warning`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    pub reason: String,
+    pub message: String,
+    /// Kind and name, such as `Pod/meta-demo-001-master-0`.
+    pub object: String,
+    pub count: i32,
+}
+
+/// The answer of `GET /train/{job_name}?view=full`.
+#[derive(Debug, Serialize)]
+pub struct JobDetails {
+    #[serde(flatten)]
+    pub summary: JobSummary,
+    pub namespace: String,
+    /// Why the job waits or failed, a sentence each; empty when there is nothing to tell.
+    pub explanation: Vec<String>,
+    pub suspended: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Time>,
+    pub conditions: Vec<ConditionDetails>,
+    /// By replica type.
+    pub replicas: BTreeMap<String, ReplicaCounts>,
+    pub pods: Vec<PodDetails>,
+    pub events: Vec<JobEvent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset_uri: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PluginDetails>,
+    /// What the submission was warned of.
+    pub warnings: Value,
+}
+
+/// A condition of a job, in this interface's spelling.
+#[derive(Debug, Serialize)]
+pub struct ConditionDetails {
+    #[serde(rename = "type")]
+    pub condition_type: ConditionType,
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Time>,
+}
+
+/// How many replicas of a type there should be and are.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReplicaCounts {
+    pub desired: u32,
+    pub active: i32,
+    pub succeeded: i32,
+    pub failed: i32,
+}
+
+/// The plugin that planned a job.
+#[derive(Debug, Serialize)]
+pub struct PluginDetails {
+    pub name: String,
+    pub version: String,
+    pub digest: String,
+}
+
+impl From<Inspection> for JobDetails {
+    fn from(inspection: Inspection) -> Self {
+        let explanation = explain(&inspection);
+        let Inspection {
+            job, pods, events, ..
+        } = inspection;
+        let text = |key| job.annotation(key).map(str::to_string);
+        let json = |key| serde_json::from_str(job.annotation(key)?).ok();
+        let plugin = text(PLUGIN_ANNOTATION).map(|name| PluginDetails {
+            name,
+            version: text(PLUGIN_VERSION_ANNOTATION).unwrap_or_default(),
+            digest: text(PLUGIN_DIGEST_ANNOTATION).unwrap_or_default(),
+        });
+        Self {
+            summary: JobSummary::of(&job),
+            namespace: job.namespace().to_string(),
+            explanation,
+            suspended: job.spec.run_policy.suspend,
+            created_at: job.metadata.creation_timestamp.clone(),
+            started_at: job.status.start_time.clone(),
+            completed_at: job.status.completion_time.clone(),
+            conditions: conditions(&job),
+            replicas: replicas(&job),
+            pods,
+            events,
+            model_id: text(MODEL_ID_ANNOTATION),
+            dataset_uri: text(DATASET_URI_ANNOTATION),
+            checkpoint: json(CHECKPOINT_LAYOUT_ANNOTATION),
+            plugin,
+            warnings: json(WARNINGS_ANNOTATION).unwrap_or_else(|| Value::Array(Vec::new())),
+        }
+    }
+}
+
+fn conditions(job: &ObservedJob) -> Vec<ConditionDetails> {
+    let conditions = job.status.conditions.iter().cloned();
+    conditions
+        .map(|condition| ConditionDetails {
+            condition_type: condition.condition_type,
+            status: condition.status,
+            reason: condition.reason,
+            message: condition.message,
+            last_transition_time: condition.last_transition_time,
+        })
+        .collect()
+}
+
+fn replicas(job: &ObservedJob) -> BTreeMap<String, ReplicaCounts> {
+    let desired = job.spec.pytorch_replica_specs.iter();
+    desired
+        .map(|(kind, desired)| {
+            let statuses = job.status.replica_statuses.iter();
+            let mut statuses = statuses.filter(|(of, _)| format!("{of:?}") == *kind);
+            let is = statuses.next().map(|(_, is)| *is).unwrap_or_default();
+            let counts = ReplicaCounts {
+                desired: desired.replicas,
+                active: is.active,
+                succeeded: is.succeeded,
+                failed: is.failed,
+            };
+            (kind.clone(), counts)
+        })
+        .collect()
+}
+
+/// Why the job waits or failed.
+fn explain(inspection: &Inspection) -> Vec<String> {
+    let Inspection {
+        job,
+        pods,
+        events,
+        notes,
+    } = inspection;
+    let state = JobSummary::of(job).status;
+    if state == JobState::Succeeded {
+        return Vec::new();
+    }
+    let mut told = Vec::new();
+    if job.spec.run_policy.suspend && state != JobState::Failed {
+        told.push(match job.label(QUEUE_LABEL) {
+            Some(queue) => format!(
+                "It is suspended: Kueue starts it when the queue {queue} admits it, or somebody \
+                 has suspended it."
+            ),
+            None => format!(
+                "It is suspended: POST /train/{}/resume lets it go on.",
+                job.name()
+            ),
+        });
+    }
+    told.extend(troubles(pods));
+    told.extend(refused_pods(events));
+    told.extend(notes.iter().cloned());
+    if told.is_empty() && state == JobState::Submitted && job.status.conditions.is_empty() {
+        told.push("The training operator has not taken it up yet.".to_string());
+    }
+    told
+}
+
+/// What is the matter with the pods: those that have the same trouble in one sentence.
+fn troubles(pods: &[PodDetails]) -> Vec<String> {
+    let mut troubles: Vec<(String, Vec<&str>)> = Vec::new();
+    for pod in pods {
+        let Some(trouble) = trouble(pod) else {
+            continue;
+        };
+        match troubles.iter_mut().find(|(same, _)| *same == trouble) {
+            Some((_, replicas)) => replicas.push(&pod.replica),
+            None => troubles.push((trouble, vec![&pod.replica])),
+        }
+    }
+    let sentence = |(trouble, replicas): &(String, Vec<&str>)| match replicas.as_slice() {
+        [one] => format!("{one} {trouble}"),
+        [first, rest @ ..] => {
+            format!(
+                "{} of {} replicas ({first} and {} more): each {trouble}",
+                replicas.len(),
+                pods.len(),
+                rest.len()
+            )
+        }
+        [] => String::new(),
+    };
+    troubles.iter().map(sentence).collect()
+}
+
+fn trouble(pod: &PodDetails) -> Option<String> {
+    let message = match &pod.message {
+        Some(message) => format!(": {message}"),
+        None => String::new(),
+    };
+    let reason = pod.reason.as_deref();
+    match (pod.phase.as_str(), reason, pod.exit_code) {
+        ("Succeeded", ..) => None,
+        (_, reason, Some(code)) if code != 0 => {
+            let reason = reason.map(|reason| format!(" ({reason})"));
+            let again = match (pod.phase.as_str(), pod.restarts) {
+                ("Failed", _) | (_, 0) => String::new(),
+                (_, times) => format!(", and was started again, {times} so far"),
+            };
+            let reason = reason.unwrap_or_default();
+            Some(format!("exited with code {code}{reason}{message}{again}"))
+        }
+        ("Running", None, _) => None,
+        ("Pending", None, _) => Some("waits to be started".to_string()),
+        ("Pending", Some(reason), _) => Some(format!("waits: {reason}{message}")),
+        (phase, reason, _) => {
+            let reason = reason.map(|reason| format!(": {reason}"));
+            Some(format!("is {phase}{}{message}", reason.unwrap_or_default()))
+        }
+    }
+}
+
+/// Pods that admission, a quota for example, does not let the operator create. They are told by
+/// nothing but events (kubeflow/trainer v1.9.4, pkg/core/pod.go `FailedCreatePod`).
+fn refused_pods(events: &[JobEvent]) -> Option<String> {
+    let mut latest = events.iter().rev();
+    let latest = latest.find(|event| event.reason.ends_with("CreatePod"))?;
+    (latest.reason == "FailedCreatePod")
+        .then(|| format!("Its pods cannot be created: {}", latest.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(suspend: bool) -> ObservedJob {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "run", "namespace": "team-a"},
+            "spec": {
+                "runPolicy": {"suspend": suspend},
+                "pytorchReplicaSpecs": {"Master": {"replicas": 1}, "Worker": {"replicas": 3}},
+            },
+            "status": {"conditions": [{"type": "Created", "status": "True"}]},
+        }))
+        .unwrap()
+    }
+
+    fn pod(replica: &str, phase: &str) -> PodDetails {
+        PodDetails {
+            replica: replica.to_string(),
+            phase: phase.to_string(),
+            ..PodDetails::default()
+        }
+    }
+
+    fn explained(job: ObservedJob, pods: Vec<PodDetails>, events: Vec<JobEvent>) -> Vec<String> {
+        let notes = Vec::new();
+        explain(&Inspection {
+            job,
+            pods,
+            events,
+            notes,
+        })
+    }
+
+    #[test]
+    fn replicas_with_one_trouble_share_a_sentence() {
+        let waiting = |replica| PodDetails {
+            reason: Some("Unschedulable".to_string()),
+            message: Some("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.".to_string()),
+            ..pod(replica, "Pending")
+        };
+        let pods = vec![
+            pod("master-0", "Running"),
+            waiting("worker-0"),
+            waiting("worker-1"),
+        ];
+        assert_eq!(
+            explained(job(false), pods, Vec::new()),
+            [
+                "2 of 3 replicas (worker-0 and 1 more): each waits: Unschedulable: 0/1 nodes are \
+                 available: 1 Insufficient nvidia.com/gpu."
+            ]
+        );
+    }
+
+    #[test]
+    fn an_exit_code_is_told_with_its_reason_and_restarts() {
+        let killed = PodDetails {
+            exit_code: Some(137),
+            reason: Some("OOMKilled".to_string()),
+            restarts: 2,
+            ..pod("worker-1", "Running")
+        };
+        assert_eq!(
+            explained(job(false), vec![killed], Vec::new()),
+            ["worker-1 exited with code 137 (OOMKilled), and was started again, 2 so far"]
+        );
+    }
+
+    #[test]
+    fn a_suspended_job_says_how_it_goes_on() {
+        let told = explained(job(true), Vec::new(), Vec::new());
+        assert_eq!(
+            told,
+            ["It is suspended: POST /train/run/resume lets it go on."]
+        );
+        let mut queued = job(true);
+        queued.metadata.labels = Some([(QUEUE_LABEL.to_string(), "gpu".to_string())].into());
+        assert!(explained(queued, Vec::new(), Vec::new())[0].contains("queue gpu"));
+    }
+
+    #[test]
+    fn pods_that_admission_refuses_are_told_until_one_is_created() {
+        let event = |reason: &str| JobEvent {
+            time: None,
+            event_type: "Warning".to_string(),
+            reason: reason.to_string(),
+            message: "exceeded quota".to_string(),
+            object: "PyTorchJob/run".to_string(),
+            count: 1,
+        };
+        let told = explained(job(false), Vec::new(), vec![event("FailedCreatePod")]);
+        assert_eq!(told, ["Its pods cannot be created: exceeded quota"]);
+        let events = vec![event("FailedCreatePod"), event("SuccessfulCreatePod")];
+        assert!(explained(job(false), Vec::new(), events).is_empty());
+    }
+}

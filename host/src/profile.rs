@@ -1,0 +1,314 @@
+//! Placement profiles: what the operator of this host decides of where and how jobs run, by name.
+//!
+//! One file holds them. A namespace has one by default, and a request may name another in its
+//! annotation [`PROFILE_ANNOTATION`]. The file is checked when the service starts, so that a slip in
+//! it is not found by the first job.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Affinity, Toleration, Volume, VolumeMount};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fault::nearest;
+use crate::request::metadata;
+
+/// The annotation with which a request chooses a profile.
+pub const PROFILE_ANNOTATION: &str = "trainer.deepfinery/profile";
+/// The volume for shared memory, which every job has.
+pub const SHARED_MEMORY_VOLUME: &str = "dshm";
+/// What the names of the volumes of `pvc://` claims begin with.
+pub const CLAIM_VOLUME_PREFIX: &str = "claim-";
+
+/// The profiles of this host.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Profiles {
+    profiles: BTreeMap<String, Profile>,
+    /// The profile of each namespace whose requests name none.
+    namespaces: BTreeMap<String, String>,
+    /// The profile of all other requests that name none.
+    default: Option<String>,
+}
+
+/// Where and how jobs run.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Profile {
+    /// Labels that a node must have.
+    pub node_selector: BTreeMap<String, String>,
+    #[serde(deserialize_with = "strict")]
+    pub tolerations: Vec<Toleration>,
+    #[serde(deserialize_with = "strict")]
+    pub affinity: Option<Affinity>,
+    /// Priority class of the pods.
+    pub priority_class: Option<String>,
+    /// Kueue's local queue. Kueue holds the job until the queue admits it.
+    pub queue: Option<String>,
+    /// Secrets with which images are pulled.
+    pub image_pull_secrets: Vec<String>,
+    pub service_account: Option<String>,
+    pub volumes: Vec<ProfileVolume>,
+    /// Size of /dev/shm in GiB, which counts against the memory limit. Default: half of the node's.
+    pub shared_memory_gb: Option<u32>,
+    /// Seconds after which a job that has ended is deleted. Default: it is kept.
+    pub ttl_seconds_after_finished: Option<u32>,
+    /// Seconds that a job may be active. Default: no limit.
+    pub active_deadline_seconds: Option<u32>,
+    /// Restarts over all replicas after which a job fails. Default: three a node.
+    pub backoff_limit: Option<u32>,
+}
+
+/// A volume that every pod of a profile has.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileVolume {
+    /// As in a pod's `volumes`: a name and a source.
+    #[serde(deserialize_with = "strict")]
+    pub volume: Volume,
+    /// As in a container's `volumeMounts`; the name may be left out.
+    #[serde(deserialize_with = "mount")]
+    pub mount: VolumeMount,
+}
+
+/// A profile and its name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChosenProfile {
+    pub name: String,
+    pub profile: Profile,
+}
+
+impl Profiles {
+    /// Checks what no type can say.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, a sentence each with the member's place in the file.
+    pub fn check(&self) -> Result<(), Vec<String>> {
+        let mut wrong = Vec::new();
+        for (name, profile) in &self.profiles {
+            if !metadata::is_dns_label(name) {
+                wrong.push(format!("profiles.{name}: not a DNS label"));
+            }
+            profile.check(&format!("profiles.{name}"), &mut wrong);
+        }
+        let namespaces = self.namespaces.iter();
+        let named = namespaces.map(|(namespace, name)| (format!("namespaces.{namespace}"), name));
+        let default = self.default.iter().map(|name| ("default".to_string(), name));
+        for (place, name) in named.chain(default) {
+            if !self.profiles.contains_key(name) {
+                wrong.push(format!("{place}: {}", self.unknown(name)));
+            }
+        }
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(wrong),
+        }
+    }
+
+    /// The profile of a request: the one it names, else its namespace's, else the default.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when there is none of the name.
+    pub fn choose(
+        &self,
+        named: Option<&str>,
+        namespace: &str,
+    ) -> Result<Option<ChosenProfile>, String> {
+        let of_namespace = || self.namespaces.get(namespace).or(self.default.as_ref());
+        let Some(name) = named.or_else(|| of_namespace().map(String::as_str)) else {
+            return Ok(None);
+        };
+        let profile = self.profiles.get(name).ok_or_else(|| self.unknown(name))?;
+        Ok(Some(ChosenProfile {
+            name: name.to_string(),
+            profile: profile.clone(),
+        }))
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        if self.profiles.is_empty() {
+            return format!("there is no profile {name:?}; this service has none");
+        }
+        let known: Vec<&str> = self.profiles.keys().map(String::as_str).collect();
+        let hint = nearest(known.iter().copied(), name)
+            .map(|near| format!(", did you mean {near:?}?"))
+            .unwrap_or_default();
+        let known = known.join(", ");
+        format!("there is no profile {name:?}; known: {known}{hint}")
+    }
+}
+
+impl Profile {
+    fn check(&self, place: &str, wrong: &mut Vec<String>) {
+        for (key, value) in &self.node_selector {
+            if metadata::check_label_value(value).is_err() || key.is_empty() {
+                wrong.push(format!("{place}.node_selector.{key}: not a label"));
+            }
+        }
+        let names = [
+            ("priority_class", &self.priority_class),
+            ("queue", &self.queue),
+            ("service_account", &self.service_account),
+        ];
+        let names = names
+            .into_iter()
+            .filter_map(|(member, name)| Some((member, name.as_ref()?)));
+        let secrets = self
+            .image_pull_secrets
+            .iter()
+            .map(|name| ("image_pull_secrets", name));
+        for (member, name) in names.chain(secrets) {
+            if !metadata::is_dns_subdomain(name) {
+                wrong.push(format!("{place}.{member}: {name:?} is not a name"));
+            }
+        }
+        let mut taken = BTreeSet::from([SHARED_MEMORY_VOLUME]);
+        for (index, ProfileVolume { volume, mount }) in self.volumes.iter().enumerate() {
+            let place = format!("{place}.volumes[{index}]");
+            let name = volume.name.as_str();
+            if !metadata::is_dns_label(name) || name.starts_with(CLAIM_VOLUME_PREFIX) {
+                wrong.push(format!(
+                    "{place}.volume.name: {name:?} is not a DNS label, or begins with \
+                     {CLAIM_VOLUME_PREFIX}"
+                ));
+            }
+            if !taken.insert(name) {
+                wrong.push(format!("{place}.volume.name: {name:?} is taken"));
+            }
+            if !mount.mount_path.starts_with('/') {
+                wrong.push(format!(
+                    "{place}.mount.mountPath: {:?} is not absolute",
+                    mount.mount_path
+                ));
+            }
+        }
+    }
+}
+
+/// Reads a part of a pod as strictly as the API server would: a member that the type does not have
+/// is an error, where serde alone would drop it.
+fn strict<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: DeserializeOwned + Serialize,
+    D: serde::Deserializer<'de>,
+{
+    use serde::de::Error;
+    let given = Value::deserialize(deserializer)?;
+    let read: T = serde_json::from_value(given.clone()).map_err(D::Error::custom)?;
+    let kept = serde_json::to_value(&read).map_err(D::Error::custom)?;
+    match dropped(&given, &kept) {
+        Some(name) => Err(D::Error::custom(format!("unknown field {name:?}"))),
+        None => Ok(read),
+    }
+}
+
+/// A mount, whose name is that of the volume beside it.
+fn mount<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VolumeMount, D::Error> {
+    #[derive(Deserialize)]
+    struct Nameless {
+        #[serde(flatten)]
+        members: serde_json::Map<String, Value>,
+    }
+    let Nameless { mut members } = Nameless::deserialize(deserializer)?;
+    members.entry("name").or_insert_with(|| Value::from(""));
+    strict(Value::Object(members)).map_err(serde::de::Error::custom)
+}
+
+/// A member of one value that the other has not.
+fn dropped<'a>(given: &'a Value, kept: &Value) -> Option<&'a str> {
+    match (given, kept) {
+        (Value::Object(given), Value::Object(kept)) => {
+            given.iter().find_map(|(name, value)| match kept.get(name) {
+                Some(kept) => dropped(value, kept),
+                // What is empty or null is not written back.
+                None => match value {
+                    Value::Null => None,
+                    Value::Array(items) if items.is_empty() => None,
+                    Value::Object(members) if members.is_empty() => None,
+                    _ => Some(name),
+                },
+            })
+        }
+        (Value::Array(given), Value::Array(kept)) => given
+            .iter()
+            .zip(kept)
+            .find_map(|(given, kept)| dropped(given, kept)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn profiles(value: Value) -> Result<Profiles, String> {
+        let profiles: Profiles = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        profiles.check().map_err(|wrong| wrong.join("; "))?;
+        Ok(profiles)
+    }
+
+    fn three() -> Profiles {
+        profiles(json!({
+            "profiles": {"a100": {}, "h100": {}, "spot": {}},
+            "namespaces": {"research": "h100"},
+            "default": "a100",
+        }))
+        .unwrap()
+    }
+
+    fn chosen(named: Option<&str>, namespace: &str) -> String {
+        three().choose(named, namespace).unwrap().unwrap().name
+    }
+
+    #[test]
+    fn a_request_chooses_before_its_namespace_and_its_namespace_before_the_default() {
+        assert_eq!(chosen(Some("spot"), "research"), "spot");
+        assert_eq!(chosen(None, "research"), "h100");
+        assert_eq!(chosen(None, "elsewhere"), "a100");
+        let none = Profiles::default();
+        assert_eq!(none.choose(None, "research"), Ok(None));
+    }
+
+    #[test]
+    fn an_unknown_profile_is_told_with_the_known_ones() {
+        let told = three().choose(Some("h10"), "research").unwrap_err();
+        let expected = r#"there is no profile "h10"; known: a100, h100, spot, did you mean "h100"?"#;
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_member_that_a_pod_does_not_have_is_refused() {
+        let toleration = json!({"key": "gpu", "operatr": "Exists"});
+        let told = profiles(json!({"profiles": {"a": {"tolerations": [toleration]}}})).unwrap_err();
+        assert!(told.contains("unknown field \"operatr\""), "{told}");
+        let told = profiles(json!({"profiles": {"a": {"node_selectr": {}}}})).unwrap_err();
+        assert!(told.contains("node_selectr"), "{told}");
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let told = profiles(json!({
+            "profiles": {"a": {
+                "priority_class": "High!",
+                "volumes": [{
+                    "volume": {"name": "dshm", "emptyDir": {}},
+                    "mount": {"mountPath": "data"},
+                }],
+            }},
+            "default": "b",
+        }))
+        .unwrap_err();
+        for part in [
+            "profiles.a.priority_class: \"High!\" is not a name",
+            "profiles.a.volumes[0].volume.name: \"dshm\" is taken",
+            "profiles.a.volumes[0].mount.mountPath: \"data\" is not absolute",
+            "default: there is no profile \"b\"; known: a",
+        ] {
+            assert!(told.contains(part), "{part} is not in {told}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Placement profiles, from the operator's file to the manifest.
+
+use serde_json::{Value, json};
+use trainer_host::profile::Profiles;
+use trainer_host::request::RequestPolicy;
+
+use crate::service::{Service, built_plugins, request};
+
+async fn service() -> Service {
+    let profiles: Profiles = serde_json::from_value(json!({
+        "profiles": {
+            "a100": {
+                "node_selector": {"gpu": "a100"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+                "priority_class": "research",
+                "queue": "gpus",
+                "image_pull_secrets": ["registry"],
+                "service_account": "trainer-jobs",
+                "shared_memory_gb": 32,
+                "ttl_seconds_after_finished": 86400,
+                "active_deadline_seconds": 3600,
+                "backoff_limit": 7,
+                "volumes": [{
+                    "volume": {"name": "cache", "hostPath": {"path": "/var/cache"}},
+                    "mount": {"mountPath": "/cache", "readOnly": true},
+                }],
+            },
+            "spot": {"node_selector": {"pool": "spot"}},
+        },
+        "namespaces": {"research": "a100"},
+    }))
+    .unwrap();
+    profiles.check().unwrap();
+    let policy = RequestPolicy {
+        profiles,
+        ..RequestPolicy::default()
+    };
+    Service::with_policy(built_plugins().to_path_buf(), None, policy).await
+}
+
+async fn manifest(service: &Service, request: &Value) -> Value {
+    service.preview(request).await.json()["manifest"].clone()
+}
+
+#[tokio::test]
+async fn a_namespaces_profile_places_its_jobs() {
+    let service = service().await;
+    let mut request = request("succeed", "placed");
+    request["namespace"] = json!("research");
+    request["num_nodes"] = json!(2);
+    let manifest = manifest(&service, &request).await;
+    let metadata = &manifest["metadata"];
+    assert_eq!(metadata["labels"]["kueue.x-k8s.io/queue-name"], "gpus");
+    assert_eq!(metadata["annotations"]["trainer.deepfinery/profile"], "a100");
+    let policy = json!({
+        "cleanPodPolicy": "Running",
+        "backoffLimit": 7,
+        "ttlSecondsAfterFinished": 86400,
+        "activeDeadlineSeconds": 3600,
+    });
+    assert_eq!(manifest["spec"]["runPolicy"], policy);
+    for replica in ["Master", "Worker"] {
+        let pod = &manifest["spec"]["pytorchReplicaSpecs"][replica]["template"]["spec"];
+        assert_eq!(pod["nodeSelector"], json!({"gpu": "a100"}));
+        assert_eq!(pod["tolerations"][0]["key"], "nvidia.com/gpu");
+        assert_eq!(pod["priorityClassName"], "research");
+        assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
+        assert_eq!(pod["serviceAccountName"], "trainer-jobs");
+        assert_eq!(pod["volumes"][0]["emptyDir"]["sizeLimit"], "32Gi");
+        assert_eq!(pod["volumes"][1]["hostPath"]["path"], "/var/cache");
+        let mount = json!({"name": "cache", "mountPath": "/cache", "readOnly": true});
+        assert_eq!(pod["containers"][0]["volumeMounts"][1], mount);
+    }
+}
+
+#[tokio::test]
+async fn a_request_chooses_a_profile_with_an_annotation() {
+    let service = service().await;
+    let mut request = request("succeed", "placed");
+    request["annotations"] = json!({"trainer.deepfinery/profile": "spot"});
+    let manifest = manifest(&service, &request).await;
+    let pod = &manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"];
+    assert_eq!(pod["nodeSelector"], json!({"pool": "spot"}));
+}
+
+#[tokio::test]
+async fn a_profile_that_is_not_there_is_refused_with_those_that_are() {
+    let service = service().await;
+    let mut request = request("succeed", "placed");
+    request["annotations"] = json!({"trainer.deepfinery/profile": "spott"});
+    let problem = service.submit(&request).await.problem(400);
+    let error = &problem["errors"][0];
+    assert_eq!(error["code"], "unknown-profile");
+    assert_eq!(error["pointer"], "/annotations/trainer.deepfinery~1profile");
+    let detail = "annotations: trainer.deepfinery/profile: there is no profile \"spott\"; known: \
+                  a100, spot, did you mean \"spot\"?";
+    assert_eq!(error["detail"], detail);
+}
