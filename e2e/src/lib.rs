@@ -74,17 +74,18 @@ impl Site {
             .set("TRAINER_LOCAL_WORKDIR", &work))
     }
 
-    /// A site whose jobs go to the cluster of a kubeconfig, into one namespace.
+    /// A site that runs its jobs on Kubernetes, with the rights of a kubeconfig.
     ///
     /// # Errors
     ///
-    /// When there is no place for its data.
+    /// When there is no folder for it.
     pub fn on_kubernetes(kubeconfig: &Path, namespace: &str) -> Result<Self> {
-        let site = Self::new(Path::new("/nonexistent"), Path::new("/tmp"))?;
-        Ok(site
+        let nowhere = Path::new("/nonexistent");
+        Ok(Self::new(nowhere, nowhere)?
             .set("TRAINER_CLUSTER", "kubernetes")
             .set("KUBECONFIG", &kubeconfig.display().to_string())
-            .set("TRAINER_JOBS_NAMESPACE", namespace))
+            .set("TRAINER_JOBS_NAMESPACE", namespace)
+            .set("TRAINER_ALLOWED_NAMESPACES", namespace))
     }
 
     fn new(python: &Path, work: &Path) -> Result<Self> {
@@ -188,6 +189,38 @@ impl Server {
         Ok(())
     }
 
+    /// Waits until the service is ready to take jobs.
+    ///
+    /// # Errors
+    ///
+    /// When it is not within thirty seconds.
+    pub fn wait_until_ready(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let (status, told) = self.get("/readyz?verbose")?;
+            if status == 200 {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(30) {
+                bail!("the service is not ready: {told}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The memory of the service that is resident, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the service is gone.
+    pub fn resident_memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kibibytes: u64 = kibibytes.context("VmRSS")?.trim().parse()?;
+        Ok(kibibytes * 1024)
+    }
+
     /// The id of the service's process.
     pub fn pid(&self) -> u32 {
         self.process.id()
@@ -211,6 +244,10 @@ impl Server {
         answer(self.agent.post(self.url(path)).send_json(body)?)
     }
 
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
     /// Status and body of a DELETE.
     ///
     /// # Errors
@@ -218,10 +255,6 @@ impl Server {
     /// When there is no answer.
     pub fn delete(&self, path: &str) -> Result<(u16, Value)> {
         answer(self.agent.delete(self.url(path)).call()?)
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
     }
 
     /// Submits a job and gives its name.
