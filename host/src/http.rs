@@ -99,12 +99,11 @@ pub fn router(app: App) -> Router {
 
 async fn submit(State(app): State<App>, JsonBody(body): JsonBody) -> Result<Response, Problem> {
     let (checked, plan) = app.plan(body).await?;
-    let job = job::manifest(&checked.request, &plan, &checked.warnings);
+    let warnings = || checked.warnings.iter().chain(&plan.warnings);
+    let mut job = job::manifest(&checked.request, &plan);
+    job::remember(&mut job, warnings());
     let created = app.cluster.create(job).await?;
-    Ok(accepted(
-        &created,
-        checked.warnings.iter().chain(&plan.warnings),
-    ))
+    Ok(accepted(&created, warnings()))
 }
 
 #[derive(Debug, Deserialize)]

@@ -66,8 +66,8 @@ pub const WARNINGS_ANNOTATION: &str = "trainer.deepfinery/warnings";
 /// Most bytes of [`WARNINGS_ANNOTATION`]: an eighth of what all annotations may take.
 const MAX_WARNINGS_BYTES: usize = 32 * 1024;
 
-/// The PyTorchJob of a request and its plan. `warnings` are what the request itself gave.
-pub fn manifest(request: &JobRequest, plan: &Plan, warnings: &[Fault]) -> PyTorchJob {
+/// The PyTorchJob of a request and its plan.
+pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
     let profile = request.profile.as_ref().map(|chosen| &chosen.profile);
     let template = template(request, plan);
     let replica = |replicas| ReplicaSpec {
@@ -82,7 +82,7 @@ pub fn manifest(request: &JobRequest, plan: &Plan, warnings: &[Fault]) -> PyTorc
             name: Some(request.name.as_str().to_string()),
             namespace: Some(request.namespace.clone()),
             labels: Some(labels(request)),
-            annotations: Some(annotations(request, plan, warnings)),
+            annotations: Some(annotations(request, plan)),
             ..ObjectMeta::default()
         },
         spec: PyTorchJobSpec {
@@ -117,13 +117,8 @@ fn labels(request: &JobRequest) -> BTreeMap<String, String> {
     with_own(&request.labels, own.into_iter().chain(queue))
 }
 
-fn annotations(
-    request: &JobRequest,
-    plan: &Plan,
-    warnings: &[Fault],
-) -> BTreeMap<String, String> {
+fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
     let layout = json(&plan.layout);
-    let told = told(warnings.iter().chain(&plan.warnings));
     let own = [
         (MODEL_ID_ANNOTATION, request.model_id.as_str()),
         (DATASET_URI_ANNOTATION, request.dataset_uri.as_str()),
@@ -135,15 +130,12 @@ fn annotations(
     ];
     let profile = request.profile.as_ref();
     let profile = profile.map(|chosen| (PROFILE_ANNOTATION, chosen.name.as_str()));
-    let told = told.as_ref().map(|told| (WARNINGS_ANNOTATION, told.as_str()));
-    with_own(
-        &request.annotations,
-        own.into_iter().chain(profile).chain(told),
-    )
+    with_own(&request.annotations, own.into_iter().chain(profile))
 }
 
-/// As many warnings as an annotation has room for.
-fn told<'a>(warnings: impl Iterator<Item = &'a Fault>) -> Option<String> {
+/// Has a job remember what its submission was warned of, as far as an annotation has room for it.
+/// It is no part of the manifest: warnings name arguments as the request spells them.
+pub fn remember<'a>(job: &mut PyTorchJob, warnings: impl Iterator<Item = &'a Fault>) {
     let mut bytes = 0;
     let told: Vec<&Fault> = warnings
         .take_while(|warning| {
@@ -151,7 +143,10 @@ fn told<'a>(warnings: impl Iterator<Item = &'a Fault>) -> Option<String> {
             bytes < MAX_WARNINGS_BYTES
         })
         .collect();
-    (!told.is_empty()).then(|| json(&told))
+    if !told.is_empty() {
+        let annotations = job.metadata.annotations.get_or_insert_default();
+        annotations.insert(WARNINGS_ANNOTATION.to_string(), json(&told));
+    }
 }
 
 /// Plain data as JSON, which cannot fail: it has no maps but those with text for keys.

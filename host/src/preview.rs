@@ -71,7 +71,7 @@ impl<'a> Preview<'a> {
             resolved_args: &plan.resolved_args,
             parallel: plan.parallel.map(Parallel::of),
             warnings: warnings.iter().chain(&plan.warnings).collect(),
-            manifest: job::manifest(request, plan, warnings),
+            manifest: job::manifest(request, plan),
         }
     }
 }

@@ -299,7 +299,7 @@ fn start() -> Result<Vec<Row>> {
         let server = site.start()?;
         times.push(begun.elapsed().as_secs_f64() * 1e3);
         std::thread::sleep(Duration::from_millis(300));
-        sizes.push(resident_mb(&server)?);
+        sizes.push(server.resident_memory()? as f64 / f64::from(1 << 20));
     }
     let (time, size) = (median(&mut times), median(&mut sizes));
     Ok(vec![
@@ -316,17 +316,6 @@ fn start() -> Result<Vec<Row>> {
             kept: time <= 150.0,
         },
     ])
-}
-
-fn resident_mb(server: &Server) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 = line
-        .context("VmRSS")?
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()?;
-    Ok(kib / 1024.0)
 }
 
 fn launch() -> Result<Row> {

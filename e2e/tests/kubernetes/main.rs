@@ -8,3 +8,7 @@
 mod control_plane;
 mod deployment;
 mod manifests;
+mod operator;
+mod reads;
+mod service;
+mod speed;

@@ -96,3 +96,14 @@ async fn a_profile_that_is_not_there_is_refused_with_those_that_are() {
                   a100, spot, did you mean \"spot\"?";
     assert_eq!(error["detail"], detail);
 }
+
+#[test]
+fn the_example_of_the_documentation_is_a_file_of_profiles() {
+    let page = include_str!("../../../docs/profiles.md");
+    let example = page.split("```yaml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let profiles: Profiles = serde_saphyr::from_str(example).unwrap();
+    profiles.check().unwrap();
+    let chosen = profiles.choose(None, "research").unwrap().unwrap();
+    assert_eq!(chosen.name, "a100");
+}

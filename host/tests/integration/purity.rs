@@ -46,7 +46,9 @@ fn pure_modules_know_neither_network_nor_disk_nor_clock() {
         "::now()",
         "println!",
     ];
-    for module in ["explain", "fault", "request", "plan", "job", "preview"] {
+    for module in [
+        "explain", "fault", "request", "plan", "profile", "job", "preview",
+    ] {
         assert_absent(module, &effects);
     }
 }

@@ -1,0 +1,246 @@
+//! Jobs over HTTP, run by the real training operator.
+
+use serde_json::{Value, json};
+
+use crate::service::{Deployed, eventually, request};
+
+/// The specification's example, whose pods run for a moment.
+fn example() -> Value {
+    json!({
+        "framework": "meta",
+        "model_id": "meta-llama-3-70b",
+        "run_id": "meta_demo_001",
+        "num_nodes": 4,
+        "gpus_per_node": 8,
+        "cpus_per_node": 64,
+        "memory_per_node_gb": 512,
+        "checkpoint_base_uri": "s3://deepfinery-training/runs",
+        "dataset_uri": "s3://deepfinery-datasets/aml/v1/",
+        "resume_from_checkpoint": false,
+        "extra_args": {"max_steps": 6000, "lr": 2e-5, "gradient_accumulation": 16},
+        "env": {"EXPERIMENT_NAME": "meta-demo"},
+        "labels": {"deepfinery.com/team": "aml"},
+        "annotations": {"fake.test/start-after": "1s", "fake.test/run-for": "3s"},
+    })
+}
+
+#[test]
+fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
+    let service = Deployed::start("example").unwrap();
+    let name = "meta-meta-demo-001";
+    let (status, body) = service.server.post("/train", &example()).unwrap();
+    let expected = json!({
+        "name": name,
+        "status": "submitted",
+        "detail": "PyTorchJob created",
+        "framework": "meta",
+        "run_id": "meta_demo_001",
+    });
+    assert_eq!((status, body), (201, expected));
+    let submitted = service.server.wait_for(name, "submitted").unwrap();
+    assert_eq!(submitted["detail"], "PyTorchJob submitted");
+    let running = service.server.wait_for(name, "running").unwrap();
+    assert_eq!(
+        running["detail"],
+        format!("PyTorchJob {name} is running.")
+    );
+    let pods = service.objects("pods", name);
+    assert_eq!(pods.len(), 4);
+    for pod in &pods {
+        let variable = |name: &str| {
+            let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+            let variable = env.iter().rev().find(|variable| variable["name"] == name);
+            variable.map(|variable| variable["value"].as_str().unwrap_or_default().to_string())
+        };
+        assert_eq!(variable("MASTER_ADDR").unwrap(), format!("{name}-master-0"));
+        assert_eq!(variable("WORLD_SIZE").unwrap(), "32");
+        assert_eq!(variable("PET_NPROC_PER_NODE").unwrap(), "8");
+        assert_eq!(variable("PET_NNODES").unwrap(), "4");
+        assert_eq!(variable("RANK"), variable("PET_NODE_RANK"));
+        assert_eq!(variable("EXPERIMENT_NAME").unwrap(), "meta-demo");
+        assert_eq!(pod["metadata"]["labels"]["deepfinery.com/team"], "aml");
+    }
+    let succeeded = service.server.wait_for(name, "succeeded").unwrap();
+    let detail = format!("PyTorchJob {name} is successfully completed.");
+    assert_eq!(succeeded["detail"], detail);
+}
+
+#[test]
+fn a_taken_name_is_a_400_and_overwrites_nothing() {
+    let service = Deployed::start("taken").unwrap();
+    let first = request("one", &json!({"fake.test/run-for": "1h"}));
+    service.server.submit(&first).unwrap();
+    let manifest = || service.server.get("/train/meta-one/manifest").unwrap().1;
+    let uid = manifest()["metadata"]["uid"].clone();
+    let (status, problem) = service.server.post("/train", &first).unwrap();
+    assert_eq!(status, 400);
+    assert_eq!(problem["detail"], "PyTorchJob meta-one already exists");
+    assert_eq!(manifest()["metadata"]["uid"], uid);
+}
+
+#[test]
+fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
+    let service = Deployed::start("failing").unwrap();
+    let fate = json!({"fake.test/run-for": "100ms", "fake.test/exit-code": "7"});
+    let name = service.server.submit(&request("bad", &fate)).unwrap();
+    let failed = service.server.wait_for(&name, "failed").unwrap();
+    assert!(failed["detail"].as_str().unwrap().contains("has failed"), "{failed}");
+    let full = service.full(&name);
+    assert_eq!(full["pods"][0]["exit_code"], 7, "{full}");
+    let explained = full["explanation"][0].as_str().unwrap();
+    assert!(explained.starts_with("master-0 exited with code 7"), "{explained}");
+}
+
+#[test]
+fn suspending_takes_the_pods_and_resuming_brings_them_back() {
+    let service = Deployed::start("held").unwrap();
+    let fate = json!({"fake.test/run-for": "1h"});
+    let name = service.server.submit(&request("held", &fate)).unwrap();
+    service.server.wait_for(&name, "running").unwrap();
+    let (status, _) = service.server.post(&format!("/train/{name}/suspend"), &json!(null)).unwrap();
+    assert_eq!(status, 200);
+    let full = service.full_when(&name, |full| full["pods"] == json!([]));
+    assert_eq!(full["suspended"], true);
+    let how = format!("It is suspended: POST /train/{name}/resume lets it go on.");
+    assert_eq!(full["explanation"], json!([how]));
+    let submitted = service.server.wait_for(&name, "submitted").unwrap();
+    assert_eq!(submitted["detail"], "PyTorchJob submitted");
+    service.server.post(&format!("/train/{name}/resume"), &json!(null)).unwrap();
+    service.server.wait_for(&name, "running").unwrap();
+}
+
+#[test]
+fn deleting_takes_job_pods_and_services() {
+    let service = Deployed::start("deleted").unwrap();
+    let fate = json!({"fake.test/run-for": "1h"});
+    let name = service.server.submit(&request("gone", &fate)).unwrap();
+    service.server.wait_for(&name, "running").unwrap();
+    assert_eq!(service.server.delete(&format!("/train/{name}")).unwrap().0, 204);
+    assert_eq!(service.server.get(&format!("/train/{name}")).unwrap().0, 404);
+    assert_eq!(service.server.delete(&format!("/train/{name}")).unwrap().0, 404);
+    eventually(|| {
+        let left = [service.objects("pods", &name), service.objects("services", &name)].concat();
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{} objects are left", left.len())),
+        }
+    });
+}
+
+#[test]
+fn what_a_job_waits_for_is_told() {
+    let service = Deployed::start("waiting").unwrap();
+    let mut greedy = request("greedy", &json!({}));
+    greedy["gpus_per_node"] = json!(64);
+    let name = service.server.submit(&greedy).unwrap();
+    let full = service.full_when(&name, |full| full["explanation"] != json!([]) && full["pods"][0]["reason"] == "Unschedulable");
+    let explained = full["explanation"][0].as_str().unwrap();
+    assert!(explained.contains("Insufficient nvidia.com/gpu"), "{explained}");
+
+    let fate = json!({"fake.test/waiting": "ImagePullBackOff"});
+    let name = service.server.submit(&request("no-image", &fate)).unwrap();
+    let full = service.full_when(&name, |full| full["pods"][0]["reason"] == "ImagePullBackOff");
+    let explained = full["explanation"][0].as_str().unwrap();
+    assert!(explained.starts_with("master-0 waits: ImagePullBackOff"), "{explained}");
+
+    let fate = json!({"fake.test/run-for": "100ms", "fake.test/exit-code": "137", "fake.test/exit-reason": "OOMKilled"});
+    let name = service.server.submit(&request("hungry", &fate)).unwrap();
+    let full = service.full_when(&name, |full| full["pods"][0]["exit_code"] == 137);
+    let explained = full["explanation"][0].as_str().unwrap();
+    assert!(explained.contains("exited with code 137 (OOMKilled)"), "{explained}");
+
+    let mut two = request("no-master", &json!({"fake.test/init-exit-code": "1"}));
+    two["num_nodes"] = json!(2);
+    let name = service.server.submit(&two).unwrap();
+    service.full_when(&name, |full| {
+        full["explanation"].to_string().contains("init container init-pytorch")
+    });
+}
+
+#[test]
+fn a_quota_that_refuses_the_pods_is_told_and_one_that_refuses_the_job_is_a_400() {
+    let service = Deployed::start("quotas").unwrap();
+    let own = ["--namespace", "quotas"];
+    let quota = ["create", "quota", "no-pods", "--hard=pods=0"];
+    service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
+    let name = service.server.submit(&request("no-pods", &json!({}))).unwrap();
+    let full = service.full_when(&name, |full| full["explanation"] != json!([]));
+    let explained = full["explanation"].to_string();
+    assert!(explained.contains("Its pods cannot be created") && explained.contains("exceeded quota"), "{explained}");
+
+    let quota = ["create", "quota", "no-jobs", "--hard=count/pytorchjobs.kubeflow.org=1"];
+    service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
+    // A new quota counts what is there before it holds.
+    let problem = eventually(|| {
+        let run = request("one-too-many", &json!({}));
+        match service.server.post("/train", &run).unwrap() {
+            (400, problem) => Ok(problem),
+            (status, body) => {
+                service.server.delete("/train/meta-one-too-many").unwrap();
+                Err(format!("{status}: {body}"))
+            }
+        }
+    });
+    assert_eq!(problem["type"], "urn:trainer:problem:not-admitted");
+    assert!(problem["detail"].as_str().unwrap().contains("exceeded quota"), "{problem}");
+}
+
+#[test]
+fn a_server_dry_run_asks_admission_and_creates_nothing() {
+    let service = Deployed::start("dry-runs").unwrap();
+    let run = request("dry", &json!({}));
+    let (status, body) = service.server.post("/train/preview?dry_run=server", &run).unwrap();
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(service.server.get("/train/meta-dry").unwrap().0, 404);
+    let mut unpriced = run;
+    let own = ["--namespace", "dry-runs"];
+    let quota = ["create", "quota", "none", "--hard=count/pytorchjobs.kubeflow.org=0"];
+    service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
+    unpriced["run_id"] = json!("refused");
+    let problem = eventually(|| {
+        let answer = service.server.post("/train/preview?dry_run=server", &unpriced).unwrap();
+        match answer {
+            (400, problem) => Ok(problem),
+            (status, _) => Err(format!("still {status}")),
+        }
+    });
+    assert!(problem["detail"].as_str().unwrap().contains("exceeded quota"), "{problem}");
+}
+
+#[test]
+fn a_job_of_another_tool_is_read_too() {
+    let service = Deployed::start("foreign").unwrap();
+    let foreign = json!({
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {"name": "by-hand", "namespace": "foreign"},
+        "spec": {
+            "elasticPolicy": {"rdzvBackend": "c10d", "minReplicas": 1, "maxReplicas": 2},
+            "pytorchReplicaSpecs": {"Worker": {
+                "restartPolicy": "OnFailure",
+                "template": {
+                    "metadata": {"annotations": {"fake.test/run-for": "100ms"}},
+                    "spec": {"containers": [{"name": "pytorch", "image": "trainer"}]},
+                },
+            }},
+        },
+    });
+    let create = ["create", "--filename", "-"];
+    service.plane.kubectl_with(&create, &foreign.to_string()).unwrap();
+    let succeeded = service.server.wait_for("by-hand", "succeeded").unwrap();
+    assert_eq!(succeeded["framework"], "");
+}
+
+#[test]
+fn two_services_see_the_same_jobs() {
+    let first = Deployed::start("replicas").unwrap();
+    let second = Deployed::start("replicas").unwrap();
+    let fate = json!({"fake.test/run-for": "1h"});
+    let name = first.server.submit(&request("shared", &fate)).unwrap();
+    second.server.wait_for(&name, "running").unwrap();
+    assert_eq!(second.server.delete(&format!("/train/{name}")).unwrap().0, 204);
+    eventually(|| match first.server.get(&format!("/train/{name}")).unwrap() {
+        (404, _) => Ok(()),
+        (status, body) => Err(format!("{status}: {body}")),
+    });
+}

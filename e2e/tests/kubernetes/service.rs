@@ -1,0 +1,95 @@
+//! The service on the control plane, with the rights that `deploy/` gives it.
+
+use anyhow::Result;
+use e2e::control_plane::{ControlPlane, Deployment, Overlay};
+use e2e::{Server, Site};
+use serde_json::{Value, json};
+
+/// A service that runs with `deploy/`'s own service account in a namespace of its own.
+pub struct Deployed {
+    pub plane: &'static ControlPlane,
+    pub server: Server,
+    pub namespace: String,
+    /// Both go with the service.
+    _deployment: Deployment,
+    _site: Site,
+}
+
+impl Deployed {
+    pub fn start(namespace: &str) -> Result<Self> {
+        let plane = ControlPlane::shared()?;
+        let deployment = plane.install(Overlay::OneNamespace, namespace)?;
+        let site = Site::on_kubernetes(&deployment.kubeconfig, namespace)?;
+        let server = site.start()?;
+        server.wait_until_ready()?;
+        Ok(Self {
+            plane,
+            server,
+            namespace: namespace.to_string(),
+            _deployment: deployment,
+            _site: site,
+        })
+    }
+
+    /// What `?view=full` says of a job.
+    pub fn full(&self, job: &str) -> Value {
+        let answer = self.server.get(&format!("/train/{job}?view=full"));
+        let (status, body) = answer.unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// What `?view=full` says as soon as it says what is looked for.
+    pub fn full_when(&self, job: &str, is: impl Fn(&Value) -> bool) -> Value {
+        eventually(|| {
+            let full = self.full(job);
+            match is(&full) {
+                true => Ok(full),
+                false => Err(full.to_string()),
+            }
+        })
+    }
+
+    /// The objects of a kind that belong to a job.
+    pub fn objects(&self, kind: &str, job: &str) -> Vec<Value> {
+        let selector = format!("training.kubeflow.org/job-name={job}");
+        let listed = self.plane.kubectl(&[
+            "get",
+            kind,
+            "--output=json",
+            "--namespace",
+            &self.namespace,
+            "--selector",
+            &selector,
+        ]);
+        let listed: Value = serde_json::from_str(&listed.unwrap()).unwrap();
+        listed["items"].as_array().unwrap().clone()
+    }
+}
+
+/// Looks until there is something, for half a minute.
+pub fn eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(_) if begun.elapsed().as_secs() < 30 => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(last) => panic!("{last}"),
+        }
+    }
+}
+
+/// A request whose pods do what annotations say.
+pub fn request(run_id: &str, fate: &Value) -> Value {
+    json!({
+        "framework": "meta",
+        "model_id": "llama",
+        "run_id": run_id,
+        "gpus_per_node": 0,
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/",
+        "annotations": fate,
+    })
+}
