@@ -319,14 +319,14 @@ fn mounts(claims: &[&str]) -> Vec<VolumeMount> {
         mount_path,
         ..VolumeMount::default()
     };
-    let claims = claims
-        .iter()
-        .enumerate()
-        .map(|(index, claim)| {
-            let name = format!("{CLAIM_VOLUME_PREFIX}{index}");
-            mount(name, format!("{CLAIMS_PATH}/{claim}"))
-        });
-    std::iter::once(mount(SHARED_MEMORY_VOLUME.to_string(), "/dev/shm".to_string()))
-        .chain(claims)
-        .collect()
+    let claims = claims.iter().enumerate().map(|(index, claim)| {
+        let name = format!("{CLAIM_VOLUME_PREFIX}{index}");
+        mount(name, format!("{CLAIMS_PATH}/{claim}"))
+    });
+    std::iter::once(mount(
+        SHARED_MEMORY_VOLUME.to_string(),
+        "/dev/shm".to_string(),
+    ))
+    .chain(claims)
+    .collect()
 }

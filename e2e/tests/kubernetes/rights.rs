@@ -41,8 +41,12 @@ fn with_the_rights_of_deploy_every_step_works() {
 #[test]
 fn with_the_rights_of_the_whole_cluster_every_step_works_in_every_namespace() {
     let plane = ControlPlane::shared().unwrap();
-    let mut deployment = plane.install(Overlay::WholeCluster, "rights-cluster").unwrap();
-    plane.kubectl(&["create", "namespace", "rights-elsewhere"]).unwrap();
+    let mut deployment = plane
+        .install(Overlay::WholeCluster, "rights-cluster")
+        .unwrap();
+    plane
+        .kubectl(&["create", "namespace", "rights-elsewhere"])
+        .unwrap();
     deployment.namespace = "rights-elsewhere".to_string();
     assert_eq!(first_failure(&deployment), None);
 }
@@ -71,7 +75,15 @@ fn nothing_else_is_granted() {
     let deployment = plane.install(Overlay::OneNamespace, "rights-list").unwrap();
     let account = "--as=system:serviceaccount:rights-list:trainer";
     let may = |verb: &str, resource: &str, namespace: &str| {
-        let ask = ["auth", "can-i", verb, resource, account, "--namespace", namespace];
+        let ask = [
+            "auth",
+            "can-i",
+            verb,
+            resource,
+            account,
+            "--namespace",
+            namespace,
+        ];
         plane.kubectl(&ask).is_ok()
     };
     let home = &deployment.namespace;
@@ -107,7 +119,14 @@ fn granted(plane: &ControlPlane) -> Vec<(Value, String)> {
 }
 
 fn rules(plane: &ControlPlane, namespace: &str) -> Vec<Value> {
-    let get = ["get", "role", "trainer", "--output=json", "--namespace", namespace];
+    let get = [
+        "get",
+        "role",
+        "trainer",
+        "--output=json",
+        "--namespace",
+        namespace,
+    ];
     let role: Value = serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap();
     role["rules"].as_array().unwrap().clone()
 }
@@ -116,13 +135,24 @@ fn revoke(plane: &ControlPlane, namespace: &str, resource: &str, verb: &str) {
     let mut rules = rules(plane, namespace);
     for rule in &mut rules {
         if rule["resources"][0] == resource {
-            rule["verbs"].as_array_mut().unwrap().retain(|granted| granted != verb);
+            rule["verbs"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|granted| granted != verb);
         }
     }
     // A rule without verbs is none.
     rules.retain(|rule| rule["verbs"] != json!([]));
     let patch = json!({ "rules": rules }).to_string();
-    let role = ["patch", "role", "trainer", "--type=merge", "--namespace", namespace, "--patch"];
+    let role = [
+        "patch",
+        "role",
+        "trainer",
+        "--type=merge",
+        "--namespace",
+        namespace,
+        "--patch",
+    ];
     plane.kubectl(&[&role[..], &[&patch]].concat()).unwrap();
 }
 
@@ -186,15 +216,24 @@ fn sees_it_run(server: &Server) -> Result<()> {
 fn tells_everything(server: &Server) -> Result<()> {
     soon(|| {
         let full = expect(200, server.get("/train/meta-rights?view=full")?)?;
-        ensure!(full["pods"].as_array().is_some_and(|pods| pods.len() == 2), "{full}");
-        ensure!(!full["events"].as_array().is_none_or(Vec::is_empty), "{full}");
+        ensure!(
+            full["pods"].as_array().is_some_and(|pods| pods.len() == 2),
+            "{full}"
+        );
+        ensure!(
+            !full["events"].as_array().is_none_or(Vec::is_empty),
+            "{full}"
+        );
         Ok(())
     })
 }
 
 fn suspends_and_resumes(server: &Server) -> Result<()> {
     for wish in ["suspend", "resume"] {
-        expect(200, server.post(&format!("/train/meta-rights/{wish}"), &json!({}))?)?;
+        expect(
+            200,
+            server.post(&format!("/train/meta-rights/{wish}"), &json!({}))?,
+        )?;
     }
     Ok(())
 }

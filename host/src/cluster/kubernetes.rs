@@ -202,7 +202,10 @@ impl KubernetesCluster {
 
     /// The pods of a job and what happened to it and to those in trouble. What this service may
     /// not read is told as a note: the rest is worth having.
-    async fn surroundings(&self, job: &ObservedJob) -> (Vec<PodDetails>, Vec<JobEvent>, Vec<String>) {
+    async fn surroundings(
+        &self,
+        job: &ObservedJob,
+    ) -> (Vec<PodDetails>, Vec<JobEvent>, Vec<String>) {
         let (namespace, name) = (job.namespace(), job.name());
         let mut notes = Vec::new();
         let pods = noted("pods", self.calls.pods(namespace, name).await, &mut notes);

@@ -70,7 +70,11 @@ impl Cache {
 
     fn replace(&self, scope: &Scope, listed: BTreeMap<Key, Arc<ObservedJob>>) {
         let namespace = scope.as_deref().unwrap_or("all of them");
-        info!(namespace, jobs = listed.len(), "the jobs of the cluster are known");
+        info!(
+            namespace,
+            jobs = listed.len(),
+            "the jobs of the cluster are known"
+        );
         let mut jobs = self.jobs_mut();
         match scope {
             None => *jobs = listed,

@@ -181,10 +181,7 @@ impl Calls {
         call.retry(AGAIN).when(CallError::is_passing).await
     }
 
-    async fn once<T: DeserializeOwned>(
-        &self,
-        request: Request<Vec<u8>>,
-    ) -> Result<T, CallError> {
+    async fn once<T: DeserializeOwned>(&self, request: Request<Vec<u8>>) -> Result<T, CallError> {
         // Not `Client::request`: it logs an answer that it cannot read, and that may hold secrets.
         let call = tokio::time::timeout(CALL_TIME, self.client.request_text(request));
         let text = call.await.map_err(|_| CallError::TimedOut(CALL_TIME))??;

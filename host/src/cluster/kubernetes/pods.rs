@@ -35,9 +35,16 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
     } = cause(status);
     PodDetails {
         name: pod.metadata.name.clone().unwrap_or_default(),
-        replica: format!("{}-{}", label(REPLICA_TYPE_LABEL), label(REPLICA_INDEX_LABEL)),
+        replica: format!(
+            "{}-{}",
+            label(REPLICA_TYPE_LABEL),
+            label(REPLICA_INDEX_LABEL)
+        ),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        phase: status.phase.clone().unwrap_or_else(|| "Unknown".to_string()),
+        phase: status
+            .phase
+            .clone()
+            .unwrap_or_else(|| "Unknown".to_string()),
         restarts: container
             .and_then(|container| u32::try_from(container.restart_count).ok())
             .unwrap_or(0),
@@ -138,10 +145,7 @@ pub(super) fn event(event: Event) -> JobEvent {
     let object = event.involved_object;
     let micro = event.event_time.map(|MicroTime(time)| Time(time));
     JobEvent {
-        time: event
-            .last_timestamp
-            .or(micro)
-            .or(event.first_timestamp),
+        time: event.last_timestamp.or(micro).or(event.first_timestamp),
         event_type: event.type_.unwrap_or_else(|| "Normal".to_string()),
         reason: event.reason.unwrap_or_default(),
         message: event.message.unwrap_or_default(),

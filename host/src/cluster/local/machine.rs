@@ -48,7 +48,11 @@ pub(super) struct MachineSettings {
 
 impl Machine {
     /// Takes the jobs of a store over. None of them is supervised yet.
-    pub fn open(settings: MachineSettings, slots: Slots, store: Store) -> Result<Self, ClusterError> {
+    pub fn open(
+        settings: MachineSettings,
+        slots: Slots,
+        store: Store,
+    ) -> Result<Self, ClusterError> {
         let records = store.all()?;
         Ok(Self {
             settings,
@@ -75,7 +79,9 @@ impl Machine {
 
     /// Sees to a job until it has ended.
     pub fn supervise(self: &Arc<Self>, key: String) {
-        let suspended = self.record(&key).is_some_and(|record| is_suspended(&record.job));
+        let suspended = self
+            .record(&key)
+            .is_some_and(|record| is_suspended(&record.job));
         let order = match suspended {
             true => Order::Suspend,
             false => Order::Run,
@@ -292,7 +298,6 @@ async fn remove(folder: PathBuf) {
         warn!(folder = %folder.display(), %error, "the folder of a deleted job stays");
     }
 }
-
 
 /// Waits for the disk without keeping a thread of the runtime from its other work.
 async fn blocking<T: Send + 'static>(

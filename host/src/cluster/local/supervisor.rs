@@ -187,9 +187,7 @@ impl Run {
         };
         let over = match end {
             Some(end) => {
-                self.machine
-                    .change(&self.job, no_replicas, Some(end))
-                    .await;
+                self.machine.change(&self.job, no_replicas, Some(end)).await;
                 Over::Ended
             }
             None => Over::Interrupted,
