@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::App;
+use super::{App, problem};
 
 /// The specification's health check.
 pub(super) async fn healthz() -> Json<Value> {
@@ -79,7 +79,7 @@ fn plugins(app: &App) -> Result<String, String> {
 async fn cluster(app: &App) -> Result<String, String> {
     match app.cluster.ready().await {
         Ok(()) => Ok("reachable".to_string()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(problem::chain(&error)),
     }
 }
 

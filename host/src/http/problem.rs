@@ -383,7 +383,7 @@ fn log(problem: &Problem) {
 }
 
 /// An error and all its sources: each says its own part only.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
