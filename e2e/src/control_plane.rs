@@ -215,9 +215,20 @@ impl ControlPlane {
         let up = "../".repeat(here.components().count() - 1);
         let there = root().join(overlay.folder()).canonicalize()?;
         let there = there.strip_prefix("/")?;
+        // `namespace:` alone would leave the subject of the role binding where it was.
+        let everywhere = serde_json::json!({
+            "apiVersion": "builtin",
+            "kind": "NamespaceTransformer",
+            "metadata": {"name": "namespace", "namespace": namespace},
+            "setRoleBindingSubjects": "allServiceAccounts",
+            "fieldSpecs": [
+                {"path": "metadata/namespace", "create": true},
+                {"path": "metadata/name", "kind": "Namespace", "create": true},
+            ],
+        });
         let kustomization = serde_json::json!({
-            "namespace": namespace,
             "resources": [format!("{up}{}", there.display())],
+            "transformers": [everywhere.to_string()],
         });
         std::fs::write(here.join("kustomization.yaml"), kustomization.to_string())?;
         let here = here.display().to_string();

@@ -6,13 +6,16 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSettings};
 
+/// What libraries tell of errors that they also return, at length: who gets them logs them.
+const TOLD_TWICE: &str = "kube_client=off,kube_runtime=off";
+
 /// Starts logging.
 ///
 /// # Errors
 ///
 /// When the directives cannot be read.
 pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log)?;
+    let filter = EnvFilter::try_new(format!("{TOLD_TWICE},{}", settings.log))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

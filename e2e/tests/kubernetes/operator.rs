@@ -85,7 +85,8 @@ fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
         failed["detail"].as_str().unwrap().contains("has failed"),
         "{failed}"
     );
-    let full = service.full(&name);
+    // The operator deletes the pod, and the job remembers how it ended.
+    let full = service.full_when(&name, |full| full["pods"] != json!([]));
     assert_eq!(full["pods"][0]["exit_code"], 7, "{full}");
     let explained = full["explanation"][0].as_str().unwrap();
     assert!(
@@ -194,88 +195,70 @@ fn what_a_job_waits_for_is_told() {
     });
 }
 
+/// A quota that is used up. No controller counts here, so its status is written as one would.
+fn exhausted_quota(service: &Deployed, resource: &str, hard: u32) {
+    let quota = json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "exhausted", "namespace": service.namespace},
+        "spec": {"hard": {resource: hard.to_string()}},
+    });
+    let apply = ["apply", "--server-side", "--filename", "-"];
+    let plane = service.plane;
+    plane.kubectl_with(&apply, &quota.to_string()).unwrap();
+    let counted = json!({resource: hard.to_string()});
+    let status = json!({"status": {"hard": counted, "used": counted}}).to_string();
+    let patch = [
+        "patch",
+        "resourcequota",
+        "exhausted",
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        &status,
+        "--namespace",
+        &service.namespace,
+    ];
+    plane.kubectl(&patch).unwrap();
+}
+
 #[test]
-fn a_quota_that_refuses_the_pods_is_told_and_one_that_refuses_the_job_is_a_400() {
-    let service = Deployed::start("quotas").unwrap();
-    let own = ["--namespace", "quotas"];
-    let quota = ["create", "quota", "no-pods", "--hard=pods=0"];
-    service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
+fn a_quota_that_refuses_the_pods_is_told() {
+    let service = Deployed::start("quota-of-pods").unwrap();
+    exhausted_quota(&service, "pods", 0);
     let name = service
         .server
         .submit(&request("no-pods", &json!({})))
         .unwrap();
-    let full = service.full_when(&name, |full| full["explanation"] != json!([]));
-    let explained = full["explanation"].to_string();
-    assert!(
-        explained.contains("Its pods cannot be created") && explained.contains("exceeded quota"),
-        "{explained}"
-    );
-
-    let quota = [
-        "create",
-        "quota",
-        "no-jobs",
-        "--hard=count/pytorchjobs.kubeflow.org=1",
-    ];
-    service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
-    // A new quota counts what is there before it holds.
-    let problem = eventually(|| {
-        let run = request("one-too-many", &json!({}));
-        match service.server.post("/train", &run).unwrap() {
-            (400, problem) => Ok(problem),
-            (status, body) => {
-                service.server.delete("/train/meta-one-too-many").unwrap();
-                Err(format!("{status}: {body}"))
-            }
-        }
+    service.full_when(&name, |full| {
+        let explained = full["explanation"].to_string();
+        explained.contains("Its pods cannot be created") && explained.contains("exceeded quota")
     });
-    assert_eq!(problem["type"], "urn:trainer:problem:not-admitted");
-    assert!(
-        problem["detail"]
-            .as_str()
-            .unwrap()
-            .contains("exceeded quota"),
-        "{problem}"
-    );
 }
 
 #[test]
-fn a_server_dry_run_asks_admission_and_creates_nothing() {
-    let service = Deployed::start("dry-runs").unwrap();
+fn a_quota_that_refuses_the_job_is_a_400_for_the_dry_run_too() {
+    let service = Deployed::start("quota-of-jobs").unwrap();
     let run = request("dry", &json!({}));
-    let (status, body) = service
-        .server
-        .post("/train/preview?dry_run=server", &run)
-        .unwrap();
+    let preview = "/train/preview?dry_run=server";
+    let (status, body) = service.server.post(preview, &run).unwrap();
     assert_eq!(status, 200, "{body}");
+    // Nothing was created.
     assert_eq!(service.server.get("/train/meta-dry").unwrap().0, 404);
-    let mut unpriced = run;
-    let own = ["--namespace", "dry-runs"];
-    let quota = [
-        "create",
-        "quota",
-        "none",
-        "--hard=count/pytorchjobs.kubeflow.org=0",
-    ];
-    service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
-    unpriced["run_id"] = json!("refused");
-    let problem = eventually(|| {
-        let answer = service
-            .server
-            .post("/train/preview?dry_run=server", &unpriced)
-            .unwrap();
-        match answer {
+    exhausted_quota(&service, "count/pytorchjobs.kubeflow.org", 0);
+    for path in [preview, "/train"] {
+        // The API server hears of a quota after a moment.
+        let problem = eventually(|| match service.server.post(path, &run).unwrap() {
             (400, problem) => Ok(problem),
-            (status, _) => Err(format!("still {status}")),
-        }
-    });
-    assert!(
-        problem["detail"]
-            .as_str()
-            .unwrap()
-            .contains("exceeded quota"),
-        "{problem}"
-    );
+            (status, body) => {
+                service.server.delete("/train/meta-dry").unwrap();
+                Err(format!("{status}: {body}"))
+            }
+        });
+        assert_eq!(problem["type"], "urn:trainer:problem:not-admitted");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("exceeded quota"), "{detail}");
+    }
 }
 
 #[test]

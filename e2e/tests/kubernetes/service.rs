@@ -1,6 +1,6 @@
 //! The service on the control plane, with the rights that `deploy/` gives it.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use e2e::control_plane::{ControlPlane, Deployment, Overlay};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
@@ -21,7 +21,8 @@ impl Deployed {
         let deployment = plane.install(Overlay::OneNamespace, namespace)?;
         let site = Site::on_kubernetes(&deployment.kubeconfig, namespace)?;
         let server = site.start()?;
-        server.wait_until_ready()?;
+        let ready = server.wait_until_ready();
+        ready.with_context(|| site.service_log())?;
         Ok(Self {
             plane,
             server,

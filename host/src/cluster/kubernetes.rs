@@ -5,6 +5,7 @@
 
 mod cache;
 mod calls;
+mod failures;
 mod fault;
 mod pods;
 mod resource;
@@ -89,9 +90,14 @@ impl KubernetesCluster {
                 names.union(&home).cloned().map(Some).collect()
             }
         };
-        let (cache, watches) = Cache::watch(&client(configuration)?, scopes);
+        let watching = client(configuration)?;
+        let calls = Calls::new(client(once)?);
+        let (cache, mut watches) = Cache::watch(&watching, &scopes);
+        for scope in scopes {
+            watches.spawn(failures::keep(watching.clone(), calls.clone(), scope));
+        }
         Ok(Self {
-            calls: Calls::new(client(once)?),
+            calls,
             cache,
             default_namespace: settings.default_namespace,
             _watches: watches,
@@ -210,6 +216,7 @@ impl KubernetesCluster {
         let mut notes = Vec::new();
         let pods = noted("pods", self.calls.pods(namespace, name).await, &mut notes);
         let mut pods: Vec<PodDetails> = pods.iter().map(pods::details).collect();
+        pods.extend(failures::of_gone(job, &pods));
         pods.sort_by(|one, other| natural(&one.replica).cmp(&natural(&other.replica)));
         let of_job = self.calls.events(namespace, KIND, name).await;
         let mut events = noted("events", of_job, &mut notes);

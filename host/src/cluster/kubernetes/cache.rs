@@ -12,11 +12,12 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::fault::CallError;
 use crate::job::ObservedJob;
 
 /// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
 /// is noticed after this time and five seconds more.
-const WATCH_SECONDS: u32 = 60;
+pub(super) const WATCH_SECONDS: u32 = 60;
 
 /// By name and then namespace, since jobs are asked for by name.
 type Key = (String, String);
@@ -34,16 +35,16 @@ pub(super) type Scope = Option<String>;
 
 impl Cache {
     /// Watches the jobs of some scopes for as long as the tasks live.
-    pub(super) fn watch(client: &Client, scopes: Vec<Scope>) -> (Arc<Self>, JoinSet<()>) {
+    pub(super) fn watch(client: &Client, scopes: &[Scope]) -> (Arc<Self>, JoinSet<()>) {
         let cache = Arc::new(Self::default());
         let not_yet = |scope: &Scope| (scope.clone(), "they are still being read".to_string());
         cache.unknown().extend(scopes.iter().map(not_yet));
-        let tasks = scopes.into_iter().map(|scope| {
-            let jobs = match &scope {
+        let tasks = scopes.iter().map(|scope| {
+            let jobs = match scope {
                 Some(namespace) => Api::namespaced(client.clone(), namespace),
                 None => Api::all(client.clone()),
             };
-            cache.clone().follow(scope, jobs)
+            cache.clone().follow(scope.clone(), jobs)
         });
         (cache.clone(), tasks.collect())
     }
@@ -63,7 +64,7 @@ impl Cache {
                     self.jobs_mut().insert(key(&job), Arc::new(job));
                 }
                 Ok(Event::Delete(job)) => self.forget(&job),
-                Err(error) => self.interrupted(&scope, &error),
+                Err(error) => self.interrupted(&scope, &error.into()),
             }
         }
     }
@@ -88,7 +89,7 @@ impl Cache {
     }
 
     /// A watch that ended. What is known stays known, and the watch goes on where it was.
-    fn interrupted(&self, scope: &Scope, error: &watcher::Error) {
+    fn interrupted(&self, scope: &Scope, error: &CallError) {
         let namespace = scope.as_deref().unwrap_or("all of them");
         let cause = error as &dyn std::error::Error;
         warn!(namespace, cause, "the watch of jobs was interrupted");

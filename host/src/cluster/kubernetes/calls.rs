@@ -111,6 +111,29 @@ impl Calls {
     ) -> Result<ObservedJob, CallError> {
         let suspend = wish == Wish::Suspend;
         let patch = json!({"spec": {"runPolicy": {"suspend": suspend}}});
+        self.patch(namespace, name, patch).await
+    }
+
+    /// Writes an annotation of a job.
+    pub(super) async fn annotate(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<(), CallError> {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        let patched: ObservedJob = self.patch(namespace, name, patch).await?;
+        drop(patched);
+        Ok(())
+    }
+
+    async fn patch(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<ObservedJob, CallError> {
         let parameters = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_string()),
             ..PatchParams::default()

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use kube::core::Status;
+use kube::runtime::watcher;
 
 use crate::cluster::ClusterError;
 
@@ -77,6 +78,18 @@ impl From<kube::Error> for CallError {
             kube::Error::Api(status) => Self::Status(status),
             error if is_connect(&error) => Self::NotSent(error),
             error => Self::CutOff(error),
+        }
+    }
+}
+
+impl From<watcher::Error> for CallError {
+    fn from(error: watcher::Error) -> Self {
+        match error {
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => error.into(),
+            watcher::Error::WatchError(status) => Self::Status(status),
+            error @ watcher::Error::NoResourceVersion => Self::NoRequest(error.into()),
         }
     }
 }

@@ -56,6 +56,12 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
     }
 }
 
+/// The job that a pod belongs to: its namespace and name.
+pub(super) fn job(pod: &Pod) -> Option<(String, String)> {
+    let name = pod.metadata.labels.as_ref()?.get(JOB_NAME_LABEL)?;
+    Some((pod.metadata.namespace.clone()?, name.clone()))
+}
+
 /// The container that trains.
 fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
     let mut containers = status.container_statuses.iter().flatten();
