@@ -8,14 +8,17 @@ use e2e::control_plane::{ControlPlane, Deployment, Overlay};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
 
+use crate::service::request;
+
 /// What the service is for, in the order in which a user meets it.
-const STEPS: [(&str, fn(&Server) -> Result<()>); 6] = [
+const STEPS: [(&str, fn(&Server) -> Result<()>); 7] = [
     ("it gets ready", gets_ready),
     ("it submits a job", submits),
     ("it sees the job run", sees_it_run),
     ("it tells pods and events", tells_everything),
     ("it suspends and resumes the job", suspends_and_resumes),
     ("it deletes the job", deletes),
+    ("it remembers how a job failed", remembers_a_failure),
 ];
 
 /// The step that fails first without a right.
@@ -27,6 +30,7 @@ fn step_that_needs(resource: &str, verb: &str) -> &'static str {
         ("pytorchjobs", "get") | ("pods" | "events", "list") => "it tells pods and events",
         ("pytorchjobs", "patch") => "it suspends and resumes the job",
         ("pytorchjobs", "delete") => "it deletes the job",
+        ("pods", "watch") => "it remembers how a job failed",
         (resource, verb) => unreachable!("no step needs to {verb} {resource}: why is it granted?"),
     }
 }
@@ -35,7 +39,7 @@ fn step_that_needs(resource: &str, verb: &str) -> &'static str {
 fn with_the_rights_of_deploy_every_step_works() {
     let plane = ControlPlane::shared().unwrap();
     let deployment = plane.install(Overlay::OneNamespace, "rights-all").unwrap();
-    assert_eq!(first_failure(&deployment), None);
+    assert_eq!(first_failure(&deployment, "rights-all"), None);
 }
 
 #[test]
@@ -48,7 +52,7 @@ fn with_the_rights_of_the_whole_cluster_every_step_works_in_every_namespace() {
         .kubectl(&["create", "namespace", "rights-elsewhere"])
         .unwrap();
     deployment.namespace = "rights-elsewhere".to_string();
-    assert_eq!(first_failure(&deployment), None);
+    assert_eq!(first_failure(&deployment, "*"), None);
 }
 
 #[test]
@@ -63,9 +67,9 @@ fn without_any_one_right_a_step_fails() {
         let deployment = plane.install(Overlay::OneNamespace, &namespace).unwrap();
         revoke(plane, &namespace, resource, &verb);
         expected.insert(right.clone(), Some(step_that_needs(resource, &verb)));
-        failures.insert(right, first_failure(&deployment));
+        failures.insert(right, first_failure(&deployment, &namespace));
     }
-    assert!(expected.len() >= 8, "{expected:?}");
+    assert!(expected.len() >= 9, "{expected:?}");
     assert_eq!(failures, expected);
 }
 
@@ -156,9 +160,11 @@ fn revoke(plane: &ControlPlane, namespace: &str, resource: &str, verb: &str) {
     plane.kubectl(&[&role[..], &[&patch]].concat()).unwrap();
 }
 
-/// Runs the service with the token of its account, and tells the step that does not work.
-fn first_failure(deployment: &Deployment) -> Option<&'static str> {
+/// Runs the service with the token of its account, for the namespaces that its overlay allows, and
+/// tells the step that does not work.
+fn first_failure(deployment: &Deployment, allowed: &str) -> Option<&'static str> {
     let site = Site::on_kubernetes(&deployment.kubeconfig, &deployment.namespace).unwrap();
+    let site = site.set("TRAINER_ALLOWED_NAMESPACES", allowed);
     let server = site.start().unwrap();
     for (step, works) in STEPS {
         if let Err(why) = works(&server) {
@@ -193,16 +199,9 @@ fn gets_ready(server: &Server) -> Result<()> {
 }
 
 fn submits(server: &Server) -> Result<()> {
-    let request = json!({
-        "framework": "meta",
-        "model_id": "llama-debug",
-        "run_id": "rights",
-        "num_nodes": 2,
-        "checkpoint_base_uri": "s3://bucket/runs",
-        "dataset_uri": "s3://bucket/data/",
-        "annotations": {"fake.test/run-for": "1h"},
-    });
-    expect(201, server.post("/train", &request)?).map(drop)
+    let mut run = request("rights", &json!({"fake.test/run-for": "1h"}));
+    run["num_nodes"] = json!(2);
+    expect(201, server.post("/train", &run)?).map(drop)
 }
 
 fn sees_it_run(server: &Server) -> Result<()> {
@@ -243,5 +242,17 @@ fn deletes(server: &Server) -> Result<()> {
     soon(|| match server.get("/train/meta-rights")? {
         (404, _) => Ok(()),
         (status, body) => bail!("{status}: {body}"),
+    })
+}
+
+/// The operator deletes the pods of a job that has reached its backoff limit.
+fn remembers_a_failure(server: &Server) -> Result<()> {
+    let fate = json!({"fake.test/run-for": "500ms", "fake.test/exit-code": "7"});
+    let job = server.submit(&request("fails", &fate))?;
+    server.wait_for(&job, "failed")?;
+    soon(|| {
+        let full = expect(200, server.get(&format!("/train/{job}?view=full"))?)?;
+        ensure!(full["pods"][0]["exit_code"] == 7, "{full}");
+        Ok(())
     })
 }
