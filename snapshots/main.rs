@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use insta::{Settings, assert_snapshot};
 use serde_json::Value;
@@ -149,7 +150,7 @@ async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Value, Vec<Fault>> {
     }
 }
 
-fn plugins(cache: &Path) -> Plugins {
+fn plugins(cache: &Path) -> Arc<Plugins> {
     let folder = root().join("target/plugins");
     let plugins = Plugins::load(&folder, cache, Limits::default(), UnknownArguments::Forward);
     let plugins = plugins.expect("the plugins are there: `make plugins` builds them");

@@ -318,7 +318,12 @@ fn answer(mut response: Response<ureq::Body>) -> Result<(u16, Value)> {
     ))
 }
 
-fn free_address() -> Result<String> {
+/// An address of this machine that nobody listens on.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 

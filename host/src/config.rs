@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::author::PluginCommand;
 use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
 use crate::plugin::UnknownArguments;
@@ -34,9 +35,15 @@ pub enum Command {
     Preview(PreviewSettings),
     /// Explain a framework, one of its arguments, or a rule.
     Explain(ExplainSettings),
+    /// Make, try and ship a framework plugin.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Run one replica of a local job, as `serve` tells it to.
     #[command(hide = true)]
     KeepReplica,
+    /// Compile and try one plugin, as `serve` tells it to.
+    #[command(hide = true)]
+    MakePlugin,
 }
 
 /// What `trainer serve` takes.
@@ -255,11 +262,6 @@ impl PlanningSettings {
             true => UnknownArguments::Refuse,
             false => UnknownArguments::Forward,
         }
-    }
-
-    /// Where compiled plugins are kept.
-    pub fn plugin_cache(&self) -> PathBuf {
-        self.data_dir.join("compiled-plugins")
     }
 
     /// The namespace of jobs that name none.

@@ -122,7 +122,7 @@ impl<'a> Argument<'a> {
         let values = match self.schema["type"].as_str() {
             Some("integer") => format!("integer {}", self.whole_range()),
             Some("number") => format!("number {}", self.range()),
-            Some("string") => self.with_form("string"),
+            Some("string") => self.with_form(&self.text_range()),
             Some("array") => self.with_form("list of strings"),
             Some(other) => other.to_string(),
             None => format!("one of {}", self.choices()),
@@ -141,6 +141,15 @@ impl<'a> Argument<'a> {
         }
     }
 
+    fn text_range(&self) -> String {
+        match (&self.schema["minLength"], &self.schema["maxLength"]) {
+            (Value::Number(low), Value::Number(high)) => {
+                format!("string of {low}..{high} characters")
+            }
+            _ => "string".to_string(),
+        }
+    }
+
     fn range(&self) -> String {
         let schema = self.schema;
         let end = |value: &Value| value.as_f64().unwrap_or_default();
@@ -152,7 +161,7 @@ impl<'a> Argument<'a> {
             Value::Null => format!("{}]", end(&schema["maximum"])),
             high => format!("{})", end(high)),
         };
-        format!("{low}, {high}")
+        format!("{low},{high}")
     }
 
     fn with_form(&self, kind: &str) -> String {
@@ -183,9 +192,10 @@ impl<'a> Argument<'a> {
     }
 
     fn default(&self) -> String {
-        match (&self.schema["default"], self.text("x-default")) {
-            (Value::Null, derived) => derived.to_string(),
-            (default, _) => plain(default),
+        match (self.text("x-default"), &self.schema["default"]) {
+            ("", Value::Null) => String::new(),
+            ("", default) => plain(default),
+            (derived, _) => derived.to_string(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP interface: every route on one page, and handlers that read as a sentence.
 
 mod body;
+mod frameworks;
 mod health;
 mod jobs;
 mod problem;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{AppendHeaders, IntoResponse, Response};
@@ -30,7 +31,7 @@ use crate::cluster::{Cluster, Created};
 use crate::fault::Fault;
 use crate::job::{self, JobSummary};
 use crate::plan::Plan;
-use crate::plugin::{Plugin, Plugins};
+use crate::plugin::Registry;
 use crate::preview::Preview;
 use crate::request::{self, Checked, RequestPolicy};
 use body::JsonBody;
@@ -47,7 +48,7 @@ const MAX_WARNING_HEADERS: usize = 16;
 /// What the handlers share.
 #[derive(Clone)]
 pub struct App {
-    pub plugins: Arc<Plugins>,
+    pub plugins: Arc<Registry>,
     pub cluster: Arc<dyn Cluster>,
     pub policy: Arc<RequestPolicy>,
     /// Nobody is asked for a token where there is none.
@@ -57,11 +58,12 @@ pub struct App {
 }
 
 impl App {
-    /// Steps 1 and 2.
+    /// Steps 1 and 2, with one set of plugins whatever is loaded meanwhile.
     async fn plan(&self, body: Value) -> Result<(Checked, Plan), Problem> {
-        let checked = request::check(body, self.plugins.schemas(), &self.policy)?;
+        let plugins = self.plugins.current();
+        let checked = request::check(body, plugins.schemas(), &self.policy)?;
         self.policy.namespaces.check(&checked.request.namespace)?;
-        let plan = self.plugins.plan(&checked).await?;
+        let plan = plugins.plan(&checked).await?;
         Ok((checked, plan))
     }
 }
@@ -71,7 +73,8 @@ pub fn router(app: App) -> Router {
     let open = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz));
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics));
     let guarded = Router::new()
         .route("/train", post(submit))
         .route("/train/preview", post(preview))
@@ -79,8 +82,9 @@ pub fn router(app: App) -> Router {
         .route("/train/{job_name}/manifest", get(jobs::manifest))
         .route("/train/{job_name}/suspend", post(jobs::suspend))
         .route("/train/{job_name}/resume", post(jobs::resume))
-        .route("/frameworks", get(frameworks))
-        .route("/frameworks/{name}", get(framework))
+        .route("/frameworks", get(frameworks::all))
+        .route("/frameworks/{name}", get(frameworks::one))
+        .route("/frameworks/{name}/rollback", post(frameworks::roll_back))
         .route_layer(middleware::from_fn_with_state(app.clone(), token::check));
     open.merge(guarded)
         .fallback(no_such_route)
@@ -139,39 +143,6 @@ async fn preview(
         true => yaml(&preview.manifest),
         false => Ok(Json(preview).into_response()),
     }
-}
-
-/// A framework that can be asked for.
-#[derive(Debug, Serialize)]
-struct FrameworkView<'a> {
-    name: &'a str,
-    version: &'a str,
-    summary: &'a str,
-    digest: &'a str,
-    args_schema: &'a Value,
-}
-
-impl<'a> FrameworkView<'a> {
-    fn of(plugin: &'a Plugin) -> Self {
-        Self {
-            name: &plugin.identity.name,
-            version: &plugin.identity.version,
-            summary: &plugin.summary,
-            digest: &plugin.identity.digest,
-            args_schema: &plugin.args_schema,
-        }
-    }
-}
-
-async fn frameworks(State(app): State<App>) -> Response {
-    let frameworks: Vec<FrameworkView> = app.plugins.all().map(FrameworkView::of).collect();
-    Json(serde_json::json!({ "frameworks": frameworks })).into_response()
-}
-
-async fn framework(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let plugin = app.plugins.get(&name);
-    let plugin = plugin.ok_or_else(|| Problem::no_such_framework(&name, &app.plugins))?;
-    Ok(Json(FrameworkView::of(plugin)).into_response())
 }
 
 async fn no_such_route(request: Request) -> Problem {

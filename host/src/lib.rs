@@ -4,6 +4,7 @@
 //! [`job`] makes a PyTorchJob of both, [`cluster`] runs it, and [`http`] is the only module that
 //! sees them all.
 
+pub mod author;
 pub mod cluster;
 pub mod config;
 pub mod explain;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
+use trainer_host::author;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::kubernetes::KubernetesCluster;
 use trainer_host::cluster::local::{LocalCluster, keeper};
@@ -23,7 +24,9 @@ use trainer_host::config::{
 use trainer_host::explain::{self, Style};
 use trainer_host::fault::Fault;
 use trainer_host::http::{App, Token, router};
-use trainer_host::plugin::{Limits, PlanError, Plugin, Plugins};
+use trainer_host::plugin::{
+    Limits, Loader, LoaderSettings, PlanError, Plugin, Plugins, Registry, Workshop, watch, workshop,
+};
 use trainer_host::preview::Preview;
 use trainer_host::{request, telemetry};
 
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
         Command::Preview(settings) => on_runtime(preview(settings)),
         Command::Explain(settings) => explain(&settings),
         Command::KeepReplica => keeper::run().map_err(Into::into),
+        Command::Plugin(command) => author::run(command),
+        Command::MakePlugin => workshop::run().map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,7 +61,7 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     let begun = Instant::now();
     telemetry::start(&settings.log)?;
-    let plugins = load(&settings.planning)?;
+    let registry = Arc::new(registry(&settings.planning)?);
     let policy = settings.planning.policy()?;
     let cluster: Arc<dyn Cluster> = match settings.cluster() {
         ClusterKind::Kubernetes => {
@@ -76,7 +81,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     }
     let draining = Arc::new(AtomicBool::new(false));
     let app = App {
-        plugins: Arc::new(plugins),
+        plugins: registry.clone(),
         cluster: cluster.clone(),
         policy: Arc::new(policy),
         token: token.as_deref().map(Token::new),
@@ -87,6 +92,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
     info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
+    tokio::spawn(watch::keep_current(registry));
     let grace = Duration::from_secs(settings.shutdown_grace);
     let (told, stop) = tokio::sync::watch::channel(false);
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
@@ -122,16 +128,42 @@ async fn stopped() {
     }
 }
 
-fn load(settings: &PlanningSettings) -> anyhow::Result<Plugins> {
-    let folder = settings.plugins.as_path();
-    let cache = settings.plugin_cache();
-    let unknown = settings.unknown_arguments();
-    let plugins = Plugins::load(folder, &cache, Limits::default(), unknown)
-        .with_context(|| format!("cannot load plugins from {}", folder.display()))?;
-    for refused in plugins.refused() {
-        let error = &refused.error as &dyn std::error::Error;
-        warn!(file = %refused.file.display(), error, "a plugin was refused");
-    }
+/// How far compiling a plugin steps back for the requests that are served beside it.
+const COMPILING_STEPS_BACK: i32 = 10;
+
+/// The plugins of a service: each is compiled in a process of its own.
+fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> {
+    let workshop = Workshop::Child {
+        program: std::env::current_exe()?,
+        niceness: COMPILING_STEPS_BACK,
+    };
+    let registry = open(settings, workshop)?;
+    some(&registry.current(), &settings.plugins)?;
+    Ok(registry)
+}
+
+/// The plugins of a command that ends soon.
+fn load(settings: &PlanningSettings) -> anyhow::Result<Arc<Plugins>> {
+    let plugins = open(settings, Workshop::Here)?.current();
+    some(&plugins, &settings.plugins)?;
+    Ok(plugins)
+}
+
+fn open(settings: &PlanningSettings, workshop: Workshop) -> anyhow::Result<Registry> {
+    let folder = &settings.plugins;
+    let loader = Loader::open(LoaderSettings {
+        folder: folder.clone(),
+        data: settings.data_dir.clone(),
+        limits: Limits::default(),
+        unknown: settings.unknown_arguments(),
+        workshop,
+    });
+    loader
+        .and_then(Registry::open)
+        .with_context(|| format!("cannot load plugins from {}", folder.display()))
+}
+
+fn some(plugins: &Plugins, folder: &Path) -> anyhow::Result<()> {
     if plugins.all().next().is_none() {
         bail!(
             "no plugin could be loaded from {}: `make plugins` builds them, TRAINER_PLUGINS names \
@@ -139,7 +171,7 @@ fn load(settings: &PlanningSettings) -> anyhow::Result<Plugins> {
             folder.display()
         );
     }
-    Ok(plugins)
+    Ok(())
 }
 
 async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {

@@ -185,7 +185,7 @@ impl Default for RequestPolicy {
 }
 
 /// The compiled schema of each loaded framework's `extra_args`, by the framework's name.
-pub type ArgumentSchemas = BTreeMap<String, Schema>;
+pub type ArgumentSchemas = BTreeMap<String, Arc<Schema>>;
 
 /// What the request says, checked as far as the host can check it alone.
 #[derive(Debug)]

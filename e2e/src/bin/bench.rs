@@ -163,7 +163,7 @@ fn size(answer: &[u8]) -> Option<usize> {
     Some(head + 4 + length.parse::<usize>().ok()?)
 }
 
-fn plugins() -> Result<Plugins> {
+fn plugins() -> Result<Arc<Plugins>> {
     let cache = tempfile::tempdir()?;
     let folder = root().join("target/plugins");
     Ok(Plugins::load(

@@ -5,4 +5,5 @@
 mod command_line;
 mod crash;
 mod documents;
+mod supply_chain;
 mod training;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{App, problem};
+use crate::telemetry;
 
 /// The specification's health check.
 pub(super) async fn healthz() -> Json<Value> {
@@ -60,20 +61,37 @@ impl Check {
 }
 
 fn plugins(app: &App) -> Result<String, String> {
-    let loaded: Vec<String> = app
-        .plugins
-        .all()
-        .map(|plugin| format!("{} {}", plugin.identity.name, plugin.identity.version))
-        .collect();
-    let refused = app.plugins.refused().iter().map(|refused| {
-        let file = refused.file.file_name().unwrap_or_default();
-        format!("; refused {}: {}", file.display(), refused.error)
-    });
-    let detail = loaded.join(", ") + &refused.collect::<String>();
-    match loaded.is_empty() {
-        true => Err(format!("none is loaded{detail}")),
-        false => Ok(detail),
+    let plugins = app.plugins.current();
+    let mut lines = Vec::new();
+    for plugin in plugins.all() {
+        let identity = &plugin.identity;
+        let rests = match plugin.resting() {
+            Some(rest) => format!(", out of service for {} s", rest.as_secs() + 1),
+            None => String::new(),
+        };
+        lines.push(format!("{} {}{rests}", identity.name, identity.version));
     }
+    let is_empty = lines.is_empty();
+    for refused in plugins.refused() {
+        let serving = match &refused.serving {
+            Some(digest) => format!("; still serving {digest}"),
+            None => String::new(),
+        };
+        lines.push(format!(
+            "refused {}: {}{serving}",
+            refused.source,
+            refused.why()
+        ));
+    }
+    match is_empty {
+        true => Err(format!("none is loaded; {}", lines.join("; "))),
+        false => Ok(lines.join("; ")),
+    }
+}
+
+/// What is counted, for Prometheus.
+pub(super) async fn metrics() -> String {
+    telemetry::metrics().render()
 }
 
 async fn cluster(app: &App) -> Result<String, String> {

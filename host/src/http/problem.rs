@@ -4,6 +4,7 @@
 //! that are not the caller's are logged here, once, with the request's id, and never sent.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::error::Error;
 
 use axum::body::Body;
@@ -17,7 +18,7 @@ use tracing::{error, warn};
 
 use crate::cluster::ClusterError;
 use crate::fault::{Fault, nearest};
-use crate::plugin::{CallError, PlanError, Plugins};
+use crate::plugin::{CallError, PlanError, Plugins, RollbackError};
 use crate::request::NamespaceNotAllowed;
 
 const MEDIA_TYPE: &str = "application/problem+json";
@@ -35,6 +36,7 @@ enum Kind {
     NotAdmitted,
     NamespaceNotAllowed,
     NoSuchFramework,
+    NoEarlierVersion,
     NoSuchMethod,
     TooLarge,
     MediaType,
@@ -43,6 +45,7 @@ enum Kind {
     PluginFailed,
     ClusterUnavailable,
     ClusterTimeout,
+    PluginResting,
 }
 
 impl Kind {
@@ -79,6 +82,11 @@ impl Kind {
                 "no-such-framework",
                 "Framework not found",
             ),
+            Self::NoEarlierVersion => (
+                StatusCode::CONFLICT,
+                "no-earlier-version",
+                "No earlier version",
+            ),
             Self::NoSuchMethod => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "no-such-method",
@@ -107,6 +115,11 @@ impl Kind {
                 "cluster-timeout",
                 "Cluster took too long",
             ),
+            Self::PluginResting => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "plugin-resting",
+                "Plugin out of service",
+            ),
         }
     }
 }
@@ -118,7 +131,7 @@ pub(super) struct Problem {
     kind: Kind,
     detail: String,
     errors: Vec<Fault>,
-    header: Option<(&'static str, &'static str)>,
+    header: Option<(&'static str, Cow<'static, str>)>,
     /// What is logged and not sent.
     cause: Option<String>,
 }
@@ -136,8 +149,8 @@ impl Problem {
         }
     }
 
-    fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
-        self.header = Some((name, value));
+    fn with_header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.header = Some((name, value.into()));
         self
     }
 
@@ -233,22 +246,42 @@ impl From<PlanError> for Problem {
                     CallError::Time { .. } => "took too long",
                     CallError::Stack { .. } | CallError::Exceeded(_) => "used too much memory",
                     CallError::Trap(_) | CallError::Lost => "crashed",
-                    CallError::Answer(_) | CallError::Nonsense(_) => "gave an answer of no use",
+                    CallError::Answer { .. } | CallError::Nonsense(_) => "gave an answer of no use",
+                };
+                // A limit is nobody's secret, and tells the caller what to ask the operator for.
+                let limit = match error.is_a_limit() {
+                    true => format!(": {error}"),
+                    false => String::new(),
                 };
                 let detail = format!(
-                    "the plugin of framework {} {what}; nothing is wrong with the request as far \
-                     as this service knows",
+                    "the plugin of framework {} {what}{limit}; nothing is wrong with the request \
+                     as far as this service knows",
                     plugin.name
                 );
                 Self::new(Kind::PluginFailed, detail).because(cause)
             }
+            PlanError::Resting { wait, .. } => {
+                let seconds = wait.as_secs() + 1;
+                Self::new(Kind::PluginResting, cause)
+                    .with_header("retry-after", seconds.to_string())
+            }
             PlanError::Busy { .. } => {
-                let detail = "too many requests at once; try again in a second";
+                let detail = format!("too many requests at once: {cause}; try again in a second");
                 Self::new(Kind::Busy, detail)
                     .with_header("retry-after", "1")
                     .because(cause)
             }
         }
+    }
+}
+
+impl From<RollbackError> for Problem {
+    fn from(error: RollbackError) -> Self {
+        let kind = match error {
+            RollbackError::NotLoaded(_) => Kind::NoSuchFramework,
+            RollbackError::NoEarlierVersion(_) => Kind::NoEarlierVersion,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
@@ -325,8 +358,10 @@ pub(super) async fn finish(request: Request, next: Next) -> Response {
     parts
         .headers
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-    if let Some((name, value)) = &problem.header {
-        parts.headers.insert(*name, HeaderValue::from_static(value));
+    if let Some((name, value)) = &problem.header
+        && let Ok(value) = HeaderValue::from_str(value)
+    {
+        parts.headers.insert(*name, value);
     }
     let document = problem.document(&instance).to_string();
     Response::from_parts(parts, Body::from(document))

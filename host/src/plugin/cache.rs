@@ -9,12 +9,13 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::LoadError;
 use super::engine;
-use super::limits::Limits;
+use super::{Description, LoadError};
 
 /// Nobody but the owner.
 const PRIVATE: u32 = 0o700;
@@ -23,6 +24,18 @@ const PRIVATE: u32 = 0o700;
 #[derive(Debug)]
 pub(super) struct Cache {
     folder: PathBuf,
+}
+
+/// A plugin that was compiled and tried, and what it said of itself then.
+pub(super) struct Made {
+    pub(super) component: Component,
+    pub(super) description: Description,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Refusal {
+    limits: Value,
+    why: String,
 }
 
 impl Cache {
@@ -48,55 +61,89 @@ impl Cache {
         Ok(Self { folder })
     }
 
-    /// The compiled form of a component: out of the folder, or compiled and put there.
-    pub(super) fn get(
+    /// A plugin that was made before, if it is whole.
+    pub(super) fn get(&self, digest: &str, running: &Engine) -> Option<Made> {
+        let described = std::fs::read(self.described(digest)).ok()?;
+        let made = serde_json::from_slice(&described)
+            .map_err(wasmtime::Error::new)
+            .and_then(|description| {
+                Ok(Made {
+                    component: load(running, &self.compiled(digest))?,
+                    description,
+                })
+            });
+        made.map_err(|error| tracing::warn!(%error, digest, "compiling a plugin anew"))
+            .ok()
+    }
+
+    /// Keeps a plugin. The description comes last: with it the plugin counts as made.
+    pub(super) fn put(
         &self,
         digest: &str,
-        component: impl FnOnce() -> Result<Vec<u8>, LoadError>,
-        running: &Engine,
-        limits: &Limits,
-    ) -> Result<Component, LoadError> {
-        let file = self.folder.join(format!("{digest}.cwasm"));
-        if file.is_file() {
-            match load(running, &file) {
-                Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(%error, ?file, "compiling a plugin anew"),
-            }
-        }
-        let compiled = engine::compiling(limits)
-            .and_then(|compiling| {
-                let component = component().map_err(wasmtime::Error::new)?;
-                compiling.precompile_component(&component)
-            })
-            .map_err(|error| match error.downcast::<LoadError>() {
-                Ok(error) => error,
-                Err(error) => LoadError::Compile(format!("{error:#}")),
-            })?;
-        self.put(&file, &compiled)
+        compiled: &[u8],
+        description: &Description,
+    ) -> Result<(), LoadError> {
+        let described = serde_json::to_vec(description).unwrap_or_default();
+        self.write(&self.compiled(digest), compiled)
+            .and_then(|()| self.write(&self.described(digest), &described))
             .map_err(|source| LoadError::Cache {
                 folder: self.folder.clone(),
                 source,
-            })?;
-        load(running, &file).map_err(|error| LoadError::Compile(format!("{error:#}")))
+            })
+    }
+
+    /// Why a plugin was refused before, under the same limits.
+    pub(super) fn refusal(&self, digest: &str, limits: &impl Serialize) -> Option<String> {
+        let refusal = std::fs::read(self.refused(digest)).ok()?;
+        let refusal: Refusal = serde_json::from_slice(&refusal).ok()?;
+        (refusal.limits == serde_json::to_value(limits).ok()?).then_some(refusal.why)
+    }
+
+    /// Remembers why a plugin was refused, so that a bomb is not set off with each start.
+    pub(super) fn put_refusal(&self, digest: &str, limits: &impl Serialize, why: String) {
+        let limits = serde_json::to_value(limits).unwrap_or_default();
+        let refusal = serde_json::to_vec(&Refusal { limits, why }).unwrap_or_default();
+        if let Err(error) = self.write(&self.refused(digest), &refusal) {
+            tracing::warn!(%error, "a refusal is not remembered");
+        }
+    }
+
+    fn refused(&self, digest: &str) -> PathBuf {
+        self.folder.join(format!("{digest}.refused"))
+    }
+
+    /// Where this process, or one that it starts, may leave something unfinished.
+    pub(super) fn unfinished(&self, digest: &str) -> PathBuf {
+        self.folder
+            .join(format!("{digest}.{}.tmp", std::process::id()))
+    }
+
+    fn compiled(&self, digest: &str) -> PathBuf {
+        self.folder.join(format!("{digest}.cwasm"))
+    }
+
+    fn described(&self, digest: &str) -> PathBuf {
+        self.folder.join(format!("{digest}.json"))
     }
 
     /// Writes a whole file or none: another process may read the folder at the same time.
-    fn put(&self, file: &Path, compiled: &[u8]) -> std::io::Result<()> {
+    fn write(&self, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
         let mut writer = std::fs::File::create(&unfinished)?;
         writer.set_permissions(Permissions::from_mode(0o600))?;
-        writer.write_all(compiled)?;
+        writer.write_all(bytes)?;
         writer.sync_all()?;
         std::fs::rename(unfinished, file)
     }
 }
 
-fn load(running: &Engine, file: &Path) -> wasmtime::Result<Component> {
+/// Reads compiled code, which is mapped, not copied.
+pub(super) fn load(running: &Engine, file: &Path) -> wasmtime::Result<Component> {
     #[expect(
         unsafe_code,
         reason = "the file is this host's own: see the head of this module"
     )]
-    // SAFETY: only `put` writes files into this folder, which belongs to this user alone.
+    // SAFETY: only this host writes files into this folder, which belongs to this user alone.
     unsafe {
         Component::deserialize_file(running, file)
     }

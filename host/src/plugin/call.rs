@@ -8,7 +8,7 @@ use wasmtime::{Engine, Store, Trap};
 use super::bindings::exports::deepfinery::trainer::framework as contract;
 use super::bindings::{Plugin, PluginPre};
 use super::engine::TICK;
-use super::limits::{Exceeded, Limiter, Limits};
+use super::limits::{CallLimits, Exceeded, Limiter, Limits};
 use super::{CallError, Description};
 use crate::fault::Fault;
 use crate::plan::{CheckpointLayout, Proposal, Setting, Text};
@@ -17,7 +17,15 @@ use crate::request::JobRequest;
 /// A plugin that can be called.
 pub(super) struct Callable {
     pre: PluginPre<Limiter>,
-    limits: Limits,
+    limits: CallLimits,
+    table_elements: usize,
+    stack_bytes: usize,
+}
+
+/// What a call answered, and the most memory that it had.
+pub(super) struct Answered<T> {
+    pub(super) answer: T,
+    pub(super) memory_bytes: usize,
 }
 
 /// What a plugin says to a job.
@@ -28,11 +36,17 @@ impl Callable {
     pub(super) fn new(
         engine: &Engine,
         component: &Component,
-        limits: Limits,
+        limits: CallLimits,
+        host: &Limits,
     ) -> wasmtime::Result<Self> {
         let pre = Linker::new(engine).instantiate_pre(component)?;
         let pre = PluginPre::new(pre)?;
-        Ok(Self { pre, limits })
+        Ok(Self {
+            pre,
+            limits,
+            table_elements: host.table_elements,
+            stack_bytes: host.stack_bytes,
+        })
     }
 
     /// Asks who the plugin is.
@@ -42,9 +56,11 @@ impl Callable {
             version,
             summary,
             args_schema,
-        } = self.call(self.limits.time, |plugin, store| {
-            plugin.deepfinery_trainer_framework().call_describe(store)
-        })?;
+        } = self
+            .call(self.limits.time, |plugin, store| {
+                plugin.deepfinery_trainer_framework().call_describe(store)
+            })?
+            .answer;
         Ok(Description {
             name,
             version,
@@ -59,22 +75,26 @@ impl Callable {
         request: &JobRequest,
         context: &str,
         time: Duration,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Answered<Answer>, CallError> {
         let variables = request.env.iter();
         let environment: Vec<_> = variables
             .map(|(name, value)| contract::Variable { name, value })
             .collect();
         let extra_args = serde_json::to_string(&request.extra_args).unwrap_or_default();
         let job = job(request, &environment, &extra_args, context);
-        let answer = self.call(time, |plugin, store| {
+        let answered = self.call(time, |plugin, store| {
             plugin.deepfinery_trainer_framework().call_plan(store, job)
         })?;
-        Ok(answer
-            .map(proposal)
-            .map_err(|findings| findings.into_iter().map(fault).collect()))
+        Ok(Answered {
+            answer: answered
+                .answer
+                .map(proposal)
+                .map_err(|findings| findings.into_iter().map(fault).collect()),
+            memory_bytes: answered.memory_bytes,
+        })
     }
 
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &CallLimits {
         &self.limits
     }
 
@@ -82,15 +102,20 @@ impl Callable {
         &self,
         time: Duration,
         function: impl FnOnce(&Plugin, &mut Store<Limiter>) -> wasmtime::Result<T>,
-    ) -> Result<T, CallError> {
-        let mut store = Store::new(self.pre.engine(), Limiter::new(&self.limits));
+    ) -> Result<Answered<T>, CallError> {
+        let limiter = Limiter::new(&self.limits, self.table_elements);
+        let mut store = Store::new(self.pre.engine(), limiter);
         store.limiter(|limiter| limiter);
         // Without a deadline a store traps at once. One tick more: the first may be due already.
         store.set_epoch_deadline(ticks(time) + 1);
-        store.set_hostcall_fuel(self.limits.exchanged_bytes);
+        store.set_hostcall_fuel(self.limits.output_bytes);
         self.pre
             .instantiate(&mut store)
             .and_then(|plugin| function(&plugin, &mut store))
+            .map(|answer| Answered {
+                answer,
+                memory_bytes: store.data().used_bytes,
+            })
             .map_err(|error| self.told_apart(error, time))
     }
 
@@ -102,12 +127,15 @@ impl Callable {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => CallError::Time { allowed: time },
             Some(Trap::StackOverflow) => CallError::Stack {
-                allowed: self.limits.stack_bytes,
+                allowed: self.stack_bytes,
             },
             Some(trap) => CallError::Trap(*trap),
             // What is left is an answer that cannot be read: bad UTF-8, a wrong pointer, a case
             // that does not exist, more data than may be exchanged.
-            None => CallError::Answer(error.root_cause().to_string()),
+            None => CallError::Answer {
+                allowed: self.limits.output_bytes,
+                why: error.root_cause().to_string(),
+            },
         }
     }
 }

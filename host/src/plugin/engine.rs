@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::limits::Limits;
+use super::limits::{Limits, MOST_MEMORY_BYTES};
 
 /// How often the epoch moves on, so how exact a deadline is.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 /// Memory of an ended call that stays mapped for the next one. Without it page faults make calls
 /// on two threads slower than on one; with it, and with `pagemap_scan`, they scale.
 const RESIDENT_BYTES: usize = 2 * 1024 * 1024;
+
+/// Core instances, memories and tables of one component. One in Python has tens of instances.
+const MOST_INSTANCES: u32 = 64;
+const MOST_MEMORIES: u32 = 4;
+const MOST_TABLES: u32 = 8;
 
 /// The engine that runs plugins. It cannot compile: what it runs comes out of the cache.
 pub(super) fn running(limits: &Limits) -> wasmtime::Result<Engine> {
@@ -39,17 +44,20 @@ pub(super) fn compatibility(engine: &Engine) -> String {
 fn config(limits: &Limits) -> Config {
     let calls = limits.concurrent_calls;
     let mut pool = PoolingAllocationConfig::new();
-    // A component of Rust has one core instance; those of other toolchains have up to four, and as
-    // many tables.
+    // A component of Rust has one core instance, and one memory. Those of other toolchains have
+    // several: what one may have, every call can have at once.
     pool.total_component_instances(calls)
-        .total_core_instances(calls * 4)
-        .total_memories(calls)
-        .total_tables(calls * 4)
-        .max_tables_per_module(4)
+        .total_core_instances(calls * MOST_INSTANCES)
+        .max_core_instances_per_component(MOST_INSTANCES)
+        .total_memories(calls * MOST_MEMORIES)
+        .max_memories_per_component(MOST_MEMORIES)
+        .total_tables(calls * MOST_TABLES)
+        .max_tables_per_component(MOST_TABLES)
+        .max_tables_per_module(MOST_TABLES)
         .max_component_instance_size(8 * 1024 * 1024)
         .max_core_instance_size(8 * 1024 * 1024)
         .table_elements(limits.table_elements)
-        .max_memory_size(limits.memory_bytes)
+        .max_memory_size(MOST_MEMORY_BYTES)
         .linear_memory_keep_resident(RESIDENT_BYTES)
         .table_keep_resident(RESIDENT_BYTES)
         .pagemap_scan(Enabled::Auto);

@@ -14,7 +14,7 @@ use crate::plan::{NoPlan, PluginIdentity};
 pub enum LoadError {
     #[error("cannot read it")]
     Read(#[source] std::io::Error),
-    #[error("{size} bytes are more than the {allowed} allowed")]
+    #[error("{size} bytes are more than the {allowed} allowed (limit file_mib)")]
     Size { size: usize, allowed: usize },
     #[error("not WebAssembly: {0}")]
     NotWebAssembly(String),
@@ -34,8 +34,25 @@ pub enum LoadError {
     Describe(#[source] CallError),
     #[error("it describes itself wrongly: {0}")]
     Description(String),
+    #[error("its own test {name:?} fails: {difference}")]
+    SelfTest { name: String, difference: String },
+    #[error(
+        "compiling and trying it took more than {} s of processor time (limit compile_seconds)",
+        allowed.as_secs()
+    )]
+    CompileTime { allowed: Duration },
+    #[error(
+        "the process that compiles and tries it died ({how}); it may use {allowed} bytes of memory \
+         (limit compile_memory_mib)"
+    )]
+    CompilerDied { how: String, allowed: usize },
+    /// What the process that compiles and tries plugins says of one.
+    #[error("{0}")]
+    Tried(String),
     #[error("the name {name} is taken by the plugin with digest {digest}")]
     NameTaken { name: String, digest: String },
+    #[error(transparent)]
+    Source(#[from] SourceError),
     #[error("the folder {folder} for compiled plugins cannot be used")]
     Cache {
         folder: PathBuf,
@@ -46,10 +63,37 @@ pub enum LoadError {
     Engine(String),
 }
 
+impl LoadError {
+    /// Whether the same bytes would be refused again, whatever the machine does.
+    pub(super) fn is_about_the_plugin(&self) -> bool {
+        !matches!(
+            self,
+            Self::Read(_) | Self::Source(_) | Self::Cache { .. } | Self::Engine(_)
+        )
+    }
+}
+
+/// Why a plugin's bytes are not those that the operator asks for, or cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("{file}: {why}")]
+    Settings { file: PathBuf, why: String },
+    #[error("its digest is {found}, {expected} is required")]
+    Digest { found: String, expected: String },
+    #[error("plugins.toml requires a digest of every plugin, and gives none for this one")]
+    NoDigest,
+    #[error("it has no signature ({0}), one is required")]
+    NoSignature(String),
+    #[error("its signature is by none of the keys {keys}")]
+    Signature { keys: String },
+    #[error("the registry gave no plugin: {0}")]
+    Registry(String),
+}
+
 /// Why a plugin gave no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    #[error("it ran longer than the {} ms allowed", allowed.as_millis())]
+    #[error("it ran longer than the {} ms allowed (limit time_ms)", allowed.as_millis())]
     Time { allowed: Duration },
     #[error("it used more than the {allowed} bytes of stack allowed")]
     Stack { allowed: usize },
@@ -57,12 +101,33 @@ pub enum CallError {
     Exceeded(Exceeded),
     #[error("it trapped: {0}")]
     Trap(Trap),
-    #[error("its answer cannot be read: {0}")]
-    Answer(String),
+    #[error("its answer cannot be read within {allowed} bytes (limit output_kib): {why}")]
+    Answer { allowed: usize, why: String },
     #[error("its answer makes no sense: {0}")]
     Nonsense(#[from] NoPlan),
     #[error("the call was lost")]
     Lost,
+}
+
+impl CallError {
+    /// Whether the call ran into a limit, which is for the caller to know too.
+    pub fn is_a_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::Time { .. } | Self::Stack { .. } | Self::Exceeded(_)
+        )
+    }
+
+    /// The kind of failure, for metrics.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Time { .. } => "time",
+            Self::Stack { .. } => "stack",
+            Self::Exceeded(_) => "memory",
+            Self::Trap(_) | Self::Lost => "trap",
+            Self::Answer { .. } | Self::Nonsense(_) => "answer",
+        }
+    }
 }
 
 /// Why there is no plan for a request.
@@ -78,7 +143,43 @@ pub enum PlanError {
         #[source]
         error: CallError,
     },
+    /// The plugin's fault, before this request.
+    #[error(
+        "the plugin of framework {plugin} failed {failures} times in a row and is out of service \
+         for another {} s",
+        wait.as_secs() + 1
+    )]
+    Resting {
+        plugin: String,
+        failures: u32,
+        wait: Duration,
+    },
     /// Nobody's fault: too much at once.
-    #[error("{limit} plugin calls run already")]
-    Busy { limit: u32 },
+    #[error("{allowed} calls of {whose} run already (limit concurrency)")]
+    Busy { whose: Whose, allowed: u32 },
+}
+
+/// Whose limit of calls at once was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Plugin(String),
+    AllPlugins,
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plugin(name) => write!(formatter, "plugin {name}"),
+            Self::AllPlugins => formatter.write_str("all plugins"),
+        }
+    }
+}
+
+/// Why a framework cannot go back to the version before.
+#[derive(Debug, thiserror::Error)]
+pub enum RollbackError {
+    #[error("framework {0} is not loaded here")]
+    NotLoaded(String),
+    #[error("framework {0} has no earlier version in this process")]
+    NoEarlierVersion(String),
 }

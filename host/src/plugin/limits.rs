@@ -1,43 +1,78 @@
-//! What a plugin may use, and the limiter that holds its memory to it.
+//! What plugins may use, and the limiter that holds a call's memory to it.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
 
-const MIB: usize = 1024 * 1024;
+pub(super) const KIB: usize = 1024;
+pub(super) const MIB: usize = 1024 * KIB;
 
-/// What one plugin, and all plugins together, may use.
-#[derive(Clone, Copy, Debug)]
+/// The most memory that a plugin can be given: what a slot of the engine's pool holds.
+pub(super) const MOST_MEMORY_BYTES: usize = 1024 * MIB;
+
+/// What all plugins of a host may use together, and each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Largest plugin file. A component that embeds Python is 18 MB.
     pub file_bytes: usize,
-    /// Longest call. The plugins of this project take 20 us, one in Python 1 ms.
-    pub time: Duration,
-    /// Linear memory of one call.
-    pub memory_bytes: usize,
     /// Entries of one table.
     pub table_elements: usize,
     /// Native stack of one call.
     pub stack_bytes: usize,
-    /// Data that one call may pass between plugin and host, in and out together.
-    pub exchanged_bytes: usize,
-    /// Calls that run at once; more wait.
+    /// Calls of all plugins that run at once; more wait.
     pub concurrent_calls: u32,
     /// How long a call may wait for its turn.
     pub queue: Duration,
+    /// Processor time that compiling and trying one plugin may take. One in Python takes 15 s.
+    pub compile_time: Duration,
+    /// Memory of the process that does it. One in Python takes 0.4 GB.
+    pub compile_memory_bytes: usize,
+    /// What a plugin may use that `plugins.toml` gives nothing else.
+    pub call: CallLimits,
+}
+
+/// What one plugin may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallLimits {
+    /// Longest call. The plugins of this project take 20 us, one in Python 1 ms.
+    pub time: Duration,
+    /// Linear memory of one call.
+    pub memory_bytes: usize,
+    /// Data that one call may pass between plugin and host, in and out together.
+    pub output_bytes: usize,
+    /// Calls that run at once; more wait.
+    pub concurrency: u32,
+    /// After so many failed calls in a row the plugin is out of service for a while.
+    pub failures: u32,
+    /// How long it then is.
+    pub rest: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             file_bytes: 64 * MIB,
-            time: Duration::from_secs(1),
-            memory_bytes: 64 * MIB,
             table_elements: 100_000,
-            stack_bytes: 512 * 1024,
-            exchanged_bytes: 4 * MIB,
+            stack_bytes: 512 * KIB,
             concurrent_calls: 16,
             queue: Duration::from_secs(2),
+            compile_time: Duration::from_secs(60),
+            compile_memory_bytes: 1024 * MIB,
+            call: CallLimits::default(),
+        }
+    }
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(1),
+            memory_bytes: 64 * MIB,
+            output_bytes: 4 * MIB,
+            concurrency: 8,
+            failures: 5,
+            rest: Duration::from_secs(30),
         }
     }
 }
@@ -45,7 +80,7 @@ impl Default for Limits {
 /// A limit that a plugin ran into while it grew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exceeded {
-    #[error("it asked for {asked} bytes of memory, {allowed} are allowed")]
+    #[error("it asked for {asked} bytes of memory, {allowed} are allowed (limit memory_mib)")]
     Memory { asked: usize, allowed: usize },
     #[error("it asked for a table of {asked} entries, {allowed} are allowed")]
     Table { asked: usize, allowed: usize },
@@ -57,13 +92,19 @@ pub enum Exceeded {
 pub(super) struct Limiter {
     memory_bytes: usize,
     table_elements: usize,
+    /// Of all memories of the call, which never shrink.
+    pub(super) used_bytes: usize,
+    /// Of all its tables.
+    used_elements: usize,
 }
 
 impl Limiter {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(call: &CallLimits, table_elements: usize) -> Self {
         Self {
-            memory_bytes: limits.memory_bytes,
-            table_elements: limits.table_elements,
+            memory_bytes: call.memory_bytes,
+            table_elements,
+            used_bytes: 0,
+            used_elements: 0,
         }
     }
 }
@@ -71,31 +112,31 @@ impl Limiter {
 impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if desired > self.memory_bytes {
-            return Err(wasmtime::Error::new(Exceeded::Memory {
-                asked: desired,
-                allowed: self.memory_bytes,
-            }));
+        let asked = self.used_bytes.saturating_add(desired - current);
+        if asked > self.memory_bytes {
+            let allowed = self.memory_bytes;
+            return Err(wasmtime::Error::new(Exceeded::Memory { asked, allowed }));
         }
+        self.used_bytes = asked;
         Ok(true)
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if desired > self.table_elements {
-            return Err(wasmtime::Error::new(Exceeded::Table {
-                asked: desired,
-                allowed: self.table_elements,
-            }));
+        let asked = self.used_elements.saturating_add(desired - current);
+        if asked > self.table_elements {
+            let allowed = self.table_elements;
+            return Err(wasmtime::Error::new(Exceeded::Table { asked, allowed }));
         }
+        self.used_elements = asked;
         Ok(true)
     }
 }

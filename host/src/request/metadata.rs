@@ -177,7 +177,8 @@ pub fn successor(name: &str) -> Option<&'static str> {
 /// Whether the name of a variable says that its value is a secret. Such a value ends in the
 /// PyTorchJob in clear.
 pub fn looks_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
+    // TOKENIZERS_PARALLELISM is no secret.
+    let name = name.to_ascii_lowercase().replace("tokenizer", "");
     let words = ["token", "secret", "password", "access_key"];
     words.iter().any(|word| name.contains(word))
 }
@@ -260,6 +261,21 @@ mod tests {
             "trainer.deepfinery/run-id",
         ] {
             assert_eq!(check_key(key), Err(NameFault::ReservedKey), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_known_by_its_name() {
+        for name in [
+            "HF_TOKEN",
+            "db_Password",
+            "AWS_SECRET_ACCESS_KEY",
+            "MY_ACCESS_KEY",
+        ] {
+            assert!(looks_secret(name), "{name}");
+        }
+        for name in ["TOKENIZERS_PARALLELISM", "HF_HOME", "API_URL"] {
+            assert!(!looks_secret(name), "{name}");
         }
     }
 

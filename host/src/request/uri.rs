@@ -4,13 +4,20 @@
 //! local folder inside the pod, and the checkpoints died with the pod. So each form that people
 //! write by mistake is refused with the right spelling.
 
+mod authority;
+
 use std::fmt;
 use std::str::FromStr;
+
+use authority::{check_authority, check_repository, object_store_form};
 
 /// Longest URI.
 const MAX_BYTES: usize = 2048;
 /// Longest key of an object in S3.
 const MAX_KEY_BYTES: usize = 1024;
+/// Room for a run's files beneath `checkpoint_base_uri`: `/<run_id>/framework=<name>/checkpoints/`
+/// takes at most 152 bytes, a step's folder and the native files in it the rest.
+const MAX_RUN_BYTES: usize = 256;
 
 /// Which field a URI stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,12 +92,15 @@ pub enum UriError {
         given: String,
         accepted: Vec<Scheme>,
     },
-    #[error("{0}:// is read only")]
-    ReadOnly(Scheme),
+    #[error("{scheme}:// is read only{}", use_instead(.instead.as_deref()))]
+    ReadOnly {
+        scheme: Scheme,
+        instead: Option<String>,
+    },
     #[error("must not contain credentials")]
     Credentials,
-    #[error("must not contain a signed URL")]
-    SignedUrl,
+    #[error("must not contain a signed URL{}", use_instead(.instead.as_deref()))]
+    SignedUrl { instead: Option<String> },
     #[error("? and # are not allowed: train.py would cut the path there")]
     QueryOrFragment,
     #[error("{0:?} is not allowed in a path")]
@@ -122,18 +132,20 @@ impl StorageUri {
             return Err(UriError::NotAUri(allowed.to_vec()));
         };
         let scheme = scheme(given, allowed)?;
-        check_role(role, scheme, allowed)?;
-        check_secrets(rest)?;
-        let (authority, path) = match rest.split_once('/') {
-            Some((authority, path)) => (authority, path),
-            None => (rest, ""),
-        };
+        check_role(role, scheme, rest, allowed)?;
+        check_secrets(scheme, rest)?;
+        if rest.contains(['?', '#']) {
+            return Err(UriError::QueryOrFragment);
+        }
+        let (authority, path) = split(rest);
         check_authority(scheme, authority)?;
         let path = match role {
+            UriRole::Dataset if path == "/" => path,
             UriRole::Dataset => path.strip_suffix('/').unwrap_or(path),
             UriRole::Checkpoint => path.trim_end_matches('/'),
         };
-        check_path(scheme, path)?;
+        check_path(role, scheme, path)?;
+        check_repository(scheme, rest)?;
         let text = match role {
             UriRole::Dataset => text.to_string(),
             UriRole::Checkpoint => text.trim_end_matches('/').to_string(),
@@ -197,6 +209,15 @@ fn list(schemes: &[Scheme]) -> String {
     names.join(", ")
 }
 
+fn use_instead(instead: Option<&str>) -> String {
+    instead.map_or_else(String::new, |uri| format!("; use {uri} instead"))
+}
+
+/// What stands before the first slash, and what behind it.
+fn split(rest: &str) -> (&str, &str) {
+    rest.split_once('/').unwrap_or((rest, ""))
+}
+
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text
@@ -212,23 +233,31 @@ fn scheme(given: &str, allowed: &[Scheme]) -> Result<Scheme, UriError> {
         })
     };
     let azure = "abfss://container@account.dfs.core.windows.net/...";
-    match given {
+    let lower = given.to_ascii_lowercase();
+    match lower.as_str() {
         "s3a" | "s3n" => spelling("s3://"),
         "gcs" => spelling("gs://"),
         "wasb" | "wasbs" | "adl" => spelling(azure),
-        _ if given.contains(|c: char| c.is_ascii_uppercase()) => {
-            spelling(&format!("{}://", given.to_ascii_lowercase()))
-        }
-        _ => given.parse().map_err(|_| UriError::Unsupported {
-            given: given.to_string(),
-            accepted: allowed.to_vec(),
-        }),
+        _ => match lower.parse::<Scheme>() {
+            Ok(scheme) if lower == given => Ok(scheme),
+            Ok(scheme) => spelling(&format!("{scheme}://")),
+            Err(_) => Err(UriError::Unsupported {
+                given: given.to_string(),
+                accepted: allowed.to_vec(),
+            }),
+        },
     }
 }
 
-fn check_role(role: UriRole, scheme: Scheme, allowed: &[Scheme]) -> Result<(), UriError> {
+fn check_role(
+    role: UriRole,
+    scheme: Scheme,
+    rest: &str,
+    allowed: &[Scheme],
+) -> Result<(), UriError> {
     if role == UriRole::Checkpoint && matches!(scheme, Scheme::Hf | Scheme::Https) {
-        return Err(UriError::ReadOnly(scheme));
+        let instead = object_store_form(scheme, rest);
+        return Err(UriError::ReadOnly { scheme, instead });
     }
     match allowed.contains(&scheme) {
         true => Ok(()),
@@ -239,107 +268,23 @@ fn check_role(role: UriRole, scheme: Scheme, allowed: &[Scheme]) -> Result<(), U
     }
 }
 
-/// What must not end in the metadata of a job. The text is never repeated in the error.
-fn check_secrets(rest: &str) -> Result<(), UriError> {
+/// What must not end in the metadata of a job. The secret is never repeated in the error.
+fn check_secrets(scheme: Scheme, rest: &str) -> Result<(), UriError> {
     let lower = rest.to_ascii_lowercase();
     let signed = ["sig=", "x-amz-signature=", "x-goog-signature="];
     if lower.contains('?') && signed.iter().any(|word| lower.contains(word)) {
-        return Err(UriError::SignedUrl);
+        let instead = object_store_form(scheme, rest);
+        return Err(UriError::SignedUrl { instead });
     }
-    let authority = rest.split('/').next().unwrap_or_default();
-    let user = authority.rsplit_once('@').map(|(user, _)| user);
-    match user.is_some_and(|user| user.contains(':')) {
+    let user = split(rest).0.rsplit_once('@').map(|(user, _)| user);
+    // A web server takes a token alone, too.
+    match user.is_some_and(|user| user.contains(':') || scheme == Scheme::Https) {
         true => Err(UriError::Credentials),
         false => Ok(()),
     }
 }
 
-fn check_authority(scheme: Scheme, authority: &str) -> Result<(), UriError> {
-    let rule = match scheme {
-        Scheme::S3 => s3_bucket(authority),
-        Scheme::Gs => gs_bucket(authority),
-        Scheme::Abfss | Scheme::Abfs if authority.contains('@') => azure_account(authority),
-        Scheme::Abfss => Some("expected container@account.dfs.core.windows.net"),
-        Scheme::Abfs | Scheme::Az => azure_container(authority),
-        Scheme::Pvc => (!super::metadata::is_dns_subdomain(authority))
-            .then_some("the claim must be a DNS name of a-z, 0-9, - and ."),
-        Scheme::File => (!matches!(authority, "" | "localhost"))
-            .then_some("expected an absolute path: file:///..."),
-        Scheme::Hf | Scheme::Https => authority.is_empty().then_some("the host is missing"),
-    };
-    match rule {
-        Some(rule) => Err(UriError::Malformed { scheme, rule }),
-        None => Ok(()),
-    }
-}
-
-/// Rules for using a bucket; aliases of access points and directory buckets are legal to use.
-fn s3_bucket(bucket: &str) -> Option<&'static str> {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    if !(3..=63).contains(&bucket.len()) {
-        return Some("the bucket must have 3 to 63 characters");
-    }
-    if !bucket.bytes().all(fits) {
-        return Some("the bucket must be of a-z, 0-9, - and .");
-    }
-    if !has_alphanumeric_edges(bucket) || bucket.contains("..") || bucket.starts_with("xn--") {
-        return Some(
-            "the bucket must begin and end with a letter or digit, without .. and not xn--",
-        );
-    }
-    is_ipv4(bucket).then_some("the bucket must not be an IP address")
-}
-
-fn gs_bucket(bucket: &str) -> Option<&'static str> {
-    let longest = if bucket.contains('.') { 222 } else { 63 };
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
-    if !(3..=longest).contains(&bucket.len()) {
-        return Some("the bucket must have 3 to 63 characters, or 222 with dots");
-    }
-    if !bucket.bytes().all(fits) || !has_alphanumeric_edges(bucket) {
-        return Some("the bucket must be of a-z, 0-9, -, _ and ., and end with a letter or digit");
-    }
-    (bucket.starts_with("goog") || is_ipv4(bucket))
-        .then_some("the bucket must not begin with goog nor be an IP address")
-}
-
-fn azure_account(authority: &str) -> Option<&'static str> {
-    let (container, host) = authority.split_once('@')?;
-    let account = host.strip_suffix(".dfs.core.windows.net");
-    let valid = account.is_some_and(|account| {
-        (3..=24).contains(&account.len())
-            && account
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    });
-    match valid {
-        true => azure_container(container),
-        false => Some("expected container@account.dfs.core.windows.net"),
-    }
-}
-
-fn azure_container(container: &str) -> Option<&'static str> {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let valid = (3..=63).contains(&container.len())
-        && container.bytes().all(fits)
-        && has_alphanumeric_edges(container)
-        && !container.contains("--");
-    (!valid).then_some("the container must be 3 to 63 of a-z, 0-9 and single -")
-}
-
-fn has_alphanumeric_edges(text: &str) -> bool {
-    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
-    edge(text.bytes().next()) && edge(text.bytes().last())
-}
-
-fn is_ipv4(text: &str) -> bool {
-    text.parse::<std::net::Ipv4Addr>().is_ok()
-}
-
-fn check_path(scheme: Scheme, path: &str) -> Result<(), UriError> {
-    if path.contains(['?', '#']) {
-        return Err(UriError::QueryOrFragment);
-    }
+fn check_path(role: UriRole, scheme: Scheme, path: &str) -> Result<(), UriError> {
     if let Some(character) = path
         .chars()
         .find(|c| matches!(c, '*' | '[' | ']' | '$' | '\\'))
@@ -350,7 +295,6 @@ fn check_path(scheme: Scheme, path: &str) -> Result<(), UriError> {
     if path.is_empty() {
         return match scheme {
             Scheme::File => malformed("expected an absolute path: file:///..."),
-            Scheme::Hf => malformed("expected hf://datasets/org/name or hf://org/name"),
             _ => Ok(()),
         };
     }
@@ -360,8 +304,13 @@ fn check_path(scheme: Scheme, path: &str) -> Result<(), UriError> {
     {
         return Err(UriError::Segment);
     }
-    match scheme {
-        Scheme::S3 if path.len() > MAX_KEY_BYTES => malformed("the key is longer than 1024 bytes"),
+    match (scheme, role) {
+        (Scheme::S3, UriRole::Dataset) if path.len() > MAX_KEY_BYTES => {
+            malformed("the key is longer than 1024 bytes")
+        }
+        (Scheme::S3, UriRole::Checkpoint) if path.len() > MAX_KEY_BYTES - MAX_RUN_BYTES => {
+            malformed("the keys of the run's files would be longer than 1024 bytes")
+        }
         _ => Ok(()),
     }
 }
@@ -400,7 +349,9 @@ mod tests {
             "pvc://claim.of.mine",
             "file:///data/x",
             "file://localhost/data/x",
+            "hf://datasets/org/name@main",
             "https://example.org/x.jsonl",
+            "https://example.org:8443/x.jsonl",
         ] {
             assert_eq!(dataset(uri).as_deref(), Ok(uri));
         }
@@ -434,6 +385,11 @@ mod tests {
             ("gcs://b/x", "use gs:// instead of gcs://"),
             ("s3a://b/x", "use s3:// instead of s3a://"),
             ("S3://bucket/x", "use s3:// instead of S3://"),
+            ("GCS://bucket/x", "use gs:// instead of GCS://"),
+            (
+                "HTTP://host/x",
+                &format!("scheme HTTP:// is not supported; accepted schemes: {schemes}"),
+            ),
             (
                 "wasbs://c@a.blob.core.windows.net/x",
                 &format!("use {azure} instead of wasbs://"),
@@ -444,6 +400,10 @@ mod tests {
             ),
             ("hf://org/name", "hf:// is read only"),
             ("https://x/y", "https:// is read only"),
+            (
+                "https://bucket.s3.eu-west-1.amazonaws.com/runs",
+                "https:// is read only; use s3://bucket/runs instead",
+            ),
             ("s3://key:secret@bucket/x", "must not contain credentials"),
             (
                 "s3://bucket/x?X-Amz-Signature=1",
@@ -451,6 +411,10 @@ mod tests {
             ),
             (
                 "s3://bucket/x?y=1",
+                "? and # are not allowed: train.py would cut the path there",
+            ),
+            (
+                "s3://bucket?y=1",
                 "? and # are not allowed: train.py would cut the path there",
             ),
             (
@@ -489,6 +453,11 @@ mod tests {
                                IP address",
             ),
             (
+                "gs://a..b/x",
+                "malformed gs:// URI: the bucket must have 3 to 63 characters, or 222 with \
+                 single dots",
+            ),
+            (
                 "abfss://container/x",
                 "malformed abfss:// URI: expected \
                                      container@account.dfs.core.windows.net",
@@ -513,6 +482,81 @@ mod tests {
         ];
         for (text, error) in cases {
             assert_eq!(checkpoint(text), Err(error.to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_dataset_on_the_web_has_a_host_and_no_secret() {
+        for (text, error) in [
+            ("https:///x", "malformed https:// URI: the host is missing"),
+            (
+                "https://$(HOST)/x",
+                "malformed https:// URI: the host must be of a-z, 0-9, - and ., with or without a \
+                 port",
+            ),
+            ("https://token@host/x", "must not contain credentials"),
+            (
+                "https://host?y=1",
+                "? and # are not allowed: train.py would cut the path there",
+            ),
+            ("https://host/x?sig=1", "must not contain a signed URL"),
+            (
+                "https://my.bucket.s3.amazonaws.com/a/b?X-Amz-Signature=1",
+                "must not contain a signed URL; use s3://my.bucket/a/b instead",
+            ),
+            (
+                "https://s3-us-west-2.amazonaws.com/bucket/a?X-Amz-Signature=1",
+                "must not contain a signed URL; use s3://bucket/a instead",
+            ),
+            (
+                "https://storage.googleapis.com/bucket/a?X-Goog-Signature=1",
+                "must not contain a signed URL; use gs://bucket/a instead",
+            ),
+            (
+                "https://acme.blob.core.windows.net/data/a?sig=1",
+                "must not contain a signed URL; use abfss://data@acme.dfs.core.windows.net/a \
+                 instead",
+            ),
+            (
+                "https://key:secret@bucket.s3.amazonaws.com/a?X-Amz-Signature=1",
+                "must not contain a signed URL",
+            ),
+        ] {
+            assert_eq!(dataset(text), Err(error.to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_repository_has_two_names() {
+        let expected = "malformed hf:// URI: expected hf://datasets/org/name or hf://org/name";
+        let long = format!("hf://datasets/{}/name", "o".repeat(97));
+        for text in [
+            "hf://name",
+            "hf://datasets/name",
+            "hf://datasets/name/",
+            "hf://org/na+me",
+            "hf://datasets/org/name@",
+            "hf://datasets/org/@main",
+            &long,
+        ] {
+            assert_eq!(dataset(text), Err(expected.to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_leave_room_for_the_files_of_the_run() {
+        let uri = |bytes| format!("s3://bucket/{}", "k".repeat(bytes));
+        assert!(dataset(&uri(1024)).is_ok());
+        assert!(dataset(&uri(1025)).is_err());
+        assert!(checkpoint(&uri(768)).is_ok());
+        assert!(checkpoint(&uri(769)).is_err());
+    }
+
+    #[test]
+    fn only_the_last_slash_of_a_dataset_is_a_mark() {
+        let segment = "empty, . and .. segments are not allowed in a path";
+        for text in ["s3://bucket//", "s3://bucket/a//", "pvc://claim//"] {
+            assert_eq!(dataset(text), Err(segment.to_string()), "{text}");
         }
     }
 

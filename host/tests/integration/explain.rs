@@ -8,7 +8,7 @@ use crate::service::built_plugins;
 
 const STYLE: Style = Style::Terminal { columns: 100 };
 
-fn plugins() -> Plugins {
+fn plugins() -> std::sync::Arc<Plugins> {
     let cache = tempfile::tempdir().unwrap();
     let limits = Limits::default();
     Plugins::load(
@@ -31,7 +31,7 @@ fn an_argument_is_explained_under_each_of_its_names() {
     let expected = "\
 hf.lr: Peak learning rate
 
-  takes        number (0, 1]
+  takes        number (0,1]
   default      0.00005
   also called  learning_rate, max_lr
   native name  learning_rate
@@ -48,6 +48,16 @@ hf.lr: Peak learning rate
     assert!(
         precision.contains("bf16 for bf16-mixed, fp16 for 16-mixed"),
         "{precision}"
+    );
+    let precision = explained("hf.precision").unwrap();
+    assert!(
+        precision.contains("bf16; fp16 when fp16 is on\n"),
+        "{precision}"
+    );
+    let recipe = explained("nemo.recipe").unwrap();
+    assert!(
+        recipe.contains("string of 1..128 characters: a recipe's name"),
+        "{recipe}"
     );
     let shard = explained("meta.dp_shard").unwrap();
     assert!(shard.contains("integer -1 or 1..16384 (GPUs)"), "{shard}");

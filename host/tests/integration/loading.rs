@@ -1,12 +1,13 @@
 //! Files that are no plugin are refused with a reason, and keep nothing else from being served.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use trainer_host::plugin::{Limits, LoadError, Plugins, UnknownArguments};
 
 use crate::service::{built_plugins, hostile_plugin};
 
-fn load(folder: &Path) -> Plugins {
+fn load(folder: &Path) -> Arc<Plugins> {
     let cache = folder.join("cache");
     Plugins::load(folder, &cache, Limits::default(), UnknownArguments::Forward).unwrap()
 }
@@ -25,11 +26,7 @@ fn refusal(bytes: &[u8]) -> String {
     let [refused] = plugins.refused() else {
         panic!("{:?}", plugins.refused())
     };
-    let mut text = refused.error.to_string();
-    if let LoadError::Describe(error) = &refused.error {
-        text = format!("{text}: {error}");
-    }
-    text
+    refused.why()
 }
 
 fn wat(text: &str) -> String {
@@ -53,7 +50,7 @@ fn what_is_no_plugin_is_refused_in_words_that_name_the_fault() {
     let newer = r#"(module (func (export "deepfinery:trainer/framework@0.2.0#plan")))"#;
     assert_eq!(
         wat(newer),
-        "built for contract 0.2.0, this host speaks 0.1.0"
+        "built for contract 0.2, this host speaks 0.1 to 0.1"
     );
 }
 
@@ -154,17 +151,16 @@ fn compiled_code_is_cached_and_a_damaged_file_is_compiled_anew() {
     )
     .unwrap();
     load(folder.path());
-    let cache = std::fs::read_dir(folder.path().join("cache"))
+    let cache = std::fs::read_dir(folder.path().join("cache/compiled-plugins"))
         .unwrap()
         .next()
         .unwrap()
         .unwrap();
     let compiled = std::fs::read_dir(cache.path())
         .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+        .map(|entry| entry.unwrap().path())
+        .find(|file| file.extension().is_some_and(|e| e == "cwasm"))
+        .unwrap();
     std::fs::write(&compiled, b"damaged").unwrap();
     assert!(load(folder.path()).get("hf").is_some());
     assert!(std::fs::metadata(&compiled).unwrap().len() > 1000);
@@ -174,12 +170,13 @@ fn compiled_code_is_cached_and_a_damaged_file_is_compiled_anew() {
 fn a_cache_that_others_can_write_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
-    let cache = folder.path().join("cache");
-    std::fs::create_dir(&cache).unwrap();
+    let data = folder.path().join("cache");
+    let cache = data.join("compiled-plugins");
+    std::fs::create_dir_all(&cache).unwrap();
     std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o777)).unwrap();
     let loaded = Plugins::load(
         folder.path(),
-        &cache,
+        &data,
         Limits::default(),
         UnknownArguments::Forward,
     );

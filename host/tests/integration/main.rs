@@ -16,6 +16,7 @@ mod operations;
 mod processes;
 mod profiles;
 mod purity;
+mod reload;
 mod sandbox;
 mod service;
 mod specification;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::service::{Service, hostile_plugin, request};
+use trainer_host::plugin::Look;
+
+use crate::service::{Answer, Service, hostile_plugin, request};
 
 async fn service() -> (Service, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -79,9 +81,28 @@ async fn every_attack_is_answered_502_in_time_and_the_next_request_is_served() {
 
 #[tokio::test]
 async fn more_calls_than_may_run_at_once_wait_or_are_told_to_come_back() {
-    let (service, _folder) = service().await;
-    let service = std::sync::Arc::new(service);
-    let spinning: Vec<_> = (0..64)
+    let (service, folder) = service().await;
+    let settings = "[defaults]\nfailures = 1000\nconcurrency = 4\n";
+    std::fs::write(folder.path().join("plugins.toml"), settings).unwrap();
+    service.registry.reload(Look::AtNews);
+    let answers = spin(&std::sync::Arc::new(service), 64).await;
+    for answer in &answers {
+        match answer.status.as_u16() {
+            502 => {}
+            429 => {
+                assert_eq!(answer.header("retry-after"), "1");
+                let detail = answer.problem(429)["detail"].to_string();
+                let limit = "4 calls of plugin hostile run already (limit concurrency)";
+                assert!(detail.contains(limit), "{detail}");
+            }
+            status => panic!("{status}: {}", answer.text),
+        }
+    }
+    assert!(answers.iter().any(|answer| answer.status == 429));
+}
+
+async fn spin(service: &std::sync::Arc<Service>, calls: usize) -> Vec<Answer> {
+    let spinning: Vec<_> = (0..calls)
         .map(|_| {
             let service = service.clone();
             tokio::spawn(async move { service.preview(&attack("loop")).await })
@@ -91,13 +112,35 @@ async fn more_calls_than_may_run_at_once_wait_or_are_told_to_come_back() {
     for task in spinning {
         answers.push(task.await.unwrap());
     }
-    for answer in &answers {
-        match answer.status.as_u16() {
-            502 => {}
-            429 => assert_eq!(answer.header("retry-after"), "1"),
-            status => panic!("{status}: {}", answer.text),
-        }
+    answers
+}
+
+#[tokio::test]
+async fn a_plugin_that_keeps_failing_is_out_of_service_for_a_while() {
+    let (service, folder) = service().await;
+    let settings = "[[plugin]]\nsource = \"hostile.wasm\"\n\
+                    limits = { failures = 3, rest_seconds = 1, time_ms = 20 }\n";
+    std::fs::write(folder.path().join("plugins.toml"), settings).unwrap();
+    service.registry.reload(Look::AtNews);
+    for _ in 0..3 {
+        let problem = service.preview(&attack("loop")).await.problem(502);
+        let detail = problem["detail"].to_string();
+        assert!(detail.contains("20 ms allowed (limit time_ms)"), "{detail}");
     }
-    assert!(answers.iter().any(|answer| answer.status == 429));
+    let begun = Instant::now();
+    let answer = service.preview(&attack("nothing")).await;
+    let problem = answer.problem(503);
+    assert!(begun.elapsed() < Duration::from_millis(15));
+    assert_eq!(
+        problem["detail"],
+        "the plugin of framework hostile failed 3 times in a row and is out of service for \
+         another 1 s"
+    );
+    assert_eq!(answer.header("retry-after"), "1");
+    let view = service.get("/frameworks/hostile").await.json();
+    assert_eq!(view["out_of_service_seconds"], 1);
     assert_eq!(service.preview(&request("x", "run-1")).await.status, 200);
+    tokio::time::sleep(Duration::from_millis(1050)).await;
+    assert_eq!(service.preview(&attack("nothing")).await.status, 200);
+    assert_eq!(service.preview(&attack("nothing")).await.status, 200);
 }

@@ -16,7 +16,7 @@ use tower::ServiceExt;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::http::{App, Token, router};
-use trainer_host::plugin::{Limits, Plugins, UnknownArguments};
+use trainer_host::plugin::{Limits, Loader, LoaderSettings, Registry, UnknownArguments, Workshop};
 use trainer_host::request::RequestPolicy;
 
 /// In place of torchrun: the request's model_id says what the replica does.
@@ -37,6 +37,7 @@ esac
 pub struct Service {
     pub router: Router,
     pub cluster: Arc<LocalCluster>,
+    pub registry: Arc<Registry>,
     pub data: TempDir,
 }
 
@@ -93,20 +94,14 @@ impl Service {
         policy: RequestPolicy,
     ) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let plugins = Plugins::load(
-            &plugins,
-            &data.path().join("compiled-plugins"),
-            Limits::default(),
-            UnknownArguments::Forward,
-        )
-        .unwrap();
+        let registry = Arc::new(registry(&plugins, data.path()));
         let cluster = Arc::new(
             LocalCluster::open(local_settings(data.path()))
                 .await
                 .unwrap(),
         );
         let app = App {
-            plugins: Arc::new(plugins),
+            plugins: registry.clone(),
             cluster: cluster.clone(),
             policy: Arc::new(policy),
             token,
@@ -115,6 +110,7 @@ impl Service {
         Self {
             router: router(app),
             cluster,
+            registry,
             data,
         }
     }
@@ -182,6 +178,21 @@ pub fn request(model_id: &str, run_id: &str) -> Value {
         "checkpoint_base_uri": "s3://bucket/runs",
         "dataset_uri": "s3://bucket/data/",
     })
+}
+
+/// The plugins of a folder, made in children of the real binary as the service makes them.
+pub fn registry(folder: &Path, data: &Path) -> Registry {
+    let loader = Loader::open(LoaderSettings {
+        folder: folder.to_path_buf(),
+        data: data.to_path_buf(),
+        limits: Limits::default(),
+        unknown: UnknownArguments::Forward,
+        workshop: Workshop::Child {
+            program: env!("CARGO_BIN_EXE_trainer").into(),
+            niceness: 0,
+        },
+    });
+    Registry::open(loader.unwrap()).unwrap()
 }
 
 pub fn local_settings(data: &Path) -> LocalSettings {

@@ -68,7 +68,8 @@ pub fn parallelism(launch: &Launch) -> Option<Parallelism> {
         tensor: sizes.tensor,
         pipeline: sizes.pipeline,
         context: sizes.context,
-        expert: launch.integer("expert_parallel")?,
+        // It multiplies nothing, so the other sizes hold where it was refused.
+        expert: launch.integer("expert_parallel").unwrap_or(1),
     })
 }
 
@@ -81,11 +82,11 @@ const SIZES: &[&str] = &[
 ];
 
 fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
-    if launch.parallelism.is_some() || launch.integer("dp_shard")? != -1 {
-        return None;
-    }
     let sizes = Sizes::of(launch)?;
     let product = sizes.others();
+    if sizes.shard != -1 || launch.world_size() % product == 0 {
+        return None;
+    }
     let Sizes {
         replicate,
         context,
@@ -105,11 +106,11 @@ fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
 }
 
 fn sizes_make_world(launch: &Launch) -> Option<Broken> {
-    if launch.parallelism.is_some() || launch.integer("dp_shard")? == -1 {
-        return None;
-    }
     let sizes = Sizes::of(launch)?;
     let product = sizes.shard * sizes.others();
+    if sizes.shard == -1 || product == launch.world_size() {
+        return None;
+    }
     let Sizes {
         replicate,
         shard,

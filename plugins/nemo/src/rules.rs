@@ -32,7 +32,8 @@ pub fn parallelism(launch: &Launch) -> Option<Parallelism> {
         tensor,
         pipeline,
         context,
-        expert: launch.integer("expert_parallel")?,
+        // It multiplies nothing, so the other sizes hold where it was refused.
+        expert: launch.integer("expert_parallel").unwrap_or(1),
     })
 }
 
@@ -195,10 +196,13 @@ fn target_modules_are_nemos(launch: &Launch) -> Option<Broken> {
     }))
 }
 
-/// Names of layers in transformers' models, which NeMo fuses into others.
+/// Names of layers in transformers' models, which NeMo fuses into others. In a wildcard such as
+/// `*.layers.0.*.linear_proj` the last name counts; those that begin with `linear` are Megatron's.
 pub fn is_hugging_face_name(module: &str) -> bool {
-    let projection = module.ends_with("_proj") && module != "linear_proj";
-    projection || ["all-linear", "c_attn", "c_fc", "query_key_value"].contains(&module)
+    let layer = module.rsplit(['.', '*']).next().unwrap_or(module);
+    let projection = layer.strip_suffix("_proj");
+    projection.is_some_and(|of| !of.is_empty() && !of.starts_with("linear"))
+        || ["all-linear", "c_attn", "c_fc", "query_key_value"].contains(&layer)
 }
 
 fn fsdp_without_one_connection(launch: &Launch) -> Option<Broken> {

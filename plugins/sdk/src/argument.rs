@@ -109,8 +109,21 @@ pub enum Fallback {
     Derived {
         /// The default in words.
         about: &'static str,
+        /// What it mostly is.
+        usual: Option<Literal>,
         value: fn(&Launch) -> Option<Value>,
     },
+}
+
+impl Fallback {
+    /// The value that the table itself names.
+    pub(crate) const fn literal(self) -> Option<Literal> {
+        match self {
+            Self::Literal(literal) => Some(literal),
+            Self::Derived { usual, .. } => usual,
+            _ => None,
+        }
+    }
 }
 
 impl Interval {
@@ -242,13 +255,19 @@ impl Argument {
         self
     }
 
-    /// Has a value that follows from other arguments when it is not given.
+    /// Has a value that follows from other arguments when it is not given. The default that it has
+    /// so far is what a form may show.
     pub const fn derived(
         mut self,
         about: &'static str,
         value: fn(&Launch) -> Option<Value>,
     ) -> Self {
-        self.default = Fallback::Derived { about, value };
+        let usual = self.default.literal();
+        self.default = Fallback::Derived {
+            about,
+            usual,
+            value,
+        };
         self
     }
 
@@ -330,9 +349,11 @@ impl Argument {
         let mut put = |name: &str, value: Value| schema.insert(name.to_string(), value);
         put("title", json!(self.name.replace('_', " ")));
         put("description", json!(self.about));
+        if let Some(literal) = self.default.literal() {
+            put("default", literal.value());
+        }
         match self.default {
-            Fallback::Framework => None,
-            Fallback::Literal(literal) => put("default", literal.value()),
+            Fallback::Framework | Fallback::Literal(_) => None,
             Fallback::Argument(name) => put("x-default", json!(format!("= {name}"))),
             Fallback::ModelId => put("x-default", json!("= model_id")),
             Fallback::Derived { about, .. } => put("x-default", json!(about)),
@@ -361,11 +382,7 @@ impl Argument {
 impl Argument {
     /// A valid value of it.
     pub(crate) fn an_example(&self) -> Value {
-        let default = match self.default {
-            Fallback::Literal(literal) => Some(literal),
-            _ => None,
-        };
-        match (self.example.or(default), self.kind) {
+        match (self.example.or(self.default.literal()), self.kind) {
             (Some(Literal::Boolean(_)), _) | (None, Kind::Boolean) => json!(true),
             (Some(literal), _) => literal.value(),
             (None, Kind::Integer { minimum, .. }) => json!(minimum),
@@ -411,9 +428,7 @@ impl Kind {
                 let open = if interval.low_open { '(' } else { '[' };
                 let close = if interval.high_open { ')' } else { ']' };
                 let Interval { low, high, .. } = interval;
-                Some(format!(
-                    "{value} is out of range {open}{low}, {high}{close}"
-                ))
+                Some(format!("{value} is out of range {open}{low},{high}{close}"))
             }
             Self::Text {
                 minimum, maximum, ..

@@ -373,7 +373,8 @@ impl Reader<'_> {
                 return self.refuse_value(&key, wrong);
             }
         };
-        match self.arguments.states.get(number).copied() {
+        let mut given = self.arguments.given.iter();
+        let first = match self.arguments.states.get(number).copied() {
             Some(State::Absent) => {
                 let given = Given {
                     name: argument.name.into(),
@@ -381,18 +382,15 @@ impl Reader<'_> {
                     value,
                     delivery: argument.delivery,
                 };
-                self.arguments.add(Some(number), given);
+                return self.arguments.add(Some(number), given);
             }
-            Some(State::Given(at)) => {
-                let first = self.arguments.given.get(usize::from(at));
-                let Some(first) = first.filter(|first| first.value != value) else {
-                    return;
-                };
-                let detail = different(&first.key, &key, argument.name);
-                self.forget(number);
-                self.refuse("E04", pointer(&key), detail);
-            }
-            _ => {}
+            Some(State::Given(at)) => given.nth(usize::from(at)),
+            _ => given.find(|given| given.name == argument.name),
+        };
+        if let Some(first) = first.filter(|first| !same(&first.value, &value)) {
+            let detail = different(&first.key, &key, argument.name);
+            self.forget(number);
+            self.refuse("E04", pointer(&key), detail);
         }
     }
 
@@ -402,7 +400,7 @@ impl Reader<'_> {
             Err(wrong) => return self.refuse_value(&key, wrong),
         };
         if let Some(first) = self.arguments.given_unknown(&name) {
-            if first.value != value {
+            if !same(&first.value, &value) {
                 let detail = different(&first.key, &key, &name);
                 self.refuse("E04", pointer(&key), detail);
             }
@@ -439,6 +437,12 @@ impl Reader<'_> {
         let finding = finding(code, pointer, detail);
         self.findings.refusals.push(finding);
     }
+}
+
+/// Whether two values of an argument are one: 1 and 1.0 are the same number.
+fn same(first: &Value, second: &Value) -> bool {
+    let float = first.is_f64() || second.is_f64();
+    first == second || float && first.is_number() && first.as_f64() == second.as_f64()
 }
 
 fn different(first: &str, second: &str, name: &str) -> String {
@@ -562,7 +566,7 @@ fn typed(kind: &Kind, value: Value) -> Result<Value, Wrong> {
         (Kind::Integer { .. }, Value::Number(number)) => match integral(number) {
             Some(integer) => return Ok(Value::from(integer)),
             // A whole number that no i64 holds is out of range, not of the wrong type.
-            None => number.is_u64(),
+            None => number.as_f64().is_some_and(|float| float.fract() == 0.0),
         },
         (Kind::Number(_), Value::Number(_)) => true,
         (Kind::Boolean, Value::Bool(_)) => true,

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::{
-    Arguments, Description, Environment, Fallback, Finding, Job, Launch, LaunchPlan, Parallelism,
-    Rule, Table,
+    Arguments, Description, Environment, Finding, Job, Launch, LaunchPlan, Parallelism, Rule,
+    Table,
     arguments::{CHECKS, Findings, Unknown, checked, finding},
     parallel, reserved,
     rule::Effect,
@@ -117,7 +117,7 @@ impl Framework {
                     mistakes.push(format!("{name} is reserved, so nobody can give it"));
                 }
             }
-            if let Fallback::Literal(literal) = argument.default
+            if let Some(literal) = argument.default.literal()
                 && let Err(wrong) = checked(argument, literal.value())
             {
                 mistakes.push(format!("the default of {}: {wrong}", argument.name));

@@ -42,6 +42,7 @@ static ARGUMENTS: Table = Table::new(&[
         .same_as("count")
         .about("As many"),
     integer("twice", 1, 99)
+        .default(Integer(6))
         .derived("twice the count", |launch| {
             Some(json!(2 * launch.integer("count")?))
         })
@@ -143,6 +144,7 @@ fn arguments_are_emitted_by_canonical_name_in_byte_order() {
     let expected = "--count 2 --fast --items aa,bb --rate 0.00002 --strategy full --zz 1";
     assert_eq!(words(&given).join(" "), expected);
     assert!(words(&json!({"fast": false, "items": []})).is_empty());
+    assert_eq!(words(&json!({"a-b": 1, "a_b": 1.0})), ["--a_b", "1"]);
 }
 
 #[test]
@@ -205,11 +207,11 @@ fn each_generic_error_has_its_code_place_and_text() {
         ),
         (
             json!({"rate": 0}),
-            "E06 /extra_args/rate extra_args.rate: 0 is out of range (0, 1]",
+            "E06 /extra_args/rate extra_args.rate: 0 is out of range (0,1]",
         ),
         (
             json!({"share": 1}),
-            "E06 /extra_args/share extra_args.share: 1 is out of range [0, 1)",
+            "E06 /extra_args/share extra_args.share: 1 is out of range [0,1)",
         ),
         (
             json!({"note": "toolong"}),
@@ -218,6 +220,10 @@ fn each_generic_error_has_its_code_place_and_text() {
         (
             json!({"count": u64::MAX}),
             "E06 /extra_args/count extra_args.count: 18446744073709551615 is out of range 1..9",
+        ),
+        (
+            json!({"count": 1e30}),
+            "E06 /extra_args/count extra_args.count: 1e+30 is out of range 1..9",
         ),
         (
             json!({"strategy": "half"}),
@@ -264,6 +270,12 @@ fn everything_wrong_is_told_at_once_and_no_rule_speaks_of_a_refused_argument() {
     let told = refusals(&json!({"count": 0, "strategy": 5, "rate": "x", "a b": 1}));
     let codes: Vec<&str> = told.iter().map(|told| &told[..3]).collect();
     assert_eq!(codes, ["E01", "E06", "E05", "E05"]);
+    let told = refusals(&json!({"count": 1, "n": 2, "number_of": 3}));
+    let places: Vec<&str> = told
+        .iter()
+        .filter_map(|told| told.split(' ').nth(1))
+        .collect();
+    assert_eq!(places, ["/extra_args/n", "/extra_args/number_of"]);
 }
 
 #[test]
@@ -316,6 +328,8 @@ fn every_default_and_every_spelling_fits_the_published_schema() {
         json!(["none", "full", true, "no"])
     );
     assert_eq!(properties["count"]["x-aliases"], json!(["n", "number_of"]));
+    assert_eq!(properties["twice"]["default"], 6);
+    assert_eq!(properties["twice"]["x-default"], "twice the count");
     assert_eq!(schema["x-rules"][0]["code"], "T01");
 }
 

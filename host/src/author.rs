@@ -1,0 +1,175 @@
+//! `trainer plugin …`: what a team needs to bring its framework, from an empty folder to a registry.
+
+mod bench;
+mod build;
+mod check;
+mod create;
+mod registry;
+mod test;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use crate::plugin::{Limits, Loader, LoaderSettings, Plugin, UnknownArguments, Workshop};
+use crate::request::{self, json};
+pub use create::Language;
+
+/// Make, try and ship a framework plugin.
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Make the folder of a new plugin, which builds as it is.
+    New {
+        /// The framework's name, as requests will spell it.
+        name: String,
+        #[arg(long, value_enum)]
+        language: Language,
+    },
+    /// Build the plugin of a folder into build/<name>.wasm, with its tests inside.
+    Build {
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Say what a host would: each check with its verdict.
+    Check(PluginFile),
+    /// Print the preview of a request, as the host would answer it.
+    Run {
+        #[command(flatten)]
+        plugin: PluginFile,
+        /// File with a request as JSON.
+        job: PathBuf,
+    },
+    /// Compare what a plugin makes of the requests of a folder with what was accepted.
+    Test {
+        #[command(flatten)]
+        plugin: PluginFile,
+        /// Folder with requests (*.json) and what is expected of them (*.expected.json).
+        folder: PathBuf,
+        /// Write what the plugin says now as what is expected.
+        #[arg(long)]
+        accept: bool,
+    },
+    /// Measure a plugin's calls.
+    Bench(bench::BenchSettings),
+    /// Print what a file says of itself, without running it.
+    Inspect {
+        /// The plugin.
+        file: PathBuf,
+    },
+    /// Put a plugin into an OCI registry.
+    Push(registry::PushSettings),
+    /// Get a plugin from an OCI registry.
+    Pull(registry::PullSettings),
+}
+
+/// A plugin, and where its compiled form is kept between two commands.
+#[derive(Debug, Args)]
+pub struct PluginFile {
+    /// The plugin. Limits are those of a plugins.toml beside it, if there is one.
+    pub file: PathBuf,
+    /// Folder for compiled plugins. Default: `trainer` in the user's cache folder.
+    #[arg(long, env = "TRAINER_CACHE")]
+    pub cache: Option<PathBuf>,
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+///
+/// What went wrong, for the person at the terminal.
+pub fn run(command: PluginCommand) -> anyhow::Result<()> {
+    match command {
+        PluginCommand::New { name, language } => create::create(&name, language),
+        PluginCommand::Build { folder } => build::build(&folder),
+        PluginCommand::Check(plugin) => check::check(&plugin),
+        PluginCommand::Run { plugin, job } => test::run(&plugin.load()?, &job),
+        PluginCommand::Test {
+            plugin,
+            folder,
+            accept,
+        } => test::test(&plugin.load()?, &folder, test::Expected::of(accept)),
+        PluginCommand::Bench(settings) => bench::bench(&settings),
+        PluginCommand::Inspect { file } => check::inspect(&file),
+        PluginCommand::Push(settings) => registry::push(&settings),
+        PluginCommand::Pull(settings) => registry::pull(&settings),
+    }
+}
+
+impl PluginFile {
+    /// The plugin, compiled and tried as a host does it.
+    fn load(&self) -> anyhow::Result<Plugin> {
+        let loaded = self.loader()?.file(&self.file);
+        loaded.with_context(|| format!("{} is no plugin", self.file.display()))
+    }
+
+    fn loader(&self) -> anyhow::Result<Loader> {
+        let folder = self.file.parent().unwrap_or(Path::new("."));
+        let folder = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        Ok(Loader::open(LoaderSettings {
+            folder: folder.to_path_buf(),
+            data: self.cache_folder(),
+            limits: Limits::default(),
+            unknown: UnknownArguments::Forward,
+            workshop: Workshop::Child {
+                program: std::env::current_exe()?,
+                niceness: 0,
+            },
+        })?)
+    }
+
+    fn cache_folder(&self) -> PathBuf {
+        let named = self.cache.clone();
+        let of_user = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let of_home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+        let folder = || {
+            of_user()
+                .or_else(of_home)
+                .unwrap_or_else(std::env::temp_dir)
+        };
+        named.unwrap_or_else(|| folder().join("trainer"))
+    }
+}
+
+/// A request from a file.
+fn read_request(file: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    json::parse(&text).map_err(|faults| {
+        let details: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
+        anyhow::anyhow!("{}: {}", file.display(), details.join("; "))
+    })
+}
+
+/// A request that every plugin can be asked: no arguments.
+fn empty_request(framework: &str) -> Value {
+    serde_json::json!({
+        "framework": framework,
+        "model_id": "model",
+        "run_id": "run-1",
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/",
+    })
+}
+
+/// A request as a plugin gets it.
+fn checked(plugin: &Plugin, request: Value) -> anyhow::Result<request::Checked> {
+    let schemas = [(plugin.identity.name.clone(), plugin.schema())].into();
+    let checked = request::check(request, &schemas, &request::RequestPolicy::default());
+    checked.map_err(|faults| {
+        let lines: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("  {} {}", fault.code, fault.detail))
+            .collect();
+        anyhow::anyhow!("the request is refused:\n{}", lines.join("\n"))
+    })
+}
+
+/// Prints for the person at the terminal.
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}

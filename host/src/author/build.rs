@@ -1,0 +1,165 @@
+//! `trainer plugin build`: calls the language's own tools, and puts the tests into the file.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use wasm_encoder::{CustomSection, Section};
+
+use super::{Language, print, test};
+use crate::plugin::inspect;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Builds the plugin of a folder.
+pub(super) fn build(folder: &Path) -> anyhow::Result<()> {
+    let folder = folder
+        .canonicalize()
+        .with_context(|| format!("no folder {}", folder.display()))?;
+    let name = folder.file_name().context("a folder without a name")?;
+    let output = folder.join("build").join(name).with_extension("wasm");
+    std::fs::create_dir_all(folder.join("build"))?;
+    let made = match language(&folder)? {
+        Language::Rust => rust(&folder)?,
+        Language::Python => python(&folder)?,
+        Language::JavaScript => javascript(&folder)?,
+    };
+    let mut bytes = std::fs::read(&made)
+        .with_context(|| format!("the tools did not leave {}", made.display()))?;
+    let tests = test::self_tests(&folder.join("tests"))?;
+    if !tests.is_empty() {
+        let data = serde_json::to_vec(&tests)?;
+        let section = CustomSection {
+            name: inspect::SELF_TESTS.into(),
+            data: (&data).into(),
+        };
+        section.append_to(&mut bytes);
+    }
+    inspect::check(&inspect::inspect(&bytes)?)?;
+    // Whole or not at all: a host may be looking at this very folder.
+    let unfinished = output.with_extension("unfinished");
+    std::fs::write(&unfinished, &bytes)?;
+    std::fs::rename(unfinished, &output)?;
+    print(&format!(
+        "{} ({} KB, {} tests inside)\n",
+        output.display(),
+        bytes.len() / 1000,
+        tests.len()
+    ))
+}
+
+fn language(folder: &Path) -> anyhow::Result<Language> {
+    let marks = [
+        ("Cargo.toml", Language::Rust),
+        ("app.py", Language::Python),
+        ("app.js", Language::JavaScript),
+    ];
+    let found = marks.iter().find(|(mark, _)| folder.join(mark).exists());
+    found.map(|(_, language)| *language).with_context(|| {
+        format!(
+            "{} has no Cargo.toml, app.py or app.js; `trainer plugin new` makes a folder that has",
+            folder.display()
+        )
+    })
+}
+
+fn rust(folder: &Path) -> anyhow::Result<PathBuf> {
+    let installed = run(
+        folder,
+        "rustc",
+        &["--print", "target-libdir", "--target", TARGET],
+    )?;
+    if !Path::new(installed.trim()).exists() {
+        run(folder, "rustup", &["target", "add", TARGET])?;
+    }
+    let flags = [
+        "build",
+        "--release",
+        "--target",
+        TARGET,
+        "--target-dir",
+        "target",
+    ];
+    run(folder, "cargo", &flags)?;
+    Ok(folder.join(format!("target/{TARGET}/release/plugin.wasm")))
+}
+
+fn python(folder: &Path) -> anyhow::Result<PathBuf> {
+    let wanted = std::fs::read_to_string(folder.join("requirements.txt"))
+        .context("cannot read requirements.txt")?;
+    let stamp = folder.join(".venv/installed.txt");
+    if std::fs::read_to_string(&stamp).unwrap_or_default() != wanted {
+        run(folder, "python3", &["-m", "venv", ".venv"])?;
+        let pip = ["install", "--quiet", "--disable-pip-version-check", "-r"];
+        let pip: Vec<&str> = pip.into_iter().chain(["requirements.txt"]).collect();
+        run(folder, ".venv/bin/pip", &pip)?;
+        std::fs::write(&stamp, wanted)?;
+    }
+    let flags = [
+        "--wit-path",
+        "wit",
+        "--world",
+        "plugin",
+        "componentize",
+        "app",
+    ];
+    let output = ["--stub-wasi", "-o", "build/app.unfinished"];
+    let flags: Vec<&str> = flags.into_iter().chain(output).collect();
+    run(folder, ".venv/bin/componentize-py", &flags)?;
+    Ok(folder.join("build/app.unfinished"))
+}
+
+fn javascript(folder: &Path) -> anyhow::Result<PathBuf> {
+    let wanted = std::fs::read_to_string(folder.join("package.json"))?;
+    let stamp = folder.join("node_modules/installed.json");
+    if std::fs::read_to_string(&stamp).unwrap_or_default() != wanted {
+        run(
+            folder,
+            "npm",
+            &["install", "--no-audit", "--no-fund", "--loglevel=error"],
+        )?;
+        std::fs::write(&stamp, wanted)?;
+    }
+    let flags = [
+        "componentize",
+        "app.js",
+        "--wit",
+        "wit",
+        "--world-name",
+        "plugin",
+    ];
+    let engine = [
+        "--backend",
+        "qjs",
+        "--backend-qjs-stub-wasi",
+        "--backend-qjs-disable-async",
+        "-o",
+        "build/app.unfinished",
+    ];
+    let flags: Vec<&str> = flags.into_iter().chain(engine).collect();
+    run(folder, "node_modules/.bin/jco", &flags)?;
+    Ok(folder.join("build/app.unfinished"))
+}
+
+/// Runs a tool and gives what it printed. Its own messages are shown when it fails.
+fn run(folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    // A tool that the folder has is named by its path there.
+    let path = match program.contains('/') {
+        true => folder.join(program),
+        false => PathBuf::from(program),
+    };
+    let output = Command::new(path)
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .with_context(|| format!("cannot start {program}: is it installed?"))?;
+    if !output.status.success() {
+        bail!(
+            "{program} {} failed:\n{}{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,189 @@
+//! `trainer plugin check` and `inspect`: what a host says of a file, and what the file says.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use super::{PluginFile, checked, empty_request, print};
+use crate::plugin::inspect::{self, Form, Inspection};
+use crate::plugin::{LoadError, PlanError, Plugin, Usage};
+
+const MIB: usize = 1024 * 1024;
+
+/// Prints each check with its verdict, up to the first that fails.
+pub(super) fn check(plugin: &PluginFile) -> anyhow::Result<()> {
+    match verdicts(plugin) {
+        Ok(()) => print("a host will serve it\n"),
+        Err(Failed { what, why }) => {
+            line("FAIL", what, &why)?;
+            bail!("a host will refuse {}", plugin.file.display())
+        }
+    }
+}
+
+struct Failed {
+    what: &'static str,
+    why: String,
+}
+
+impl Failed {
+    fn new(what: &'static str) -> impl FnOnce(anyhow::Error) -> Self {
+        move |error| Self {
+            what,
+            why: format!("{error:#}"),
+        }
+    }
+}
+
+fn verdicts(plugin: &PluginFile) -> Result<(), Failed> {
+    let bytes = std::fs::read(&plugin.file).map_err(|error| Failed::new("file")(error.into()))?;
+    let loader = plugin.loader().map_err(Failed::new("settings"))?;
+    let most = loader.limits().file_bytes;
+    let size = format!(
+        "{} KB of {} MiB (limit file_mib)",
+        bytes.len() / 1000,
+        most / MIB
+    );
+    match bytes.len() <= most {
+        true => ok("size", &size)?,
+        false => {
+            return Err(Failed {
+                what: "size",
+                why: size,
+            });
+        }
+    }
+    let found = inspect::inspect(&bytes).map_err(|error| failed(&error))?;
+    inspect::check(&found).map_err(|error| failed(&error))?;
+    let contract = found.contract.as_deref().unwrap_or_default();
+    let spoken = inspect::spoken();
+    ok(
+        "contract",
+        &format!("{contract}, this host speaks {spoken}"),
+    )?;
+    ok("imports", "none")?;
+    let begun = Instant::now();
+    let loaded = loader.file(&plugin.file).map_err(|error| failed(&error))?;
+    let allowed = loader.limits().compile_time.as_secs();
+    let took = begun.elapsed().as_secs_f64();
+    ok(
+        "compiles",
+        &format!("ready in {took:.2} s of {allowed} s (limit compile_seconds)"),
+    )?;
+    let identity = &loaded.identity;
+    ok(
+        "describe",
+        &format!("{} {}: {}", identity.name, identity.version, loaded.summary),
+    )?;
+    ok("schema", &format!("{} arguments", arguments(&loaded)))?;
+    ok("own tests", &own_tests(&found))?;
+    trial(&loaded)
+}
+
+/// Which check an error belongs to.
+fn failed(error: &LoadError) -> Failed {
+    let what = match error {
+        LoadError::NotWebAssembly(_) => "WebAssembly",
+        LoadError::Imports { .. } => "imports",
+        LoadError::NoContract | LoadError::ContractVersion { .. } => "contract",
+        LoadError::Source(_) => "source",
+        LoadError::Size { .. } => "size",
+        _ => "trial",
+    };
+    let why = crate::plugin::told(error);
+    Failed { what, why }
+}
+
+fn trial(plugin: &Plugin) -> Result<(), Failed> {
+    let request = empty_request(&plugin.identity.name);
+    let Ok(checked) = checked(plugin, request) else {
+        return ok("call", "it requires arguments; see `trainer plugin run`");
+    };
+    let (planned, usage) = plugin.plan_measured(&checked.request, "{}");
+    let used = used(plugin, usage);
+    match planned {
+        Ok(_) => ok(
+            "call",
+            &format!("a job without arguments is planned {used}"),
+        ),
+        Err(PlanError::Refused(faults)) => {
+            let codes: Vec<&str> = faults.iter().map(|fault| fault.code.as_str()).collect();
+            let codes = codes.join(", ");
+            ok(
+                "call",
+                &format!("a job without arguments is refused ({codes}) {used}"),
+            )
+        }
+        Err(error) => Err(Failed {
+            what: "call",
+            why: crate::plugin::told(&error),
+        }),
+    }
+}
+
+fn used(plugin: &Plugin, usage: Usage) -> String {
+    let limits = plugin.limits();
+    format!(
+        "in {} of {} ms (limit time_ms), with {:.1} of {} MiB (limit memory_mib)",
+        short(usage.time),
+        limits.time.as_millis(),
+        usage.memory_bytes as f64 / MIB as f64,
+        limits.memory_bytes / MIB
+    )
+}
+
+/// A time as people say it.
+pub(super) fn short(time: Duration) -> String {
+    let micros = time.as_secs_f64() * 1e6;
+    match micros < 1000.0 {
+        true => format!("{micros:.0} us"),
+        false => format!("{:.1} ms", micros / 1e3),
+    }
+}
+
+/// Prints what a file says of itself.
+pub(super) fn inspect(file: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::read(file)?;
+    let found = inspect::inspect(&bytes)?;
+    let form = match found.form {
+        Form::Component => "component",
+        Form::Module => "module, which a host makes a component",
+    };
+    let list = |names: &[String]| match names {
+        [] => "none".to_string(),
+        names => names.join(", "),
+    };
+    print(&format!(
+        "digest    {}\nsize      {} bytes\nform      {form}\ncontract  {}\nimports   {}\nexports   \
+         {}\ntests     {}\n",
+        crate::plugin::source::Digest::of(&bytes),
+        bytes.len(),
+        found.contract.as_deref().unwrap_or("none"),
+        list(&found.imports),
+        list(&found.exports),
+        own_tests(&found),
+    ))
+}
+
+fn own_tests(found: &Inspection) -> String {
+    let tests = found.self_tests.as_deref().unwrap_or("[]");
+    let tests: Vec<serde_json::Value> = serde_json::from_str(tests).unwrap_or_default();
+    match tests.len() {
+        0 => "none; `trainer plugin build` puts those of tests/ inside".to_string(),
+        count => format!("{count} inside"),
+    }
+}
+
+fn arguments(plugin: &Plugin) -> usize {
+    let properties = plugin.args_schema["properties"].as_object();
+    properties.map_or(0, serde_json::Map::len)
+}
+
+fn ok(what: &'static str, how: &str) -> Result<(), Failed> {
+    line("ok", what, how).map_err(Failed::new("output"))
+}
+
+fn line(verdict: &str, what: &str, how: &str) -> anyhow::Result<()> {
+    print(&format!("{verdict:<5} {what:<11} {how}\n"))
+}

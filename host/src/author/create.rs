@@ -1,0 +1,84 @@
+//! `trainer plugin new`: the folder of a new plugin.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use include_dir::{Dir, DirEntry, include_dir};
+
+use super::print;
+use crate::request::metadata::is_dns_label;
+
+static TEMPLATES: Dir = include_dir!("$CARGO_MANIFEST_DIR/templates");
+static CONTRACT: &str = include_str!("../../../wit/trainer.wit");
+static SDK: Dir = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk/src");
+static SDK_MANIFEST: &str = include_str!("../../templates/sdk.toml");
+/// What a template's files have in place of the framework's name.
+const NAME: &str = "{{name}}";
+/// What ends the name of a file that would mean something where the templates are.
+const TEMPLATE: &str = ".template";
+
+/// What a plugin is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    Rust,
+    Python,
+    #[value(name = "javascript")]
+    JavaScript,
+}
+
+impl Language {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::Python => "python",
+            Self::JavaScript => "javascript",
+        }
+    }
+}
+
+/// Makes the folder.
+pub(super) fn create(name: &str, language: Language) -> anyhow::Result<()> {
+    if !is_dns_label(name) {
+        bail!("{name:?} is no name of a framework: lower-case letters, digits and -, at most 63");
+    }
+    let folder = PathBuf::from(name);
+    if folder.exists() {
+        bail!("{name} exists already");
+    }
+    let template = TEMPLATES.get_dir(language.folder());
+    let template = template.context("the binary lacks its templates")?;
+    write_all(template, template.path(), &folder, name)?;
+    write(&folder.join("wit/trainer.wit"), CONTRACT)?;
+    if language == Language::Rust {
+        let sdk = folder.join("vendor/trainer-plugin");
+        write(&sdk.join("Cargo.toml"), SDK_MANIFEST)?;
+        write_all(&SDK, SDK.path(), &sdk.join("src"), name)?;
+    }
+    print(&format!(
+        "{name} is there. Next:\n  trainer plugin build {name}\n  \
+         trainer plugin check {name}/build/{name}.wasm\n"
+    ))
+}
+
+fn write_all(from: &Dir, root: &Path, to: &Path, name: &str) -> anyhow::Result<()> {
+    for entry in from.entries() {
+        match entry {
+            DirEntry::Dir(inner) => write_all(inner, root, to, name)?,
+            DirEntry::File(file) => {
+                let path = file.path().strip_prefix(root)?.display().to_string();
+                let path = path.strip_suffix(TEMPLATE).unwrap_or(&path);
+                let text = file.contents_utf8().context("a template that is no text")?;
+                write(&to.join(path), &text.replace(NAME, name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    let folder = file.parent().context("a file in no folder")?;
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(file, text))
+        .with_context(|| format!("cannot write {}", file.display()))
+}

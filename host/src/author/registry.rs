@@ -1,0 +1,93 @@
+//! `trainer plugin push` and `pull`: plugins and registries.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::print;
+use crate::plugin::inspect;
+use crate::plugin::source::{Digest, KeySet, Location, Source, oci};
+use crate::plugin::{CallLimits, Limits};
+
+/// What `trainer plugin push` takes.
+#[derive(Debug, Args)]
+pub struct PushSettings {
+    /// The plugin.
+    file: PathBuf,
+    /// Where to: oci://registry/name:tag
+    to: String,
+    /// Sign it with this private key (P-256, PKCS #8 in PEM).
+    #[arg(long)]
+    sign: Option<PathBuf>,
+}
+
+/// What `trainer plugin pull` takes.
+#[derive(Debug, Args)]
+pub struct PullSettings {
+    /// Where from: oci://registry/name:tag, or @sha256:… in place of the tag.
+    from: String,
+    /// File to write.
+    #[arg(long, short)]
+    output: PathBuf,
+    /// Digest that the file has to have.
+    #[arg(long)]
+    digest: Option<String>,
+    /// Public key that has to have signed it.
+    #[arg(long)]
+    key: Option<PathBuf>,
+}
+
+pub(super) fn push(settings: &PushSettings) -> anyhow::Result<()> {
+    let Location::Registry(reference) = location(&settings.to)? else {
+        bail!(
+            "{} is not in a registry: oci://registry/name:tag",
+            settings.to
+        );
+    };
+    let bytes = std::fs::read(&settings.file)
+        .with_context(|| format!("cannot read {}", settings.file.display()))?;
+    inspect::check(&inspect::inspect(&bytes)?)?;
+    let key = settings.sign.as_ref().map(|file| {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    });
+    let (digest, key) = (Digest::of(&bytes), key.transpose()?);
+    let manifest = oci::push(&reference, bytes, key.as_deref())?;
+    let (registry, name) = (reference.registry(), reference.repository());
+    print(&format!(
+        "oci://{registry}/{name}@{manifest}\ndigest = \"{digest}\"\n"
+    ))
+}
+
+pub(super) fn pull(settings: &PullSettings) -> anyhow::Result<()> {
+    let location = location(&settings.from)?;
+    let mut source = Source::new(settings.from.clone(), location, CallLimits::default());
+    let wrong = |why: String| anyhow::anyhow!(why);
+    let digest = settings.digest.as_deref().map(Digest::parse);
+    source.digest = digest.transpose().map_err(wrong)?;
+    let keys: Vec<PathBuf> = settings.key.iter().cloned().collect();
+    let keys = KeySet::read(Path::new(""), &keys).map_err(wrong)?;
+    source.keys.extend(keys);
+    let kept = tempfile_folder()?;
+    let fetched = source.fetch(Limits::default().file_bytes, &kept);
+    let _ = std::fs::remove_dir_all(&kept);
+    let fetched = fetched?;
+    std::fs::write(&settings.output, &fetched.bytes)
+        .with_context(|| format!("cannot write {}", settings.output.display()))?;
+    print(&format!(
+        "{} {}\n",
+        settings.output.display(),
+        fetched.digest
+    ))
+}
+
+fn location(text: &str) -> anyhow::Result<Location> {
+    Location::parse(text, Path::new("")).map_err(|why| anyhow::anyhow!("{text}: {why}"))
+}
+
+/// What is pulled for a file is kept nowhere else.
+fn tempfile_folder() -> anyhow::Result<PathBuf> {
+    let folder = std::env::temp_dir().join(format!("trainer-pull-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}

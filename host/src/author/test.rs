@@ -1,0 +1,129 @@
+//! `trainer plugin run` and `test`: requests in, and what a plugin makes of them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::{checked, print, read_request};
+use crate::plugin::Plugin;
+use crate::plugin::golden::{SelfTest, difference, outcome};
+use crate::preview::Preview;
+
+/// What becomes of what is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    Compared,
+    Accepted,
+}
+
+impl Expected {
+    pub(super) fn of(accept: bool) -> Self {
+        match accept {
+            true => Self::Accepted,
+            false => Self::Compared,
+        }
+    }
+}
+
+/// Prints the preview of a request.
+pub(super) fn run(plugin: &Plugin, job: &Path) -> anyhow::Result<()> {
+    let checked = checked(plugin, read_request(job)?)?;
+    let plan = plugin.plan(&checked.request, "{}");
+    let plan = plan.map_err(|error| match error {
+        crate::plugin::PlanError::Refused(faults) => {
+            let lines: Vec<String> = faults
+                .iter()
+                .map(|fault| format!("  {} {}", fault.code, fault.detail))
+                .collect();
+            anyhow::anyhow!("the plugin refuses the request:\n{}", lines.join("\n"))
+        }
+        error => error.into(),
+    })?;
+    let preview = Preview::of(&checked.request, &plan, &checked.warnings);
+    print(&(serde_json::to_string_pretty(&preview)? + "\n"))
+}
+
+/// Compares what a plugin makes of each request of a folder with what is expected of it.
+pub(super) fn test(plugin: &Plugin, folder: &Path, expected: Expected) -> anyhow::Result<()> {
+    let requests = requests(folder)?;
+    if requests.is_empty() {
+        bail!("{} has no requests (*.json)", folder.display());
+    }
+    let mut failed = 0;
+    for file in &requests {
+        let name = name(file);
+        let found = outcome(plugin, &read_request(file)?)?;
+        if expected == Expected::Accepted {
+            let text = serde_json::to_string_pretty(&found)? + "\n";
+            std::fs::write(expectation(file), text)?;
+            print(&format!("accepted  {name}\n"))?;
+            continue;
+        }
+        match read_expectation(file) {
+            None => {
+                failed += 1;
+                print(&format!(
+                    "FAIL  {name}: nothing is expected yet; --accept writes it\n"
+                ))?;
+            }
+            Some(expected) => match difference(&expected?, &found) {
+                None => print(&format!("ok    {name}\n"))?,
+                Some(difference) => {
+                    failed += 1;
+                    print(&format!("FAIL  {name}: {difference}\n"))?;
+                }
+            },
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} tests fail", requests.len()),
+    }
+}
+
+/// The tests of a folder that a plugin is to carry: those of which something is expected.
+pub(super) fn self_tests(folder: &Path) -> anyhow::Result<Vec<SelfTest>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut tests = Vec::new();
+    for file in requests(folder)? {
+        if let Some(expected) = read_expectation(&file) {
+            tests.push(SelfTest {
+                name: name(&file),
+                request: read_request(&file)?,
+                expected: expected?,
+            });
+        }
+    }
+    Ok(tests)
+}
+
+fn requests(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder);
+    let entries = entries.with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry?.path();
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".json") && !name.ends_with(".expected.json") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn name(file: &Path) -> String {
+    file.file_stem().unwrap_or_default().display().to_string()
+}
+
+fn expectation(file: &Path) -> PathBuf {
+    file.with_extension("expected.json")
+}
+
+fn read_expectation(file: &Path) -> Option<anyhow::Result<Value>> {
+    let file = expectation(file);
+    file.exists().then(|| read_request(&file))
+}

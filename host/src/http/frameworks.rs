@@ -1,0 +1,89 @@
+//! Which frameworks there are, which plugins were refused, and the way back to an earlier version.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::App;
+use super::problem::Problem;
+use crate::plugin::{Plugin, Refused};
+
+/// A framework that can be asked for.
+#[derive(Debug, Serialize)]
+struct FrameworkView<'a> {
+    name: &'a str,
+    version: &'a str,
+    summary: &'a str,
+    digest: &'a str,
+    /// Where its plugin comes from.
+    source: &'a str,
+    /// Set while the plugin is out of service because it kept failing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_of_service_seconds: Option<u64>,
+    args_schema: &'a Value,
+}
+
+impl<'a> FrameworkView<'a> {
+    fn of(plugin: &'a Plugin) -> Self {
+        Self {
+            name: &plugin.identity.name,
+            version: &plugin.identity.version,
+            summary: &plugin.summary,
+            digest: &plugin.identity.digest,
+            source: &plugin.source,
+            out_of_service_seconds: plugin.resting().map(|rest| rest.as_secs() + 1),
+            args_schema: &plugin.args_schema,
+        }
+    }
+}
+
+/// A source that gives no plugin.
+#[derive(Debug, Serialize)]
+struct RefusedView<'a> {
+    source: &'a str,
+    reason: String,
+    /// The digest of the version that is served in its place.
+    serving: Option<&'a str>,
+}
+
+impl<'a> RefusedView<'a> {
+    fn of(refused: &'a Refused) -> Self {
+        Self {
+            source: &refused.source,
+            reason: refused.why(),
+            serving: refused.serving.as_deref(),
+        }
+    }
+}
+
+pub(super) async fn all(State(app): State<App>) -> Response {
+    let plugins = app.plugins.current();
+    let frameworks: Vec<_> = plugins.all().map(FrameworkView::of).collect();
+    let refused: Vec<_> = plugins.refused().iter().map(RefusedView::of).collect();
+    Json(json!({ "frameworks": frameworks, "refused": refused })).into_response()
+}
+
+pub(super) async fn one(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let plugins = app.plugins.current();
+    let plugin = plugins.get(&name);
+    let plugin = plugin.ok_or_else(|| Problem::no_such_framework(&name, &plugins))?;
+    Ok(Json(FrameworkView::of(plugin)).into_response())
+}
+
+pub(super) async fn roll_back(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let registry = app.plugins.clone();
+    let framework = name.clone();
+    // It waits for a reload that is under way.
+    tokio::task::spawn_blocking(move || registry.roll_back(&framework))
+        .await
+        .map_err(Problem::internal)??;
+    one(State(app), Path(name)).await
+}

@@ -1,0 +1,250 @@
+//! One state of what is served: plugins by name, and what was refused. It never changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use metrics::counter;
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::warn;
+
+use super::limits::Limits;
+use super::loader::{Loader, LoaderSettings};
+use super::workshop::Workshop;
+use super::{CallError, LoadError, PlanError, Plugin, Registry, UnknownArguments, Whose};
+use crate::fault::Fault;
+use crate::plan::Plan;
+use crate::request::{ArgumentSchemas, Checked, JobRequest};
+
+/// How much a slow call steps back for the requests that are served beside it.
+const NICENESS: i32 = 10;
+
+/// The loaded plugins. They never change: a reload makes another set of them.
+pub struct Plugins {
+    plugins: BTreeMap<String, Arc<Plugin>>,
+    schemas: ArgumentSchemas,
+    refused: Vec<Refused>,
+    calls: Arc<Semaphore>,
+    limits: Limits,
+    context: Arc<str>,
+}
+
+/// A source that gives no plugin for this host.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// `hf.wasm`, `oci://…`, or `plugins.toml` when that cannot be read.
+    pub source: String,
+    pub error: Arc<LoadError>,
+    /// The version that is served in its place, if there was a good one.
+    pub serving: Option<String>,
+}
+
+impl Refused {
+    /// Why, in one line.
+    pub fn why(&self) -> String {
+        super::workshop::told(&*self.error)
+    }
+}
+
+impl Plugins {
+    /// Loads every plugin of a folder in this process; `data` is where compiled code is kept. What cannot be loaded is told in
+    /// [`Plugins::refused`] and keeps nothing else from being loaded.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read, or no engine can be set up.
+    pub fn load(
+        folder: &Path,
+        data: &Path,
+        limits: Limits,
+        unknown: UnknownArguments,
+    ) -> Result<Arc<Self>, LoadError> {
+        let loader = Loader::open(LoaderSettings {
+            folder: folder.to_path_buf(),
+            data: data.to_path_buf(),
+            limits,
+            unknown,
+            workshop: Workshop::Here,
+        })?;
+        Ok(Registry::open(loader)?.current())
+    }
+
+    pub(super) fn new(
+        candidates: impl Iterator<Item = Arc<Plugin>>,
+        mut refused: Vec<Refused>,
+        loader: &Loader,
+    ) -> Self {
+        let (mut plugins, mut schemas) = (BTreeMap::new(), ArgumentSchemas::new());
+        for plugin in candidates {
+            let name = plugin.identity.name.clone();
+            if let Some(first) = plugins.get(&name) {
+                let first: &Arc<Plugin> = first;
+                let digest = first.identity.digest.clone();
+                refused.push(Refused {
+                    source: plugin.source.clone(),
+                    error: Arc::new(LoadError::NameTaken { name, digest }),
+                    serving: None,
+                });
+                continue;
+            }
+            schemas.insert(name.clone(), plugin.schema());
+            plugins.insert(name, plugin);
+        }
+        Self {
+            plugins,
+            schemas,
+            refused,
+            calls: loader.calls(),
+            limits: loader.limits(),
+            context: loader.context(),
+        }
+    }
+
+    /// The loaded plugins by name.
+    pub fn all(&self) -> impl Iterator<Item = &Plugin> {
+        self.plugins.values().map(Arc::as_ref)
+    }
+
+    /// A loaded plugin.
+    pub fn get(&self, name: &str) -> Option<&Plugin> {
+        self.plugins.get(name).map(Arc::as_ref)
+    }
+
+    /// What gives no plugin for this host.
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
+    /// The compiled schema of each plugin's `extra_args`.
+    pub fn schemas(&self) -> &ArgumentSchemas {
+        &self.schemas
+    }
+
+    /// Plans a job with the plugin of its framework.
+    ///
+    /// # Errors
+    ///
+    /// Who is to blame for there being no plan, see [`PlanError`].
+    pub async fn plan(&self, checked: &Checked) -> Result<Plan, PlanError> {
+        let request = &checked.request;
+        let Some(plugin) = self.plugins.get(&request.framework) else {
+            let detail = format!("framework: {} is not loaded here", request.framework);
+            let fault = Fault::new("unknown-framework", "/framework", detail);
+            return Err(PlanError::Refused(vec![fault]));
+        };
+        let whose = Whose::Plugin(plugin.identity.name.clone());
+        let of_plugin = plugin.limits().concurrency;
+        let of_all = self.limits.concurrent_calls;
+        let turns = [
+            self.turn(&plugin.turns, whose, of_plugin).await?,
+            self.turn(&self.calls, Whose::AllPlugins, of_all).await?,
+        ];
+        plugin.admit()?;
+        let planned = match plugin.plan_at_once(request, &self.context) {
+            Some(planned) => plugin.noted(planned),
+            None => {
+                self.plan_with_patience(plugin, request.clone(), turns)
+                    .await
+            }
+        };
+        with_schema_faults(planned, &checked.argument_faults)
+    }
+
+    async fn turn(
+        &self,
+        turns: &Arc<Semaphore>,
+        whose: Whose,
+        allowed: u32,
+    ) -> Result<OwnedSemaphorePermit, PlanError> {
+        match tokio::time::timeout(self.limits.queue, turns.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(PlanError::Busy { whose, allowed }),
+        }
+    }
+
+    /// Calls a plugin that may take its whole time on a thread of its own, which steps back for
+    /// those that serve requests: a plugin that spins slows nobody else down. The call keeps its
+    /// turns when nobody waits for it any more.
+    async fn plan_with_patience(
+        &self,
+        plugin: &Arc<Plugin>,
+        request: Arc<JobRequest>,
+        turns: [OwnedSemaphorePermit; 2],
+    ) -> Result<Plan, PlanError> {
+        let lost = || PlanError::Failed {
+            plugin: Box::new(plugin.identity.clone()),
+            error: CallError::Lost,
+        };
+        let (context, called) = (self.context.clone(), plugin.clone());
+        let (tell, told) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("slow-plugin".to_string())
+            .spawn(move || {
+                // Linux has a niceness for each thread. Without it the call is only less polite.
+                let _ = setpriority_process(Some(gettid()), NICENESS);
+                let begun = Instant::now();
+                let planned = called.plan(&request, &context);
+                called.remember(begun.elapsed());
+                let _ = tell.send(called.noted(planned));
+                drop(turns);
+            })
+            .map_err(|_| lost())?;
+        told.await.unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+impl Plugin {
+    fn admit(&self) -> Result<(), PlanError> {
+        self.breaker
+            .admit(Instant::now())
+            .map_err(|resting| PlanError::Resting {
+                plugin: self.identity.name.clone(),
+                failures: self.limits().failures,
+                wait: resting.0,
+            })
+    }
+
+    /// Counts what a call came to.
+    fn noted(&self, planned: Result<Plan, PlanError>) -> Result<Plan, PlanError> {
+        let Err(PlanError::Failed { error, .. }) = &planned else {
+            self.breaker.succeeded();
+            return planned;
+        };
+        let name = self.identity.name.clone();
+        counter!("trainer_plugin_failures_total", "plugin" => name, "kind" => error.kind())
+            .increment(1);
+        if let Some(rest) = self.breaker.failed(Instant::now()) {
+            warn!(
+                plugin = self.identity.name,
+                digest = self.identity.digest,
+                failures = self.limits().failures,
+                seconds = rest.as_secs(),
+                "a plugin keeps failing and is out of service for a while"
+            );
+        }
+        planned
+    }
+}
+
+/// Adds what the plugin's own schema finds wrong to what the plugin says, where the plugin says
+/// nothing about the same place.
+fn with_schema_faults(
+    planned: Result<Plan, PlanError>,
+    schema_faults: &[Fault],
+) -> Result<Plan, PlanError> {
+    match planned {
+        Ok(_) if !schema_faults.is_empty() => Err(PlanError::Refused(schema_faults.to_vec())),
+        Err(PlanError::Refused(mut told)) => {
+            let places: BTreeSet<String> = told.iter().map(|f| f.pointer.clone()).collect();
+            let untold = schema_faults
+                .iter()
+                .filter(|f| !places.contains(&f.pointer));
+            told.extend(untold.cloned());
+            Err(PlanError::Refused(told))
+        }
+        planned => planned,
+    }
+}

@@ -1,0 +1,245 @@
+//! `plugins.toml`, in the folder of plugins: where plugins come from, what is required of them, and
+//! what each may use. Without the file every `*.wasm` of the folder is a plugin.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::SourceError;
+use super::limits::{CallLimits, KIB, Limits, MIB, MOST_MEMORY_BYTES};
+use super::source::{Digest, KeySet, Location, Source};
+
+/// The file's name.
+pub const FILE: &str = "plugins.toml";
+
+/// What the file says.
+#[derive(Debug)]
+pub struct PluginSettings {
+    pub limits: Limits,
+    require: Require,
+    listed: Vec<Source>,
+}
+
+/// What is required of every plugin, listed or not.
+#[derive(Debug, Default)]
+struct Require {
+    digest: bool,
+    keys: Option<KeySet>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wire {
+    host: HostWire,
+    defaults: CallWire,
+    require: RequireWire,
+    plugin: Vec<PluginWire>,
+}
+
+/// All plugins together.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HostWire {
+    concurrency: Option<u64>,
+    queue_ms: Option<u64>,
+    file_mib: Option<u64>,
+    compile_seconds: Option<u64>,
+    compile_memory_mib: Option<u64>,
+}
+
+/// One plugin, or those that say nothing else.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CallWire {
+    time_ms: Option<u64>,
+    memory_mib: Option<u64>,
+    output_kib: Option<u64>,
+    concurrency: Option<u64>,
+    failures: Option<u64>,
+    rest_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RequireWire {
+    digest: bool,
+    keys: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PluginWire {
+    source: String,
+    digest: Option<String>,
+    #[serde(default)]
+    keys: Vec<PathBuf>,
+    #[serde(default)]
+    limits: CallWire,
+}
+
+impl PluginSettings {
+    /// Reads the file of a folder. `defaults` are the limits where it gives none.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn read(folder: &Path, defaults: Limits) -> Result<Self, SourceError> {
+        let file = folder.join(FILE);
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(wrong(&file, error)),
+        };
+        let wire: Wire = toml::from_str(&text).map_err(|error| wrong(&file, error))?;
+        Self::check(wire, folder, defaults).map_err(|why| wrong(&file, why))
+    }
+
+    fn check(wire: Wire, folder: &Path, defaults: Limits) -> Result<Self, String> {
+        let mut limits = wire.host.over(defaults)?;
+        limits.call = wire.defaults.over(limits.call, "defaults")?;
+        let require = Require {
+            digest: wire.require.digest,
+            keys: KeySet::read(folder, &wire.require.keys)?,
+        };
+        let mut listed: Vec<Source> = Vec::new();
+        for plugin in wire.plugin {
+            let name = plugin.source.clone();
+            if listed.iter().any(|other| other.name == name) {
+                return Err(format!("plugin {name}: listed twice"));
+            }
+            let source = plugin.source(folder, &limits.call);
+            listed.push(source.map_err(|why| format!("plugin {name}: {why}"))?);
+        }
+        Ok(Self {
+            limits,
+            require,
+            listed,
+        })
+    }
+
+    /// Every source: those that the file lists, in its order, then the folder's other files.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn sources(self, folder: &Path) -> std::io::Result<Vec<Source>> {
+        let mut sources = self.listed;
+        for file in wasm_files(folder)? {
+            let listed = |source: &Source| matches!(&source.location, Location::File(known) if *known == file);
+            if !sources.iter().any(listed) {
+                let name = file.file_name().unwrap_or_default().display().to_string();
+                let location = Location::File(file);
+                sources.push(Source::new(name, location, self.limits.call));
+            }
+        }
+        for source in &mut sources {
+            source.needs_digest |= self.require.digest;
+            source.keys.extend(self.require.keys.clone());
+        }
+        Ok(sources)
+    }
+}
+
+impl PluginWire {
+    fn source(self, folder: &Path, defaults: &CallLimits) -> Result<Source, String> {
+        let location = Location::parse(&self.source, folder)?;
+        let limits = self.limits.over(*defaults, "limits")?;
+        let mut source = Source::new(self.source, location, limits);
+        source.digest = self.digest.as_deref().map(Digest::parse).transpose()?;
+        source.keys.extend(KeySet::read(folder, &self.keys)?);
+        Ok(source)
+    }
+}
+
+impl HostWire {
+    fn over(self, mut limits: Limits) -> Result<Limits, String> {
+        let within = |name: &str, value, range| within("host", name, value, range);
+        if let Some(value) = within("concurrency", self.concurrency, 1..=1024)? {
+            limits.concurrent_calls = u32::try_from(value).unwrap_or(u32::MAX);
+        }
+        if let Some(value) = within("queue_ms", self.queue_ms, 0..=30_000)? {
+            limits.queue = Duration::from_millis(value);
+        }
+        if let Some(value) = within("file_mib", self.file_mib, 1..=1024)? {
+            limits.file_bytes = bytes(value, MIB);
+        }
+        if let Some(value) = within("compile_seconds", self.compile_seconds, 1..=3600)? {
+            limits.compile_time = Duration::from_secs(value);
+        }
+        if let Some(value) = within("compile_memory_mib", self.compile_memory_mib, 64..=65_536)? {
+            limits.compile_memory_bytes = bytes(value, MIB);
+        }
+        Ok(limits)
+    }
+}
+
+impl CallWire {
+    fn over(self, mut limits: CallLimits, table: &str) -> Result<CallLimits, String> {
+        let within = |name: &str, value, range| within(table, name, value, range);
+        if let Some(value) = within("time_ms", self.time_ms, 10..=30_000)? {
+            limits.time = Duration::from_millis(value);
+        }
+        let most = (MOST_MEMORY_BYTES / MIB) as u64;
+        if let Some(value) = within("memory_mib", self.memory_mib, 1..=most)? {
+            limits.memory_bytes = bytes(value, MIB);
+        }
+        if let Some(value) = within("output_kib", self.output_kib, 16..=65_536)? {
+            limits.output_bytes = bytes(value, KIB);
+        }
+        if let Some(value) = within("concurrency", self.concurrency, 1..=1024)? {
+            limits.concurrency = u32::try_from(value).unwrap_or(u32::MAX);
+        }
+        if let Some(value) = within("failures", self.failures, 1..=1000)? {
+            limits.failures = u32::try_from(value).unwrap_or(u32::MAX);
+        }
+        if let Some(value) = within("rest_seconds", self.rest_seconds, 1..=3600)? {
+            limits.rest = Duration::from_secs(value);
+        }
+        Ok(limits)
+    }
+}
+
+fn within(
+    table: &str,
+    name: &str,
+    value: Option<u64>,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<Option<u64>, String> {
+    match value {
+        Some(value) if !range.contains(&value) => Err(format!(
+            "{table}.{name} = {value}: it is {} to {}",
+            range.start(),
+            range.end()
+        )),
+        value => Ok(value),
+    }
+}
+
+fn bytes(count: u64, unit: usize) -> usize {
+    usize::try_from(count)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(unit)
+}
+
+fn wrong(file: &Path, why: impl std::fmt::Display) -> SourceError {
+    SourceError::Settings {
+        file: file.to_path_buf(),
+        why: why.to_string().trim().to_string(),
+    }
+}
+
+fn wasm_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let file = entry?.path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "wasm")
+        {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,37 @@
+//! What `{{name}}` takes, and how it is launched.
+
+use trainer_plugin::rules::SHARED;
+use trainer_plugin::vocabulary::{BATCH_SIZE, LR, MAX_STEPS};
+use trainer_plugin::{Framework, Parallelism, Rule, Table, integer};
+
+/// One line is one argument: schema, checks, aliases, defaults and documentation follow from it.
+pub static ARGUMENTS: Table = Table::new(&[
+    BATCH_SIZE,
+    LR,
+    MAX_STEPS,
+    integer("warmup_steps", 0, 1_000_000).about("Steps in which the learning rate rises"),
+]);
+
+/// Rules across arguments, each with a code, whose rule it is, and a sentence for people.
+const RULES: &[Rule] = &[];
+
+pub const FRAMEWORK: Framework = Framework {
+    name: "{{name}}",
+    version: env!("CARGO_PKG_VERSION"),
+    summary: "{{name}}: say here what it launches",
+    arguments: &ARGUMENTS,
+    rules: &[SHARED, RULES],
+    parallelism: Parallelism::data_only,
+    imply: |_| {},
+    environment: |_, environment| environment.set("TOKENIZERS_PARALLELISM", "false"),
+};
+
+trainer_plugin::export_framework!(FRAMEWORK);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_has_no_mistakes() {
+        assert_eq!(super::FRAMEWORK.mistakes(), Vec::<String>::new());
+    }
+}
