@@ -25,7 +25,7 @@ say = @echo "==> $(1)"
 
 .PHONY: help
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: run
 run: build python ## Serve on 127.0.0.1:8080 with the local cluster
@@ -117,6 +117,26 @@ endif
 bench: build hostile ## Measure speed, memory and start, and write docs/performance.md
 	$(call say,measuring)
 	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench
+
+# What builds images: docker, podman or buildah.
+IMAGE_TOOL ?= docker
+IMAGE ?= ghcr.io/deepfinery/trainer-host:0.1.0
+STATIC_TARGET := $(shell uname -m)-unknown-linux-musl
+
+.PHONY: image
+image: image-files ## Build the service's image (needs docker, podman or buildah; IMAGE_TOOL=... names it)
+	$(call say,building $(IMAGE))
+	@$(IMAGE_TOOL) build --quiet --tag $(IMAGE) --file deploy/Dockerfile $(TARGET)/image
+
+.PHONY: image-files
+image-files: plugins # What goes into the image (needs musl-gcc, from musl-tools)
+	$(call say,building the static binary (the first time takes some minutes))
+	@rustup target list --installed | grep -qx $(STATIC_TARGET) || rustup target add $(STATIC_TARGET)
+	@cargo build $(CARGO_FLAGS) --target $(STATIC_TARGET) -p trainer-host
+	@rm -rf $(TARGET)/image
+	@mkdir -p $(TARGET)/image/data
+	@cp target/$(STATIC_TARGET)/release/trainer $(TARGET)/image/
+	@cp -r target/plugins $(TARGET)/image/
 
 .PHONY: docs
 docs: build ## Write docs/frameworks from the plugins

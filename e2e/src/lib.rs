@@ -1,6 +1,7 @@
 //! Starts the real service and talks to it over HTTP, for the end-to-end tests and the benchmark.
 
 pub mod control_plane;
+pub mod documents;
 pub mod fault_proxy;
 
 use std::net::TcpListener;

@@ -2,25 +2,16 @@
 
 use std::process::Command;
 
+use e2e::documents::blocks;
 use e2e::{Site, root};
 use serde_json::Value;
-
-/// The fenced blocks of a document in one language.
-fn blocks(document: &str, language: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(root().join(document)).unwrap();
-    let fence = format!("```{language}\n");
-    let parts = text.split(&fence).skip(1);
-    parts
-        .map(|part| part.split("```").next().unwrap().to_string())
-        .collect()
-}
 
 #[test]
 fn the_readmes_request_gets_the_readmes_answer() {
     let site = Site::with_pytorch().unwrap();
     let server = site.start().unwrap();
     let folder = site.data.path().display().to_string();
-    let shell = blocks("README.md", "sh");
+    let shell = blocks("README.md", "sh").unwrap();
     let block = shell.iter().find(|block| block.contains("curl")).unwrap();
     let block = block.replace("/tmp/trainer-demo", &folder);
     let (dataset, curl) = block.split_once("curl").unwrap();
@@ -31,7 +22,7 @@ fn the_readmes_request_gets_the_readmes_answer() {
     assert!(made.unwrap().success(), "{dataset}");
     let request = curl.split_once("-d '").unwrap().1;
     let request = request.split_once('\'').unwrap().0;
-    let answers = blocks("README.md", "json");
+    let answers = blocks("README.md", "json").unwrap();
     let answer: Value = serde_json::from_str(&answers[0]).unwrap();
     let request: Value = serde_json::from_str(request).unwrap();
     let (status, given) = server.post("/train", &request).unwrap();

@@ -1,7 +1,12 @@
-//! `deploy/` as it is: each overlay is applied by kubectl, strictly, and rolls out.
+//! `deploy/` as it is: each overlay is applied by kubectl, strictly, and rolls out, and so is what the
+//! documents tell an operator to write.
+
+use std::process::Command;
 
 use e2e::control_plane::{ControlPlane, Overlay};
-use serde_json::json;
+use e2e::documents::blocks;
+use e2e::root;
+use serde_json::{Value, json};
 
 /// Applies an overlay with the token's Secret that docs/operator.md asks for, and waits until its
 /// pods are ready: they were admitted, scheduled, and pass for running.
@@ -44,7 +49,7 @@ fn the_services_pods_meet_the_restricted_pod_security_standard() {
         "--namespace",
         namespace,
     ]);
-    let deployed: serde_json::Value = serde_json::from_str(&deployed.unwrap()).unwrap();
+    let deployed: Value = serde_json::from_str(&deployed.unwrap()).unwrap();
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -71,4 +76,88 @@ fn the_services_pods_meet_the_restricted_pod_security_standard() {
         refused.to_string().contains("allowPrivilegeEscalation"),
         "{refused}"
     );
+}
+
+#[test]
+fn the_three_commands_of_the_documents_install_the_service() {
+    let plane = ControlPlane::shared().unwrap();
+    let shell = blocks("docs/operator.md", "sh").unwrap();
+    let install = shell
+        .iter()
+        .find(|block| block.contains("kubectl"))
+        .unwrap();
+    assert_eq!(install.lines().count(), 3, "{install}");
+    let done = Command::new("bash")
+        .args([
+            "-euc",
+            &format!("kubectl() {{ \"$PROGRAM\" kubectl \"$@\"; }}\n{install}"),
+        ])
+        .env("PROGRAM", root().join("target/control-plane/control-plane"))
+        .env("KUBECONFIG", &plane.kubeconfig)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    assert!(
+        said.contains("deployment \"trainer\" successfully rolled out"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_kustomization_of_the_documents_adds_a_plugin_and_profiles() {
+    let plane = ControlPlane::shared().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    std::os::unix::fs::symlink(root().join("deploy"), folder.path().join("deploy")).unwrap();
+    let yaml = blocks("docs/operator.md", "yaml").unwrap();
+    let profiles = blocks("docs/profiles.md", "yaml").unwrap();
+    std::fs::write(own.join("kustomization.yaml"), &yaml[0]).unwrap();
+    std::fs::write(own.join("profiles.yaml"), &profiles[0]).unwrap();
+    std::fs::copy(
+        root().join("target/plugins/meta.wasm"),
+        own.join("acme.wasm"),
+    )
+    .unwrap();
+    let own = own.display().to_string();
+    let apply = [
+        "apply",
+        "--server-side",
+        "--validate=strict",
+        "--kustomize",
+        &own,
+    ];
+    plane.kubectl(&apply).unwrap();
+    let get = [
+        "get",
+        "deployment",
+        "trainer",
+        "--output=json",
+        "--namespace=ml-platform",
+    ];
+    let deployed: Value = serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap();
+    let pod = &deployed["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["containers"][0]["image"],
+        "registry.example.com/trainer-host:0.1.0"
+    );
+    for volume in ["profiles", "plugins"] {
+        let volumes = pod["volumes"].as_array().unwrap();
+        let found = volumes
+            .iter()
+            .find(|found| found["name"] == volume)
+            .unwrap();
+        let file = found["configMap"]["name"].as_str().unwrap();
+        // A name with a hash: what is in it is what rolls out.
+        assert!(file.starts_with(&format!("trainer-{volume}-")), "{file}");
+        plane
+            .kubectl(&["get", "configmap", file, "--namespace=ml-platform"])
+            .unwrap();
+    }
 }

@@ -7,8 +7,10 @@
 
 mod control_plane;
 mod deployment;
+mod faults;
 mod manifests;
 mod operator;
 mod reads;
+mod rights;
 mod service;
 mod speed;

@@ -89,7 +89,7 @@ async fn cases(requests: Vec<(String, Value)>) -> Vec<Case> {
         let plan = match plugins.plan(&checked).await {
             Ok(plan) => plan,
             Err(PlanError::Refused(_)) => continue,
-            Err(error) => panic!("{name}: {error}"),
+            Err(error) => unreachable!("{name}: {error}"),
         };
         let preview = Preview::of(&checked.request, &plan, &checked.warnings);
         let manifest = serde_json::to_value(&preview.manifest).unwrap();

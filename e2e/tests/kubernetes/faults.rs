@@ -1,0 +1,303 @@
+//! What a network and an API server break: each fault gets its answer, nothing is created twice, and
+//! the service goes on without a restart.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use e2e::control_plane::{ControlPlane, Overlay, Part};
+use e2e::fault_proxy::{Call, Fault, FaultProxy, Refusal};
+use e2e::{Server, Site};
+use serde_json::{Value, json};
+
+use crate::service::{eventually, request};
+
+/// A service whose calls pass through a proxy that breaks them.
+struct Broken {
+    proxy: FaultProxy,
+    server: Server,
+    namespace: String,
+    _site: Site,
+}
+
+impl Broken {
+    fn start(plane: &ControlPlane, namespace: &str) -> Result<Self> {
+        let deployment = plane.install(Overlay::OneNamespace, namespace)?;
+        let proxy = FaultProxy::start(&deployment.kubeconfig)?;
+        let site = Site::on_kubernetes(&proxy.kubeconfig(), namespace)?;
+        let server = site.start()?;
+        server.wait_until_ready()?;
+        Ok(Self {
+            proxy,
+            server,
+            namespace: namespace.to_string(),
+            _site: site,
+        })
+    }
+
+    /// Submits a job whose pods run until they are deleted.
+    fn submit(&self, run_id: &str) -> Answer {
+        let run = request(run_id, &json!({"fake.test/run-for": "1h"}));
+        let sent = ureq::post(format!("http://{}/train", self.server.address))
+            .config()
+            .http_status_as_error(false)
+            .build()
+            .send_json(&run);
+        let mut answer = sent.unwrap();
+        let retry_after = answer.headers().get("retry-after");
+        Answer {
+            status: answer.status().as_u16(),
+            may_try_again: retry_after.is_some(),
+            body: answer.body_mut().read_json().unwrap(),
+        }
+    }
+
+    fn status_of(&self, run_id: &str) -> (u16, Value) {
+        self.server.get(&format!("/train/meta-{run_id}")).unwrap()
+    }
+
+    /// How often the service has asked for a job to be created.
+    fn creations(&self) -> usize {
+        let calls = self.proxy.calls();
+        calls.iter().filter(|call| call.creates_job()).count()
+    }
+
+    /// The names of the jobs that there are.
+    fn jobs(&self, plane: &ControlPlane) -> Vec<String> {
+        let names = "--output=jsonpath={.items[*].metadata.name}";
+        let get = ["get", "pytorchjobs", names, "--namespace", &self.namespace];
+        let names = plane.kubectl(&get).unwrap();
+        names.split_whitespace().map(str::to_string).collect()
+    }
+}
+
+struct Answer {
+    status: u16,
+    /// Whether `Retry-After` says when to try again.
+    may_try_again: bool,
+    body: Value,
+}
+
+impl Answer {
+    fn detail(&self) -> &str {
+        self.body["detail"].as_str().unwrap_or_default()
+    }
+}
+
+fn refusal(code: u16, reason: &'static str, message: &str) -> Fault {
+    Fault::Answer(Refusal {
+        code,
+        reason,
+        message: message.to_string(),
+        retry_after: (code == 429).then_some(1),
+    })
+}
+
+#[test]
+fn what_the_api_server_answers_to_a_creation_becomes_the_answer_of_the_table() {
+    let plane = ControlPlane::shared().unwrap();
+    let broken = Broken::start(plane, "faults-answers").unwrap();
+    let quota = "pytorchjobs is forbidden: exceeded quota: team, requested: count=1";
+    let webhook = "admission webhook denied the request: spec.x: Forbidden: must be 1";
+    for (code, reason, message, status, may_try_again, told) in [
+        (403, "Forbidden", quota, 400, false, "exceeded quota: team"),
+        (
+            409,
+            "AlreadyExists",
+            "it exists",
+            400,
+            false,
+            "already exists",
+        ),
+        (
+            422,
+            "Invalid",
+            webhook,
+            400,
+            false,
+            "spec.x: Forbidden: must be 1",
+        ),
+        (429, "TooManyRequests", "slow down", 503, true, "too busy"),
+        (500, "InternalError", "etcd: secret words", 500, false, ""),
+        (
+            503,
+            "ServiceUnavailable",
+            "not now",
+            503,
+            true,
+            "cannot be reached",
+        ),
+    ] {
+        let run_id = format!("code-{code}");
+        broken.proxy.inject(
+            Call::creates_job,
+            usize::MAX,
+            refusal(code, reason, message),
+        );
+        let answer = broken.submit(&run_id);
+        broken.proxy.heal();
+        assert_eq!(answer.status, status, "{code}: {}", answer.body);
+        assert_eq!(
+            answer.may_try_again, may_try_again,
+            "{code}: {}",
+            answer.body
+        );
+        assert!(answer.detail().contains(told), "{code}: {}", answer.body);
+        assert!(
+            !answer.body.to_string().contains("secret words"),
+            "{}",
+            answer.body
+        );
+        assert_eq!(broken.jobs(plane), Vec::<String>::new(), "{code}");
+    }
+    assert_eq!(broken.submit("healed").status, 201);
+}
+
+#[test]
+fn an_api_server_that_is_busy_for_a_moment_is_asked_again() {
+    let plane = ControlPlane::shared().unwrap();
+    let broken = Broken::start(plane, "faults-busy").unwrap();
+    broken.proxy.inject(
+        Call::creates_job,
+        1,
+        refusal(429, "TooManyRequests", "slow down"),
+    );
+    assert_eq!(broken.submit("patient").status, 201);
+    assert_eq!(broken.jobs(plane), ["meta-patient"]);
+}
+
+#[test]
+fn a_creation_whose_answer_is_lost_or_cut_was_made_once() {
+    let plane = ControlPlane::shared().unwrap();
+    let broken = Broken::start(plane, "faults-lost").unwrap();
+    for (run_id, fault) in [("lost", Fault::LoseAnswer), ("cut", Fault::Cut)] {
+        let before = broken.creations();
+        broken.proxy.inject(Call::creates_job, 1, fault);
+        let answer = broken.submit(run_id);
+        assert_eq!(answer.status, 201, "{run_id}: {}", answer.body);
+        assert_eq!(answer.body["name"], format!("meta-{run_id}"));
+        assert_eq!(broken.creations() - before, 1, "{run_id}");
+    }
+    assert_eq!(broken.jobs(plane), ["meta-cut", "meta-lost"]);
+    // Its own job is known again by more than its name: one that somebody else made is a conflict.
+    broken.proxy.inject(Call::creates_job, 1, Fault::LoseAnswer);
+    let taken = broken.submit("lost");
+    assert_eq!(taken.status, 400, "{}", taken.body);
+    assert!(taken.detail().contains("already exists"), "{}", taken.body);
+}
+
+#[test]
+fn a_slow_api_server_is_waited_for_and_one_that_is_too_slow_is_a_504() {
+    let plane = ControlPlane::shared().unwrap();
+    let broken = Broken::start(plane, "faults-slow").unwrap();
+    broken
+        .proxy
+        .inject(Call::creates_job, 1, Fault::Slow(Duration::from_secs(2)));
+    assert_eq!(broken.submit("slow").status, 201);
+    broken
+        .proxy
+        .inject(Call::creates_job, 1, Fault::Slow(Duration::from_secs(25)));
+    let late = broken.submit("too-slow");
+    assert_eq!(late.status, 504, "{}", late.body);
+    assert_eq!(broken.jobs(plane), ["meta-slow"]);
+    assert_eq!(broken.submit("healed").status, 201);
+}
+
+#[test]
+fn while_connections_are_refused_reads_go_on_and_afterwards_writes_do() {
+    let plane = ControlPlane::shared().unwrap();
+    let broken = Broken::start(plane, "faults-refused").unwrap();
+    assert_eq!(broken.submit("before").status, 201);
+    eventually_is(&broken, "before", "running");
+    broken.proxy.refuse();
+    let refused = broken.submit("during");
+    assert_eq!(
+        (refused.status, refused.may_try_again),
+        (503, true),
+        "{}",
+        refused.body
+    );
+    let (status, known) = broken.status_of("before");
+    assert_eq!((status, &known["status"]), (200, &json!("running")));
+    assert_eq!(broken.status_of("unknown").0, 503);
+    assert_eq!(broken.server.get("/readyz").unwrap().0, 503);
+    assert_eq!(broken.server.get("/livez").unwrap().0, 200);
+    broken.proxy.accept().unwrap();
+    assert_eq!(broken.submit("after").status, 201);
+    eventually_is(&broken, "after", "running");
+    assert_eq!(broken.jobs(plane), ["meta-after", "meta-before"]);
+}
+
+#[test]
+fn a_watch_that_is_dropped_or_has_expired_is_taken_up_again() {
+    let plane = ControlPlane::shared().unwrap();
+    let broken = Broken::start(plane, "faults-watch").unwrap();
+    for (run_id, expired) in [("dropped", false), ("expired", true)] {
+        assert_eq!(broken.submit(run_id).status, 201);
+        eventually_is(&broken, run_id, "running");
+        if expired {
+            let gone = refusal(410, "Expired", "too old resource version");
+            broken.proxy.inject(Call::watches, 1, gone);
+        }
+        broken.proxy.drop_watches();
+        let job = format!("meta-{run_id}");
+        let own = ["--namespace", &broken.namespace];
+        // Its master ends well, which only a watch that goes on can tell.
+        let ended = json!({"status": {"phase": "Succeeded", "containerStatuses": []}}).to_string();
+        let pod = format!("{job}-master-0");
+        let patch = [
+            "patch",
+            "pod",
+            &pod,
+            "--subresource=status",
+            "--type=merge",
+            "--patch",
+            &ended,
+        ];
+        plane.kubectl(&[&patch[..], &own].concat()).unwrap();
+        eventually_is(&broken, run_id, "succeeded");
+    }
+}
+
+#[test]
+fn a_service_that_starts_before_its_api_server_gets_ready_with_it() {
+    let plane = ControlPlane::shared().unwrap();
+    let deployment = plane
+        .install(Overlay::OneNamespace, "faults-start")
+        .unwrap();
+    let proxy = FaultProxy::start(&deployment.kubeconfig).unwrap();
+    proxy.refuse();
+    let site = Site::on_kubernetes(&proxy.kubeconfig(), "faults-start").unwrap();
+    let server = site.start().unwrap();
+    assert_eq!(server.get("/readyz").unwrap().0, 503);
+    proxy.accept().unwrap();
+    server.wait_until_ready().unwrap();
+}
+
+#[test]
+fn an_api_server_that_is_killed_and_restarted_loses_nothing() {
+    let plane = ControlPlane::start().unwrap();
+    let broken = Broken::start(&plane, "faults-killed").unwrap();
+    assert_eq!(broken.submit("before").status, 201);
+    eventually_is(&broken, "before", "running");
+    plane.kill(Part::ApiServer).unwrap();
+    let refused = broken.submit("during");
+    assert_eq!(
+        (refused.status, refused.may_try_again),
+        (503, true),
+        "{}",
+        refused.body
+    );
+    assert_eq!(broken.status_of("before").1["status"], "running");
+    plane.start_again(Part::ApiServer).unwrap();
+    broken.server.wait_until_ready().unwrap();
+    assert_eq!(broken.submit("after").status, 201);
+    eventually_is(&broken, "after", "running");
+    assert_eq!(broken.jobs(&plane), ["meta-after", "meta-before"]);
+}
+
+fn eventually_is(broken: &Broken, run_id: &str, status: &str) {
+    eventually(|| match broken.status_of(run_id) {
+        (200, summary) if summary["status"] == status => Ok(()),
+        (code, body) => Err(format!("{code}: {body}")),
+    });
+}

@@ -1,0 +1,258 @@
+//! The service account of `deploy/` may do what the service does, and nothing that it does not.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use e2e::control_plane::{ControlPlane, Deployment, Overlay};
+use e2e::{Server, Site};
+use serde_json::{Value, json};
+
+use crate::service::request;
+
+/// What the service is for, in the order in which a user meets it.
+const STEPS: [(&str, fn(&Server) -> Result<()>); 7] = [
+    ("it gets ready", gets_ready),
+    ("it submits a job", submits),
+    ("it sees the job run", sees_it_run),
+    ("it tells pods and events", tells_everything),
+    ("it suspends and resumes the job", suspends_and_resumes),
+    ("it deletes the job", deletes),
+    ("it remembers how a job failed", remembers_a_failure),
+];
+
+/// The step that fails first without a right.
+fn step_that_needs(resource: &str, verb: &str) -> &'static str {
+    match (resource, verb) {
+        ("pytorchjobs", "list") => "it gets ready",
+        ("pytorchjobs", "create") => "it submits a job",
+        ("pytorchjobs", "watch") => "it sees the job run",
+        ("pytorchjobs", "get") | ("pods" | "events", "list") => "it tells pods and events",
+        ("pytorchjobs", "patch") => "it suspends and resumes the job",
+        ("pytorchjobs", "delete") => "it deletes the job",
+        ("pods", "watch") => "it remembers how a job failed",
+        (resource, verb) => unreachable!("no step needs to {verb} {resource}: why is it granted?"),
+    }
+}
+
+#[test]
+fn with_the_rights_of_deploy_every_step_works() {
+    let plane = ControlPlane::shared().unwrap();
+    let deployment = plane.install(Overlay::OneNamespace, "rights-all").unwrap();
+    assert_eq!(first_failure(&deployment, "rights-all"), None);
+}
+
+#[test]
+fn with_the_rights_of_the_whole_cluster_every_step_works_in_every_namespace() {
+    let plane = ControlPlane::shared().unwrap();
+    let mut deployment = plane
+        .install(Overlay::WholeCluster, "rights-cluster")
+        .unwrap();
+    plane
+        .kubectl(&["create", "namespace", "rights-elsewhere"])
+        .unwrap();
+    deployment.namespace = "rights-elsewhere".to_string();
+    assert_eq!(first_failure(&deployment, "*"), None);
+}
+
+#[test]
+fn without_any_one_right_a_step_fails() {
+    let plane = ControlPlane::shared().unwrap();
+    let mut failures = BTreeMap::new();
+    let mut expected = BTreeMap::new();
+    for (rule, verb) in granted(plane) {
+        let resource = rule["resources"][0].as_str().unwrap();
+        let right = format!("{verb} {resource}");
+        let namespace = format!("rights-no-{verb}-{resource}");
+        let deployment = plane.install(Overlay::OneNamespace, &namespace).unwrap();
+        revoke(plane, &namespace, resource, &verb);
+        expected.insert(right.clone(), Some(step_that_needs(resource, &verb)));
+        failures.insert(right, first_failure(&deployment, &namespace));
+    }
+    assert!(expected.len() >= 9, "{expected:?}");
+    assert_eq!(failures, expected);
+}
+
+#[test]
+fn nothing_else_is_granted() {
+    let plane = ControlPlane::shared().unwrap();
+    let deployment = plane.install(Overlay::OneNamespace, "rights-list").unwrap();
+    let account = "--as=system:serviceaccount:rights-list:trainer";
+    let may = |verb: &str, resource: &str, namespace: &str| {
+        let ask = [
+            "auth",
+            "can-i",
+            verb,
+            resource,
+            account,
+            "--namespace",
+            namespace,
+        ];
+        plane.kubectl(&ask).is_ok()
+    };
+    let home = &deployment.namespace;
+    assert!(may("create", "pytorchjobs.kubeflow.org", home));
+    for (verb, resource) in [
+        ("update", "pytorchjobs.kubeflow.org"),
+        ("deletecollection", "pytorchjobs.kubeflow.org"),
+        ("create", "pods"),
+        ("create", "pods/exec"),
+        ("get", "secrets"),
+        ("list", "secrets"),
+        ("get", "configmaps"),
+        ("create", "rolebindings.rbac.authorization.k8s.io"),
+        ("impersonate", "serviceaccounts"),
+    ] {
+        assert!(!may(verb, resource, home), "{verb} {resource}");
+    }
+    assert!(!may("create", "pytorchjobs.kubeflow.org", "default"));
+}
+
+/// Every rule of the role with every verb of it.
+fn granted(plane: &ControlPlane) -> Vec<(Value, String)> {
+    plane.install(Overlay::OneNamespace, "rights-read").unwrap();
+    let rules = rules(plane, "rights-read");
+    let mut granted = Vec::new();
+    for rule in rules {
+        assert_eq!(rule["resources"].as_array().unwrap().len(), 1, "{rule}");
+        for verb in rule["verbs"].as_array().unwrap() {
+            granted.push((rule.clone(), verb.as_str().unwrap().to_string()));
+        }
+    }
+    granted
+}
+
+fn rules(plane: &ControlPlane, namespace: &str) -> Vec<Value> {
+    let get = [
+        "get",
+        "role",
+        "trainer",
+        "--output=json",
+        "--namespace",
+        namespace,
+    ];
+    let role: Value = serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap();
+    role["rules"].as_array().unwrap().clone()
+}
+
+fn revoke(plane: &ControlPlane, namespace: &str, resource: &str, verb: &str) {
+    let mut rules = rules(plane, namespace);
+    for rule in &mut rules {
+        if rule["resources"][0] == resource {
+            rule["verbs"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|granted| granted != verb);
+        }
+    }
+    // A rule without verbs is none.
+    rules.retain(|rule| rule["verbs"] != json!([]));
+    let patch = json!({ "rules": rules }).to_string();
+    let role = [
+        "patch",
+        "role",
+        "trainer",
+        "--type=merge",
+        "--namespace",
+        namespace,
+        "--patch",
+    ];
+    plane.kubectl(&[&role[..], &[&patch]].concat()).unwrap();
+}
+
+/// Runs the service with the token of its account, for the namespaces that its overlay allows, and
+/// tells the step that does not work.
+fn first_failure(deployment: &Deployment, allowed: &str) -> Option<&'static str> {
+    let site = Site::on_kubernetes(&deployment.kubeconfig, &deployment.namespace).unwrap();
+    let site = site.set("TRAINER_ALLOWED_NAMESPACES", allowed);
+    let server = site.start().unwrap();
+    for (step, works) in STEPS {
+        if let Err(why) = works(&server) {
+            println!("{}: not so: {step}: {why:#}", deployment.namespace);
+            return Some(step);
+        }
+    }
+    None
+}
+
+/// Tries for some seconds: what is right shows at once, what is missing never.
+fn soon(mut works: impl FnMut() -> Result<()>) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match works() {
+            Err(_) if begun.elapsed() < Duration::from_secs(6) => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn expect(wanted: u16, answer: (u16, Value)) -> Result<Value> {
+    let (status, body) = answer;
+    ensure!(status == wanted, "{status}: {body}");
+    Ok(body)
+}
+
+fn gets_ready(server: &Server) -> Result<()> {
+    soon(|| expect(200, server.get("/readyz")?).map(drop))
+}
+
+fn submits(server: &Server) -> Result<()> {
+    let mut run = request("rights", &json!({"fake.test/run-for": "1h"}));
+    run["num_nodes"] = json!(2);
+    expect(201, server.post("/train", &run)?).map(drop)
+}
+
+fn sees_it_run(server: &Server) -> Result<()> {
+    soon(|| {
+        let summary = expect(200, server.get("/train/meta-rights")?)?;
+        ensure!(summary["status"] == "running", "{summary}");
+        Ok(())
+    })
+}
+
+fn tells_everything(server: &Server) -> Result<()> {
+    soon(|| {
+        let full = expect(200, server.get("/train/meta-rights?view=full")?)?;
+        ensure!(
+            full["pods"].as_array().is_some_and(|pods| pods.len() == 2),
+            "{full}"
+        );
+        ensure!(
+            !full["events"].as_array().is_none_or(Vec::is_empty),
+            "{full}"
+        );
+        Ok(())
+    })
+}
+
+fn suspends_and_resumes(server: &Server) -> Result<()> {
+    for wish in ["suspend", "resume"] {
+        expect(
+            200,
+            server.post(&format!("/train/meta-rights/{wish}"), &json!({}))?,
+        )?;
+    }
+    Ok(())
+}
+
+fn deletes(server: &Server) -> Result<()> {
+    expect(204, server.delete("/train/meta-rights")?)?;
+    soon(|| match server.get("/train/meta-rights")? {
+        (404, _) => Ok(()),
+        (status, body) => bail!("{status}: {body}"),
+    })
+}
+
+/// The operator deletes the pods of a job that has reached its backoff limit.
+fn remembers_a_failure(server: &Server) -> Result<()> {
+    let fate = json!({"fake.test/run-for": "500ms", "fake.test/exit-code": "7"});
+    let job = server.submit(&request("fails", &fate))?;
+    server.wait_for(&job, "failed")?;
+    soon(|| {
+        let full = expect(200, server.get(&format!("/train/{job}?view=full"))?)?;
+        ensure!(full["pods"][0]["exit_code"] == 7, "{full}");
+        Ok(())
+    })
+}
