@@ -217,3 +217,16 @@ pub fn hostile_plugin() -> PathBuf {
     );
     file
 }
+
+/// The hostile plugin with the word for its attack on `describe` replaced.
+pub fn with_attack(attack: &str) -> Vec<u8> {
+    let mut bytes = std::fs::read(hostile_plugin()).unwrap();
+    let word = b"on-describe:nothing             ";
+    let at = bytes
+        .windows(word.len())
+        .position(|window| window == word)
+        .unwrap();
+    let new = format!("{:<32}", format!("on-describe:{attack}"));
+    bytes[at..at + word.len()].copy_from_slice(new.as_bytes());
+    bytes
+}
