@@ -6,7 +6,7 @@ use e2e::{Site, root};
 use serde_json::Value;
 
 /// The fenced blocks of a document in one language.
-fn blocks(document: &str, language: &str) -> Vec<String> {
+pub fn blocks(document: &str, language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join(document)).unwrap();
     let fence = format!("```{language}\n");
     let parts = text.split(&fence).skip(1);

@@ -16,6 +16,7 @@ use tower::ServiceExt;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::http::{App, Token, router};
+use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{Limits, Loader, LoaderSettings, Registry, UnknownArguments, Workshop};
 use trainer_host::request::RequestPolicy;
 
@@ -177,6 +178,7 @@ pub fn registry(folder: &Path, data: &Path) -> Registry {
             program: env!("CARGO_BIN_EXE_trainer").into(),
             niceness: 0,
         },
+        own_tests: OwnTests::Run,
     });
     Registry::open(loader.unwrap()).unwrap()
 }
