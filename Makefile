@@ -51,6 +51,16 @@ plugins: toolchain ## Build target/plugins/{nemo,hf,meta}.wasm
 hostile: toolchain # The plugin that the sandbox tests attack the host with
 	@cargo build --profile plugin --locked --target $(WASM_TARGET) -p hostile
 
+# A real OCI registry for the tests of the supply chain: Debian's package, unpacked and not installed.
+.PHONY: registry
+registry:
+	@[ -x $(TARGET)/registry/usr/bin/docker-registry ] \
+	|| { command -v apt-get >/dev/null && command -v dpkg >/dev/null && mkdir -p $(TARGET)/registry \
+		&& cd $(TARGET)/registry && apt-get download docker-registry >/dev/null 2>&1 \
+		&& dpkg -x docker-registry_*.deb . && rm docker-registry_*.deb; } \
+	|| echo "==> left out: the tests of registries, which need Debian's docker-registry (apt-get)"
+	@command -v npm >/dev/null || echo "==> left out: the tests of plugins in JavaScript, which need npm"
+
 .PHONY: toolchain
 toolchain: # The compiler of rust-toolchain.toml and its WebAssembly target
 	@rustc --version >/dev/null 2>&1 || { echo "==> installing the Rust toolchain"; rustup toolchain install; }
@@ -92,7 +102,7 @@ test-python: build python ## Tests of train.py, and of what plugins write with t
 	@cd trainer && $(ENVIRONMENT)/bin/pytest -q
 
 .PHONY: e2e
-e2e: build python ## End-to-end tests: the real service, real training
+e2e: build hostile registry python ## End-to-end tests: the real service, real training
 	$(call say,end-to-end tests: real servers and real training)
 	@TRAINER_TEST_PYTHON=$(ENVIRONMENT) cargo test $(CARGO_FLAGS) -p e2e --test e2e
 

@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use crate::plugin::golden::OwnTests;
 use crate::plugin::{Limits, Loader, LoaderSettings, Plugin, UnknownArguments, Workshop};
 use crate::request::{self, json};
 pub use create::Language;
@@ -99,13 +100,13 @@ pub fn run(command: PluginCommand) -> anyhow::Result<()> {
 }
 
 impl PluginFile {
-    /// The plugin, compiled and tried as a host does it.
+    /// The plugin, compiled and tried as a host does it, but for the tests that it carries.
     fn load(&self) -> anyhow::Result<Plugin> {
-        let loaded = self.loader()?.file(&self.file);
+        let loaded = self.loader(OwnTests::Ignored)?.file(&self.file);
         loaded.with_context(|| format!("{} is no plugin", self.file.display()))
     }
 
-    fn loader(&self) -> anyhow::Result<Loader> {
+    fn loader(&self, own_tests: OwnTests) -> anyhow::Result<Loader> {
         let folder = self.file.parent().unwrap_or(Path::new("."));
         let folder = match folder.as_os_str().is_empty() {
             true => Path::new("."),
@@ -113,7 +114,12 @@ impl PluginFile {
         };
         Ok(Loader::open(LoaderSettings {
             folder: folder.to_path_buf(),
-            data: self.cache_folder(),
+            data: match own_tests {
+                OwnTests::Run => self.cache_folder(),
+                // What passed without its tests counts as made nowhere else.
+                OwnTests::Ignored => self.cache_folder().join("untested"),
+            },
+            own_tests,
             limits: Limits::default(),
             unknown: UnknownArguments::Forward,
             workshop: Workshop::Child {

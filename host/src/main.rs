@@ -24,6 +24,7 @@ use trainer_host::config::{
 use trainer_host::explain::{self, Style};
 use trainer_host::fault::Fault;
 use trainer_host::http::{App, Token, router};
+use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{
     Limits, Loader, LoaderSettings, PlanError, Plugin, Plugins, Registry, Workshop, watch, workshop,
 };
@@ -157,6 +158,7 @@ fn open(settings: &PlanningSettings, workshop: Workshop) -> anyhow::Result<Regis
         limits: Limits::default(),
         unknown: settings.unknown_arguments(),
         workshop,
+        own_tests: OwnTests::Run,
     });
     loader
         .and_then(Registry::open)

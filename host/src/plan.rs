@@ -18,6 +18,9 @@ const MAX_TEXT_BYTES: usize = 128 * 1024;
 const MAX_BYTES: usize = 512 * 1024;
 /// Most warnings, and most bytes of one.
 const MAX_WARNINGS: usize = 256;
+/// Most bytes of a URI of the layout, and of a text of JSON that is only shown.
+const MAX_URI_BYTES: usize = 4 * 1024;
+const MAX_JSON_BYTES: usize = 512 * 1024;
 const MAX_FINDING_BYTES: usize = 8 * 1024;
 
 /// One word of a command, or the value of a variable.
@@ -182,6 +185,17 @@ impl Plan {
         check_names(&environment)?;
         check_layout(&layout, request)?;
         check_findings(&warnings)?;
+        for (name, text) in [
+            ("resolved-args", &resolved_args),
+            ("extensions", &extensions),
+        ] {
+            if text.len() > MAX_JSON_BYTES {
+                let size = text.len();
+                return no(format!(
+                    "{name} has {size} bytes, {MAX_JSON_BYTES} are allowed"
+                ));
+            }
+        }
         let Extensions { parallel } = serde_json::from_str(&extensions)
             .or_else(|error| no(format!("extensions is not as the contract says: {error}")))?;
         Ok(Self {
@@ -289,9 +303,15 @@ fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), N
         ));
     }
     let uris = [checkpoints_uri, logs_uri, config_uri, run_config_uri];
-    if let Some(uri) = uris.into_iter().find(|uri| !is_beneath(uri, prefix)) {
+    if let Some(uri) = uris.iter().find(|uri| !is_beneath(uri, prefix)) {
         return no(format!(
             "{uri:?} is not beneath the layout's prefix {prefix}"
+        ));
+    }
+    if let Some(long) = uris.iter().find(|uri| uri.len() > MAX_URI_BYTES) {
+        let size = long.len();
+        return no(format!(
+            "a URI of {size} bytes, {MAX_URI_BYTES} are allowed"
         ));
     }
     match step_pattern.is_empty() || step_pattern.len() > 128 {

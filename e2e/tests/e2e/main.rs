@@ -1,7 +1,13 @@
 //! End-to-end tests: the real binary over HTTP, real torchrun, real files.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
+mod authors;
+mod bad_plugins;
 mod command_line;
 mod crash;
 mod documents;

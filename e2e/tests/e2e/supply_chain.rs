@@ -6,6 +6,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::{Site, binary, free_address, root};
+use trainer_host::plugin::Limits;
+use trainer_host::plugin::settings::PluginSettings;
+
+use e2e::documents::blocks;
 
 /// Debian's docker-registry, which `make registry` unpacks.
 struct Registry {
@@ -142,6 +146,56 @@ fn another(registry: &Registry) -> PathBuf {
     let file = registry.path("another.wasm");
     std::fs::write(&file, bytes).unwrap();
     file
+}
+
+#[test]
+fn the_commands_that_ship_a_plugin_are_those_of_the_page() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("fresh/build")).unwrap();
+    std::fs::copy(meta(), folder.path().join("fresh/build/fresh.wasm")).unwrap();
+    let ship = blocks("docs/plugin-author.md", "sh").unwrap().remove(1);
+    let fetch = blocks("docs/operator.md", "sh").unwrap().pop().unwrap();
+    let fetch = fetch.replace("team/accelerate:stable", "team/fresh:0.1.0");
+    let commands = (ship + &fetch).replace("registry.example.com", &registry.address);
+    let programs = binary().canonicalize().unwrap();
+    let programs = programs.parent().unwrap().display();
+    let done = Command::new("bash")
+        .args(["-ec", &commands])
+        .current_dir(folder.path())
+        .env(
+            "PATH",
+            format!("{programs}:{}", std::env::var("PATH").unwrap()),
+        )
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let pulled = std::fs::read(folder.path().join("accelerate.wasm")).unwrap();
+    assert_eq!(pulled, std::fs::read(meta()).unwrap());
+
+    // The page's plugins.toml, with the keys that were just made.
+    let settings = blocks("docs/operator.md", "toml").unwrap().remove(0);
+    std::fs::write(folder.path().join("plugins.toml"), settings).unwrap();
+    let public = folder.path().join("team.pub");
+    std::fs::copy(public, folder.path().join("accelerate.pub")).unwrap();
+    let read = PluginSettings::read(folder.path(), Limits::default()).unwrap();
+    assert_eq!(read.limits, Limits::default());
+    let sources = read.sources(folder.path()).unwrap();
+    let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    let expected = [
+        "oci://registry.example.com/team/accelerate:stable",
+        "meta.wasm",
+        "accelerate.wasm",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(sources[0].limits.memory_bytes, 128 << 20);
+    assert_eq!(sources[0].keys.len(), 2);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PluginFile, checked, empty_request, print, read_request};
 use crate::plugin::Plugin;
+use crate::plugin::golden::OwnTests;
 
 /// What `trainer plugin bench` takes.
 #[derive(Debug, Args)]
@@ -41,9 +42,9 @@ struct Measured {
 
 /// Measures.
 pub(super) fn bench(settings: &BenchSettings) -> anyhow::Result<()> {
-    let loader = settings.plugin.loader()?;
+    let loader = settings.plugin.loader(OwnTests::Ignored)?;
     let file = &settings.plugin.file;
-    let plugin = settings.plugin.load()?;
+    let plugin = loader.file(file)?;
     let begun = Instant::now();
     loader.file(file)?;
     let ready = begun.elapsed();

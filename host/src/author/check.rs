@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::{PluginFile, checked, empty_request, print};
+use crate::plugin::golden::OwnTests;
 use crate::plugin::inspect::{self, Form, Inspection};
 use crate::plugin::{LoadError, PlanError, Plugin, Usage};
 
@@ -38,7 +39,9 @@ impl Failed {
 
 fn verdicts(plugin: &PluginFile) -> Result<(), Failed> {
     let bytes = std::fs::read(&plugin.file).map_err(|error| Failed::new("file")(error.into()))?;
-    let loader = plugin.loader().map_err(Failed::new("settings"))?;
+    let loader = plugin
+        .loader(OwnTests::Run)
+        .map_err(Failed::new("settings"))?;
     let most = loader.limits().file_bytes;
     let size = format!(
         "{} KB of {} MiB (limit file_mib)",

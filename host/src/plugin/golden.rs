@@ -11,6 +11,14 @@ use super::{LoadError, PlanError, Plugin, UnknownArguments};
 use crate::plan::{Plan, Text};
 use crate::request::{self, RequestPolicy};
 
+/// Whether the tests that a plugin carries decide about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnTests {
+    Run,
+    /// For its author, who is about to accept what it says now.
+    Ignored,
+}
+
 /// A request and what is expected of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SelfTest {

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
 use super::cache::{Cache, Made};
+use super::golden::OwnTests;
 use super::limits::Limits;
 use super::settings::PluginSettings;
 use super::source::{Fetched, Location, Source};
@@ -24,6 +25,7 @@ pub struct LoaderSettings {
     pub limits: Limits,
     pub unknown: UnknownArguments,
     pub workshop: Workshop,
+    pub own_tests: OwnTests,
 }
 
 /// What is looked at again.
@@ -139,6 +141,7 @@ impl Loader {
             &self.cache.unfinished(digest),
             &self.settings.limits,
             source.limits,
+            self.settings.own_tests,
         );
         let (compiled, description) = made.inspect_err(|error| {
             if error.is_about_the_plugin() {

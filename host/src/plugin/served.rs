@@ -11,6 +11,7 @@ use rustix::thread::gettid;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::warn;
 
+use super::golden::OwnTests;
 use super::limits::Limits;
 use super::loader::{Loader, LoaderSettings};
 use super::workshop::Workshop;
@@ -68,6 +69,7 @@ impl Plugins {
             limits,
             unknown,
             workshop: Workshop::Here,
+            own_tests: OwnTests::Run,
         })?;
         Ok(Registry::open(loader)?.current())
     }

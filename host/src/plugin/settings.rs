@@ -243,3 +243,55 @@ fn wasm_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     files.sort();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), text).unwrap();
+        match PluginSettings::read(folder.path(), Limits::default()) {
+            Err(SourceError::Settings { why, .. }) => why,
+            read => panic!("{read:?}"),
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_place_and_what_would_be_right() {
+        assert_eq!(
+            wrong("[defaults]\ntime_ms = 0\n"),
+            "defaults.time_ms = 0: it is 10 to 30000"
+        );
+        assert_eq!(
+            wrong("[[plugin]]\nsource = \"a.wasm\"\nlimits = { memory_mib = 4096 }\n"),
+            "plugin a.wasm: limits.memory_mib = 4096: it is 1 to 1024"
+        );
+        assert_eq!(
+            wrong("[[plugin]]\nsource = \"a.wasm\"\ndigest = \"sha256:12\"\n"),
+            "plugin a.wasm: digest \"sha256:12\" is not sha256: and 64 hex digits"
+        );
+        assert_eq!(
+            wrong("[[plugin]]\nsource = \"http://x\"\n"),
+            "plugin http://x: scheme http:// is neither a path nor oci://"
+        );
+        assert!(wrong("[defaults]\ntime = 1\n").contains("unknown field `time`"));
+        assert!(wrong("[require]\nkeys = [\"team.pub\"]\n").starts_with("key team.pub:"));
+    }
+
+    #[test]
+    fn what_is_required_of_all_is_required_of_files_that_nobody_lists() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), "[require]\ndigest = true\n").unwrap();
+        std::fs::write(folder.path().join("a.wasm"), "").unwrap();
+        let settings = PluginSettings::read(folder.path(), Limits::default()).unwrap();
+        let sources = settings.sources(folder.path()).unwrap();
+        let fetched = sources[0].fetch(1024, folder.path());
+        assert!(
+            fetched
+                .unwrap_err()
+                .to_string()
+                .contains("requires a digest")
+        );
+    }
+}

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use super::golden::{self, OwnTests};
 use super::limits::{CallLimits, Limits};
-use super::{Description, LoadError, Plugin, cache, call::Callable, engine, golden, inspect};
+use super::{Description, LoadError, Plugin, cache, call::Callable, engine, inspect};
 use rustix::process::{Resource, Rlimit, Signal, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,7 @@ struct Order {
     limits: Limits,
     call: CallLimits,
     niceness: i32,
+    own_tests: OwnTests,
     /// Where to leave the compiled code.
     compiled: PathBuf,
     /// Where to leave the [`Verdict`].
@@ -62,18 +64,20 @@ impl Workshop {
         unfinished: &Path,
         limits: &Limits,
         call: CallLimits,
+        own_tests: OwnTests,
     ) -> Result<(Vec<u8>, Description), LoadError> {
         let (compiled, verdict) = (
             unfinished.with_extension("compiled"),
             unfinished.with_extension("verdict"),
         );
         let made = match self {
-            Self::Here => here(bytes, &compiled, limits, call),
+            Self::Here => here(bytes, &compiled, limits, call, own_tests),
             Self::Child { program, niceness } => {
                 let order = Order {
                     limits: *limits,
                     call,
                     niceness: *niceness,
+                    own_tests,
                     compiled: compiled.clone(),
                     verdict: verdict.clone(),
                 };
@@ -177,7 +181,13 @@ pub fn run() -> std::io::Result<()> {
     nice(order.niceness)?;
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes)?;
-    let verdict = match here(&bytes, &order.compiled, &order.limits, order.call) {
+    let Order {
+        limits,
+        call,
+        own_tests,
+        ..
+    } = order;
+    let verdict = match here(&bytes, &order.compiled, &limits, call, own_tests) {
         Ok(description) => Verdict::Made(description),
         Err(error) => Verdict::Refused(told(&error)),
     };
@@ -209,6 +219,7 @@ fn here(
     compiled: &Path,
     limits: &Limits,
     call: CallLimits,
+    own_tests: OwnTests,
 ) -> Result<Description, LoadError> {
     let found = inspect::inspect(bytes)?;
     inspect::check(&found)?;
@@ -219,7 +230,9 @@ fn here(
         .map_err(told)?;
     std::fs::write(compiled, code).map_err(LoadError::Read)?;
     let plugin = tried(compiled, limits, call)?;
-    golden::self_test(found.self_tests.as_deref(), &plugin)?;
+    if own_tests == OwnTests::Run {
+        golden::self_test(found.self_tests.as_deref(), &plugin)?;
+    }
     Ok(plugin.description())
 }
 

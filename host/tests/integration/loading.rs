@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trainer_host::plugin::{Limits, LoadError, Plugins, UnknownArguments};
 
-use crate::service::{built_plugins, hostile_plugin};
+use crate::service::{built_plugins, with_attack};
 
 fn load(folder: &Path) -> Arc<Plugins> {
     let cache = folder.join("cache");
@@ -111,19 +111,6 @@ fn an_attack_in_describe_is_refused() {
         let told = refusal(&with_attack(attack));
         assert!(told.starts_with(reason), "{attack}: {told}");
     }
-}
-
-/// The hostile plugin with the word for its attack on `describe` replaced.
-fn with_attack(attack: &str) -> Vec<u8> {
-    let mut bytes = std::fs::read(hostile_plugin()).unwrap();
-    let word = b"on-describe:nothing             ";
-    let at = bytes
-        .windows(word.len())
-        .position(|window| window == word)
-        .unwrap();
-    let new = format!("{:<32}", format!("on-describe:{attack}"));
-    bytes[at..at + word.len()].copy_from_slice(new.as_bytes());
-    bytes
 }
 
 #[test]

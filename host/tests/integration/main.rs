@@ -7,9 +7,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod abi;
 mod arguments;
 mod bad_input;
+mod contract;
 mod explain;
+mod hostile;
 mod loading;
 mod local_cluster;
 mod operations;

@@ -16,6 +16,7 @@ use tower::ServiceExt;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::http::{App, Token, router};
+use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{Limits, Loader, LoaderSettings, Registry, UnknownArguments, Workshop};
 use trainer_host::request::RequestPolicy;
 
@@ -191,6 +192,7 @@ pub fn registry(folder: &Path, data: &Path) -> Registry {
             program: env!("CARGO_BIN_EXE_trainer").into(),
             niceness: 0,
         },
+        own_tests: OwnTests::Run,
     });
     Registry::open(loader.unwrap()).unwrap()
 }
@@ -230,4 +232,17 @@ pub fn hostile_plugin() -> PathBuf {
         "`make hostile` builds the hostile plugin first"
     );
     file
+}
+
+/// The hostile plugin with the word for its attack on `describe` replaced.
+pub fn with_attack(attack: &str) -> Vec<u8> {
+    let mut bytes = std::fs::read(hostile_plugin()).unwrap();
+    let word = b"on-describe:nothing             ";
+    let at = bytes
+        .windows(word.len())
+        .position(|window| window == word)
+        .unwrap();
+    let new = format!("{:<32}", format!("on-describe:{attack}"));
+    bytes[at..at + word.len()].copy_from_slice(new.as_bytes());
+    bytes
 }

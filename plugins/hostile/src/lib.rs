@@ -34,6 +34,26 @@ impl Plugin for Hostile {
             "not-json" => description.args_schema = "{".to_string(),
             "remote" => description.args_schema = r#"{"$ref":"http://localhost/x"}"#.to_string(),
             "two-lines" => description.summary = "one\ntwo".to_string(),
+            "empty-name" => description.name.clear(),
+            "long-name" => description.name = "a".repeat(64),
+            "upper-name" => description.name = "Hostile".to_string(),
+            "unicode-name" => description.name = "höstile".to_string(),
+            "nul-name" => description.name = "a\0b".to_string(),
+            "huge-name" => description.name = "a".repeat(MIB),
+            "empty-version" => description.version.clear(),
+            "long-version" => description.version = "1".repeat(2000),
+            "nul-version" => description.version = "1\0".to_string(),
+            "huge-summary" => description.summary = "x".repeat(2 * MIB),
+            "escape-summary" => description.summary = "\u{1b}[2J".to_string(),
+            "huge-schema" => description.args_schema = format!("\"{}\"", "x".repeat(6 * MIB)),
+            "deep-schema" => description.args_schema = deep(100_000),
+            "deep-not-schema" => description.args_schema = nested_not(100),
+            "schema-number" => description.args_schema = "1".to_string(),
+            "bad-pattern" => description.args_schema = r#"{"pattern":"("}"#.to_string(),
+            "back-reference" => description.args_schema = r#"{"pattern":"(a*)*\\1b"}"#.to_string(),
+            "remote-file" => {
+                description.args_schema = r#"{"$ref":"file:///etc/passwd"}"#.to_string();
+            }
             attack => attack_host(attack),
         }
         description
@@ -74,6 +94,44 @@ impl Plugin for Hostile {
             "layout-beside" => plan.layout.logs_uri = format!("{}x", plan.layout.prefix),
             "pattern" => plan.layout.step_pattern = String::new(),
             "warnings" => plan.warnings = (0..10_000).map(|n| finding(n.to_string())).collect(),
+            "many-variables" => {
+                plan.environment = (0..2000).map(|n| setting(&format!("A{n}"))).collect();
+            }
+            "empty-variable" => plan.environment.push(setting("")),
+            "nul-variable" => plan.environment.push(setting("A\0")),
+            "long-value" | "nul-value" => plan.environment.push(Setting {
+                name: "A".to_string(),
+                value: Text::Template(match attack {
+                    "nul-value" => "\0".to_string(),
+                    _ => "x".repeat(MIB / 4),
+                }),
+            }),
+            "large-command" => plan.command.extend(vec![literal(&"x".repeat(100_000)); 6]),
+            "prefix-empty" => plan.layout.prefix.clear(),
+            "prefix-above" => plan.layout.prefix = job.checkpoint_base_uri.clone(),
+            "prefix-of-another-run" => plan.layout.prefix += "/../../run-2",
+            "checkpoints-elsewhere" => plan.layout.checkpoints_uri = "file:///etc".to_string(),
+            "config-elsewhere" => plan.layout.config_uri = "s3://elsewhere".to_string(),
+            "run-config-up" => plan.layout.run_config_uri += "/../../../x",
+            "layout-new-line" => plan.layout.logs_uri += "/a\nb",
+            "layout-space" => plan.layout.logs_uri += "/a b",
+            "layout-double-slash" => plan.layout.logs_uri += "//x",
+            "layout-long" => plan.layout.logs_uri += &format!("/{}", "x".repeat(MIB)),
+            "pattern-long" => plan.layout.step_pattern = "x".repeat(MIB),
+            "resolved-deep" => plan.resolved_args = format!("{{\"a\":{}}}", deep(100_000)),
+            "resolved-large" => plan.resolved_args = format!("{{\"a\":\"{}\"}}", "x".repeat(MIB)),
+            "resolved-number" => plan.resolved_args = "1".to_string(),
+            "extensions-deep" => plan.extensions = format!("{{\"a\":{}}}", deep(100_000)),
+            "extensions-large" => plan.extensions = format!("{{\"a\":\"{}\"}}", "x".repeat(MIB)),
+            "extensions-array" => plan.extensions = "[1]".to_string(),
+            "parallel-text" => plan.extensions = r#"{"parallel":"all"}"#.to_string(),
+            "parallel-negative" => {
+                plan.extensions = r#"{"parallel":{"world_size":-1}}"#.to_string();
+            }
+            "warning-long" => plan.warnings = vec![finding("x".repeat(MIB))],
+            "many-reasons" => {
+                return Err((0..10_000).map(|n| finding(n.to_string())).collect());
+            }
             "no-reason" => return Err(Vec::new()),
             "long-reason" => return Err(vec![finding("x".repeat(MIB))]),
             _ => {}
@@ -104,8 +162,25 @@ fn honest(job: &Job) -> LaunchPlan {
     }
 }
 
+/// Arrays in arrays.
+fn deep(levels: usize) -> String {
+    "[".repeat(levels) + &"]".repeat(levels)
+}
+
+/// A schema whose check doubles with each level, for a validator that does not take care.
+fn nested_not(levels: usize) -> String {
+    r#"{"anyOf":[{"type":"string"},"#.repeat(levels) + "true" + &"]}".repeat(levels)
+}
+
 fn attack_host(attack: &str) {
     match attack {
+        "divide" => drop(black_box(1 / black_box(0_u32))),
+        "grow" =>
+        {
+            #[cfg(target_family = "wasm")]
+            while core::arch::wasm32::memory_grow(0, 1) != usize::MAX {}
+        }
+        "overflow-index" => drop(black_box([0_u8; 4][black_box(4)])),
         "loop" => loop {
             black_box(0);
         },
