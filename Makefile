@@ -60,14 +60,22 @@ toolchain: # The compiler of rust-toolchain.toml and its WebAssembly target
 .PHONY: python
 python: $(ENVIRONMENT)/.installed ## Install target/python, the local cluster's Python environment
 
-$(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt
+$(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt trainer/lock.txt
 	$(call say,installing PyTorch into target/python (the first time takes some minutes))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	|| { echo "Python 3.10 or later is needed; PYTHON=... names another"; exit 1; }
 	@$(PYTHON) -m venv $(ENVIRONMENT)
 	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check \
-		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r trainer/requirements-dev.txt
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		-r trainer/requirements-dev.txt -c trainer/lock.txt
 	@touch $@
+
+.PHONY: lock
+lock: python # Write trainer/lock.txt anew from the newest releases that fit
+	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check uv
+	@{ sed -n 1p trainer/lock.txt; cd trainer; $(ENVIRONMENT)/bin/uv pip compile --quiet --universal \
+		--python-version 3.10 --no-annotate --no-header --no-emit-index-url requirements-dev.txt; \
+	} > $(TARGET)/lock.txt && mv $(TARGET)/lock.txt trainer/lock.txt
 
 .PHONY: test
 test: lint test-rust test-python e2e ## Every test that this machine can run
