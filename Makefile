@@ -109,6 +109,12 @@ bench: build hostile ## Measure speed, memory and start, and write docs/performa
 	$(call say,measuring)
 	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench
 
+.PHONY: bench-trainer
+bench-trainer: python ## Measure checkpoints and starts of the trainer image, write docs/performance-trainer.md
+	$(call say,measuring the trainer image)
+	@cd trainer && $(ENVIRONMENT)/bin/python tests/bench.py > $(TARGET)/performance-trainer.md
+	@mv $(TARGET)/performance-trainer.md docs/performance-trainer.md
+
 .PHONY: docs
 docs: build ## Write docs/frameworks from the plugins
 	@mkdir -p docs/frameworks

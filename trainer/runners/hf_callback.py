@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Publishing(TrainerCallback):
         self._progress: Progress | None = None
         self._published = 0
         self._stopped = False
+        self._at_step_end = time.monotonic()
 
     def end(self) -> None:
         """Ends a run that was told to stop as one that has not succeeded."""
@@ -44,6 +46,7 @@ class Publishing(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Counts, and stops where a process was told to."""
         assert self._progress
+        self._at_step_end = time.monotonic()
         sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self._progress.count(round(sequences * self._tokens))
         last = state.global_step >= state.max_steps
@@ -95,6 +98,9 @@ class Publishing(TrainerCallback):
             )
         )
         self._published = step
+        # An evaluation at the same step counts as if it belonged to the saving.
+        still = time.monotonic() - self._at_step_end
+        LOG.info("stood still for %.3f s to save step %d", still, step)
 
     def _remove_all_but(self, steps: set[int | None]) -> None:
         """Removes what was published from this machine."""

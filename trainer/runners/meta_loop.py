@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -167,6 +168,7 @@ class Training:
 
     def _save(self) -> None:
         """Publishes the step while the training goes on."""
+        begun = time.monotonic()
         self.session.publisher.wait()
         write = self.keeper.save(self.step)
         if self.arguments.save_hf and self.step == self.total_steps:
@@ -174,6 +176,7 @@ class Training:
         self.session.publish(
             Draft(self.step, write, {"model_id": self.run.model_id}, nodes=self.keeper.nodes)
         )
+        LOG.info("stood still for %.3f s to save step %d", time.monotonic() - begun, self.step)
 
     def _batches(self) -> Iterator[Tensor]:
         """This process's micro batches, from the step that the run stands at.

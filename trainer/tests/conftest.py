@@ -86,8 +86,7 @@ class S3:
         (root / "bucket").mkdir(parents=True)
         rclone = Path(sys.executable).parent / "rclone"
         command = [str(rclone), "serve", "s3", "--addr", address, "--auth-key", f"{KEY},{SECRET}"]
-        # Without its caches, what is in a folder is what a client sees.
-        command += ["--dir-cache-time", "0s", "--no-cleanup", "--config", "", *settings, str(root)]
+        command += ["--no-cleanup", "--config", "", *settings, str(root)]
         self.log = (root.parent / "s3.log").open("w")
         self.process = subprocess.Popen(command, stderr=self.log)
         self.environment = {
