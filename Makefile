@@ -60,7 +60,8 @@ toolchain: # The compiler of rust-toolchain.toml and its WebAssembly target
 .PHONY: python
 python: $(ENVIRONMENT)/.installed ## Install target/python, the local cluster's Python environment
 
-$(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt trainer/lock.txt
+$(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt trainer/lock.txt \
+		trainer/requirements-libraries.txt
 	$(call say,installing PyTorch into target/python (the first time takes some minutes))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	|| { echo "Python 3.10 or later is needed; PYTHON=... names another"; exit 1; }
@@ -68,6 +69,8 @@ $(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt
 	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-r trainer/requirements-dev.txt -c trainer/lock.txt
+	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(ENVIRONMENT)/libraries -r trainer/requirements-libraries.txt
 	@touch $@
 
 .PHONY: lock

@@ -38,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
 REFUSED: dict[str, tuple[Any, ...]] = {
     "expert_tensor_parallel": (1,),
     "recipe": (),
+    # A run that has ended goes on by itself when max_steps is raised.
+    "resume_past_end": (False,),
     "virtual_pipeline_parallel": (1,),
 }
 # Read by the plugin alone: they check a job, or choose variables.
@@ -217,7 +219,7 @@ def train(session: Session) -> None:
 
 OPTIONAL = (
     "async_save", "eval_batch_size", "eval_steps", "fsdp", "global_batch_size",
-    "lora_target_modules", "max_steps", "overrides", "packing", "restore_from", "resume_past_end",
+    "lora_target_modules", "max_steps", "overrides", "packing", "restore_from",
     "save_total_limit", "sequence_parallel", "tokenizer_name", "warmup_ratio",
 )  # fmt: skip
 
