@@ -70,14 +70,25 @@ toolchain: # The compiler of rust-toolchain.toml and its WebAssembly target
 .PHONY: python
 python: $(ENVIRONMENT)/.installed ## Install target/python, the local cluster's Python environment
 
-$(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt
+$(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt trainer/lock.txt \
+		trainer/requirements-libraries.txt
 	$(call say,installing PyTorch into target/python (the first time takes some minutes))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	|| { echo "Python 3.10 or later is needed; PYTHON=... names another"; exit 1; }
 	@$(PYTHON) -m venv $(ENVIRONMENT)
 	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check \
-		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r trainer/requirements-dev.txt
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		-r trainer/requirements-dev.txt -c trainer/lock.txt
+	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(ENVIRONMENT)/libraries -r trainer/requirements-libraries.txt
 	@touch $@
+
+.PHONY: lock
+lock: python # Write trainer/lock.txt anew from the newest releases that fit
+	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check uv
+	@{ sed -n 1p trainer/lock.txt; cd trainer; $(ENVIRONMENT)/bin/uv pip compile --quiet --universal \
+		--python-version 3.10 --no-annotate --no-header --no-emit-index-url requirements-dev.txt; \
+	} > $(TARGET)/lock.txt && mv $(TARGET)/lock.txt trainer/lock.txt
 
 .PHONY: test
 test: lint test-rust test-python e2e e2e-kubernetes ## Every test that this machine can run
@@ -127,6 +138,12 @@ endif
 bench: build hostile ## Measure speed, memory and start, and write docs/performance.md
 	$(call say,measuring)
 	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench
+
+.PHONY: bench-trainer
+bench-trainer: python ## Measure checkpoints and starts of the trainer image, write docs/performance-trainer.md
+	$(call say,measuring the trainer image)
+	@cd trainer && $(ENVIRONMENT)/bin/python tests/bench.py > $(TARGET)/performance-trainer.md
+	@mv $(TARGET)/performance-trainer.md docs/performance-trainer.md
 
 # What builds images: docker, podman or buildah.
 IMAGE_TOOL ?= docker

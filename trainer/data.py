@@ -1,69 +1,159 @@
-"""The dataset as blocks of tokens, in an order that depends on the seed and on nothing else."""
+"""The dataset as sequences of tokens, the same on any number of processes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from run import TrainingError
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+import dataset
+from run import Run, TrainingError
 from storage import Storage
+from tokens import Tokenizer
 
-# A byte is a token. The end of a document and the filling of a last block are tokens of their own.
-END_OF_TEXT = 256
-PADDING = 257
-VOCABULARY = 258
+Tokens = NDArray[numpy.int32]
 
-ROW_FILES = (".jsonl", ".json")
-
-
-def read_texts(storage: Storage, uri: str, field: str) -> Iterator[str]:
-    """The texts of a dataset: one JSONL file, or all of them beneath a prefix (trailing slash)."""
-    for file in _files(storage, uri):
-        for number, line in enumerate(storage.read(file).splitlines(), start=1):
-            if line.strip():
-                yield _text(file, number, line, field)
+# Tokens that processes hand to each other at once.
+CHUNK = 1 << 22
+# Of so many sequences one is kept for evaluation, where a job asks for it.
+HELD_OUT = 10
 
 
-def blocks(texts: Iterator[str], length: int) -> list[list[int]]:
-    """The texts one after the other, cut into blocks of `length` tokens and the one that follows.
+class Sequences:
+    """Sequences of one length, cut from one row of tokens."""
 
-    The last block is filled with padding, so that a dataset of any size trains.
-    """
-    tokens: list[int] = []
-    for text in texts:
-        tokens.extend(text.encode())
-        tokens.append(END_OF_TEXT)
-    count = max(1, -(-(len(tokens) - 1) // length))
-    tokens.extend([PADDING] * (count * length + 1 - len(tokens)))
-    return [tokens[at * length : (at + 1) * length + 1] for at in range(count)]
+    def __init__(self, tokens: Tokens, width: int, stride: int, at: Sequence[int]) -> None:
+        self._tokens, self._width, self._stride, self._at = tokens, width, stride, at
 
+    def __len__(self) -> int:
+        return len(self._at)
 
-def _files(storage: Storage, uri: str) -> list[str]:
-    if not uri.endswith("/"):
-        if not storage.exists(uri):
+    def __getitem__(self, index: int) -> Tokens:
+        begin = self._at[index] * self._stride
+        return numpy.asarray(self._tokens[begin : begin + self._width])
+
+    def split(self, uri: str) -> tuple[Sequences, Sequences]:
+        """What is trained on, and every tenth sequence, which is kept for evaluation."""
+        if len(self) < HELD_OUT:
             raise TrainingError(
-                f"dataset {uri} does not exist; a prefix of many files ends with a slash"
+                f"dataset {uri} has {len(self)} sequences: an evaluation keeps one of {HELD_OUT}, "
+                f"so leave eval_steps and eval_strategy out or give more data"
             )
-        return [uri]
-    names = [name for name in storage.names(uri) if name.endswith(ROW_FILES)]
-    if not names:
-        raise TrainingError(f"dataset {uri} holds no {' or '.join(ROW_FILES)} file")
-    return [uri + name for name in names]
+        kept = set(self._at[HELD_OUT - 1 :: HELD_OUT])
+        parts = ([at for at in self._at if at not in kept], sorted(kept))
+        train, held = (Sequences(self._tokens, self._width, self._stride, at) for at in parts)
+        return train, held
 
 
-def _text(file: str, number: int, line: bytes, field: str) -> str:
-    place = f"dataset {file}, line {number}"
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise TrainingError(f"{place}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise TrainingError(f"{place}: expected an object such as {{{field!r}: ...}}")
-    text = row.get(field)
-    if not isinstance(text, str):
-        fields = ", ".join(sorted(row)) or "none"
-        raise TrainingError(
-            f"{place}: no text in the field {field!r}; its fields: {fields} "
-            f"(dataset_text_field names another)"
-        )
-    return text
+def read(run: Run, storage: Storage, tokenizer: Tokenizer, field: str, layout: Layout) -> Sequences:
+    """The whole dataset. Each process reads and tokenizes its share; then all have all of it."""
+    own = share(run, storage, tokenizer, field, layout)
+    tokens = exchange(run, own)
+    return layout.sequences(tokens, tokenizer, run.dataset_uri)
+
+
+def share(run: Run, storage: Storage, tokenizer: Tokenizer, field: str, layout: Layout) -> Tokens:
+    """The tokens of one process's share of the dataset."""
+    parts = [layout.lay(tokenizer.encode(text), tokenizer) for text in texts(run, storage, field)]
+    return numpy.concatenate(parts) if parts else numpy.empty(0, numpy.int32)
+
+
+def texts(run: Run, storage: Storage, field: str) -> Iterator[str]:
+    """The texts of this process's share."""
+    for place, row in rows(run, storage, field):
+        yield dataset.text_of(place, row, field)
+
+
+def rows(
+    run: Run, storage: Storage, only: str | None = None
+) -> Iterator[tuple[dataset.Place, dict[str, Any]]]:
+    """The rows of this process's share, with their places."""
+    files = dataset.find(storage, run.dataset_uri)
+    for part in dataset.shares(files, run.rank, run.world_size):
+        yield from dataset.rows(storage, part, only)
+
+
+class Layout:
+    """How texts become sequences of `length` tokens: one after the other, or each its own.
+
+    `ahead` tokens of the next sequence stand behind each, for who predicts the token that follows.
+    """
+
+    def __init__(self, length: int, ahead: int, *, packing: bool) -> None:
+        self.length, self.ahead, self.packing = length, ahead, packing
+
+    def lay(self, text: list[int], tokenizer: Tokenizer) -> Tokens:
+        """The tokens of one text, ended, and filled up where it stands alone."""
+        tokens = numpy.array([*text, tokenizer.end], dtype=numpy.int32)
+        return tokens if self.packing else self._filled(tokens, tokenizer)
+
+    def sequences(self, tokens: Tokens, tokenizer: Tokenizer, uri: str) -> Sequences:
+        """All sequences; the last one is filled up, so that a dataset of any size trains."""
+        if len(tokens) == 0:
+            raise TrainingError(f"dataset {uri} holds no rows: nothing to train on")
+        if self.packing:
+            tokens = _whole(tokens, self._count(len(tokens)) * self.length + self.ahead, tokenizer)
+            return Sequences(tokens, self._width, self.length, range(self._count(len(tokens))))
+        return Sequences(tokens, self._width, self._width, range(len(tokens) // self._width))
+
+    @property
+    def _width(self) -> int:
+        return self.length + self.ahead
+
+    def _count(self, tokens: int) -> int:
+        return max(1, -(-(tokens - self.ahead) // self.length))
+
+    def _filled(self, tokens: Tokens, tokenizer: Tokenizer) -> Tokens:
+        """A text by itself: cut into sequences, each of which repeats the last tokens before it."""
+        count = self._count(len(tokens))
+        filled = _whole(tokens, count * self.length + self.ahead, tokenizer)
+        cut = [filled[at * self.length :][: self._width] for at in range(count)]
+        return numpy.concatenate(cut)
+
+
+def _whole(tokens: Tokens, length: int, tokenizer: Tokenizer) -> Tokens:
+    if len(tokens) >= length:
+        return tokens
+    padding = numpy.full(length - len(tokens), tokenizer.padding, dtype=numpy.int32)
+    return numpy.concatenate([tokens, padding])
+
+
+def exchange(run: Run, own: Tokens) -> Tokens:
+    """Gives every process the tokens of all: from process to process, not from the store again.
+
+    A node holds one copy, in a file that its processes share.
+    """
+    if run.world_size == 1:
+        return own
+    sizes: list[int] = [0] * run.world_size
+    distributed.all_gather_object(sizes, len(own))
+    path = _file(run)
+    target: Tokens | None = None
+    if run.is_leader:
+        target = numpy.memmap(path, numpy.int32, "w+", shape=(max(1, sum(sizes)),))
+    at = 0
+    for source, size in enumerate(sizes):
+        for begin in range(0, size, CHUNK):
+            count = min(CHUNK, size - begin)
+            mine = source == run.rank
+            values = own[begin : begin + count] if mine else numpy.empty(count, numpy.int32)
+            chunk = torch.from_numpy(numpy.ascontiguousarray(values))
+            distributed.broadcast(chunk, src=source)
+            if target is not None:
+                target[at : at + count] = chunk.numpy()
+            at += count
+    distributed.barrier()
+    if target is None:
+        target = numpy.memmap(path, numpy.int32, "r", shape=(max(1, sum(sizes)),))
+    return target[:at]
+
+
+def _file(run: Run) -> Path:
+    path = run.scratch / "data" / "tokens.bin"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

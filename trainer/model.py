@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from data import PADDING, VOCABULARY
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,9 @@ class ModelConfig:
     heads: int
     key_value_heads: int
     hidden: int
-    vocabulary: int = VOCABULARY
+    vocabulary: int = 258
+    # The token that counts for nothing.
+    padding: int = 257
     rope_base: float = 10_000.0
 
 
@@ -40,20 +41,28 @@ class Llama(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dimension, eps=1e-5)
         self.output = nn.Linear(config.dimension, config.vocabulary, bias=False)
+        # Every so many blocks one computes its activations anew; 0 is none.
+        self.recompute_every = 0
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and "norm" not in name:
                 nn.init.normal_(parameter, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The mean loss of predicting each block's next tokens; padding counts for nothing."""
+        """The loss of predicting each next token, summed; padding counts for nothing."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         hidden = self.embedding(inputs)
         rotation = self._rotation(inputs.shape[1], hidden.device)
-        for block in self.blocks:
-            hidden = block(hidden, rotation)
+        for number, block in enumerate(self.blocks):
+            if self.recompute_every and number % self.recompute_every == 0:
+                hidden = checkpoint(block, hidden, rotation, use_reentrant=False)
+            else:
+                hidden = block(hidden, rotation)
         logits = self.output(self.norm(hidden))
         return functional.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PADDING
+            logits.flatten(0, 1).float(),
+            targets.flatten(),
+            ignore_index=self.config.padding,
+            reduction="sum",
         )
 
     def _rotation(self, length: int, device: torch.device) -> Tensor:
@@ -75,20 +84,20 @@ class Block(nn.Module):
         self.size = config.dimension // config.heads
         key_value = config.key_value_heads * self.size
         self.attention_norm = nn.RMSNorm(config.dimension, eps=1e-5)
-        self.query = nn.Linear(config.dimension, config.dimension, bias=False)
-        self.key = nn.Linear(config.dimension, key_value, bias=False)
-        self.value = nn.Linear(config.dimension, key_value, bias=False)
-        self.attention_output = nn.Linear(config.dimension, config.dimension, bias=False)
+        self.q_proj = nn.Linear(config.dimension, config.dimension, bias=False)
+        self.k_proj = nn.Linear(config.dimension, key_value, bias=False)
+        self.v_proj = nn.Linear(config.dimension, key_value, bias=False)
+        self.output_proj = nn.Linear(config.dimension, config.dimension, bias=False)
         self.feed_norm = nn.RMSNorm(config.dimension, eps=1e-5)
-        self.gate = nn.Linear(config.dimension, config.hidden, bias=False)
-        self.up = nn.Linear(config.dimension, config.hidden, bias=False)
-        self.down = nn.Linear(config.hidden, config.dimension, bias=False)
+        self.w1 = nn.Linear(config.dimension, config.hidden, bias=False)
+        self.w3 = nn.Linear(config.dimension, config.hidden, bias=False)
+        self.w2 = nn.Linear(config.hidden, config.dimension, bias=False)
 
     def forward(self, hidden: Tensor, rotation: Tensor) -> Tensor:
         """One layer of the model."""
         hidden = hidden + self._attention(self.attention_norm(hidden), rotation)
         normed = self.feed_norm(hidden)
-        feed: Tensor = self.down(functional.silu(self.gate(normed)) * self.up(normed))
+        feed: Tensor = self.w2(functional.silu(self.w1(normed)) * self.w3(normed))
         return hidden + feed
 
     def _attention(self, hidden: Tensor, rotation: Tensor) -> Tensor:
@@ -97,13 +106,13 @@ class Block(nn.Module):
         def heads(projected: Tensor, count: int) -> Tensor:
             return projected.view(batch, length, count, self.size).transpose(1, 2)
 
-        query = _rotated(heads(self.query(hidden), self.heads), rotation)
-        key = _rotated(heads(self.key(hidden), self.key_value_heads), rotation)
-        value = heads(self.value(hidden), self.key_value_heads)
+        query = _rotated(heads(self.q_proj(hidden), self.heads), rotation)
+        key = _rotated(heads(self.k_proj(hidden), self.key_value_heads), rotation)
+        value = heads(self.v_proj(hidden), self.key_value_heads)
         attended = functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, enable_gqa=True
         )
-        output: Tensor = self.attention_output(attended.transpose(1, 2).flatten(2))
+        output: Tensor = self.output_proj(attended.transpose(1, 2).flatten(2))
         return output
 
 

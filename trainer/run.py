@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
 class TrainingError(Exception):
     """What a person has to mend: one line that says what is wrong and what to do."""
+
+
+class Terminated(Exception):  # noqa: N818 it is no error
+    """The run was told to stop, and has saved where it stands."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,34 @@ class Run:
         return int(self.environment.get("RANK", "0"))
 
     @property
+    def local_rank(self) -> int:
+        """This process among those of its node."""
+        return int(self.environment.get("LOCAL_RANK", "0"))
+
+    @property
     def world_size(self) -> int:
         """How many processes train together."""
         return int(self.environment.get("WORLD_SIZE", "1"))
+
+    @property
+    def node(self) -> int:
+        """The node of this process among all nodes."""
+        return int(self.environment.get("GROUP_RANK", "0"))
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes train together."""
+        return self.world_size // int(self.environment.get("LOCAL_WORLD_SIZE", self.world_size))
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process commits what belongs to the run."""
+        return self.rank == 0
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process publishes what its node has written."""
+        return self.local_rank == 0
 
     @property
     def is_restart(self) -> bool:
@@ -49,6 +79,13 @@ class Run:
         """The job that this process belongs to, where the cluster says so."""
         return self.environment.get("TRAINER_JOB_UID") or None
 
+    @property
+    def scratch(self) -> Path:
+        """This node's own folder: two nodes of the local cluster share a machine."""
+        root = Path(self.environment.get("TRAINING_LOCAL_ROOT", "/tmp/trainer"))
+        return root / self.run_id / f"node-{self.node}"
 
-# What a framework is to this program. A new one is a file in runners/ and a line in its table.
-Runner = Callable[[Run], None]
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether the job asks for GPUs; 0 is one process on the CPU."""
+        return int(self.environment.get("GPUS_PER_NODE", "1")) > 0

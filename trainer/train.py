@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import runners
-from run import Run, TrainingError
+import session
+from run import Run, Terminated, TrainingError
 
 # What the host also gives as variables, so that the program can be started without a flag.
 OPTIONS = {
@@ -25,13 +27,19 @@ OPTIONS = {
     "config": "CONFIG_PATH",
 }
 REQUIRED = ("framework", "run_id", "model_id", "checkpoint_prefix", "dataset_uri")
+# What a process ends with that was told to stop: it was cut off and has not succeeded.
+EXIT_CODE_TERMINATED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     """Trains, and gives the exit code: 0 when done, 1 for what a person has to mend."""
     try:
         run = read_command(argv, environment)
-        runners.find(run.framework)(run)
+        runner = runners.find(run.framework)
+        with session.opened(run) as opened:
+            runner(opened)
+    except Terminated:
+        return EXIT_CODE_TERMINATED
     except TrainingError as error:
         rank = environment.get("RANK", "0")
         place = "" if rank == "0" else f"[rank {rank}] "

@@ -1,12 +1,13 @@
-"""The arguments of hf as transformers' `TrainingArguments` call them (5.x).
-
-What goes to TRL's SFTConfig and ModelConfig, such as max_seq_len and lora_rank, is not here.
-"""
+"""The arguments of hf as transformers' `TrainingArguments` call them (4.57 and 5.x)."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
+
+LOG = logging.getLogger("trainer")
 
 # What the plugin's table says where a job says nothing (plugins/hf/src/arguments.rs).
 DEFAULTS: dict[str, Any] = {
@@ -55,8 +56,80 @@ NATIVE = {
     "weight_decay": "weight_decay",
 }
 
+# Arguments that make the model and its data, and no `TrainingArguments`.
+OTHERS: dict[str, Any] = {
+    "assistant_only_loss": False,
+    "attn_implementation": "sdpa",
+    "dataset_streaming": False,
+    "dataset_text_field": "text",
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "lora_rank": 16,
+    "lora_target_modules": None,
+    "max_seq_len": 2048,
+    "packing": False,
+    "peft_method": "none",
+    "save_total_limit": None,
+    "tokenizer_name": None,
+    "trust_remote_code": False,
+}
+# Arguments that `training_arguments` reads beside those of NATIVE.
+READ = {
+    "bf16", "dataloader_prefetch_factor", "deepspeed", "eval_batch_size", "eval_steps",
+    "eval_strategy", "fp16", "fsdp", "fsdp_offload", "max_steps", "precision", "warmup_ratio",
+}  # fmt: skip
+
 # Steps between two evaluations where a job evaluates by steps and does not say how often.
 EVAL_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a job asks for, and what transformers calls it."""
+
+    given: Mapping[str, Any]
+    # Arguments that the table does not know, and `TrainingArguments` does.
+    passed: Mapping[str, Any]
+
+    @staticmethod
+    def read(arguments: Mapping[str, Any]) -> Wish:
+        """Tells what is passed on as it is, and what nobody knows."""
+        from transformers import TrainingArguments
+
+        known = set(NATIVE) | set(OTHERS) | READ
+        theirs = {field.name for field in fields(TrainingArguments)}
+        rest = set(arguments) - known
+        aside = sorted(rest - theirs)
+        if aside:
+            LOG.warning("arguments that transformers does not have: %s", ", ".join(aside))
+        return Wish(
+            given={name: value for name, value in arguments.items() if name in known},
+            passed={name: arguments[name] for name in rest & theirs},
+        )
+
+    @property
+    def needs_trl(self) -> bool:
+        """Whether the job asks for what TRL does."""
+        return bool(self.value("packing") or self.value("assistant_only_loss"))
+
+    def value(self, name: str) -> Any:
+        """An argument that is none of transformers' own."""
+        return self.given.get(name, OTHERS[name])
+
+    def native(self, *, on_cpu: bool) -> dict[str, Any]:
+        """What `TrainingArguments` takes."""
+        native = {**training_arguments(self.given), **self.passed}
+        if not native["gradient_checkpointing"] and not self.needs_trl:
+            # The name is on its way out of transformers 5, and False its default.
+            del native["gradient_checkpointing"]
+        # On a CPU bfloat16 is slower than float32: there it is the job's own wish or none.
+        if on_cpu and not {"precision", "bf16", "fp16"} & set(self.given):
+            native["bf16"] = False
+        return native
+
+    def resolved(self) -> dict[str, Any]:
+        """Every argument by its canonical name, for the record of the run."""
+        return {**DEFAULTS, **OTHERS, **self.given, **self.passed}
 
 
 def training_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

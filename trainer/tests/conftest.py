@@ -1,15 +1,25 @@
-"""What the tests share: a run beneath a folder of its own."""
+"""What the tests share: a run beneath a folder of its own, processes, an S3 server."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from run import Run
+
+ROOT = Path(__file__).parents[2]
+TRAINER = ROOT / "trainer"
+KEY, SECRET = "training", "a-secret-of-the-tests"
 
 MakeRun = Callable[..., Run]
 
@@ -18,13 +28,22 @@ MakeRun = Callable[..., Run]
 def make_run(tmp_path: Path) -> MakeRun:
     """Makes runs of one run id beneath one folder."""
 
-    def make(*, resume: bool = False, uid: str = "", **arguments: Any) -> Run:
-        prefix = f"file://{tmp_path}/runs/run-1/framework=meta"
+    def make(
+        *,
+        framework: str = "meta",
+        model_id: str = "llama-debug",
+        resume: bool = False,
+        uid: str = "",
+        environment: dict[str, str] | None = None,
+        dataset_uri: str | None = None,
+        **arguments: Any,
+    ) -> Run:
+        prefix = f"file://{tmp_path}/runs/run-1/framework={framework}"
         return Run(
-            framework="meta",
+            framework=framework,
             run_id="run-1",
-            model_id="llama-debug",
-            dataset_uri=f"file://{tmp_path}/data.jsonl",
+            model_id=model_id,
+            dataset_uri=dataset_uri or f"file://{tmp_path}/data.jsonl",
             checkpoints_uri=f"{prefix}/checkpoints",
             logs_uri=f"{prefix}/logs",
             config_uri=f"{prefix}/config",
@@ -32,17 +51,101 @@ def make_run(tmp_path: Path) -> MakeRun:
             resume=resume,
             arguments=arguments,
             argv=[],
-            environment={"TRAINER_JOB_UID": uid, "TRAINING_LOCAL_ROOT": f"{tmp_path}/scratch"},
+            environment={
+                "TRAINER_JOB_UID": uid,
+                "TRAINING_LOCAL_ROOT": f"{tmp_path}/scratch",
+                **(environment or {}),
+            },
         )
 
     return make
 
 
+def english() -> list[str]:
+    """Paragraphs of English text: the project's licence."""
+    text = (ROOT / "LICENSE").read_text()
+    return [part for part in text.split("\n\n") if part.strip()]
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A dataset of English text: the project's licence."""
-    licence = Path(__file__).parents[2] / "LICENSE"
-    rows = [json.dumps({"text": line}) for line in licence.read_text().split("\n") if line.strip()]
+    """A dataset of English text."""
     file = tmp_path / "data.jsonl"
-    file.write_text("\n".join(rows))
+    file.write_text("\n".join(json.dumps({"text": text}) for text in english()))
     return file
+
+
+class S3:
+    """A real S3 server (rclone) whose buckets are folders of this machine."""
+
+    def __init__(self, root: Path, *settings: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = "{}:{}".format(*free.getsockname())
+        self.root = root
+        (root / "bucket").mkdir(parents=True)
+        rclone = Path(sys.executable).parent / "rclone"
+        command = [str(rclone), "serve", "s3", "--addr", address, "--auth-key", f"{KEY},{SECRET}"]
+        command += ["--no-cleanup", "--config", "", *settings, str(root)]
+        self.log = (root.parent / "s3.log").open("w")
+        self.process = subprocess.Popen(command, stderr=self.log)
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://{address}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            # This server gives the checksum of the last part for that of the whole object.
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+        host, port = address.split(":")
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex((host, int(port))) == 0:
+                    return
+            time.sleep(0.02)
+        raise TimeoutError("the S3 server does not answer")
+
+    def stop(self) -> None:
+        """Ends the server."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """An S3 server with a bucket `bucket`, which this process and its children use."""
+    import fsspec
+
+    server = S3(tmp_path / "s3")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield server
+    server.stop()
+
+
+def command(folder: str, arguments: dict[str, Any], **options: str) -> list[str]:
+    """The words of train.py for a run beneath a folder or prefix."""
+    framework = options.get("framework", "meta")
+    return [
+        "--framework", framework, "--run-id", "run-1",
+        "--model-id", options.get("model_id", "llama-debug"),
+        "--checkpoint-prefix", f"{folder}/runs/run-1/framework={framework}",
+        "--dataset-uri", options.get("dataset_uri", f"{folder}/data.jsonl"),
+    ]  # fmt: skip
+
+
+def environment(scratch: Path, arguments: dict[str, Any]) -> dict[str, str]:
+    """The variables of a run, on top of this process's own."""
+    return {
+        **os.environ,
+        "TRAINING_EXTRA_ARGS_JSON": json.dumps(arguments),
+        "TRAINING_LOCAL_ROOT": str(scratch),
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }

@@ -59,8 +59,7 @@ def test_what_is_missing_is_named() -> None:
 @pytest.mark.parametrize(
     ("framework", "line"),
     [
-        ("hf", "framework hf: this image lacks transformers and the runner for it"),
-        ("nemo", "framework nemo: this image lacks nemo_automodel or megatron.bridge or nemo"),
+        ("nemo", "framework nemo: this image lacks the package nemo_automodel"),
         ("other", "framework other: unknown to train.py; known: hf, meta, nemo"),
     ],
 )

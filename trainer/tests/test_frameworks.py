@@ -137,8 +137,8 @@ def some_value(schema: Json, random: Random) -> Any:
     """A value that the schema takes: often one of its ends."""
     if "enum" in schema:
         return random.choice(schema["enum"])
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    low: Any = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high: Any = schema.get("maximum", schema.get("exclusiveMaximum"))
     if schema["type"] == "boolean":
         return random.random() < 0.5
     if schema["type"] == "integer":

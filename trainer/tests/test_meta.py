@@ -2,69 +2,52 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import Training, train
 
 from run import TrainingError
-from runners.meta import Arguments
+from runners.meta_arguments import Arguments
+from runners.meta_model import Plan, build, tokenizer
+from storage import Storage
 
-ROOT = Path(__file__).parent.parent
-TORCHRUN = Path(sys.executable).parent / "torchrun"
-
-
-def start(
-    folder: Path, *, nodes_x_processes: str = "1x1", resume: bool = False, **arguments: Any
-) -> subprocess.Popen[str]:
-    """Starts train.py as the service does, on one node."""
-    prefix = f"file://{folder}/runs/run-1/framework=meta"
-    typed = {"max_seq_len": 32, "batch_size": 4, "lr": 0.003, "save_steps": 5, **arguments}
-    _, processes = nodes_x_processes.split("x")
-    command = [
-        str(TORCHRUN), f"--nproc_per_node={processes}", "--nnodes=1", "--standalone", "train.py",
-        "--framework", "meta", "--run-id", "run-1", "--model-id", "llama-debug",
-        "--checkpoint-prefix", prefix, "--dataset-uri", f"file://{folder}/data.jsonl",
-    ]  # fmt: skip
-    return subprocess.Popen(
-        [*command, *(["--resume"] if resume else [])],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "TRAINING_EXTRA_ARGS_JSON": json.dumps(typed),
-            "TRAINING_LOCAL_ROOT": str(folder / "scratch"),
-            "OMP_NUM_THREADS": "1",
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+BASE = {"max_seq_len": 32, "batch_size": 4, "lr": 0.003, "save_steps": 5, "logging_steps": 1}
 
 
-def train(folder: Path, **arguments: Any) -> str:
-    process = start(folder, **arguments)
-    _, log = process.communicate(timeout=120)
-    assert process.returncode == 0, log
-    return log
+def checkpoints(folder: Path) -> Path:
+    return folder / "runs/run-1/framework=meta/checkpoints"
 
 
 def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
-    file = folder / f"runs/run-1/framework=meta/checkpoints/step-{step:06}.pt"
-    state = torch.load(io.BytesIO(file.read_bytes()), weights_only=True)
+    state = torch.load(checkpoints(folder) / f"step-{step:06}.pt", weights_only=True)
     model: dict[str, torch.Tensor] = state["model"]
     return model
 
 
+def names(folder: Path) -> set[str]:
+    return {path.name for path in checkpoints(folder).iterdir()}
+
+
 def losses(log: str) -> list[float]:
-    return [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", log)]
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith('{"event"')]
+    return [line["loss"] for line in lines if line["event"] == "progress"]
+
+
+def wait_for(path: Path, training: Training) -> None:
+    while not path.exists():
+        assert training.is_running(), training.log
+        time.sleep(0.002)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
 
 
 @pytest.fixture
@@ -76,71 +59,180 @@ def other(tmp_path: Path, dataset: Path) -> Path:
     return folder
 
 
-def test_the_loss_falls_and_a_resumed_run_ends_with_the_same_weights(
+def test_a_run_told_to_stop_saves_and_goes_on_to_the_same_weights(
     tmp_path: Path, other: Path
 ) -> None:
-    log = train(tmp_path, max_steps=20)
-    first, *_, last = losses(log)
-    assert last < first * 0.8, log
-
-    # The same run, told to stop in the middle and taken up again.
-    process = start(other, max_steps=20)
-    checkpoint = other / "runs/run-1/framework=meta/checkpoints/step-000005.json"
-    while not checkpoint.exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    log = train(other, max_steps=20, resume=True)
-    assert "resumed from step" in log
-    assert all(
-        torch.equal(one, another)
-        for one, another in zip(
-            weights(tmp_path, 20).values(), weights(other, 20).values(), strict=True
-        )
-    )
+    train(tmp_path, {**BASE, "max_steps": 20})
+    stopped = Training(other, {**BASE, "max_steps": 20, "save_steps": 7})
+    wait_for(checkpoints(other) / "step-000007.json", stopped)
+    stopped.terminate()
+    assert stopped.wait() == 128 + signal.SIGTERM
+    step = int(re.findall(r"told to stop: saved step (\d+)", stopped.log)[0])
+    assert f"step-{step:06}.json" in names(other)
+    log = train(other, {**BASE, "max_steps": 20, "save_steps": 7}, flags=("--resume",))
+    assert f"resumed from step {step}" in log
+    assert same(weights(tmp_path, 20), weights(other, 20))
 
 
-def test_two_processes_give_the_curve_of_one_with_the_same_global_batch(
-    tmp_path: Path, other: Path
+def test_adapters_and_dropout_resume_to_the_same_weights(tmp_path: Path, other: Path) -> None:
+    lora = {**BASE, "peft_method": "lora", "lora_dropout": 0.3, "save_steps": 3}
+    train(tmp_path, {**lora, "max_steps": 6})
+    train(other, {**lora, "max_steps": 6})
+    (checkpoints(other) / "step-000006.json").unlink()
+    log = train(other, {**lora, "max_steps": 6}, flags=("--resume",))
+    assert "resumed from step 3" in log
+    assert same(weights(tmp_path, 6), weights(other, 6))
+
+
+@pytest.mark.parametrize("mode", ["disabled", "async"])
+def test_a_sharded_run_goes_on_with_any_number_of_processes(
+    tmp_path: Path, dataset: Path, mode: str
 ) -> None:
-    train(tmp_path, max_steps=10, gradient_accumulation=2)
-    train(other, max_steps=10, nodes_x_processes="1x2")
-    for one, two in zip(weights(tmp_path, 10).values(), weights(other, 10).values(), strict=True):
-        torch.testing.assert_close(one, two, rtol=0.02, atol=0.002)
+    assert dataset.exists()
+    wish = {
+        **BASE, "async_checkpoint": mode, "global_batch_size": 8, "batch_size": 2,
+        "lr_scheduler": "constant",
+    }  # fmt: skip
+    alone = losses(train(tmp_path / "alone", {**wish, "max_steps": 15}, **at(tmp_path)))
+    first = train(tmp_path / "x", {**wish, "max_steps": 5}, ranks=2, **at(tmp_path))
+    assert (checkpoints(tmp_path / "x") / "step-000005/.metadata").exists()
+    more = {"flags": ("--resume",), **at(tmp_path)}
+    second = train(tmp_path / "x", {**wish, "max_steps": 10}, ranks=1, **more)
+    third = train(tmp_path / "x", {**wish, "max_steps": 15}, ranks=2, nodes=2, **more)
+    assert "resumed from step 5" in second
+    assert "resumed from step 10" in third
+    curve = losses(first) + losses(second) + losses(third)
+    assert curve == pytest.approx(alone, rel=0.002)
+
+
+def at(folder: Path) -> dict[str, str]:
+    """Another run with the data of this folder."""
+    return {"dataset_uri": f"file://{folder}/data.jsonl"}
+
+
+def test_copies_of_shards_and_recomputed_activations_give_the_same_curve(
+    tmp_path: Path, dataset: Path
+) -> None:
+    assert dataset.exists()
+    base = {**BASE, "max_steps": 5, "global_batch_size": 8}
+    alone = losses(train(tmp_path / "a", base, **at(tmp_path)))
+    wish = {
+        **base, "dp_replicate": 2, "dp_shard": 2, "batch_size": 2, "activation_checkpoint": "full",
+        "activation_offloading": True, "dataloader_workers": 1, "cpu_offload": True,
+    }  # fmt: skip
+    many = losses(train(tmp_path / "b", wish, ranks=4, nodes=2, **at(tmp_path)))
+    assert many == pytest.approx(alone, rel=0.002)
 
 
 def test_a_run_that_starts_anew_removes_what_was_there(tmp_path: Path, dataset: Path) -> None:
     assert dataset.exists()
-    train(tmp_path, max_steps=10)
-    log = train(tmp_path, max_steps=5)
+    train(tmp_path, {**BASE, "max_steps": 10})
+    log = train(tmp_path, {**BASE, "max_steps": 5})
     assert "removing the checkpoints of the run before" in log
-    names = {p.name for p in (tmp_path / "runs/run-1/framework=meta/checkpoints").iterdir()}
-    assert names == {"step-000005.json", "step-000005.pt"}
+    assert names(tmp_path) == {"step-000005.json", "step-000005.pt"}
 
 
-def test_epochs_are_counted_in_steps_and_unknown_arguments_are_named(
-    tmp_path: Path,
-) -> None:
+def test_a_restart_within_one_job_resumes(tmp_path: Path, dataset: Path) -> None:
+    assert dataset.exists()
+    job = {"variables": {"TRAINER_JOB_UID": "one"}}
+    train(tmp_path, {**BASE, "max_steps": 5}, **job)
+    assert "resumed from step 5" in train(tmp_path, {**BASE, "max_steps": 6}, **job)
+    other = {"variables": {"TRAINER_JOB_UID": "two"}}
+    assert "starting anew" in train(tmp_path, {**BASE, "max_steps": 5}, **other)
+
+
+def test_epochs_are_counted_in_steps_and_unknown_arguments_are_named(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text(json.dumps({"body": "x" * 319}))
-    log = train(tmp_path, num_epochs=2, batch_size=2, dataset_text_field="body", other=1)
-    assert "from step 0 to 10: 10 blocks of 32 tokens" in log
+    wish = {"num_epochs": 2, "batch_size": 2, "dataset_text_field": "body", "other": 1}
+    log = train(tmp_path, {**BASE, **wish})
+    assert "from step 0 to 10: 10 sequences of 32 tokens" in log
     assert "arguments that this runner does not have: other" in log
 
 
 def test_schedule_clipping_seed_and_retention_are_the_jobs_own(tmp_path: Path, other: Path) -> None:
-    assert other.exists()
-    plain = losses(train(tmp_path, max_steps=10, logging_steps=1))
+    plain = losses(train(tmp_path, {**BASE, "max_steps": 10}))
     wished = {
-        "max_steps": 10, "logging_steps": 1, "warmup_steps": 4, "lr_scheduler": "cosine",
-        "max_grad_norm": 0, "weight_decay": 0.1, "seed": 7, "precision": "fp32",
-        "global_batch_size": 8, "save_steps": 2, "save_total_limit": 2,
+        **BASE, "max_steps": 10, "warmup_steps": 4, "lr_scheduler": "cosine", "max_grad_norm": 0,
+        "weight_decay": 0.1, "seed": 7, "precision": "fp32", "global_batch_size": 8,
+        "save_steps": 2, "save_total_limit": 2, "eval_steps": 5,
     }  # fmt: skip
-    log = train(other, **wished)
+    log = train(other, wished)
     assert "global batch 8" in log
+    assert re.search(r"evaluation at step 10: loss \d", log)
     assert len(losses(log)) == len(plain) == 10
     assert losses(log) != plain
-    names = sorted(p.name for p in (other / "runs/run-1/framework=meta/checkpoints").iterdir())
-    assert names == ["step-000008.json", "step-000008.pt", "step-000010.json", "step-000010.pt"]
+    assert names(other) == {
+        f"step-00000{step}.{kind}".replace("0000010", "000010")
+        for step in (8, 10)
+        for kind in ("json", "pt")
+    }
+
+
+def test_the_record_of_a_run_has_what_the_specification_lists(
+    tmp_path: Path, dataset: Path
+) -> None:
+    assert dataset.exists()
+    train(tmp_path, {**BASE, "max_steps": 1}, variables={"TRAINER_IMAGE": "registry/trainer:1"})
+    prefix = tmp_path / "runs/run-1/framework=meta"
+    record = json.loads((prefix / "config/run.json").read_text())
+    assert set(record) == {
+        "schema_version", "framework", "run_id", "model_id", "dataset_uri", "config_path",
+        "num_nodes", "gpus_per_node", "image", "argv", "resolved_args", "plugin", "job_uid",
+        "created_at",
+    }  # fmt: skip
+    assert record["image"] == "registry/trainer:1"
+    assert record["resolved_args"]["max_seq_len"] == 32
+    (log,) = (prefix / "logs").iterdir()
+    assert '"event": "progress"' in log.read_text()
+    assert "saved step 1" in log.read_text()
+
+
+def test_the_last_weights_are_a_llama_of_transformers_if_asked(
+    tmp_path: Path, dataset: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    assert dataset.exists()
+    train(tmp_path, {**BASE, "max_steps": 2, "save_hf": True})
+    theirs = AutoModelForCausalLM.from_pretrained(checkpoints(tmp_path) / "step-000002/hf")
+    wish = {"initial_load_path": str(checkpoints(tmp_path) / "step-000002.pt")}
+    ours, tokens = model(tmp_path, wish), torch.randint(0, 256, (2, 17))
+    with torch.no_grad():
+        their_loss = theirs(input_ids=tokens, labels=tokens).loss.item()
+        our_loss = ours(tokens).item() / 32
+    assert our_loss == pytest.approx(their_loss, rel=1e-5)
+
+
+def model(tmp_path: Path, wish: dict[str, Any]) -> torch.nn.Module:
+    """The model that a job gets, in this process."""
+    from dataclasses import replace
+
+    from train import read_command
+
+    run = read_command(
+        ["--framework", "meta", "--run-id", "x", "--model-id", "llama-debug",
+         "--checkpoint-prefix", f"file://{tmp_path}", "--dataset-uri", "file:///x"], {},
+    )  # fmt: skip
+    arguments = replace(Arguments(), **wish)
+    return build(run, Storage({}), Plan(arguments, "cpu", 1), tokenizer(arguments))
+
+
+@pytest.mark.parametrize(
+    ("wish", "error"),
+    [
+        ({"peft_method": "qlora"}, "peft_method qlora: the plain loop has no 4 bit weights"),
+        ({"float8": True}, "float8 needs a GPU of the Hopper generation"),
+        ({"peft_method": "lora", "lora_target_modules": ["query"]}, "the model has .*q_proj"),
+        ({"peft_method": "lora", "save_hf": True}, "save_hf writes whole weights"),
+        ({"initial_load_path": "/nowhere.pt"}, "initial_load_path /nowhere.pt does not exist"),
+        ({"tokenizer_name": "/nowhere"}, "tokenizer_name /nowhere cannot be loaded"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(
+    tmp_path: Path, wish: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(TrainingError, match=error):
+        model(tmp_path, wish)
 
 
 @pytest.mark.parametrize(
@@ -159,12 +251,3 @@ def test_the_rate_rises_to_its_peak_and_falls_by_the_schedule(
     assert [by_steps.rate(step, 11) for step in (0, 1, 6)] == pytest.approx(expected)
     by_ratio = Arguments(lr=1.0, warmup_ratio=1 / 11, lr_scheduler=schedule)
     assert [by_ratio.rate(step, 11) for step in (0, 1, 6)] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("argument", "value"), [("peft_method", "lora"), ("backend", "torchtitan"), ("float8", True)]
-)
-def test_what_would_train_something_else_is_refused(argument: str, value: object) -> None:
-    with pytest.raises(TrainingError, match=f"{argument} {value}: the plain loop"):
-        Arguments.read({argument: value})
-    assert Arguments.read({"peft_method": "none", "backend": "fsdp", "packing": True}).seed == 42

@@ -1,0 +1,125 @@
+"""What happens around transformers' Trainer: progress, publishing, stopping."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from checkpoints import Native, name_of
+from logs import LOG, Progress
+from publisher import Draft
+from session import Session, meet
+
+OF_A_STEP = re.compile(r"^checkpoint-(\d+)$")
+
+
+class Publishing(TrainerCallback):
+    """Publishes `checkpoint-500` as `step-000500`, and says how far the run is."""
+
+    def __init__(self, session: Session, trainer: Any, tokens_per_sequence: float) -> None:
+        self._session, self._trainer = session, trainer
+        self._tokens = tokens_per_sequence
+        self._progress: Progress | None = None
+        self._published = 0
+        self._stopped = False
+        self._at_step_end = time.monotonic()
+
+    def end(self) -> None:
+        """Ends a run that was told to stop as one that has not succeeded."""
+        if self._stopped:
+            self._session.stop(self._published)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Fetches the best checkpoint of before, which a new machine does not have."""
+        self._progress = Progress(self._session.run, state.global_step, state.max_steps)
+        best = state.best_model_checkpoint
+        if best and args.load_best_model_at_end and not Path(best).exists():
+            if self._session.run.is_leader:
+                self._fetch(Path(best))
+            meet()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Counts, and stops where a process was told to."""
+        assert self._progress
+        self._at_step_end = time.monotonic()
+        sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self._progress.count(round(sequences * self._tokens))
+        last = state.global_step >= state.max_steps
+        if last:
+            control.should_log = True
+            # A run leaves its last step whatever it saves on the way.
+            control.should_save |= args.save_strategy == "no"
+        elif self._session.should_stop():
+            control.should_save = control.should_training_stop = self._stopped = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Saves no step twice."""
+        if state.global_step == self._published:
+            control.should_save = False
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """A progress line, or the result of an evaluation."""
+        if not logs:
+            return
+        if "loss" in logs and self._progress:
+            self._progress.report(state.global_step, float(logs["loss"]))
+        if "eval_loss" in logs and self._session.run.is_writer:
+            loss = float(logs["eval_loss"])
+            LOG.info("evaluation at step %d: loss %.4f", state.global_step, loss)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Publishes what the Trainer has just written, when every process has."""
+        step = state.global_step
+        self._session.publisher.wait()
+        meet()
+        best = _step_of(state.best_model_checkpoint)
+        folder = Path(args.output_dir) / f"checkpoint-{step}"
+        self._remove_all_but({step, best} if args.load_best_model_at_end else {step})
+        natives = [Native(folder, name_of(step))]
+        self._session.publish(
+            Draft(
+                step,
+                lambda: natives,
+                {
+                    "model_id": self._session.run.model_id,
+                    "best_step": best,
+                    "best_metric": state.best_metric,
+                },
+                protected=frozenset({best} if best else ()),
+                discard=not args.load_best_model_at_end,
+                nodes=self._session.run.nodes,
+            )
+        )
+        self._published = step
+        # An evaluation at the same step counts as if it belonged to the saving.
+        still = time.monotonic() - self._at_step_end
+        LOG.info("stood still for %.3f s to save step %d", still, step)
+
+    def _remove_all_but(self, steps: set[int | None]) -> None:
+        """Removes what was published from this machine."""
+        if not self._session.run.is_leader:
+            return
+        for folder in Path(self._trainer.args.output_dir).glob("checkpoint-*"):
+            if _step_of(str(folder)) not in steps:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetch(self, best: Path) -> None:
+        manager = self._session.checkpoints
+        for checkpoint in manager.candidates():
+            if checkpoint.step == _step_of(str(best)):
+                found = manager.fetch(checkpoint, self._session.run.scratch / "best")
+                if found:
+                    best.parent.mkdir(parents=True, exist_ok=True)
+                    found.rename(best)
+
+
+def _step_of(folder: str | None) -> int | None:
+    match = OF_A_STEP.match(Path(folder).name) if folder else None
+    return int(match[1]) if match else None

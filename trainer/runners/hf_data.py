@@ -1,0 +1,95 @@
+"""The dataset of the hf runner, as transformers' Trainer takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy
+import torch
+from torch.utils.data import IterableDataset
+
+import data
+from data import Layout, Sequences
+from run import TrainingError
+from runners import hf_model
+from runners.hf_arguments import Wish
+from session import Session
+from storage import Storage
+from tokens import Bytes, Pretrained, Tokenizer
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on, what is held out, and how sequences become a batch."""
+
+    train: Any
+    held: Any
+    collate: Callable[[list[Any]], Batch]
+    tokens_per_sequence: float
+
+
+def read(session: Session, wish: Wish) -> Data:
+    """Reads the dataset, or prepares to read it while training."""
+    run, field = session.run, wish.value("dataset_text_field")
+    tokens: Tokenizer = Bytes()
+    if wish.value("tokenizer_name") or run.model_id not in hf_model.DEBUG:
+        tokens = Pretrained(hf_model.tokenizer(run.model_id, wish))
+    layout = Layout(wish.value("max_seq_len"), 0, packing=False)
+    collate = Collate(tokens)
+    evaluates = wish.native(on_cpu=False)["eval_strategy"] != "no"
+    if wish.value("dataset_streaming"):
+        if evaluates:
+            raise TrainingError(
+                "dataset_streaming reads each row once and in order, so that none can be held out: "
+                "leave it or the evaluation out"
+            )
+        stream = Stream(replace(run, environment={}), session.storage, tokens, field, layout)
+        return Data(stream, None, collate, float(layout.length))
+    sequences = data.read(run, session.storage, tokens, field, layout)
+    train, held = sequences.split(run.dataset_uri) if evaluates else (sequences, None)
+    return Data(train, held, collate, mean_tokens(train, tokens.padding))
+
+
+def mean_tokens(sequences: Sequences, padding: int) -> float:
+    """Tokens of a sequence without its filling, from a thousand of them."""
+    some = range(0, len(sequences), max(1, len(sequences) // 1000))
+    return float(numpy.mean([int((sequences[at] != padding).sum()) for at in some]))
+
+
+class Collate:
+    """Sequences as a batch: what is filled up is neither looked at nor learned."""
+
+    def __init__(self, tokens: Tokenizer) -> None:
+        self._end, self._padding = tokens.end, tokens.padding
+
+    def __call__(self, rows: list[Any]) -> Batch:
+        """A batch of a causal language model."""
+        tokens = torch.from_numpy(numpy.stack(rows)).long()
+        filled = tokens == self._padding
+        return {
+            "input_ids": tokens.masked_fill(filled, self._end),
+            "labels": tokens.masked_fill(filled, -100),
+            "attention_mask": (~filled).long(),
+        }
+
+
+class Stream(IterableDataset[Any]):
+    """The sequences in the order of the dataset, read while training.
+
+    Accelerate lets rank 0 read and hand the others their part, so no process reads for itself.
+    """
+
+    def __init__(
+        self, run: Any, storage: Storage, tokens: Tokenizer, field: str, layout: Layout
+    ) -> None:
+        self._run, self._storage, self._field = run, storage, field
+        self._tokens, self._layout = tokens, layout
+
+    def __iter__(self) -> Iterator[Any]:
+        for text in data.texts(self._run, self._storage, self._field):
+            laid = self._layout.lay(self._tokens.encode(text), self._tokens)
+            yield from laid.reshape(-1, self._layout.length)

@@ -1,0 +1,229 @@
+"""The plain PyTorch loop: sharded, checkpointed, resumed step for step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, distributed, nn
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+
+import data
+import session as sessions
+from checkpoints import name_of
+from data import Sequences
+from logs import Progress
+from publisher import Draft
+from runners import meta_hf
+from runners.meta_arguments import Arguments
+from runners.meta_model import Plan, build, spread, synchronized, tokenizer
+from runners.meta_state import StateKeeper, parameters_of
+from session import Session
+
+LOG = logging.getLogger("trainer")
+
+
+def train(session: Session, arguments: Arguments) -> None:
+    """Trains one run to its end."""
+    device = sessions.join(session.run)
+    Training(session, Plan(arguments, device, session.run.world_size)).train()
+
+
+class Training:
+    """A model, its optimizers, and the data that it is at."""
+
+    def __init__(self, session: Session, plan: Plan) -> None:
+        self.session, self.plan, self.arguments = session, plan, plan.arguments
+        run, arguments = session.run, plan.arguments
+        self.run = run
+        self.accumulation = arguments.accumulation(run.world_size)
+        tokens = tokenizer(arguments)
+        self.padding = tokens.padding
+        layout = data.Layout(arguments.max_seq_len, 1, packing=arguments.packing)
+        self.model = spread(build(run, session.storage, plan, tokens), plan)
+        sequences = data.read(run, session.storage, tokens, arguments.dataset_text_field, layout)
+        self.held: Sequences | None = None
+        if arguments.eval_steps:
+            sequences, self.held = sequences.split(run.dataset_uri)
+        self.sequences = sequences
+        self.total_steps = arguments.max_steps or math.ceil(
+            arguments.num_epochs * len(sequences) / self.global_batch
+        )
+        self.optimizers = self._optimizers()
+        self.keeper = StateKeeper(run, self.model, self.optimizers, arguments.async_checkpoint)
+        self.step = 0
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences of one optimizer step, over all processes."""
+        return self.arguments.batch_size * self.run.world_size * self.accumulation
+
+    def train(self) -> None:
+        """Trains from the step that it stands at to the last."""
+        arguments, session = self.arguments, self.session
+        session.publisher.keep(arguments.save_total_limit)
+        found = session.prepare(asdict(arguments))
+        if found:
+            self.keeper.load(found[1])
+            self.step = found[0].step
+        LOG.info(
+            "training %s from step %d to %d: %d sequences of %d tokens, global batch %d",
+            self.run.model_id,
+            self.step,
+            self.total_steps,
+            len(self.sequences),
+            arguments.max_seq_len,
+            self.global_batch,
+        )
+        progress = Progress(self.run, self.step, self.total_steps)
+        first, batches = self.step, self._batches()
+        while self.step < self.total_steps:
+            if session.should_stop():
+                self._save()
+                session.stop(self.step)
+            loss, count = self._optimize([next(batches) for _ in range(self.accumulation)])
+            self.step += 1
+            progress.count(count)
+            last = self.step == self.total_steps
+            if last or self.step == first + 1 or self.step % arguments.logging_steps == 0:
+                progress.report(self.step, self._mean(loss, count))
+            if arguments.eval_steps and self.step % arguments.eval_steps == 0:
+                self._evaluate()
+            if last or self.step % arguments.save_steps == 0:
+                self._save()
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        def adamw(parameters: list[nn.Parameter]) -> AdamW:
+            return AdamW(parameters, lr=self.arguments.lr, weight_decay=self.arguments.weight_decay)
+
+        trained = parameters_of(self.model)
+        if not self.arguments.optimizer_in_bwd:
+            return [adamw(trained)]
+        each = {parameter: adamw([parameter]) for parameter in trained}
+
+        def update(parameter: nn.Parameter) -> None:
+            optimizer = each[parameter]
+            optimizer.step()
+            optimizer.zero_grad()
+
+        for parameter in trained:
+            parameter.register_post_accumulate_grad_hook(update)  # type: ignore[no-untyped-call]
+        return list(each.values())
+
+    def _optimize(self, batches: list[Tensor]) -> tuple[float, int]:
+        """One optimizer step; gives the loss of this process, summed, and all processes' tokens."""
+        # What is drawn in a step, such as dropout, follows from its number: nothing to save.
+        torch.manual_seed(hash((self.arguments.seed, self.step, self.run.rank)))
+        rate = self.arguments.rate(self.step, self.total_steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        count = int(self._sum(float(sum(int(self._counted(batch)) for batch in batches))))
+        # FSDP takes the mean over processes, and the loss is the mean over all tokens.
+        scale = self.run.world_size / max(1, count)
+        total = 0.0
+        for number, batch in enumerate(batches):
+            last = number == self.accumulation - 1
+            with synchronized(self.model, last), self.plan.activations(), self.plan.computing():
+                loss: Tensor = self.model(batch)
+            (loss * scale).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        if self.arguments.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
+        if not self.arguments.optimizer_in_bwd:
+            self.optimizers[0].step()
+            self.optimizers[0].zero_grad()
+        return total, count
+
+    def _evaluate(self) -> None:
+        """The loss on what is held out, each process on its share."""
+        assert self.held is not None
+        size, world = self.arguments.batch_size, self.run.world_size
+        self.model.eval()
+        total = counted = 0.0
+        # FSDP gathers weights for each pass, so that all processes make as many.
+        passes = math.ceil(len(self.held) / (size * world))
+        with torch.no_grad(), self.plan.computing():
+            for number in range(passes):
+                begin = (number * world + self.run.rank) * size
+                at = range(begin, min(begin + size, len(self.held)))
+                rows = [self.held[index] for index in at] or [self.held[0]]
+                batch = self._batch(rows)
+                loss = self.model(batch)
+                if at:
+                    total += loss.item()
+                    counted += float(self._counted(batch))
+        self.model.train()
+        mean = self._sum(total) / max(1.0, self._sum(counted))
+        if self.run.is_writer:
+            LOG.info("evaluation at step %d: loss %.4f", self.step, mean)
+
+    def _save(self) -> None:
+        """Publishes the step while the training goes on."""
+        begun = time.monotonic()
+        self.session.publisher.wait()
+        write = self.keeper.save(self.step)
+        if self.arguments.save_hf and self.step == self.total_steps:
+            write = meta_hf.with_export(self.run, self.model, name_of(self.step), write)
+        self.session.publish(
+            Draft(self.step, write, {"model_id": self.run.model_id}, nodes=self.keeper.nodes)
+        )
+        LOG.info("stood still for %.3f s to save step %d", time.monotonic() - begun, self.step)
+
+    def _batches(self) -> Iterator[Tensor]:
+        """This process's micro batches, from the step that the run stands at.
+
+        Which sequences a step has follows from its number alone, whatever the number of processes:
+        so a resumed run goes on with the right ones, and more processes train the same curve.
+        """
+        workers = self.arguments.dataloader_workers
+        loader: DataLoader[Any] = DataLoader(
+            self.sequences,  # type: ignore[arg-type]
+            batch_sampler=self._places(),
+            collate_fn=self._batch,
+            num_workers=workers,
+            # Tokens are in memory, which a forked process shares.
+            multiprocessing_context="fork" if workers else None,
+        )
+        return iter(loader)
+
+    def _places(self) -> Iterator[list[int]]:
+        size, world = self.arguments.batch_size, self.run.world_size
+        epoch, order = -1, list[int]()
+        for step in range(self.step, self.total_steps):
+            for micro in range(self.accumulation):
+                begin = step * self.global_batch + (micro * world + self.run.rank) * size
+                places = []
+                for position in range(begin, begin + size):
+                    turn, place = divmod(position, len(self.sequences))
+                    if turn != epoch:
+                        epoch, order = turn, list(range(len(self.sequences)))
+                        random.Random(f"{self.arguments.seed}/{epoch}").shuffle(order)
+                    places.append(order[place])
+                yield places
+
+    def _batch(self, rows: list[Any]) -> Tensor:
+        return torch.from_numpy(numpy.stack(rows)).long().to(self.plan.device)
+
+    def _counted(self, batch: Tensor) -> Tensor:
+        """Tokens of a batch that are predicted."""
+        return (batch[:, 1:] != self.padding).sum()
+
+    def _mean(self, loss: float, count: int) -> float:
+        return self._sum(loss) / max(1, count)
+
+    def _sum(self, value: float) -> float:
+        """The sum over all processes. All of them call it together."""
+        if not distributed.is_initialized():
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        distributed.all_reduce(total)
+        return float(total.item())

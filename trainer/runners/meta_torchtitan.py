@@ -1,0 +1,198 @@
+"""torchtitan (0.3) under `backend: torchtitan`: its own trainer, fed and published from here."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dataset
+from checkpoints import Native, name_of
+from data import rows
+from logs import Progress
+from publisher import Draft
+from run import TrainingError
+from runners.meta_arguments import Arguments
+from session import Session, meet
+from storage import reason
+
+REGISTRY = "torchtitan.models.llama3.config_registry"
+# Models by our name and theirs.
+MODELS = {"llama-debug": "llama3_debugmodel"}
+# Arguments that torchtitan does not have, with the value that asks for nothing.
+REFUSED: dict[str, Any] = {"optimizer_in_bwd": False, "activation_offloading": False}
+WEIGHTS = {"bf16": "bfloat16", "fp32": "float32", "bf16-mixed": "float32"}
+DATASET = "job"
+
+
+def settings(arguments: Arguments, world_size: int) -> dict[str, Any]:
+    """Its settings by their dotted names."""
+    for name, nothing in REFUSED.items():
+        if getattr(arguments, name) != nothing:
+            raise TrainingError(f"{name}: backend torchtitan does not have it; leave it out")
+    if arguments.peft_method != "none":
+        raise TrainingError("peft_method: backend torchtitan trains whole weights; leave it out")
+    if arguments.max_steps is None:
+        raise TrainingError("max_steps: backend torchtitan trains by steps; give them")
+    steps, precision = arguments.max_steps, arguments.precision or "bf16-mixed"
+    splits = arguments.tensor_parallel * arguments.pipeline_parallel * arguments.context_parallel
+    replicas = world_size // splits
+    constant = arguments.lr_scheduler == "constant"
+    return {
+        "training.local_batch_size": arguments.batch_size,
+        "training.global_batch_size": arguments.global_batch_size
+        or arguments.batch_size * replicas * arguments.gradient_accumulation,
+        "training.seq_len": arguments.max_seq_len,
+        "training.steps": steps,
+        # It has no word for no clipping.
+        "training.max_norm": arguments.max_grad_norm or 1e9,
+        "training.enable_cpu_offload": arguments.cpu_offload,
+        "training.dtype": WEIGHTS[precision],
+        "training.mixed_precision_param": "float32" if precision == "fp32" else "bfloat16",
+        "lr_scheduler.warmup_steps": arguments.warmup(steps),
+        "lr_scheduler.decay_ratio": 0.0 if constant else None,
+        "lr_scheduler.decay_type": "linear" if constant else arguments.lr_scheduler,
+        "parallelism.data_parallel_replicate_degree": arguments.dp_replicate,
+        "parallelism.data_parallel_shard_degree": arguments.dp_shard,
+        "parallelism.tensor_parallel_degree": arguments.tensor_parallel,
+        "parallelism.pipeline_parallel_degree": arguments.pipeline_parallel,
+        "parallelism.context_parallel_degree": arguments.context_parallel,
+        "parallelism.expert_parallel_degree": arguments.expert_parallel,
+        "parallelism.pipeline_parallel_schedule": arguments.pipeline_schedule,
+        "parallelism.pipeline_parallel_microbatch_size": arguments.pipeline_microbatch_size,
+        "checkpoint.enable": True,
+        "checkpoint.interval": arguments.save_steps,
+        # The publisher counts what is kept in the store; here the two that it works on.
+        "checkpoint.keep_latest_k": 2,
+        "checkpoint.async_mode": arguments.async_checkpoint,
+        "checkpoint.last_save_in_hf": arguments.save_hf,
+        # Without weights in Hugging Face's format the last step too can be resumed from.
+        "checkpoint.last_save_model_only": arguments.save_hf,
+        "checkpoint.initial_load_path": arguments.initial_load_path,
+        "compile.enable": arguments.compile,
+        "debug.seed": arguments.seed,
+        "metrics.log_freq": arguments.logging_steps,
+        "validator.enable": arguments.eval_steps is not None,
+        "validator.freq": arguments.eval_steps or 10,
+        "dataloader.num_workers": arguments.dataloader_workers,
+        "dataloader.dataset": DATASET,
+        "validator.dataloader.dataset": DATASET,
+        "validator.steps": 1,
+    }
+
+
+def configure(arguments: Arguments, model_id: str, world_size: int) -> Any:
+    """torchtitan's own configuration of a job."""
+    registry = importlib.import_module(REGISTRY)
+    name = MODELS.get(model_id, model_id) + ("_float8" if arguments.float8 else "")
+    make = getattr(registry, name, None)
+    if make is None:
+        known = [known for known in vars(registry) if known.startswith("llama3_")]
+        raise TrainingError(f"model {name}: torchtitan does not have it; known: {', '.join(known)}")
+    config = make()
+    for dotted, value in settings(arguments, world_size).items():
+        *sections, field = dotted.split(".")
+        section = config
+        for part in sections:
+            section = getattr(section, part)
+        setattr(section, field, value)
+    for group in config.optimizer.param_groups:
+        group.optimizer_kwargs.update(lr=arguments.lr, weight_decay=arguments.weight_decay)
+    activation = importlib.import_module("torchtitan.distributed.activation_checkpoint")
+    kinds = {"full": activation.FullAC, "selective": activation.SelectiveAC}
+    kind = kinds.get(arguments.activation_checkpoint)
+    config.activation_checkpoint = kind.Config() if kind else None
+    if arguments.tokenizer_name:
+        config.hf_assets_path = arguments.tokenizer_name
+    return config
+
+
+def train(session: Session, arguments: Arguments) -> None:
+    """Trains one run to its end."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise TrainingError("backend torchtitan needs a GPU: leave backend out to train on a CPU")
+    config = configure(arguments, session.run.model_id, session.run.world_size)
+    config.dump_folder = str(session.saving)
+    session.publisher.keep(arguments.save_total_limit)
+    _register(session, arguments)
+    found = session.prepare(asdict(arguments))
+    if found:
+        _place(found[1], session.saving / config.checkpoint.folder, found[0].step)
+    meet()
+    try:
+        trainer = config.build()
+    except (AssertionError, ValueError) as error:
+        raise TrainingError(f"torchtitan refuses the job: {reason(error)}") from error
+    _publish_from(trainer, session, session.saving / config.checkpoint.folder)
+    try:
+        trainer.train()
+    finally:
+        trainer.close()
+
+
+def _register(session: Session, arguments: Arguments) -> None:
+    """Makes the job's dataset one that torchtitan knows by name; it splits it among its ranks."""
+    from datasets import Dataset
+
+    known = importlib.import_module("torchtitan.hf_datasets")
+    texts = importlib.import_module("torchtitan.hf_datasets.text_datasets")
+
+    field = arguments.dataset_text_field
+
+    def load(_path: str, own: Callable[[], Any]) -> Any:
+        return Dataset.from_list(
+            [{"text": dataset.text_of(place, row, field)} for place, row in own()]
+        )
+
+    texts.DATASETS[DATASET] = known.DatasetConfig(
+        path=session.run.dataset_uri,
+        loader=partial(load, own=partial(rows, _alone(session.run), session.storage, field)),
+        sample_processor=lambda sample: sample["text"],
+    )
+
+
+def _alone(run: Any) -> Any:
+    """A run whose share of the dataset is all of it."""
+    from dataclasses import replace
+
+    return replace(run, environment={**run.environment, "RANK": "0", "WORLD_SIZE": "1"})
+
+
+def _place(path: Path, folder: Path, step: int) -> None:
+    """Lays a fetched checkpoint where torchtitan looks: `step-500`, without zeros."""
+    target = folder / f"step-{step}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        shutil.copytree(path, target)
+
+
+def _publish_from(trainer: Any, session: Session, folder: Path) -> None:
+    """Publishes each checkpoint that torchtitan has written, and stops where it was told to."""
+    manager, run = trainer.checkpointer, session.run
+    progress = Progress(run, trainer.step, trainer.config.training.steps)
+    save = manager.save
+
+    def save_and_publish(step: int, last_step: bool = False) -> bool:
+        stops = session.should_stop()
+        saved = bool(save(step, last_step=last_step or stops))
+        tokens = trainer.config.training.global_batch_size * trainer.config.training.seq_len
+        progress.count(tokens)
+        if saved:
+            manager.maybe_wait_for_saving()
+            meet()
+            native = Native(folder / f"step-{step}", name_of(step))
+            draft = Draft(
+                step, lambda: [native], {"model_id": run.model_id}, discard=False, nodes=run.nodes
+            )
+            session.publish(draft)
+        if stops:
+            session.stop(step)
+        return saved
+
+    manager.save = save_and_publish

@@ -1,0 +1,181 @@
+"""No argument of a plugin's table is silently ignored: a runner reads it, or somebody refuses it.
+
+Each argument is changed alone. Either the plugin refuses the job, or the runner's own plan for the
+job is another one than without the argument, or the runner refuses it in a line that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service import Service
+from test_command import COMMAND
+from test_frameworks import Json, run_trainer
+
+from run import TrainingError
+from runners import hf_model, meta_torchtitan, nemo_automodel
+from runners.hf_arguments import OTHERS, Wish
+from runners.meta_arguments import Arguments
+from runners.meta_model import Plan
+from train import read_command
+
+# What an argument needs beside itself to be accepted.
+WITH: dict[str, Json] = {
+    "lora_rank": {"peft_method": "lora"},
+    "lora_alpha": {"peft_method": "lora"},
+    "lora_dropout": {"peft_method": "lora"},
+    "lora_target_modules": {"peft_method": "lora"},
+    "eval_steps": {"eval_strategy": "steps"},
+    "eval_batch_size": {"eval_strategy": "steps"},
+    "fsdp_offload": {"fsdp": "full_shard"},
+    "dataloader_prefetch_factor": {"dataloader_workers": 2},
+    "load_best_model_at_end": {"eval_strategy": "steps", "save_steps": 100},
+    "save_strategy": {"eval_strategy": "steps"},
+    "dataset_streaming": {"max_steps": 10},
+    "optimizer_in_bwd": {"max_grad_norm": 0},
+    "activation_offloading": {"activation_checkpoint": "full"},
+    "warmup_ratio": {"max_steps": 1000},
+    "sequence_parallel": {"tensor_parallel": 2},
+    "virtual_pipeline_parallel": {"pipeline_parallel": 2},
+    "min_lr": {"lr": 0.5},
+    "warmup_steps": {"max_steps": 1000},
+    **{
+        name: {"backend": "torchtitan", "max_steps": 10}
+        for name in ("tensor_parallel", "context_parallel", "pipeline_parallel", "expert_parallel")
+    },
+    **{
+        name: {"backend": "torchtitan", "max_steps": 10, "pipeline_parallel": 2, "batch_size": 4}
+        for name in ("pipeline_schedule", "pipeline_microbatch_size")
+    },
+    "metric_for_best_model": {"eval_strategy": "steps", "load_best_model_at_end": True},
+}
+# A job that the plugin refuses for an argument, where it does nothing else with it.
+CHECKS: dict[str, Json] = {"num_moe_experts": {"num_moe_experts": 3, "expert_parallel": 2}}
+# A value other than the default, where the schema alone does not give one.
+VALUES: Json = {
+    "fp16": True, "bf16": True, "precision": "fp32", "deepspeed": "zero2", "dp_shard": 4,
+    "optim": "adafactor", "global_batch_size": 16, "peft_method": "lora", "save_total_limit": 3,
+    "initial_load_path": "/weights.pt", "report_to": ["tensorboard"], "eval_strategy": "steps",
+    "lr_scheduler": "cosine", "dp_replicate": 2, "save_strategy": "best", "num_epochs": 3,
+    "eval_batch_size": 7, "overrides": ["++a.b=1"], "restore_from": "/weights",
+    "expert_parallel": 2,
+    "expert_tensor_parallel": 2,
+}  # fmt: skip
+
+
+def other_value(name: str, schema: Json) -> Any:
+    """A value that is not the default."""
+    if name in VALUES:
+        return VALUES[name]
+    default = schema.get("default")
+    if "enum" in schema:
+        return next(value for value in schema["enum"] if value != default)
+    by_type = {
+        "boolean": not default,
+        "integer": 1 + (default if isinstance(default, int) else schema.get("minimum", 0)),
+        "number": 0.25,
+        "array": ["linear_qkv"] if "linear_qkv" in str(schema) else ["q_proj", "k_proj"],
+    }
+    return by_type.get(schema["type"], "another")
+
+
+def table(framework: str, tmp_path: Path) -> Json:
+    told = run_trainer(["explain", framework, "--output", "json"], tmp_path)
+    properties: Json = json.loads(told.stdout)["properties"]
+    return properties
+
+
+def job(framework: str, arguments: Json) -> Json:
+    return {
+        "framework": framework, "model_id": "llama-debug", "run_id": "run-1", "num_nodes": 2,
+        "gpus_per_node": 2, "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/", "extra_args": arguments,
+    }  # fmt: skip
+
+
+def plan_of_hf(arguments: Json) -> object:
+    wish = Wish.read(arguments)
+    others = {name: wish.value(name) for name in OTHERS}
+    native = [wish.native(on_cpu=on_cpu) for on_cpu in (True, False)]
+    return native, others, wish.needs_trl, str(hf_model.adapters(wish))
+
+
+def plan_of_meta(arguments: Json) -> object:
+    read = Arguments.read(arguments)
+    plan = Plan(read, "cuda", 4)
+    if read.backend == "torchtitan":
+        return meta_torchtitan.settings(read, 4)
+    return asdict(read), plan.mesh, plan.precision, read.accumulation(4)
+
+
+def plan_of_nemo(arguments: Json) -> object:
+    run = read_command(COMMAND, {"WORLD_SIZE": "4"})
+    limit = arguments.get("save_total_limit")
+    return nemo_automodel.settings(run, arguments, "/data.jsonl", "/checkpoints"), limit
+
+
+PLANS = {"hf": plan_of_hf, "meta": plan_of_meta, "nemo": plan_of_nemo}
+
+
+def typed(service: Service, framework: str, arguments: Json) -> tuple[Json, Json] | str:
+    """What reaches the runner of a job, and its variables; or why the plugin refuses the job."""
+    told = service.preview(job(framework, arguments))
+    if "env" not in told:
+        return str(told["detail"])
+    variables = {entry["name"]: entry["value"] for entry in told["env"]}
+    return json.loads(variables.pop("TRAINING_EXTRA_ARGS_JSON")), variables
+
+
+def outcome(service: Service, framework: str, name: str, schema: Json, known: Json) -> str:
+    """What becomes of an argument."""
+    base = {key: value for key, value in WITH.get(name, {}).items() if key in known and key != name}
+    without = typed(service, framework, base)
+    having = typed(service, framework, {**base, name: other_value(name, schema)})
+    assert not isinstance(without, str), (name, without)
+    if isinstance(having, str):
+        return f"refused by the plugin: {having}"
+    if without[1] != having[1]:
+        return "read by the plugin"
+    try:
+        plans = [PLANS[framework](arguments) for arguments, _ in (without, having)]
+    except TrainingError as error:
+        assert name in str(error)
+        return f"refused by the runner: {error}"
+    if plans[0] != plans[1]:
+        return "read"
+    # An argument that only checks a job has been read if it can make the plugin refuse one.
+    checked = typed(service, framework, CHECKS[name]) if name in CHECKS else None
+    return "read by the plugin" if isinstance(checked, str) else "ignored"
+
+
+@pytest.mark.parametrize("framework", PLANS)
+def test_no_argument_is_silently_ignored(framework: str, tmp_path: Path) -> None:
+    known = table(framework, tmp_path)
+    with Service(tmp_path) as service:
+        found = {
+            name: outcome(service, framework, name, schema, known) for name, schema in known.items()
+        }
+    assert [name for name, outcome in found.items() if outcome == "ignored"] == []
+    # The plugin lets most of them through: the test would be empty otherwise.
+    read = [name for name, outcome in found.items() if outcome.startswith("read")]
+    assert len(read) >= 0.75 * len(found), found
+
+
+def uses(source: str, name: str) -> bool:
+    return f".{name}" in source or f'"{name}"' in source
+
+
+@pytest.mark.parametrize("framework", ["meta"])
+def test_what_is_read_is_used(framework: str, tmp_path: Path) -> None:
+    """A field that no code looks at would pass for one that is read."""
+    folder = Path(__file__).parents[1] / "runners"
+    code = "".join(
+        file.read_text() for file in folder.glob(f"{framework}*.py") if "arguments" not in file.name
+    )
+    arguments = (folder / "meta_arguments.py").read_text().partition("def read")[2]
+    names = list(table(framework, tmp_path))
+    assert [name for name in names if not uses(code + arguments, name)] == []

@@ -1,0 +1,56 @@
+"""The image has what it needs: its files alone train, and its versions are those of the lock."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from conftest import TRAINER
+
+DOCKERFILE = (TRAINER / "Dockerfile").read_text()
+
+
+def test_the_files_of_the_image_train_by_themselves(tmp_path: Path) -> None:
+    for words in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE):
+        *sources, target = words.split()
+        for source in sources:
+            for path in TRAINER.glob(source):
+                place = tmp_path / target
+                if path.is_dir():
+                    shutil.copytree(path, place, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(path, place)
+    command = re.findall(r'^CMD \["python", "(.+)"\]$', DOCKERFILE, re.MULTILINE)
+    assert command == ["smoke.py"]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "smoke: meta: trains" in done.stdout, done.stderr
+    assert "smoke: hf: trains" in done.stdout, done.stderr
+    assert done.returncode == 0
+
+
+def test_both_variants_come_from_one_file() -> None:
+    stages = re.findall(r"^FROM \S+ AS (\w+)$", DOCKERFILE, re.MULTILINE)
+    assert stages == ["base", "cuda", "cpu"]
+    assert "FROM ${VARIANT}" in DOCKERFILE
+
+
+def test_what_is_installed_is_what_the_lock_says() -> None:
+    lock = (TRAINER / "lock.txt").read_text()
+    assert "://" not in lock
+    pins: dict[str, set[str]] = {}
+    for name, pin in re.findall(r"^([\w.-]+)(?:\[[^]]*\])?==([^\s;]+)", lock, re.MULTILINE):
+        pins.setdefault(name, set()).add(pin)
+    assert len(pins) > 50
+    for name, wanted in pins.items():
+        try:
+            found = version(name).split("+")[0]
+        except PackageNotFoundError:
+            # Of another Python or machine.
+            continue
+        assert found in wanted, name

@@ -1,0 +1,79 @@
+"""Jobs posted to the real service train under torchrun and leave the layout in an object store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import S3, english
+from service import Service
+
+# Nodes and processes, with the sequences a process that make one global batch of eight.
+SHAPES = {"1x1": (1, 1, 8), "1x2": (1, 2, 4), "2x1": (2, 1, 4), "2x2": (2, 2, 2)}
+STEPS = 30
+
+
+def request(framework: str, run_id: str, shape: str, **arguments: Any) -> dict[str, Any]:
+    nodes, processes, batch = SHAPES[shape]
+    return {
+        "framework": framework,
+        "model_id": {"hf": "gpt2-debug", "meta": "llama-debug"}[framework],
+        "run_id": run_id,
+        "num_nodes": nodes,
+        "gpus_per_node": processes,
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/english/",
+        "extra_args": {
+            "max_steps": STEPS, "lr": 0.004, "max_seq_len": 64, "batch_size": batch,
+            "save_steps": STEPS // 2, "logging_steps": 1, **arguments,
+        },
+    }  # fmt: skip
+
+
+def curve(log: str) -> list[float]:
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith('{"event"')]
+    assert all(
+        set(line) == {"event", "step", "total_steps", "loss", "tokens_per_second", "seconds_left"}
+        for line in lines
+    )
+    return [line["loss"] for line in lines if line["event"] == "progress"]
+
+
+@pytest.mark.parametrize("framework", ["meta", "hf"])
+def test_every_shape_trains_the_same_curve_into_the_store(
+    s3: S3, tmp_path: Path, framework: str
+) -> None:
+    folder = s3.root / "bucket/english"
+    folder.mkdir()
+    for number, part in enumerate((english()[::2], english()[1::2])):
+        rows = "\n".join(json.dumps({"text": text}) for text in part)
+        (folder / f"part-{number}.jsonl").write_text(rows)
+    with Service(tmp_path) as service:
+        jobs = {shape: service.submit(request(framework, f"r{shape}", shape)) for shape in SHAPES}
+        for job in jobs.values():
+            service.wait(job)
+        curves = {shape: curve(service.log(job)) for shape, job in jobs.items()}
+    assert len(curves["1x1"]) == STEPS
+    for shape, losses in curves.items():
+        assert losses[-1] < 0.7 * losses[0], (shape, losses)
+        assert losses == pytest.approx(curves["1x1"], rel=0.02), shape
+    for shape, (nodes, processes, _) in SHAPES.items():
+        assert_layout(s3.root / f"bucket/runs/r{shape}/framework={framework}", nodes * processes)
+
+
+def assert_layout(prefix: Path, processes: int) -> None:
+    """What the specification says is there, and nothing that is on its way."""
+    assert {path.name for path in prefix.iterdir()} == {"checkpoints", "config", "logs"}
+    commits = sorted(path.name for path in (prefix / "checkpoints").glob("step-*.json"))
+    assert commits == [f"step-{step:06}.json" for step in (STEPS // 2, STEPS)]
+    for name in commits:
+        commit = json.loads((prefix / "checkpoints" / name).read_text())
+        assert commit["files"]
+        for file in commit["files"]:
+            assert (prefix / "checkpoints" / file["name"]).stat().st_size == file["size"]
+    record = json.loads((prefix / "config/run.json").read_text())
+    assert record["resolved_args"]["max_steps"] == STEPS
+    ranks = {path.stem.split("-rank-")[1] for path in (prefix / "logs").iterdir()}
+    assert ranks == {str(rank) for rank in range(processes)}
