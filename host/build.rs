@@ -1,6 +1,5 @@
 //! Builds the binary anew when what it carries for `trainer plugin new` changes.
 
-#[expect(clippy::print_stdout, reason = "that is how cargo is told")]
 fn main() {
     for folder in ["templates", "../plugins/sdk/src", "../wit"] {
         println!("cargo::rerun-if-changed={folder}");

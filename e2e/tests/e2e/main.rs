@@ -5,6 +5,10 @@
     clippy::panic,
     reason = "a test fails by panicking"
 )]
+#![expect(
+    clippy::print_stdout,
+    reason = "what was measured or left out is for who runs the tests"
+)]
 
 mod authors;
 mod bad_plugins;

@@ -3,7 +3,15 @@
 //! `make e2e-kubernetes` builds what they need. They share one control plane; those that break it
 //! start one of their own.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![expect(
+    clippy::print_stdout,
+    reason = "what was measured is for who runs the tests"
+)]
 
 mod control_plane;
 mod deployment;

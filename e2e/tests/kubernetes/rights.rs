@@ -10,8 +10,11 @@ use serde_json::{Value, json};
 
 use crate::service::request;
 
+/// Something that a user does.
+type Step = fn(&Server) -> Result<()>;
+
 /// What the service is for, in the order in which a user meets it.
-const STEPS: [(&str, fn(&Server) -> Result<()>); 7] = [
+const STEPS: [(&str, Step); 7] = [
     ("it gets ready", gets_ready),
     ("it submits a job", submits),
     ("it sees the job run", sees_it_run),
