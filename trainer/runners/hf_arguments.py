@@ -119,6 +119,9 @@ class Wish:
     def native(self, *, on_cpu: bool) -> dict[str, Any]:
         """What `TrainingArguments` takes."""
         native = {**training_arguments(self.given), **self.passed}
+        if "warmup_ratio" in self.given and _has("warmup_ratio"):
+            # transformers 4 has a name for it, and counts warmup_steps in whole ones.
+            native |= {"warmup_ratio": self.given["warmup_ratio"], "warmup_steps": 0}
         if not native["gradient_checkpointing"] and not self.needs_trl:
             # The name is on its way out of transformers 5, and False its default.
             del native["gradient_checkpointing"]
@@ -130,6 +133,13 @@ class Wish:
     def resolved(self) -> dict[str, Any]:
         """Every argument by its canonical name, for the record of the run."""
         return {**DEFAULTS, **OTHERS, **self.given, **self.passed}
+
+
+def _has(name: str) -> bool:
+    """Whether this release of transformers takes an argument."""
+    from transformers import TrainingArguments
+
+    return name in {field.name for field in fields(TrainingArguments)}
 
 
 def training_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def settings(
             "strategy": "megatron_fsdp" if value.get("fsdp") else "fsdp2",
             "tp_size": value["tensor_parallel"],
             "pp_size": value["pipeline_parallel"],
+            **({"pipeline": {}} if value["pipeline_parallel"] > 1 else {}),
             "cp_size": value["context_parallel"],
             "ep_size": value["expert_parallel"],
             "sequence_parallel": bool(value.get("sequence_parallel")),

@@ -87,7 +87,9 @@ class Training:
     @property
     def log(self) -> str:
         """What the processes of this start have said."""
-        return self.log_file.read_text()[self._from :] if self.log_file.exists() else ""
+        if not self.log_file.exists():
+            return ""
+        return self.log_file.read_bytes()[self._from :].decode(errors="replace")
 
     def is_running(self) -> bool:
         """Whether all of its processes are still there."""

@@ -30,7 +30,7 @@ WITH: dict[str, Json] = {
     "lora_dropout": {"peft_method": "lora"},
     "lora_target_modules": {"peft_method": "lora"},
     "eval_steps": {"eval_strategy": "steps"},
-    "eval_batch_size": {"eval_strategy": "steps"},
+    "eval_batch_size": {"eval_strategy": "steps", "eval_steps": 5},
     "fsdp_offload": {"fsdp": "full_shard"},
     "dataloader_prefetch_factor": {"dataloader_workers": 2},
     "load_best_model_at_end": {"eval_strategy": "steps", "save_steps": 100},
@@ -60,9 +60,9 @@ VALUES: Json = {
     "fp16": True, "bf16": True, "precision": "fp32", "deepspeed": "zero2", "dp_shard": 4,
     "optim": "adafactor", "global_batch_size": 16, "peft_method": "lora", "save_total_limit": 3,
     "initial_load_path": "/weights.pt", "report_to": ["tensorboard"], "eval_strategy": "steps",
-    "lr_scheduler": "cosine", "dp_replicate": 2, "save_strategy": "best", "num_epochs": 3,
+    "lr_scheduler": "constant", "dp_replicate": 2, "save_strategy": "best", "num_epochs": 3,
     "eval_batch_size": 7, "overrides": ["++a.b=1"], "restore_from": "/weights",
-    "expert_parallel": 2,
+    "expert_parallel": 2, "gpu_arch": "blackwell",
     "expert_tensor_parallel": 2,
 }  # fmt: skip
 
