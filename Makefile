@@ -25,7 +25,7 @@ say = @echo "==> $(1)"
 
 .PHONY: help
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: run
 run: build python ## Serve on 127.0.0.1:8080 with the local cluster
@@ -110,6 +110,11 @@ e2e: build hostile registry python ## End-to-end tests: the real service, real t
 bench: build hostile ## Measure speed, memory and start, and write docs/performance.md
 	$(call say,measuring)
 	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench
+
+.PHONY: bench-plugins
+bench-plugins: build hostile ## Measure plugins of each language, and write docs/plugin-performance.md
+	$(call say,measuring plugins)
+	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench_plugins
 
 .PHONY: docs
 docs: build ## Write docs/frameworks from the plugins

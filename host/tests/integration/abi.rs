@@ -121,7 +121,7 @@ impl Handmade {
 
     fn memory_image(&self) -> Vec<u8> {
         let mut image = vec![0; TEXTS];
-        let mut texts = Vec::new();
+        let mut texts: Vec<u8> = Vec::new();
         let mut string = |image: &mut Vec<u8>, at: usize, text: &str| {
             put(image, at, TEXTS + texts.len());
             put(image, at + 4, text.len());
