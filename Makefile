@@ -128,7 +128,9 @@ control-plane: ## Build the Kubernetes control plane for tests (needs Go 1.26)
 ifneq ($(GO),)
 e2e-kubernetes: build control-plane ## End-to-end tests against a real Kubernetes control plane
 	$(call say,end-to-end tests on Kubernetes: a real API server and the training operator)
-	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes
+	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --skip speed:: --skip reads::
+	$(call say,and alone what measures time)
+	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --test-threads 1 --nocapture speed:: reads::
 else
 e2e-kubernetes:
 	$(call say,no Go toolchain: the end-to-end tests on Kubernetes are left out)
@@ -138,6 +140,11 @@ endif
 bench: build hostile ## Measure speed, memory and start, and write docs/performance.md
 	$(call say,measuring)
 	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench
+
+.PHONY: bench-plugins
+bench-plugins: build hostile ## Measure plugins of each language, and write docs/plugin-performance.md
+	$(call say,measuring plugins)
+	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench_plugins
 
 .PHONY: bench-trainer
 bench-trainer: python ## Measure checkpoints and starts of the trainer image, write docs/performance-trainer.md

@@ -21,6 +21,7 @@ const MAX_WARNINGS: usize = 256;
 /// Most bytes of a URI of the layout, and of a text of JSON that is only shown.
 const MAX_URI_BYTES: usize = 4 * 1024;
 const MAX_JSON_BYTES: usize = 512 * 1024;
+const MAX_JSON_DEPTH: usize = 64;
 const MAX_FINDING_BYTES: usize = 8 * 1024;
 
 /// One word of a command, or the value of a variable.
@@ -189,12 +190,7 @@ impl Plan {
             ("resolved-args", &resolved_args),
             ("extensions", &extensions),
         ] {
-            if text.len() > MAX_JSON_BYTES {
-                let size = text.len();
-                return no(format!(
-                    "{name} has {size} bytes, {MAX_JSON_BYTES} are allowed"
-                ));
-            }
+            check_json(name, text)?;
         }
         let Extensions { parallel } = serde_json::from_str(&extensions)
             .or_else(|error| no(format!("extensions is not as the contract says: {error}")))?;
@@ -336,6 +332,31 @@ fn is_beneath(uri: &str, prefix: &str) -> bool {
 #[derive(Deserialize)]
 struct Extensions {
     parallel: Option<ParallelPlan>,
+}
+
+/// Checks what no reader of JSON checks that only passes it on.
+fn check_json(name: &str, text: &str) -> Result<(), NoPlan> {
+    if text.len() > MAX_JSON_BYTES {
+        let size = text.len();
+        return no(format!(
+            "{name} has {size} bytes, {MAX_JSON_BYTES} are allowed"
+        ));
+    }
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_JSON_DEPTH {
+            return no(format!("{name} is nested more than {MAX_JSON_DEPTH} deep"));
+        }
+    }
+    Ok(())
 }
 
 fn object(name: &str, text: String) -> Result<Box<RawValue>, NoPlan> {

@@ -230,6 +230,7 @@ impl Attacked {
         let begun = Instant::now();
         let answer = self.service.preview(&asking(framework, attack)).await;
         assert!(begun.elapsed() < LONGEST, "{attack}: {:?}", begun.elapsed());
+        assert_eq!(answer.status, 502, "{attack} is answered");
         let problem = answer.problem(502);
         format!("502 {}", problem["detail"].as_str().unwrap())
     }
