@@ -9,7 +9,7 @@ use e2e::fault_proxy::{Call, Fault, FaultProxy, Refusal};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
 
-use crate::service::{eventually, request};
+use crate::service::{eventually, request, with_compiled_plugins};
 
 /// A service whose calls pass through a proxy that breaks them.
 struct Broken {
@@ -24,6 +24,7 @@ impl Broken {
         let deployment = plane.install(Overlay::OneNamespace, namespace)?;
         let proxy = FaultProxy::start(&deployment.kubeconfig)?;
         let site = Site::on_kubernetes(&proxy.kubeconfig(), namespace)?;
+        let site = with_compiled_plugins(site);
         let server = site.start()?;
         server.wait_until_ready()?;
         Ok(Self {
@@ -267,6 +268,7 @@ fn a_service_that_starts_before_its_api_server_gets_ready_with_it() {
     let proxy = FaultProxy::start(&deployment.kubeconfig).unwrap();
     proxy.refuse();
     let site = Site::on_kubernetes(&proxy.kubeconfig(), "faults-start").unwrap();
+    let site = with_compiled_plugins(site);
     let server = site.start().unwrap();
     assert_eq!(server.get("/readyz").unwrap().0, 503);
     proxy.accept().unwrap();

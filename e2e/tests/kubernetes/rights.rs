@@ -8,7 +8,7 @@ use e2e::control_plane::{ControlPlane, Deployment, Overlay};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
 
-use crate::service::request;
+use crate::service::{request, with_compiled_plugins};
 
 /// Something that a user does.
 type Step = fn(&Server) -> Result<()>;
@@ -167,7 +167,7 @@ fn revoke(plane: &ControlPlane, namespace: &str, resource: &str, verb: &str) {
 /// tells the step that does not work.
 fn first_failure(deployment: &Deployment, allowed: &str) -> Option<&'static str> {
     let site = Site::on_kubernetes(&deployment.kubeconfig, &deployment.namespace).unwrap();
-    let site = site.set("TRAINER_ALLOWED_NAMESPACES", allowed);
+    let site = with_compiled_plugins(site.set("TRAINER_ALLOWED_NAMESPACES", allowed));
     let server = site.start().unwrap();
     for (step, works) in STEPS {
         if let Err(why) = works(&server) {

@@ -94,3 +94,10 @@ pub fn request(run_id: &str, fate: &Value) -> Value {
         "annotations": fate,
     })
 }
+
+/// A site that shares its data with others. On Kubernetes that is compiled plugins alone, and a
+/// service that finds them starts in a moment.
+pub fn with_compiled_plugins(site: Site) -> Site {
+    let folder = e2e::root().join("target/kubernetes-tests");
+    site.set("TRAINER_DATA_DIR", &folder.display().to_string())
+}
