@@ -18,7 +18,7 @@ from conftest import ROOT
 
 Json = dict[str, Any]
 # Enough for the imports of four processes on a busy machine.
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 class Service:
