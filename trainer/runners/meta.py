@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 
+from run import TrainingError
 from runners import lacks
 from runners.meta_arguments import Arguments
 from session import Session
@@ -12,15 +13,18 @@ from session import Session
 BACKENDS = {
     "fsdp": ("runners.meta_loop", None),
     "torchtitan": ("runners.meta_torchtitan", "torchtitan"),
-    "torchtune": ("runners.meta_torchtune", "torchtune"),
-    "llama_cookbook": ("runners.meta_cookbook", "llama_cookbook"),
 }
 
 
 def run(session: Session) -> None:
     """Trains one run to its end."""
     arguments = Arguments.read(session.run.arguments)
-    module, package = BACKENDS[arguments.backend]
+    backend = arguments.backend
+    if backend not in BACKENDS:
+        # torchtune and llama_cookbook are recipes with command lines of their own.
+        known = " or ".join(BACKENDS)
+        raise TrainingError(f"backend {backend}: train.py does not start it; set backend to {known}")
+    module, package = BACKENDS[backend]
     if package and importlib.util.find_spec(package) is None:
-        raise lacks(f"backend {arguments.backend}", package)
+        raise lacks(f"backend {backend}", package)
     importlib.import_module(module).train(session, arguments)

@@ -43,6 +43,11 @@ fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
     assert_eq!(running["detail"], format!("PyTorchJob {name} is running."));
     let pods = service.objects("pods", name);
     assert_eq!(pods.len(), 4);
+    let (_, manifest) = service
+        .server
+        .get(&format!("/train/{name}/manifest"))
+        .unwrap();
+    let submission = manifest["metadata"]["annotations"]["trainer.deepfinery/submission"].as_str();
     for pod in &pods {
         let variable = |name: &str| {
             let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
@@ -55,6 +60,8 @@ fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
         assert_eq!(variable("PET_NNODES").unwrap(), "4");
         assert_eq!(variable("RANK"), variable("PET_NODE_RANK"));
         assert_eq!(variable("EXPERIMENT_NAME").unwrap(), "meta-demo");
+        // One for the whole job, so that a pod that is started again knows its checkpoints.
+        assert_eq!(variable("TRAINER_JOB_UID").as_deref(), submission);
         assert_eq!(pod["metadata"]["labels"]["deepfinery.com/team"], "aml");
     }
     let succeeded = service.server.wait_for(name, "succeeded").unwrap();

@@ -22,7 +22,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, Wish};
-use crate::job::{Inspection, JobEvent, KIND, ObservedJob, PodDetails, PyTorchJob};
+use crate::job::{self, Inspection, JobEvent, KIND, ObservedJob, PodDetails, PyTorchJob};
 use crate::request::AllowedNamespaces;
 use crate::request::metadata::{check_namespace, is_dns_subdomain};
 use cache::Cache;
@@ -192,6 +192,7 @@ impl KubernetesCluster {
         let submission = Uuid::new_v4().to_string();
         let annotations = job.metadata.annotations.get_or_insert_default();
         annotations.insert(SUBMISSION_ANNOTATION.to_string(), submission.clone());
+        job::identify(&mut job, &submission);
         let namespace = job.namespace().to_string();
         let created = match self.calls.create(&namespace, &job, earnest).await {
             Ok(job) => job,

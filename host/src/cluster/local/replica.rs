@@ -11,7 +11,9 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use super::expand::expand;
 use super::keeper::{Assignment, Order, Report};
-use crate::job::{CONTAINER, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType};
+use crate::job::{
+    CONTAINER, JOB_UID_VARIABLE, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType,
+};
 
 /// The most bytes at the end of a log that are searched for the cause of a failure.
 const TAIL_BYTES: u64 = 16 * 1024;
@@ -215,7 +217,7 @@ fn process(
         .map(|word| expand(word, &variables))
         .collect();
     let mut environment = surroundings.base.clone();
-    environment.insert("TRAINER_JOB_UID".to_string(), surroundings.job_uid.clone());
+    environment.insert(JOB_UID_VARIABLE.to_string(), surroundings.job_uid.clone());
     if let Some(gpus) = gpus {
         let gpus: Vec<String> = gpus.iter().map(u32::to_string).collect();
         environment.insert("CUDA_VISIBLE_DEVICES".to_string(), gpus.join(","));
