@@ -1,5 +1,6 @@
 //! Where a plugin's bytes come from, and whether they are those that the operator asks for.
 
+mod at_most;
 pub mod oci;
 pub mod signature;
 

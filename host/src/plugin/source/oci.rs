@@ -1,10 +1,8 @@
 //! Plugins in OCI registries, as artifacts of one WebAssembly layer (`application/wasm`), which is
 //! what other tools for WebAssembly in registries make and take too.
 
-use std::io::{Error, ErrorKind};
+use std::io::Error;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
@@ -14,9 +12,9 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::io::AsyncWrite;
 
 use super::super::{LoadError, SourceError};
+use super::at_most::AtMost;
 use super::signature::{Signed, SignedDocument, sign_manifest};
 use super::{Digest, read_at_most};
 
@@ -380,32 +378,4 @@ fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, LoadErro
         thread.join().unwrap_or_else(|_| lost())
     })
     .map_err(LoadError::Read)
-}
-
-/// Takes bytes until they are too many.
-struct AtMost {
-    bytes: Vec<u8>,
-    most: usize,
-}
-
-impl AsyncWrite for AtMost {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        more: &[u8],
-    ) -> Poll<Result<usize, Error>> {
-        if self.bytes.len() + more.len() > self.most {
-            return Poll::Ready(Err(Error::from(ErrorKind::FileTooLarge)));
-        }
-        self.bytes.extend_from_slice(more);
-        Poll::Ready(Ok(more.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
 }
