@@ -95,7 +95,10 @@ impl Profiles {
         }
         let namespaces = self.namespaces.iter();
         let named = namespaces.map(|(namespace, name)| (format!("namespaces.{namespace}"), name));
-        let default = self.default.iter().map(|name| ("default".to_string(), name));
+        let default = self
+            .default
+            .iter()
+            .map(|name| ("default".to_string(), name));
         for (place, name) in named.chain(default) {
             if !self.profiles.contains_key(name) {
                 wrong.push(format!("{place}: {}", self.unknown(name)));
@@ -276,7 +279,8 @@ mod tests {
     #[test]
     fn an_unknown_profile_is_told_with_the_known_ones() {
         let told = three().choose(Some("h10"), "research").unwrap_err();
-        let expected = r#"there is no profile "h10"; known: a100, h100, spot, did you mean "h100"?"#;
+        let expected =
+            r#"there is no profile "h10"; known: a100, h100, spot, did you mean "h100"?"#;
         assert_eq!(told, expected);
     }
 

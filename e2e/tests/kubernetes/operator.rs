@@ -40,10 +40,7 @@ fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
     let submitted = service.server.wait_for(name, "submitted").unwrap();
     assert_eq!(submitted["detail"], "PyTorchJob submitted");
     let running = service.server.wait_for(name, "running").unwrap();
-    assert_eq!(
-        running["detail"],
-        format!("PyTorchJob {name} is running.")
-    );
+    assert_eq!(running["detail"], format!("PyTorchJob {name} is running."));
     let pods = service.objects("pods", name);
     assert_eq!(pods.len(), 4);
     for pod in &pods {
@@ -84,11 +81,17 @@ fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
     let fate = json!({"fake.test/run-for": "100ms", "fake.test/exit-code": "7"});
     let name = service.server.submit(&request("bad", &fate)).unwrap();
     let failed = service.server.wait_for(&name, "failed").unwrap();
-    assert!(failed["detail"].as_str().unwrap().contains("has failed"), "{failed}");
+    assert!(
+        failed["detail"].as_str().unwrap().contains("has failed"),
+        "{failed}"
+    );
     let full = service.full(&name);
     assert_eq!(full["pods"][0]["exit_code"], 7, "{full}");
     let explained = full["explanation"][0].as_str().unwrap();
-    assert!(explained.starts_with("master-0 exited with code 7"), "{explained}");
+    assert!(
+        explained.starts_with("master-0 exited with code 7"),
+        "{explained}"
+    );
 }
 
 #[test]
@@ -97,7 +100,10 @@ fn suspending_takes_the_pods_and_resuming_brings_them_back() {
     let fate = json!({"fake.test/run-for": "1h"});
     let name = service.server.submit(&request("held", &fate)).unwrap();
     service.server.wait_for(&name, "running").unwrap();
-    let (status, _) = service.server.post(&format!("/train/{name}/suspend"), &json!(null)).unwrap();
+    let (status, _) = service
+        .server
+        .post(&format!("/train/{name}/suspend"), &json!(null))
+        .unwrap();
     assert_eq!(status, 200);
     let full = service.full_when(&name, |full| full["pods"] == json!([]));
     assert_eq!(full["suspended"], true);
@@ -105,7 +111,10 @@ fn suspending_takes_the_pods_and_resuming_brings_them_back() {
     assert_eq!(full["explanation"], json!([how]));
     let submitted = service.server.wait_for(&name, "submitted").unwrap();
     assert_eq!(submitted["detail"], "PyTorchJob submitted");
-    service.server.post(&format!("/train/{name}/resume"), &json!(null)).unwrap();
+    service
+        .server
+        .post(&format!("/train/{name}/resume"), &json!(null))
+        .unwrap();
     service.server.wait_for(&name, "running").unwrap();
 }
 
@@ -115,11 +124,24 @@ fn deleting_takes_job_pods_and_services() {
     let fate = json!({"fake.test/run-for": "1h"});
     let name = service.server.submit(&request("gone", &fate)).unwrap();
     service.server.wait_for(&name, "running").unwrap();
-    assert_eq!(service.server.delete(&format!("/train/{name}")).unwrap().0, 204);
-    assert_eq!(service.server.get(&format!("/train/{name}")).unwrap().0, 404);
-    assert_eq!(service.server.delete(&format!("/train/{name}")).unwrap().0, 404);
+    assert_eq!(
+        service.server.delete(&format!("/train/{name}")).unwrap().0,
+        204
+    );
+    assert_eq!(
+        service.server.get(&format!("/train/{name}")).unwrap().0,
+        404
+    );
+    assert_eq!(
+        service.server.delete(&format!("/train/{name}")).unwrap().0,
+        404
+    );
     eventually(|| {
-        let left = [service.objects("pods", &name), service.objects("services", &name)].concat();
+        let left = [
+            service.objects("pods", &name),
+            service.objects("services", &name),
+        ]
+        .concat();
         match left.is_empty() {
             true => Ok(()),
             false => Err(format!("{} objects are left", left.len())),
@@ -133,27 +155,42 @@ fn what_a_job_waits_for_is_told() {
     let mut greedy = request("greedy", &json!({}));
     greedy["gpus_per_node"] = json!(64);
     let name = service.server.submit(&greedy).unwrap();
-    let full = service.full_when(&name, |full| full["explanation"] != json!([]) && full["pods"][0]["reason"] == "Unschedulable");
+    let full = service.full_when(&name, |full| {
+        full["explanation"] != json!([]) && full["pods"][0]["reason"] == "Unschedulable"
+    });
     let explained = full["explanation"][0].as_str().unwrap();
-    assert!(explained.contains("Insufficient nvidia.com/gpu"), "{explained}");
+    assert!(
+        explained.contains("Insufficient nvidia.com/gpu"),
+        "{explained}"
+    );
 
     let fate = json!({"fake.test/waiting": "ImagePullBackOff"});
     let name = service.server.submit(&request("no-image", &fate)).unwrap();
-    let full = service.full_when(&name, |full| full["pods"][0]["reason"] == "ImagePullBackOff");
+    let full = service.full_when(&name, |full| {
+        full["pods"][0]["reason"] == "ImagePullBackOff"
+    });
     let explained = full["explanation"][0].as_str().unwrap();
-    assert!(explained.starts_with("master-0 waits: ImagePullBackOff"), "{explained}");
+    assert!(
+        explained.starts_with("master-0 waits: ImagePullBackOff"),
+        "{explained}"
+    );
 
     let fate = json!({"fake.test/run-for": "100ms", "fake.test/exit-code": "137", "fake.test/exit-reason": "OOMKilled"});
     let name = service.server.submit(&request("hungry", &fate)).unwrap();
     let full = service.full_when(&name, |full| full["pods"][0]["exit_code"] == 137);
     let explained = full["explanation"][0].as_str().unwrap();
-    assert!(explained.contains("exited with code 137 (OOMKilled)"), "{explained}");
+    assert!(
+        explained.contains("exited with code 137 (OOMKilled)"),
+        "{explained}"
+    );
 
     let mut two = request("no-master", &json!({"fake.test/init-exit-code": "1"}));
     two["num_nodes"] = json!(2);
     let name = service.server.submit(&two).unwrap();
     service.full_when(&name, |full| {
-        full["explanation"].to_string().contains("init container init-pytorch")
+        full["explanation"]
+            .to_string()
+            .contains("init container init-pytorch")
     });
 }
 
@@ -163,12 +200,23 @@ fn a_quota_that_refuses_the_pods_is_told_and_one_that_refuses_the_job_is_a_400()
     let own = ["--namespace", "quotas"];
     let quota = ["create", "quota", "no-pods", "--hard=pods=0"];
     service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
-    let name = service.server.submit(&request("no-pods", &json!({}))).unwrap();
+    let name = service
+        .server
+        .submit(&request("no-pods", &json!({})))
+        .unwrap();
     let full = service.full_when(&name, |full| full["explanation"] != json!([]));
     let explained = full["explanation"].to_string();
-    assert!(explained.contains("Its pods cannot be created") && explained.contains("exceeded quota"), "{explained}");
+    assert!(
+        explained.contains("Its pods cannot be created") && explained.contains("exceeded quota"),
+        "{explained}"
+    );
 
-    let quota = ["create", "quota", "no-jobs", "--hard=count/pytorchjobs.kubeflow.org=1"];
+    let quota = [
+        "create",
+        "quota",
+        "no-jobs",
+        "--hard=count/pytorchjobs.kubeflow.org=1",
+    ];
     service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
     // A new quota counts what is there before it holds.
     let problem = eventually(|| {
@@ -182,29 +230,52 @@ fn a_quota_that_refuses_the_pods_is_told_and_one_that_refuses_the_job_is_a_400()
         }
     });
     assert_eq!(problem["type"], "urn:trainer:problem:not-admitted");
-    assert!(problem["detail"].as_str().unwrap().contains("exceeded quota"), "{problem}");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("exceeded quota"),
+        "{problem}"
+    );
 }
 
 #[test]
 fn a_server_dry_run_asks_admission_and_creates_nothing() {
     let service = Deployed::start("dry-runs").unwrap();
     let run = request("dry", &json!({}));
-    let (status, body) = service.server.post("/train/preview?dry_run=server", &run).unwrap();
+    let (status, body) = service
+        .server
+        .post("/train/preview?dry_run=server", &run)
+        .unwrap();
     assert_eq!(status, 200, "{body}");
     assert_eq!(service.server.get("/train/meta-dry").unwrap().0, 404);
     let mut unpriced = run;
     let own = ["--namespace", "dry-runs"];
-    let quota = ["create", "quota", "none", "--hard=count/pytorchjobs.kubeflow.org=0"];
+    let quota = [
+        "create",
+        "quota",
+        "none",
+        "--hard=count/pytorchjobs.kubeflow.org=0",
+    ];
     service.plane.kubectl(&[&quota[..], &own].concat()).unwrap();
     unpriced["run_id"] = json!("refused");
     let problem = eventually(|| {
-        let answer = service.server.post("/train/preview?dry_run=server", &unpriced).unwrap();
+        let answer = service
+            .server
+            .post("/train/preview?dry_run=server", &unpriced)
+            .unwrap();
         match answer {
             (400, problem) => Ok(problem),
             (status, _) => Err(format!("still {status}")),
         }
     });
-    assert!(problem["detail"].as_str().unwrap().contains("exceeded quota"), "{problem}");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("exceeded quota"),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -226,7 +297,10 @@ fn a_job_of_another_tool_is_read_too() {
         },
     });
     let create = ["create", "--filename", "-"];
-    service.plane.kubectl_with(&create, &foreign.to_string()).unwrap();
+    service
+        .plane
+        .kubectl_with(&create, &foreign.to_string())
+        .unwrap();
     let succeeded = service.server.wait_for("by-hand", "succeeded").unwrap();
     assert_eq!(succeeded["framework"], "");
 }
@@ -238,9 +312,14 @@ fn two_services_see_the_same_jobs() {
     let fate = json!({"fake.test/run-for": "1h"});
     let name = first.server.submit(&request("shared", &fate)).unwrap();
     second.server.wait_for(&name, "running").unwrap();
-    assert_eq!(second.server.delete(&format!("/train/{name}")).unwrap().0, 204);
-    eventually(|| match first.server.get(&format!("/train/{name}")).unwrap() {
-        (404, _) => Ok(()),
-        (status, body) => Err(format!("{status}: {body}")),
-    });
+    assert_eq!(
+        second.server.delete(&format!("/train/{name}")).unwrap().0,
+        204
+    );
+    eventually(
+        || match first.server.get(&format!("/train/{name}")).unwrap() {
+            (404, _) => Ok(()),
+            (status, body) => Err(format!("{status}: {body}")),
+        },
+    );
 }

@@ -33,7 +33,11 @@ fn ten_thousand_jobs_are_read_from_the_cache() {
     times.sort();
     let p99 = times[READS * 99 / 100];
     let memory = server.resident_memory().unwrap() / 1_000_000;
-    assert_eq!(calls_for_jobs(&plane), calls, "reads reached the API server");
+    assert_eq!(
+        calls_for_jobs(&plane),
+        calls,
+        "reads reached the API server"
+    );
     println!("{JOBS} jobs: ready in {ready:?}, p99 of a read {p99:?}, {memory} MB resident");
     assert!(p99 <= Duration::from_millis(5), "{p99:?}");
     assert!(memory <= 200, "{memory} MB");

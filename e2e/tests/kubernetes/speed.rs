@@ -18,7 +18,10 @@ fn the_service_adds_at_most_a_millisecond_to_a_creation() {
     let client = runtime.block_on(service.plane.client()).unwrap();
     // Nothing runs: the pods of so many jobs would be what is measured.
     let fate = json!({"fake.test/start-after": "1h"});
-    let (_, preview) = service.server.post("/train/preview", &request("run", &fate)).unwrap();
+    let (_, preview) = service
+        .server
+        .post("/train/preview", &request("run", &fate))
+        .unwrap();
     let (mut through, mut bare) = (Vec::new(), Vec::new());
     for pair in 0..PAIRS {
         let run = request(&format!("through-{pair}"), &fate);

@@ -166,7 +166,6 @@ impl PyTorchJobStatus {
         ends.iter().any(|end| self.is_true(*end).is_some())
     }
 
-
     /// The condition of a type, if it is true.
     pub fn is_true(&self, condition_type: ConditionType) -> Option<&Condition> {
         let mut conditions = self.conditions.iter();

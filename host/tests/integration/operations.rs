@@ -29,7 +29,10 @@ async fn a_deleted_job_is_gone_with_its_replicas_and_its_name_is_free() {
     service.get("/train/meta-gone").await.problem(404);
     delete(&service, "/train/meta-gone").await.problem(404);
     eventually(|| replicas(&service).is_empty().then_some(())).await;
-    assert_eq!(service.submit(&request("succeed", "gone")).await.status, 201);
+    assert_eq!(
+        service.submit(&request("succeed", "gone")).await.status,
+        201
+    );
     service.wait_for("meta-gone", "succeeded").await;
     assert_eq!(delete(&service, "/train/meta-gone").await.status, 204);
     let data = service.stop().await;
@@ -78,10 +81,14 @@ async fn a_job_that_has_ended_can_be_neither_suspended_nor_resumed() {
     let service = Service::start().await;
     service.submit(&request("succeed", "done")).await;
     service.wait_for("meta-done", "succeeded").await;
-    let problem = post(&service, "/train/meta-done/suspend").await.problem(400);
+    let problem = post(&service, "/train/meta-done/suspend")
+        .await
+        .problem(400);
     let detail = "job meta-done has ended and can be neither suspended nor resumed";
     assert_eq!(problem["detail"], detail);
-    post(&service, "/train/meta-missing/resume").await.problem(404);
+    post(&service, "/train/meta-missing/resume")
+        .await
+        .problem(404);
 }
 
 #[tokio::test]
@@ -104,11 +111,20 @@ async fn the_full_view_tells_replicas_exit_codes_layout_and_warnings() {
     let explained = full["explanation"][0].as_str().unwrap();
     assert!(explained.contains("exited with code 1"), "{explained}");
     let conditions = full["conditions"].as_array().unwrap();
-    assert!(conditions.iter().any(|c| c["type"] == "Failed" && c["status"] == "True"));
+    assert!(
+        conditions
+            .iter()
+            .any(|c| c["type"] == "Failed" && c["status"] == "True")
+    );
     let prefix = "s3://bucket/runs/bad/framework=meta";
     assert_eq!(full["checkpoint"]["prefix"], prefix);
     assert_eq!(full["plugin"]["name"], "meta");
-    let codes: Vec<_> = full["warnings"].as_array().unwrap().iter().map(|w| &w["code"]).collect();
+    let codes: Vec<_> = full["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|w| &w["code"])
+        .collect();
     assert!(codes.contains(&&json!("secret-in-env")), "{codes:?}");
     assert!(codes.len() >= 2, "{codes:?}");
     assert!(full["completed_at"].is_string());
@@ -141,14 +157,21 @@ async fn the_manifest_is_the_job_as_it_stands() {
     let manifest = service.get("/train/meta-shown/manifest").await.json();
     assert_eq!(manifest["kind"], "PyTorchJob");
     assert_eq!(manifest["status"]["conditions"][0]["type"], "Created");
-    service.get("/train/meta-missing/manifest").await.problem(404);
+    service
+        .get("/train/meta-missing/manifest")
+        .await
+        .problem(404);
 }
 
 #[tokio::test]
 async fn a_server_dry_run_finds_a_taken_name_and_creates_nothing() {
     let service = Service::start().await;
     let body = request("succeed", "dry");
-    let dry_run = async || service.post("/train/preview?dry_run=server", body.to_string()).await;
+    let dry_run = async || {
+        service
+            .post("/train/preview?dry_run=server", body.to_string())
+            .await
+    };
     assert_eq!(dry_run().await.status, 200);
     service.get("/train/meta-dry").await.problem(404);
     service.submit(&body).await;
@@ -184,7 +207,10 @@ async fn a_namespace_that_is_not_allowed_is_refused_with_403() {
     let problem = service.submit(&body).await.problem(403);
     let detail = "namespace \"team-b\" is not served here; known: default, team-a";
     assert_eq!(problem["detail"], detail);
-    service.get("/train/meta-away?namespace=team-b").await.problem(403);
+    service
+        .get("/train/meta-away?namespace=team-b")
+        .await
+        .problem(403);
     body["namespace"] = json!("team-a");
     assert_eq!(service.submit(&body).await.status, 201);
 }

@@ -51,7 +51,10 @@ async fn a_namespaces_profile_places_its_jobs() {
     let manifest = manifest(&service, &request).await;
     let metadata = &manifest["metadata"];
     assert_eq!(metadata["labels"]["kueue.x-k8s.io/queue-name"], "gpus");
-    assert_eq!(metadata["annotations"]["trainer.deepfinery/profile"], "a100");
+    assert_eq!(
+        metadata["annotations"]["trainer.deepfinery/profile"],
+        "a100"
+    );
     let policy = json!({
         "cleanPodPolicy": "Running",
         "backoffLimit": 7,

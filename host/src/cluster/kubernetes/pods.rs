@@ -9,8 +9,8 @@ use crate::job::{CONTAINER, JobEvent, PodDetails};
 
 /// The operator's labels on a pod (kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/common_types.go).
 pub(super) const JOB_NAME_LABEL: &str = "training.kubeflow.org/job-name";
-const REPLICA_TYPE_LABEL: &str = "training.kubeflow.org/replica-type";
-const REPLICA_INDEX_LABEL: &str = "training.kubeflow.org/replica-index";
+pub(super) const REPLICA_TYPE_LABEL: &str = "training.kubeflow.org/replica-type";
+pub(super) const REPLICA_INDEX_LABEL: &str = "training.kubeflow.org/replica-index";
 
 /// Why a pod waits or how it ended.
 #[derive(Default)]
@@ -35,9 +35,16 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
     } = cause(status);
     PodDetails {
         name: pod.metadata.name.clone().unwrap_or_default(),
-        replica: format!("{}-{}", label(REPLICA_TYPE_LABEL), label(REPLICA_INDEX_LABEL)),
+        replica: format!(
+            "{}-{}",
+            label(REPLICA_TYPE_LABEL),
+            label(REPLICA_INDEX_LABEL)
+        ),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        phase: status.phase.clone().unwrap_or_else(|| "Unknown".to_string()),
+        phase: status
+            .phase
+            .clone()
+            .unwrap_or_else(|| "Unknown".to_string()),
         restarts: container
             .and_then(|container| u32::try_from(container.restart_count).ok())
             .unwrap_or(0),
@@ -50,7 +57,7 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
 }
 
 /// The container that trains.
-fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
+pub(super) fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
     let mut containers = status.container_statuses.iter().flatten();
     containers.find(|container| container.name == CONTAINER)
 }
@@ -138,10 +145,7 @@ pub(super) fn event(event: Event) -> JobEvent {
     let object = event.involved_object;
     let micro = event.event_time.map(|MicroTime(time)| Time(time));
     JobEvent {
-        time: event
-            .last_timestamp
-            .or(micro)
-            .or(event.first_timestamp),
+        time: event.last_timestamp.or(micro).or(event.first_timestamp),
         event_type: event.type_.unwrap_or_else(|| "Normal".to_string()),
         reason: event.reason.unwrap_or_default(),
         message: event.message.unwrap_or_default(),
