@@ -1,14 +1,22 @@
 //! Step 4: where PyTorchJobs run. One trait, an implementation a place.
 
+mod changes;
 pub mod kubernetes;
 pub mod local;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use serde_json::Value;
 
-use crate::job::{Inspection, ObservedJob, PyTorchJob};
+pub use changes::Sight;
+
+use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, PyTorchJob, Submission};
+
+/// The log of a replica, in pieces of whole lines. An error says that the rest is missing.
+pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// A place where PyTorchJobs run.
 ///
@@ -87,6 +95,36 @@ pub trait Cluster: Send + Sync {
         wish: Wish,
     ) -> Result<Arc<ObservedJob>, ClusterError>;
 
+    /// The job as it stands, and each change of it from then on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::get`].
+    async fn follow(&self, namespace: Option<&str>, name: &str) -> Result<Sight, ClusterError>;
+
+    /// The log of a replica, which is one of [`crate::job::replica_names`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoLog`] when there is none and it is not to be waited for.
+    async fn log(
+        &self,
+        job: &ObservedJob,
+        replica: &str,
+        selection: &LogSelection,
+    ) -> Result<LogStream, ClusterError>;
+
+    /// The job of a namespace that was submitted with a key, as when it was created.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be found out.
+    async fn submitted(
+        &self,
+        namespace: &str,
+        submission: &Submission,
+    ) -> Result<Option<Created>, ClusterError>;
+
     /// Whether jobs can be created now.
     ///
     /// # Errors
@@ -116,8 +154,12 @@ pub struct Created {
 /// What a cluster cannot do.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    #[error("PyTorchJob {name} already exists")]
-    AlreadyExists { name: String },
+    #[error("PyTorchJob {name} already exists{}", of_run(run_id.as_deref()))]
+    AlreadyExists {
+        name: String,
+        /// The run that has the name, where it is one of this service's.
+        run_id: Option<String>,
+    },
     #[error("Job {name} not found")]
     NotFound { name: String },
     #[error("there are jobs called {name} in {}: ?namespace= says which", namespaces.join(", "))]
@@ -127,6 +169,8 @@ pub enum ClusterError {
     },
     #[error("job {name} has ended and can be neither suspended nor resumed")]
     Ended { name: String },
+    #[error("{replica} has no {}", no_log(*start))]
+    NoLog { replica: String, start: LogStart },
     #[error("there is no namespace {namespace} in the cluster")]
     NoSuchNamespace { namespace: String },
     /// A quota, a policy or a webhook, in the cluster's own words.
@@ -157,6 +201,21 @@ pub enum ClusterError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+fn of_run(run_id: Option<&str>) -> String {
+    run_id.map_or_else(String::new, |run_id| {
+        format!(": run {run_id} has this name")
+    })
+}
+
+fn no_log(start: LogStart) -> &'static str {
+    match start {
+        LogStart::Latest => {
+            "log: it was not started yet or its pod is gone; follow=true waits for it"
+        }
+        LogStart::Previous => "earlier log: it was never started again",
+    }
 }
 
 impl ClusterError {

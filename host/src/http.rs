@@ -1,14 +1,17 @@
 //! The HTTP interface: every route on one page, and handlers that read as a sentence.
 
 mod body;
+mod events;
 mod frameworks;
 mod health;
+mod idempotency;
 mod jobs;
+mod list;
+mod logs;
 mod problem;
 mod token;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::extract::{Query, Request, State};
@@ -19,6 +22,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{
     MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
@@ -54,7 +58,7 @@ pub struct App {
     /// Nobody is asked for a token where there is none.
     pub token: Option<Token>,
     /// Set when the service is about to end.
-    pub draining: Arc<AtomicBool>,
+    pub draining: watch::Receiver<bool>,
 }
 
 impl App {
@@ -76,9 +80,11 @@ pub fn router(app: App) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics));
     let guarded = Router::new()
-        .route("/train", post(submit))
+        .route("/train", get(list::list).post(submit))
         .route("/train/preview", post(preview))
         .route("/train/{job_name}", get(jobs::status).delete(jobs::delete))
+        .route("/train/{job_name}/logs", get(logs::logs))
+        .route("/train/{job_name}/events", get(events::events))
         .route("/train/{job_name}/manifest", get(jobs::manifest))
         .route("/train/{job_name}/suspend", post(jobs::suspend))
         .route("/train/{job_name}/resume", post(jobs::resume))
@@ -106,12 +112,17 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-async fn submit(State(app): State<App>, JsonBody(body): JsonBody) -> Result<Response, Problem> {
+async fn submit(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let submission = idempotency::submission(&headers, &body)?;
     let (checked, plan) = app.plan(body).await?;
     let warnings = || checked.warnings.iter().chain(&plan.warnings);
     let mut job = job::manifest(&checked.request, &plan);
     job::remember(&mut job, warnings());
-    let created = app.cluster.create(job).await?;
+    let created = idempotency::create(&app, job, submission).await?;
     Ok(accepted(&created, warnings()))
 }
 

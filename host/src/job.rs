@@ -5,9 +5,13 @@
 //! number of processes as a string. kubeflow/trainer v1.9.4 is the operator meant.
 
 mod details;
+mod idempotency;
+mod listing;
+mod logs;
 mod observed;
 mod placement;
 mod pytorch_job;
+mod selector;
 mod status;
 
 use std::collections::BTreeMap;
@@ -21,12 +25,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
+pub use idempotency::{BadKey, IDEMPOTENCY_LABEL, Submission};
+pub use listing::{Filter, JobPage, ListedJob, Listing, NoPage, PageSize};
+pub use logs::{LogEnd, LogLines, LogSelection, LogStart, replica_names, since};
 pub use observed::{DesiredReplicas, ObservedJob, ObservedSpec};
 pub use pytorch_job::{
     API_VERSION, CleanPodPolicy, Condition, ConditionType, KIND, PyTorchJob, PyTorchJobSpec,
     PyTorchJobStatus, ReplicaSpec, ReplicaSpecs, ReplicaStatus, ReplicaType, RestartPolicy,
     RunPolicy,
 };
+pub use selector::{NoSelector, Selector};
 pub use status::{JobState, JobSummary};
 
 use crate::fault::Fault;

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -80,7 +79,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
             "anybody who reaches this address can start jobs: set TRAINER_API_TOKEN"
         );
     }
-    let draining = Arc::new(AtomicBool::new(false));
+    let (told, draining) = tokio::sync::watch::channel(false);
     let app = App {
         plugins: registry.clone(),
         cluster: cluster.clone(),
@@ -95,14 +94,12 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
     tokio::spawn(watch::keep_current(registry));
     let grace = Duration::from_secs(settings.shutdown_grace);
-    let (told, stop) = tokio::sync::watch::channel(false);
+    let mut late = draining;
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
         stopped().await;
         info!("stopping: finishing the requests in flight");
-        draining.store(true, Ordering::Relaxed);
         told.send_replace(true);
     });
-    let mut late = stop;
     tokio::select! {
         served = server => served?,
         () = async {

@@ -7,8 +7,10 @@ mod cache;
 mod calls;
 mod failures;
 mod fault;
+mod log;
 mod pods;
 mod resource;
+mod resume;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,8 +23,11 @@ use tokio::task::JoinSet;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Cluster, ClusterError, Created, Wish};
-use crate::job::{self, Inspection, JobEvent, KIND, ObservedJob, PodDetails, PyTorchJob};
+use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
+use crate::job::{
+    self, IDEMPOTENCY_LABEL, Inspection, JobEvent, KIND, LogSelection, ObservedJob, PodDetails,
+    PyTorchJob, RUN_ID_LABEL, Submission,
+};
 use crate::request::AllowedNamespaces;
 use crate::request::metadata::{check_namespace, is_dns_subdomain};
 use cache::Cache;
@@ -148,7 +153,7 @@ impl KubernetesCluster {
             .await;
         match found {
             Ok(found) if found.annotation(SUBMISSION_ANNOTATION) == Some(submission) => Ok(found),
-            Ok(_) => Err(already_exists(job)),
+            Ok(taken) => Err(already_exists(&taken)),
             Err(error) => {
                 let name = job.name();
                 let error = &error as &dyn std::error::Error;
@@ -170,7 +175,7 @@ impl KubernetesCluster {
         let message = status.message.clone();
         let kind = status.details.as_ref().map(|details| details.kind.as_str());
         match status.code {
-            409 if status.is_already_exists() => already_exists(job),
+            409 if status.is_already_exists() => self.taken(job).await,
             404 if kind == Some("namespaces") => ClusterError::NoSuchNamespace {
                 namespace: job.namespace().to_string(),
             },
@@ -185,6 +190,17 @@ impl KubernetesCluster {
                 _ => error.doing(action),
             },
             _ => error.doing(action),
+        }
+    }
+
+    /// That the name of a job is taken, and by which run.
+    async fn taken(&self, job: &PyTorchJob) -> ClusterError {
+        match self.get(Some(job.namespace()), job.name()).await {
+            Ok(taken) => already_exists(&taken),
+            Err(_) => ClusterError::AlreadyExists {
+                name: job.name().to_string(),
+                run_id: None,
+            },
         }
     }
 
@@ -332,6 +348,40 @@ impl Cluster for KubernetesCluster {
             .map_err(|error| missing(error, name, "changing the PyTorchJob"))
     }
 
+    async fn follow(&self, namespace: Option<&str>, name: &str) -> Result<Sight, ClusterError> {
+        let job = self.get(namespace, name).await?;
+        Ok(self.cache.sight(job))
+    }
+
+    async fn log(
+        &self,
+        job: &ObservedJob,
+        replica: &str,
+        selection: &LogSelection,
+    ) -> Result<LogStream, ClusterError> {
+        let sight = self.follow(Some(job.namespace()), job.name()).await?;
+        let replica = log::Replica {
+            namespace: job.namespace().to_string(),
+            job: job.name().to_string(),
+            name: replica.to_string(),
+        };
+        log::open(self.calls.clone(), replica, selection.clone(), sight).await
+    }
+
+    async fn submitted(
+        &self,
+        namespace: &str,
+        submission: &Submission,
+    ) -> Result<Option<Created>, ClusterError> {
+        let key = &submission.key_hash;
+        let jobs = self.calls.labelled(namespace, IDEMPOTENCY_LABEL, key).await;
+        let mut jobs = jobs.map_err(|error| error.doing("looking for an earlier submission"))?;
+        Ok(jobs.pop().map(|job| Created {
+            job,
+            warnings: Vec::new(),
+        }))
+    }
+
     async fn ready(&self) -> Result<(), ClusterError> {
         if let Some(why) = self.cache.not_known() {
             return Err(ClusterError::Unavailable {
@@ -374,7 +424,9 @@ fn not_found(name: &str) -> ClusterError {
     ClusterError::NotFound { name }
 }
 
-fn already_exists(job: &PyTorchJob) -> ClusterError {
-    let name = job.name().to_string();
-    ClusterError::AlreadyExists { name }
+fn already_exists(taken: &ObservedJob) -> ClusterError {
+    ClusterError::AlreadyExists {
+        name: taken.name().to_string(),
+        run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
+    }
 }

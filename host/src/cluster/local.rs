@@ -7,11 +7,13 @@
 mod conditions;
 mod expand;
 pub mod keeper;
+mod log;
 mod machine;
 mod replica;
 mod slots;
 mod store;
 mod supervisor;
+mod times;
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -27,8 +29,8 @@ use serde_json::Value;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{Cluster, ClusterError, Created, Wish};
-use crate::job::{Inspection, ObservedJob, PyTorchJob};
+use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
+use crate::job::{Inspection, LogSelection, ObservedJob, PyTorchJob, RUN_ID_LABEL, Submission};
 use conditions::Transition;
 use machine::{Machine, MachineSettings};
 use slots::Slots;
@@ -128,32 +130,42 @@ impl LocalCluster {
     }
 
     /// The job that is meant, see [`Cluster`].
-    fn find(&self, namespace: Option<&str>, name: &str) -> Result<Record, ClusterError> {
-        let name = name.to_string();
-        let home = key(namespace.unwrap_or(&self.default_namespace), &name);
-        if let Some(record) = self.machine.record(&home) {
-            return Ok(record);
+    fn find(&self, namespace: Option<&str>, name: &str) -> Result<Arc<ObservedJob>, ClusterError> {
+        let home = key(namespace.unwrap_or(&self.default_namespace), name);
+        if let Some(job) = self.machine.observed_job(&home) {
+            return Ok(job);
         }
-        let named = match namespace {
+        let mut named = match namespace {
             Some(_) => Vec::new(),
-            None => self.machine.named(&name),
+            None => self.machine.named(name),
         };
-        match named.as_slice() {
-            [] => Err(ClusterError::NotFound { name }),
-            [only] => self
-                .machine
-                .record(only)
-                .ok_or(ClusterError::NotFound { name }),
-            several => {
-                let namespaces = several.iter().filter_map(|key| key.split_once('/'));
-                let namespaces = namespaces.map(|(namespace, _)| namespace.to_string());
-                Err(ClusterError::Ambiguous {
-                    name,
-                    namespaces: namespaces.collect(),
-                })
+        let name = name.to_string();
+        match (named.pop(), named.is_empty()) {
+            (None, _) => Err(ClusterError::NotFound { name }),
+            (Some(only), true) => Ok(only),
+            (Some(last), false) => {
+                let several = named.iter().chain([&last]);
+                let namespaces = several.map(|job| job.namespace().to_string());
+                let namespaces = namespaces.collect();
+                Err(ClusterError::Ambiguous { name, namespaces })
             }
         }
     }
+
+    fn record(&self, namespace: Option<&str>, name: &str) -> Result<Record, ClusterError> {
+        let job = self.find(namespace, name)?;
+        let record = self.machine.record(&key_of(&job));
+        record.ok_or_else(|| not_found(name))
+    }
+}
+
+fn key_of(job: &ObservedJob) -> String {
+    key(job.namespace(), job.name())
+}
+
+fn not_found(name: &str) -> ClusterError {
+    let name = name.to_string();
+    ClusterError::NotFound { name }
 }
 
 #[async_trait]
@@ -161,7 +173,9 @@ impl Cluster for LocalCluster {
     async fn create(&self, mut job: PyTorchJob) -> Result<Created, ClusterError> {
         let now = Timestamp::now();
         job.metadata.uid = Some(Uuid::new_v4().to_string());
-        job.metadata.creation_timestamp = Some(Time(now));
+        // Whole seconds, as Kubernetes counts them: the order of jobs must outlive a restart.
+        let created = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        job.metadata.creation_timestamp = Some(Time(created));
         conditions::apply(&mut job, &Transition::Created, now);
         let created = self.admitted(&job);
         self.machine.add(Record::new(job)).await?;
@@ -169,9 +183,11 @@ impl Cluster for LocalCluster {
     }
 
     async fn try_create(&self, job: PyTorchJob) -> Result<Created, ClusterError> {
-        let name = job.name().to_string();
-        match self.machine.record(&key(job.namespace(), &name)) {
-            Some(_) => Err(ClusterError::AlreadyExists { name }),
+        match self.machine.observed_job(&key(job.namespace(), job.name())) {
+            Some(taken) => Err(ClusterError::AlreadyExists {
+                name: job.name().to_string(),
+                run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
+            }),
             None => Ok(self.admitted(&job)),
         }
     }
@@ -181,8 +197,7 @@ impl Cluster for LocalCluster {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
-        let record = self.find(namespace, name)?;
-        Ok(Arc::new(ObservedJob::from(&record.job)))
+        self.find(namespace, name)
     }
 
     async fn inspect(
@@ -190,7 +205,7 @@ impl Cluster for LocalCluster {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Inspection, ClusterError> {
-        let record = self.find(namespace, name)?;
+        let record = self.record(namespace, name)?;
         let waits = self.machine.waits(&record.job);
         Ok(Inspection {
             job: ObservedJob::from(&record.job),
@@ -201,7 +216,7 @@ impl Cluster for LocalCluster {
     }
 
     async fn manifest(&self, namespace: Option<&str>, name: &str) -> Result<Value, ClusterError> {
-        let record = self.find(namespace, name)?;
+        let record = self.record(namespace, name)?;
         serde_json::to_value(&record.job)
             .map_err(|error| ClusterError::internal("writing a manifest", error))
     }
@@ -211,8 +226,8 @@ impl Cluster for LocalCluster {
     }
 
     async fn delete(&self, namespace: Option<&str>, name: &str) -> Result<(), ClusterError> {
-        let record = self.find(namespace, name)?;
-        self.machine.delete(&record.key()).await
+        let job = self.find(namespace, name)?;
+        self.machine.delete(&key_of(&job)).await
     }
 
     async fn set_running(
@@ -221,9 +236,35 @@ impl Cluster for LocalCluster {
         name: &str,
         wish: Wish,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
-        let record = self.find(namespace, name)?;
-        let job = self.machine.set_running(&record.key(), wish).await?;
-        Ok(Arc::new(job))
+        let job = self.find(namespace, name)?;
+        self.machine.set_running(&key_of(&job), wish).await
+    }
+
+    async fn follow(&self, namespace: Option<&str>, name: &str) -> Result<Sight, ClusterError> {
+        let job = self.find(namespace, name)?;
+        let sight = self.machine.follow(&key_of(&job));
+        sight.ok_or_else(|| not_found(name))
+    }
+
+    async fn log(
+        &self,
+        job: &ObservedJob,
+        replica: &str,
+        selection: &LogSelection,
+    ) -> Result<LogStream, ClusterError> {
+        let sight = self.follow(Some(job.namespace()), job.name()).await?;
+        let folder = self.machine.folder(job.namespace(), job.name());
+        let folder = folder.join(format!("{}-{replica}", job.name()));
+        log::open(folder, replica, selection, sight).await
+    }
+
+    async fn submitted(
+        &self,
+        namespace: &str,
+        submission: &Submission,
+    ) -> Result<Option<Created>, ClusterError> {
+        let job = self.machine.submitted(namespace, submission);
+        Ok(job.map(|job| self.admitted(&job)))
     }
 
     async fn ready(&self) -> Result<(), ClusterError> {

@@ -1,7 +1,5 @@
 //! Is the service alive, and can it take jobs.
 
-use std::sync::atomic::Ordering;
-
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -102,7 +100,7 @@ async fn cluster(app: &App) -> Result<String, String> {
 }
 
 fn serving(app: &App) -> Result<String, String> {
-    match app.draining.load(Ordering::Relaxed) {
+    match *app.draining.borrow() {
         true => Err("about to end".to_string()),
         false => Ok("serving".to_string()),
     }

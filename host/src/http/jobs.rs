@@ -18,6 +18,16 @@ pub(super) struct JobReference {
     name: String,
 }
 
+impl JobReference {
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct NamespaceQuery {
     namespace: Option<String>,

@@ -18,6 +18,7 @@ use tracing::{error, warn};
 
 use crate::cluster::ClusterError;
 use crate::fault::{Fault, nearest};
+use crate::job::BadKey;
 use crate::plugin::{CallError, PlanError, Plugins, RollbackError};
 use crate::request::NamespaceNotAllowed;
 
@@ -28,9 +29,11 @@ const MEDIA_TYPE: &str = "application/problem+json";
 enum Kind {
     InvalidRequest,
     NameTaken,
+    KeyReused,
     Unauthorized,
     NoSuchRoute,
     NoSuchJob,
+    NoLog,
     AmbiguousJob,
     JobEnded,
     NotAdmitted,
@@ -58,9 +61,15 @@ impl Kind {
                 "Invalid request",
             ),
             Self::NameTaken => (StatusCode::BAD_REQUEST, "name-taken", "Job name taken"),
+            Self::KeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "Idempotency key reused",
+            ),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no-such-route", "Not found"),
             Self::NoSuchJob => (StatusCode::NOT_FOUND, "no-such-job", "Job not found"),
+            Self::NoLog => (StatusCode::NOT_FOUND, "no-log", "No log"),
             Self::AmbiguousJob => (
                 StatusCode::BAD_REQUEST,
                 "ambiguous-job",
@@ -182,6 +191,19 @@ impl Problem {
         Self::new(Kind::InvalidRequest, detail)
     }
 
+    pub(super) fn key_reused(job: &str) -> Self {
+        let detail = format!(
+            "this Idempotency-Key came with another request before, the one of job {job}; a new \
+             request needs a new key"
+        );
+        Self::new(Kind::KeyReused, detail)
+    }
+
+    /// A parameter of the query that is wrong.
+    pub(super) fn parameter(name: &str, detail: impl std::fmt::Display) -> Self {
+        vec![Fault::new("query", "", format!("{name}: {detail}"))].into()
+    }
+
     pub(super) fn no_such_route(method: &Method, path: &str) -> Self {
         let detail = format!("there is nothing at {method} {path}; POST /train submits a job");
         Self::new(Kind::NoSuchRoute, detail)
@@ -291,6 +313,7 @@ impl From<ClusterError> for Problem {
         match error {
             ClusterError::AlreadyExists { .. } => Self::new(Kind::NameTaken, detail),
             ClusterError::NotFound { .. } => Self::new(Kind::NoSuchJob, detail),
+            ClusterError::NoLog { .. } => Self::new(Kind::NoLog, detail),
             ClusterError::Ambiguous { .. } => Self::new(Kind::AmbiguousJob, detail),
             ClusterError::Ended { .. } => Self::new(Kind::JobEnded, detail),
             ClusterError::NoSuchNamespace { .. } => {
@@ -317,6 +340,12 @@ impl From<ClusterError> for Problem {
             }
             ClusterError::Internal { .. } => Self::internal(error),
         }
+    }
+}
+
+impl From<BadKey> for Problem {
+    fn from(bad: BadKey) -> Self {
+        vec![Fault::new("idempotency-key", "", bad.to_string())].into()
     }
 }
 

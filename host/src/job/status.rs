@@ -1,11 +1,14 @@
 //! What the specification says of a PyTorchJob's state: the five keys of its answers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConditionType, FRAMEWORK_LABEL, ObservedJob, PyTorchJobStatus, RUN_ID_LABEL};
+use super::{
+    Condition, ConditionType, FRAMEWORK_LABEL, ObservedJob, PyTorchJobStatus, RUN_ID_LABEL,
+};
 
 /// The specification's words for the state of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     Submitted,
@@ -14,8 +17,46 @@ pub enum JobState {
     Failed,
 }
 
+impl JobState {
+    /// The state that the job's conditions tell, by the specification's table from its first row
+    /// on. The last condition in the list says nothing: the operator appends and flips them.
+    pub fn of(job: &ObservedJob) -> Self {
+        let status = &job.status;
+        match told_by(status) {
+            Some((state, ..)) => state,
+            None if active(status) > 0 => Self::Running,
+            None => Self::Submitted,
+        }
+    }
+
+    /// Whether nothing can follow.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// The first row of the table whose condition is true, with the text that stands for an empty
+/// message.
+fn told_by(status: &PyTorchJobStatus) -> Option<(JobState, &Condition, &'static str)> {
+    let rows = [
+        (
+            ConditionType::Succeeded,
+            JobState::Succeeded,
+            "PyTorchJob completed",
+        ),
+        (ConditionType::Failed, JobState::Failed, "PyTorchJob failed"),
+        (
+            ConditionType::Running,
+            JobState::Running,
+            "PyTorchJob pods active",
+        ),
+    ];
+    let mut rows = rows.into_iter();
+    rows.find_map(|(of, state, default)| Some((state, status.is_true(of)?, default)))
+}
+
 /// The specification's `TrainingJobStatus`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobSummary {
     pub name: String,
     pub status: JobState,
@@ -30,36 +71,16 @@ impl JobSummary {
         Self::with(job, JobState::Submitted, "PyTorchJob created")
     }
 
-    /// The state that the job's conditions tell, by the specification's table from its first row
-    /// on. The last condition in the list says nothing: the operator appends and flips them.
+    /// What the job's conditions tell.
     pub fn of(job: &ObservedJob) -> Self {
-        let status = &job.status;
-        let rows = [
-            (
-                ConditionType::Succeeded,
-                JobState::Succeeded,
-                "PyTorchJob completed",
-            ),
-            (ConditionType::Failed, JobState::Failed, "PyTorchJob failed"),
-            (
-                ConditionType::Running,
-                JobState::Running,
-                "PyTorchJob pods active",
-            ),
-        ];
-        for (condition_type, state, default) in rows {
-            if let Some(condition) = status.is_true(condition_type) {
-                let detail = match condition.message.as_str() {
-                    "" => default,
-                    message => message,
-                };
-                return Self::with(job, state, detail);
-            }
-        }
-        if active(status) > 0 {
-            return Self::with(job, JobState::Running, "PyTorchJob pods active");
-        }
-        Self::with(job, JobState::Submitted, "PyTorchJob submitted")
+        let state = JobState::of(job);
+        let detail = match (told_by(&job.status), state) {
+            (Some((_, condition, default)), _) if condition.message.is_empty() => default,
+            (Some((_, condition, _)), _) => &condition.message,
+            (None, JobState::Running) => "PyTorchJob pods active",
+            (None, _) => "PyTorchJob submitted",
+        };
+        Self::with(job, state, detail)
     }
 
     fn with(job: &ObservedJob, status: JobState, detail: &str) -> Self {

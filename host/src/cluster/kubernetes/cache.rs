@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::fault::CallError;
+use crate::cluster::changes::{Changes, Sight};
 use crate::job::ObservedJob;
 
 /// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
@@ -26,6 +27,7 @@ type Key = (String, String);
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     jobs: RwLock<BTreeMap<Key, Arc<ObservedJob>>>,
+    changes: Changes,
     /// Of each scope: why it is not known, or nothing when it is.
     unknown: RwLock<BTreeMap<Scope, String>>,
 }
@@ -61,7 +63,10 @@ impl Cache {
                 }
                 Ok(Event::InitDone) => self.replace(&scope, std::mem::take(&mut listed)),
                 Ok(Event::Apply(job)) => {
-                    self.jobs_mut().insert(key(&job), Arc::new(job));
+                    let job = Arc::new(job);
+                    let mut jobs = self.jobs_mut();
+                    self.changes.tell(&job);
+                    jobs.insert(key(&job), job);
                 }
                 Ok(Event::Delete(job)) => self.forget(&job),
                 Err(error) => self.interrupted(&scope, &error.into()),
@@ -84,8 +89,29 @@ impl Cache {
                 jobs.extend(listed);
             }
         }
+        self.tell_followers(scope, &jobs);
         drop(jobs);
         self.unknown().remove(scope);
+    }
+
+    /// What has changed of the jobs that are followed while there was no watch.
+    fn tell_followers(&self, scope: &Scope, jobs: &BTreeMap<Key, Arc<ObservedJob>>) {
+        let is_listed = |job: &ObservedJob| scope.as_deref().is_none_or(|s| s == job.namespace());
+        let followed = self.changes.followed_jobs().into_iter();
+        for known in followed.filter(|job| is_listed(job)) {
+            match jobs.get(&key(&known)) {
+                Some(job) => self.changes.tell(job),
+                None => self.changes.tell_gone(&known),
+            }
+        }
+    }
+
+    /// A job as it stands, and its changes from then on.
+    pub(super) fn sight(&self, job: Arc<ObservedJob>) -> Sight {
+        let jobs = self.jobs();
+        // What was read of the API server may be older than what it has told since.
+        let job = jobs.get(&key(&job)).cloned().unwrap_or(job);
+        self.changes.follow(job)
     }
 
     /// A watch that ended. What is known stays known, and the watch goes on where it was.
@@ -129,6 +155,7 @@ impl Cache {
         let known = jobs.get(&key(job));
         if known.is_some_and(|known| known.metadata.uid == job.metadata.uid) {
             jobs.remove(&key(job));
+            self.changes.tell_gone(job);
         }
     }
 

@@ -1,22 +1,24 @@
 //! The calls to the API server: each has a time limit, and only those that cannot do anything twice
 //! are made again.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use futures_util::AsyncBufRead;
 use http::{Request, header};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, GetParams, ListParams, LogParams, Patch, PatchParams};
 use kube::core::{ObjectList, Request as Path};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::fault::CallError;
-use super::pods::JOB_NAME_LABEL;
+use super::pods::{JOB_NAME_LABEL, REPLICA_INDEX_LABEL, REPLICA_TYPE_LABEL};
 use super::resource::{GROUP, PLURAL};
 use crate::cluster::Wish;
 use crate::job::{ObservedJob, PyTorchJob};
@@ -42,6 +44,9 @@ pub(super) enum Earnest {
     /// Everything but the creation itself: schema, defaults, admission.
     DryRun,
 }
+
+/// The log of a container as it comes.
+pub(super) type LogReader = Pin<Box<dyn AsyncBufRead + Send>>;
 
 /// The API server.
 #[derive(Clone)]
@@ -148,6 +153,54 @@ impl Calls {
         let path = Path::new(Pod::url_path(&(), Some(namespace)));
         let pods: ObjectList<Pod> = self.again(path.list(&parameters)).await?;
         Ok(pods.items)
+    }
+
+    /// The pod of a replica, such as `master-0`.
+    pub(super) async fn pod(
+        &self,
+        namespace: &str,
+        job: &str,
+        replica: &str,
+    ) -> Result<Option<Pod>, CallError> {
+        let (kind, index) = replica.rsplit_once('-').unwrap_or((replica, "0"));
+        let labels = format!(
+            "{JOB_NAME_LABEL}={job},{REPLICA_TYPE_LABEL}={kind},{REPLICA_INDEX_LABEL}={index}"
+        );
+        let parameters = ListParams::default().labels(&labels);
+        let path = Path::new(Pod::url_path(&(), Some(namespace)));
+        let pods: ObjectList<Pod> = self.again(path.list(&parameters)).await?;
+        // One that is being deleted may stand beside its successor.
+        Ok(pods.items.into_iter().max_by_key(|pod| {
+            let created = pod.metadata.creation_timestamp.as_ref();
+            created.map(|created| created.0)
+        }))
+    }
+
+    /// The log of a pod, for as long as the API server sends it.
+    pub(super) async fn log(
+        &self,
+        namespace: &str,
+        pod: &str,
+        parameters: &LogParams,
+    ) -> Result<LogReader, CallError> {
+        let path = Path::new(Pod::url_path(&(), Some(namespace)));
+        let request = path.logs(pod, parameters);
+        let request = request.map_err(|e| CallError::NoRequest(e.into()))?;
+        let call = tokio::time::timeout(CALL_TIME, self.client.request_stream(request));
+        let stream = call.await.map_err(|_| CallError::TimedOut(CALL_TIME))??;
+        Ok(Box::pin(stream))
+    }
+
+    /// The jobs of a namespace with a label.
+    pub(super) async fn labelled(
+        &self,
+        namespace: &str,
+        label: &str,
+        value: &str,
+    ) -> Result<Vec<ObservedJob>, CallError> {
+        let parameters = ListParams::default().labels(&format!("{label}={value}"));
+        let jobs: ObjectList<ObservedJob> = self.again(jobs(namespace).list(&parameters)).await?;
+        Ok(jobs.items)
     }
 
     /// What happened to an object.

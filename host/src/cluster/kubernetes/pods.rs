@@ -9,8 +9,8 @@ use crate::job::{CONTAINER, JobEvent, PodDetails};
 
 /// The operator's labels on a pod (kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/common_types.go).
 pub(super) const JOB_NAME_LABEL: &str = "training.kubeflow.org/job-name";
-const REPLICA_TYPE_LABEL: &str = "training.kubeflow.org/replica-type";
-const REPLICA_INDEX_LABEL: &str = "training.kubeflow.org/replica-index";
+pub(super) const REPLICA_TYPE_LABEL: &str = "training.kubeflow.org/replica-type";
+pub(super) const REPLICA_INDEX_LABEL: &str = "training.kubeflow.org/replica-index";
 
 /// Why a pod waits or how it ended.
 #[derive(Default)]
@@ -63,7 +63,7 @@ pub(super) fn job(pod: &Pod) -> Option<(String, String)> {
 }
 
 /// The container that trains.
-fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
+pub(super) fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
     let mut containers = status.container_statuses.iter().flatten();
     containers.find(|container| container.name == CONTAINER)
 }

@@ -22,12 +22,15 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, wait,
 };
 use serde::{Deserialize, Serialize};
+
+use super::times::{self, MarkWriter};
 
 /// Names the replica in the environment of each of its processes.
 pub const MARKER: &str = "TRAINER_REPLICA";
@@ -100,7 +103,15 @@ pub fn run() -> std::io::Result<()> {
                 pid: main.as_raw_nonzero().get(),
             });
             std::thread::spawn(move || obey(main));
-            keep(main)
+            let marks = MarkWriter::open(&assignment.log).ok();
+            let marks = marks.map(|marks| Arc::new(Mutex::new(marks)));
+            if let Some(marks) = marks.clone() {
+                std::thread::spawn(move || mark(&marks));
+            }
+            let code = keep(main);
+            // The last lines of the replica.
+            marks.as_deref().map(look);
+            code
         }
         Err(error) => {
             let reason = format!(
@@ -115,6 +126,20 @@ pub fn run() -> std::io::Result<()> {
     drop(lock);
     report(&Report::Exited { code });
     Ok(())
+}
+
+/// Notes when the log grows. A log without times is better than no replica, so nothing that goes
+/// wrong here stops one.
+fn mark(marks: &Mutex<MarkWriter>) {
+    loop {
+        std::thread::sleep(times::INTERVAL);
+        look(marks);
+    }
+}
+
+fn look(marks: &Mutex<MarkWriter>) {
+    let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = marks.look();
 }
 
 fn start(assignment: &Assignment) -> std::io::Result<Pid> {

@@ -15,8 +15,9 @@ use super::conditions::{self, Transition};
 use super::slots::Slots;
 use super::store::{Record, Store, key};
 use super::supervisor::{self, Order};
+use crate::cluster::changes::{Changes, Sight};
 use crate::cluster::{ClusterError, Wish};
-use crate::job::{ObservedJob, PyTorchJob};
+use crate::job::{ObservedJob, PyTorchJob, RUN_ID_LABEL, Submission};
 
 /// What the supervisors of all jobs share.
 #[derive(Debug)]
@@ -24,13 +25,29 @@ pub(super) struct Machine {
     pub settings: MachineSettings,
     pub slots: Slots,
     store: Arc<Store>,
-    jobs: RwLock<BTreeMap<String, Record>>,
+    jobs: RwLock<BTreeMap<String, Known>>,
+    changes: Changes,
     /// What is to become of each job that has not ended.
     orders: Mutex<BTreeMap<String, watch::Sender<Order>>>,
     /// Keeps the changes of one job in the order in which they happened.
     changing: tokio::sync::Mutex<()>,
     pub stopping: watch::Sender<bool>,
     supervisors: TaskTracker,
+}
+
+/// A job in memory.
+#[derive(Debug)]
+struct Known {
+    record: Record,
+    /// The same as answers tell it, so that a read copies nothing.
+    observed: Arc<ObservedJob>,
+}
+
+impl From<Record> for Known {
+    fn from(record: Record) -> Self {
+        let observed = Arc::new(ObservedJob::from(&record.job));
+        Self { record, observed }
+    }
 }
 
 #[derive(Debug)]
@@ -58,7 +75,8 @@ impl Machine {
             settings,
             slots,
             store: Arc::new(store),
-            jobs: RwLock::new(records.into_iter().map(|r| (r.key(), r)).collect()),
+            jobs: RwLock::new(records.into_iter().map(|r| (r.key(), r.into())).collect()),
+            changes: Changes::default(),
             orders: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             stopping: watch::Sender::new(false),
@@ -68,11 +86,20 @@ impl Machine {
 
     /// Adds a job, on disk first, and sees to it.
     pub async fn add(self: &Arc<Self>, record: Record) -> Result<(), ClusterError> {
+        // Who hears that a name is taken has to find the job that has it.
+        let in_order = self.changing.lock().await;
+        let key = record.key();
+        if let Some(taken) = self.observed_job(&key) {
+            return Err(ClusterError::AlreadyExists {
+                name: taken.name().to_string(),
+                run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
+            });
+        }
         let store = self.store.clone();
         let stored = record.clone();
         blocking("storing a job", move || store.insert(&stored)).await?;
-        let key = record.key();
-        self.jobs_mut().insert(key.clone(), record);
+        self.jobs_mut().insert(key.clone(), record.into());
+        drop(in_order);
         self.supervise(key);
         Ok(())
     }
@@ -100,33 +127,55 @@ impl Machine {
     }
 
     pub fn record(&self, key: &str) -> Option<Record> {
-        self.jobs().get(key).cloned()
+        self.jobs().get(key).map(|known| known.record.clone())
+    }
+
+    /// A job as answers tell it.
+    pub fn observed_job(&self, key: &str) -> Option<Arc<ObservedJob>> {
+        self.jobs().get(key).map(|known| known.observed.clone())
+    }
+
+    /// A job and its changes.
+    pub fn follow(&self, key: &str) -> Option<Sight> {
+        let jobs = self.jobs();
+        let known = jobs.get(key)?;
+        Some(self.changes.follow(known.observed.clone()))
+    }
+
+    /// The job of a namespace that was submitted with a key.
+    pub fn submitted(&self, namespace: &str, submission: &Submission) -> Option<PyTorchJob> {
+        let jobs = self.jobs();
+        let mut jobs = jobs.values();
+        let found = jobs.find(|Known { observed, .. }| {
+            observed.namespace() == namespace && submission.has_key_of(observed)
+        });
+        found.map(|known| known.record.job.clone())
     }
 
     pub fn job(&self, key: &str) -> Option<PyTorchJob> {
         self.record(key).map(|record| record.job)
     }
 
-    /// The keys of all jobs of a name, in whichever namespaces.
-    pub fn named(&self, name: &str) -> Vec<String> {
+    /// All jobs of a name, in whichever namespaces.
+    pub fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
         let jobs = self.jobs();
-        let jobs = jobs.iter().filter(|(_, record)| record.job.name() == name);
-        jobs.map(|(key, _)| key.clone()).collect()
+        let jobs = jobs.values().map(|known| &known.observed);
+        jobs.filter(|job| job.name() == name).cloned().collect()
     }
 
     /// The jobs that have not ended.
     pub fn unfinished(&self) -> Vec<PyTorchJob> {
         let jobs = self.jobs();
-        let jobs = jobs.values().filter(|record| !has_ended(&record.job));
-        jobs.map(|record| record.job.clone()).collect()
+        let jobs = jobs.values().map(|known| &known.record.job);
+        jobs.filter(|job| !has_ended(job)).cloned().collect()
     }
 
     /// All jobs of a namespace, or of all.
     pub fn observed(&self, namespace: Option<&str>) -> Vec<Arc<ObservedJob>> {
         let jobs = self.jobs();
-        let jobs = jobs.values().map(|record| &record.job);
+        let jobs = jobs.values().map(|known| &known.observed);
         jobs.filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
-            .map(|job| Arc::new(ObservedJob::from(job)))
+            .cloned()
             .collect()
     }
 
@@ -181,7 +230,10 @@ impl Machine {
                 "a state was not stored"
             );
         }
-        self.jobs_mut().insert(key, record);
+        let known = Known::from(record);
+        let mut jobs = self.jobs_mut();
+        self.changes.tell(&known.observed);
+        jobs.insert(key, known);
     }
 
     /// Lets a job run or wait.
@@ -189,7 +241,11 @@ impl Machine {
     /// # Errors
     ///
     /// When there is no such job, or it has ended.
-    pub async fn set_running(&self, key: &str, wish: Wish) -> Result<ObservedJob, ClusterError> {
+    pub async fn set_running(
+        &self,
+        key: &str,
+        wish: Wish,
+    ) -> Result<Arc<ObservedJob>, ClusterError> {
         let in_order = self.changing.lock().await;
         let record = self.record(key).ok_or_else(|| not_found(key))?;
         if has_ended(&record.job) {
@@ -210,8 +266,7 @@ impl Machine {
             self.order(key, order);
         }
         drop(in_order);
-        let job = self.job(key).ok_or_else(|| not_found(key))?;
-        Ok(ObservedJob::from(&job))
+        self.observed_job(key).ok_or_else(|| not_found(key))
     }
 
     /// Forgets a job at once, and lets its replicas end.
@@ -225,7 +280,10 @@ impl Machine {
         let store = self.store.clone();
         let of = key.to_string();
         blocking("deleting a job", move || store.remove(&of)).await?;
-        self.jobs_mut().remove(key);
+        let mut jobs = self.jobs_mut();
+        jobs.remove(key);
+        self.changes.tell_gone(&ObservedJob::from(&record.job));
+        drop(jobs);
         info!(job = key, "a job was deleted");
         let folder = self.put_away(&record.job);
         let orders = self.orders().remove(key);
@@ -240,10 +298,15 @@ impl Machine {
         Ok(())
     }
 
+    /// The folder of a job: the logs and locks of its replicas.
+    pub fn folder(&self, namespace: &str, name: &str) -> PathBuf {
+        self.settings.jobs_folder.join(namespace).join(name)
+    }
+
     /// Moves a job's folder away, so that another of the same name finds none.
     fn put_away(&self, job: &PyTorchJob) -> PathBuf {
         let folders = &self.settings;
-        let folder = folders.jobs_folder.join(job.namespace()).join(job.name());
+        let folder = self.folder(job.namespace(), job.name());
         let uid = job.metadata.uid.clone().unwrap_or_default();
         let away = folders.deleted_folder.join(uid);
         let moved = std::fs::create_dir_all(&folders.deleted_folder)
@@ -265,11 +328,11 @@ impl Machine {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn jobs(&self) -> RwLockReadGuard<'_, BTreeMap<String, Record>> {
+    fn jobs(&self) -> RwLockReadGuard<'_, BTreeMap<String, Known>> {
         self.jobs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn jobs_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Record>> {
+    fn jobs_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Known>> {
         self.jobs.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -76,9 +76,9 @@ impl Store {
         let key = record.key();
         self.write("storing a job", |table| {
             if table.get(key.as_str())?.is_some() {
-                return Ok(Err(ClusterError::AlreadyExists {
-                    name: record.job.name().to_string(),
-                }));
+                let name = record.job.name().to_string();
+                let run_id = None;
+                return Ok(Err(ClusterError::AlreadyExists { name, run_id }));
             }
             table.insert(key.as_str(), bytes(record)?.as_slice())?;
             Ok(Ok(()))

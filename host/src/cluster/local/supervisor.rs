@@ -139,11 +139,7 @@ impl Run {
             program: machine.settings.program.clone(),
             working_directory: machine.settings.working_directory.clone(),
             base: machine.settings.environment.clone(),
-            folder: machine
-                .settings
-                .jobs_folder
-                .join(job.namespace())
-                .join(job.name()),
+            folder: machine.folder(job.namespace(), job.name()),
             master_port: free_port()?,
             job_uid: job.metadata.uid.clone().unwrap_or_default(),
         };

@@ -1,0 +1,67 @@
+//! Who follows which job: each change of a job is told to them, and a job that nobody follows
+//! costs nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::job::ObservedJob;
+
+/// A job as it stands, or nothing once it was deleted. A follower that is slow sees the newest.
+pub type Sight = watch::Receiver<Option<Arc<ObservedJob>>>;
+
+type Key = (String, String);
+
+/// The jobs that are followed.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    followed: Mutex<BTreeMap<Key, watch::Sender<Option<Arc<ObservedJob>>>>>,
+}
+
+impl Changes {
+    /// Follows a job from how it stands now. To miss nothing, call this under the lock that its
+    /// changes are made under.
+    pub(super) fn follow(&self, job: Arc<ObservedJob>) -> Sight {
+        let mut followed = self.followed();
+        // Followers leave without a word.
+        followed.retain(|_, sender| sender.receiver_count() > 0);
+        let sender = followed.entry(key(&job));
+        sender
+            .or_insert_with(|| watch::Sender::new(Some(job)))
+            .subscribe()
+    }
+
+    /// Tells those who follow a job how it stands now.
+    pub(super) fn tell(&self, job: &Arc<ObservedJob>) {
+        if let Some(sender) = self.followed().get(&key(job)) {
+            sender.send_if_modified(|known| {
+                let is_news = known.as_deref() != Some(job);
+                *known = Some(job.clone());
+                is_news
+            });
+        }
+    }
+
+    /// Tells those who follow a job that it was deleted.
+    pub(super) fn tell_gone(&self, job: &ObservedJob) {
+        if let Some(sender) = self.followed().remove(&key(job)) {
+            sender.send_replace(None);
+        }
+    }
+
+    /// The jobs that somebody follows, as they were told last.
+    pub(super) fn followed_jobs(&self) -> Vec<Arc<ObservedJob>> {
+        let followed = self.followed();
+        let jobs = followed.values().map(|sender| sender.borrow().clone());
+        jobs.flatten().collect()
+    }
+
+    fn followed(&self) -> MutexGuard<'_, BTreeMap<Key, watch::Sender<Option<Arc<ObservedJob>>>>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(job: &ObservedJob) -> Key {
+    (job.namespace().to_string(), job.name().to_string())
+}

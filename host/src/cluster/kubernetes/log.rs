@@ -1,0 +1,377 @@
+//! The log of a replica's pod. Following goes on through all that cuts a stream off: the API server
+//! and kubelets close streams when they like, containers are started again, pods come late.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{AsyncBufReadExt, StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::api::LogParams;
+use tracing::debug;
+
+use super::calls::{Calls, LogReader};
+use super::fault::CallError;
+use super::pods::trainer;
+use super::resume::{Given, text_of, time_of};
+use crate::cluster::{ClusterError, LogStream, Sight};
+use crate::job::{CONTAINER, LogEnd, LogLines, LogSelection, LogStart};
+
+/// How soon is looked again for a pod that is not there, or for a stream that was cut.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A stream that says nothing for so long is taken for dead: opening another costs little.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How often a read that is not followed is taken up again without any new line.
+const MOST_FAILURES: u32 = 5;
+/// A line that is longer is broken into several. Kubelets break them sooner.
+const LONGEST_LINE: usize = 256 * 1024;
+
+/// Which replica of which job.
+pub(super) struct Replica {
+    pub namespace: String,
+    pub job: String,
+    /// Such as `master-0`.
+    pub name: String,
+}
+
+/// One start of a container: the pod's uid, and how often it was started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Instance {
+    uid: String,
+    restarts: i32,
+}
+
+/// Opens the log of a replica.
+///
+/// # Errors
+///
+/// [`ClusterError::NoLog`] when there is none and it is not to be waited for.
+pub(super) async fn open(
+    calls: Calls,
+    replica: Replica,
+    selection: LogSelection,
+    sight: Sight,
+) -> Result<LogStream, ClusterError> {
+    let no_log = ClusterError::NoLog {
+        replica: replica.name.clone(),
+        start: selection.start,
+    };
+    let mut follower = Follower {
+        calls,
+        replica,
+        selection,
+        sight,
+        instance: None,
+        stream: None,
+        given: Given::default(),
+        is_begun: false,
+        is_complete: false,
+        failures: 0,
+    };
+    if follower.selection.end == LogEnd::Now {
+        let attached = follower.attach().await;
+        match attached.map_err(|error| error.doing("reading a log"))? {
+            Attached::Stream => {}
+            Attached::NotYet | Attached::End => return Err(no_log),
+        }
+    }
+    Ok(stream::try_unfold(follower, Follower::next).boxed())
+}
+
+/// Reads the log of a replica.
+struct Follower {
+    calls: Calls,
+    replica: Replica,
+    selection: LogSelection,
+    sight: Sight,
+    /// The container whose log is read.
+    instance: Option<Instance>,
+    stream: Option<Lines>,
+    given: Given,
+    /// Whether a line was given: `tail` and `since` are for the beginning.
+    is_begun: bool,
+    /// Whether all of the instance's log was given.
+    is_complete: bool,
+    failures: u32,
+}
+
+enum Attached {
+    Stream,
+    NotYet,
+    End,
+}
+
+/// What a container's status says of its log.
+enum Stage {
+    NotStarted,
+    Running,
+    Ended,
+}
+
+impl Follower {
+    /// The next lines, as soon as there are some; nothing at the end.
+    async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
+        loop {
+            if let Some(stream) = &mut self.stream {
+                let read = tokio::time::timeout(SILENCE, stream.next()).await;
+                let silent = || Err(io::Error::from(io::ErrorKind::TimedOut));
+                match read.unwrap_or_else(|_| silent()) {
+                    Ok(Some(lines)) => {
+                        let lines = self.fresh(&lines);
+                        if !lines.is_empty() {
+                            self.failures = 0;
+                            return Ok(Some((lines, self)));
+                        }
+                        continue;
+                    }
+                    Ok(None) => {
+                        if let Some(rest) = self.ended() {
+                            return Ok(Some((rest, self)));
+                        }
+                    }
+                    Err(error) => self.interrupted(error)?,
+                }
+            }
+            if self.is_complete && self.selection.end == LogEnd::Now {
+                return Ok(None);
+            }
+            match self.attach().await {
+                Ok(Attached::Stream) => {}
+                Ok(Attached::NotYet) => tokio::time::sleep(AGAIN).await,
+                Ok(Attached::End) => return Ok(None),
+                Err(error) => {
+                    self.interrupted(io::Error::other(error))?;
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// A stream ended as it should. That a container has ended with it is known only where it was
+    /// not followed.
+    fn ended(&mut self) -> Option<Bytes> {
+        let stream = self.stream.take()?;
+        if !stream.is_whole {
+            return None;
+        }
+        self.is_complete = true;
+        let rest = self.fresh(&stream.rest());
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    /// A stream was cut, or could not be opened. A follower tries again for as long as the job
+    /// lasts.
+    fn interrupted(&mut self, error: io::Error) -> io::Result<()> {
+        debug!(replica = self.replica.name, %error, "a log was interrupted");
+        self.stream = None;
+        self.failures += 1;
+        match self.selection.end {
+            LogEnd::Now if self.failures > MOST_FAILURES => Err(error),
+            LogEnd::Now | LogEnd::WithJob => Ok(()),
+        }
+    }
+
+    /// Opens the stream that is to be read next.
+    async fn attach(&mut self) -> Result<Attached, CallError> {
+        // Asked before the pod: what is seen of the pod then holds for good.
+        let job_is_over = self.job_is_over();
+        let Some((instance, stage)) = self.look().await? else {
+            // What it had still to say is gone with it.
+            return Ok(nothing(job_is_over));
+        };
+        let start = match self.selection.start {
+            LogStart::Latest if self.is_unread_before(&instance) => LogStart::Previous,
+            start => start,
+        };
+        if start == LogStart::Latest && self.instance.as_ref() != Some(&instance) {
+            self.instance = Some(instance.clone());
+            self.is_complete = false;
+            self.given = Given::default();
+        }
+        let is_there = match stage {
+            Stage::NotStarted => start == LogStart::Previous,
+            Stage::Ended => !self.is_complete || start == LogStart::Previous,
+            Stage::Running => true,
+        };
+        if !is_there {
+            return Ok(nothing(job_is_over));
+        }
+        let follows = matches!(stage, Stage::Running)
+            && start == LogStart::Latest
+            && self.selection.end == LogEnd::WithJob;
+        let opened = self.lines(start, follows).await;
+        let lines = match opened {
+            // It has been removed, as a kubelet does when room is short.
+            Err(error) if start == LogStart::Previous && is_refusal(&error) => {
+                self.is_complete = true;
+                return Ok(Attached::NotYet);
+            }
+            opened => opened?,
+        };
+        // Between the look and the opening the container may have been started again, and then
+        // this is the log of another.
+        if self
+            .look()
+            .await?
+            .is_some_and(|(still, _)| still == instance)
+        {
+            self.stream = Some(lines);
+            return Ok(Attached::Stream);
+        }
+        Ok(Attached::NotYet)
+    }
+
+    /// Whether the container before this one has something to say yet.
+    fn is_unread_before(&self, instance: &Instance) -> bool {
+        self.instance.as_ref().is_some_and(|read| {
+            !self.is_complete && read.uid == instance.uid && read.restarts + 1 == instance.restarts
+        })
+    }
+
+    fn job_is_over(&self) -> bool {
+        let job = self.sight.borrow();
+        job.as_ref().is_none_or(|job| job.status.has_ended())
+    }
+
+    /// The container as it stands.
+    async fn look(&mut self) -> Result<Option<(Instance, Stage)>, CallError> {
+        let Replica {
+            namespace,
+            job,
+            name,
+        } = &self.replica;
+        let pod = self.calls.pod(namespace, job, name).await?;
+        Ok(pod.as_ref().map(instance))
+    }
+
+    async fn lines(&mut self, start: LogStart, follows: bool) -> Result<Lines, CallError> {
+        let resumed = self.given.resume();
+        let asked = &self.selection;
+        let is_first = resumed.is_none() && !self.is_begun;
+        let asked_since = asked.since.filter(|_| is_first);
+        let parameters = LogParams {
+            container: Some(CONTAINER.to_string()),
+            follow: follows,
+            previous: start == LogStart::Previous,
+            // The client would round to the nearest second, and lose what is before it.
+            since_time: resumed.or(asked_since.and_then(floor)),
+            tail_lines: asked
+                .tail
+                .filter(|_| is_first)
+                .map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+            timestamps: true,
+            ..LogParams::default()
+        };
+        let Replica {
+            namespace,
+            job,
+            name,
+        } = &self.replica;
+        let pod = format!("{job}-{name}");
+        let stream = self.calls.log(namespace, &pod, &parameters).await?;
+        Ok(Lines {
+            stream,
+            pending: BytesMut::new(),
+            is_whole: !follows,
+        })
+    }
+
+    /// The lines of these that were not given yet, as they are to be given.
+    fn fresh(&mut self, lines: &[u8]) -> Bytes {
+        let mut fresh = BytesMut::with_capacity(lines.len());
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            if !self.given.is_new(line) || self.is_too_old(line) {
+                continue;
+            }
+            self.is_begun = true;
+            fresh.extend_from_slice(match self.selection.lines {
+                LogLines::Plain => text_of(line),
+                LogLines::WithTime => line,
+            });
+        }
+        fresh.freeze()
+    }
+
+    fn is_too_old(&self, line: &[u8]) -> bool {
+        let since = self.selection.since;
+        since.is_some_and(|since| time_of(line).is_some_and(|time| time < since))
+    }
+}
+
+fn nothing(job_is_over: bool) -> Attached {
+    match job_is_over {
+        true => Attached::End,
+        false => Attached::NotYet,
+    }
+}
+
+fn is_refusal(error: &CallError) -> bool {
+    error
+        .status()
+        .is_some_and(|status| matches!(status.code, 400 | 404))
+}
+
+fn floor(time: Timestamp) -> Option<Timestamp> {
+    Timestamp::from_second(time.as_second()).ok()
+}
+
+fn instance(pod: &Pod) -> (Instance, Stage) {
+    let container = pod.status.as_ref().and_then(trainer);
+    let instance = Instance {
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        restarts: container.map_or(0, |container| container.restart_count),
+    };
+    (instance, container.map_or(Stage::NotStarted, stage))
+}
+
+fn stage(container: &ContainerStatus) -> Stage {
+    let state = container.state.as_ref();
+    let before = container.last_state.as_ref();
+    let ended = [state, before].into_iter().flatten();
+    let ended = ended.filter_map(|state| state.terminated.as_ref()).next();
+    match state.and_then(|state| state.running.as_ref()) {
+        Some(_) => Stage::Running,
+        // One that waits to be started again has the log of the start before.
+        None if ended.is_some() => Stage::Ended,
+        None => Stage::NotStarted,
+    }
+}
+
+/// The lines of a stream.
+struct Lines {
+    stream: LogReader,
+    pending: BytesMut,
+    /// Whether its end is the end of the log.
+    is_whole: bool,
+}
+
+impl Lines {
+    /// The next whole lines.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            if let Some(end) = memchr::memrchr(b'\n', &self.pending) {
+                return Ok(Some(self.pending.split_to(end + 1).freeze()));
+            }
+            if self.pending.len() > LONGEST_LINE {
+                self.pending.extend_from_slice(b"\n");
+                continue;
+            }
+            let read = self.stream.fill_buf().await?;
+            let length = read.len();
+            if length == 0 {
+                return Ok(None);
+            }
+            self.pending.extend_from_slice(read);
+            self.stream.consume_unpin(length);
+        }
+    }
+
+    /// A last line without its end.
+    fn rest(mut self) -> Bytes {
+        if !self.pending.is_empty() {
+            self.pending.extend_from_slice(b"\n");
+        }
+        self.pending.freeze()
+    }
+}

@@ -1,0 +1,130 @@
+//! `GET /train/{job_name}/events`: the status of a job whenever it changes, as server-sent events
+//! (HTML, 9.2), until the job ends.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use super::App;
+use super::jobs::JobReference;
+use super::problem::Problem;
+use crate::cluster::Sight;
+use crate::job::{JobState, ListedJob, ObservedJob};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// How often a comment tells proxies that the connection lives: half of nginx' patience.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a client waits before it connects again.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+pub(super) async fn events(
+    State(app): State<App>,
+    job: JobReference,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let sight = app.cluster.follow(job.namespace(), job.name()).await?;
+    let known = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    let followed = Followed {
+        uid: None,
+        sight,
+        known: known.map(str::to_string),
+        draining: app.draining,
+        begun: false,
+        ended: false,
+    };
+    if followed.knows_the_end() {
+        // The one answer after which a browser does not connect again.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    let events = Sse::new(followed.events()).keep_alive(keep_alive);
+    // A proxy that collects an answer before it passes it on would tell nothing.
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    let fresh = [(header::CACHE_CONTROL, "no-cache")];
+    Ok((unbuffered, fresh, events).into_response())
+}
+
+/// A job that somebody follows.
+struct Followed {
+    /// Of the job, once it was seen: another that takes its name is not the one that is followed.
+    uid: Option<String>,
+    sight: Sight,
+    /// The id of the event that the client had last.
+    known: Option<String>,
+    draining: watch::Receiver<bool>,
+    begun: bool,
+    ended: bool,
+}
+
+impl Followed {
+    fn knows_the_end(&self) -> bool {
+        let job = self.sight.borrow().clone();
+        let ended = job.filter(|job| JobState::of(job).is_final());
+        ended.is_some_and(|job| Some(id(&job)) == self.known)
+    }
+
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        stream::unfold(self, |mut followed| async {
+            let event = followed.next().await?;
+            Some((Ok(event), followed))
+        })
+    }
+
+    /// The next event; nothing after the end of the job, or when the service is about to end.
+    async fn next(&mut self) -> Option<Event> {
+        while !self.ended {
+            if self.begun {
+                tokio::select! {
+                    changed = self.sight.changed() => changed.ok()?,
+                    _ = self.draining.wait_for(|draining| *draining) => return None,
+                }
+            }
+            self.begun = true;
+            let job = self.sight.borrow_and_update().clone();
+            let job = job.filter(|job| self.is_followed(job));
+            let Some(job) = job else {
+                self.ended = true;
+                return Some(Event::default().event("deleted").data("{}"));
+            };
+            self.ended = JobState::of(&job).is_final();
+            let id = id(&job);
+            if self.known.as_ref() != Some(&id) {
+                self.known = Some(id);
+                return status(&job, self.known.as_deref().unwrap_or_default());
+            }
+        }
+        None
+    }
+
+    fn is_followed(&mut self, job: &Arc<ObservedJob>) -> bool {
+        let uid = job.metadata.uid.clone();
+        *self
+            .uid
+            .get_or_insert_with(|| uid.clone().unwrap_or_default())
+            == uid.unwrap_or_default()
+    }
+}
+
+fn status(job: &ObservedJob, id: &str) -> Option<Event> {
+    let event = Event::default().event("status").id(id).retry(RECONNECT);
+    event.json_data(ListedJob::from(job)).ok()
+}
+
+/// Names the state of a job: the same on every host, and another after each change of its status.
+fn id(job: &ObservedJob) -> String {
+    let told = serde_json::to_vec(&(
+        &job.metadata.uid,
+        ListedJob::from(job),
+        &job.status.conditions,
+    ));
+    let hash = Sha256::digest(told.unwrap_or_default());
+    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,69 @@
+//! `GET /train`: the jobs, newest first, a page at a time.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::problem::Problem;
+use crate::job::{Filter, JobPage, JobState, Listing, PageSize, Selector};
+
+/// A misspelt filter would list what nobody asked for, so unknown parameters are refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    framework: Option<String>,
+    status: Option<JobState>,
+    namespace: Option<String>,
+    label_selector: Option<String>,
+    #[serde(default)]
+    page_size: u32,
+    page_token: Option<String>,
+}
+
+/// What a page token belongs to.
+#[derive(Debug, Serialize)]
+struct Filters<'a> {
+    framework: Option<&'a str>,
+    status: Option<JobState>,
+    namespace: Option<&'a str>,
+    label_selector: Option<&'a str>,
+}
+
+impl ListQuery {
+    fn listing(&self) -> Result<Listing, Problem> {
+        let filters = Filters {
+            framework: self.framework.as_deref(),
+            status: self.status,
+            namespace: self.namespace.as_deref(),
+            label_selector: self.label_selector.as_deref(),
+        };
+        let filters = serde_json::to_string(&filters).map_err(Problem::internal)?;
+        let selector = self.label_selector.as_deref().unwrap_or_default();
+        let labels = Selector::parse(selector);
+        let filter = Filter {
+            framework: self.framework.clone(),
+            status: self.status,
+            labels: labels.map_err(|wrong| Problem::parameter("label_selector", wrong))?,
+        };
+        let size = PageSize::of(self.page_size);
+        // An empty token asks for the first page, as a form or a script that has none sends it.
+        let token = self.page_token.as_deref().filter(|token| !token.is_empty());
+        Listing::new(filter, &filters, size, token)
+            .map_err(|wrong| Problem::parameter("page_token", wrong))
+    }
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<JobPage>, Problem> {
+    let namespaces = &app.policy.namespaces;
+    if let Some(namespace) = &query.namespace {
+        namespaces.check(namespace)?;
+    }
+    let listing = query.listing()?;
+    let mut jobs = app.cluster.list(query.namespace.as_deref()).await?;
+    jobs.retain(|job| namespaces.check(job.namespace()).is_ok());
+    Ok(Json(listing.page(jobs)))
+}

@@ -1,0 +1,175 @@
+//! `GET /train/{job_name}/logs`: what the replicas of a job have written, as text.
+
+use std::io;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, future, stream};
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::App;
+use super::jobs::JobReference;
+use super::problem::Problem;
+use crate::cluster::{ClusterError, LogStream};
+use crate::job::{LogEnd, LogLines, LogSelection, LogStart, ObservedJob, replica_names, since};
+
+/// Most replicas that are read at once: each is a connection to its node.
+const MAX_REPLICAS: usize = 64;
+/// In place of a replica's name: all of them.
+const ALL: &str = "all";
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LogQuery {
+    replica: Option<String>,
+    #[serde(default)]
+    follow: bool,
+    tail: Option<u64>,
+    since: Option<String>,
+    #[serde(default)]
+    previous: bool,
+    #[serde(default)]
+    timestamps: bool,
+}
+
+impl LogQuery {
+    fn selection(&self) -> Result<LogSelection, Problem> {
+        let given = self.since.as_deref();
+        let since = given.map(|text| since(text, Timestamp::now()).ok_or(text));
+        let since = since.transpose().map_err(|text| {
+            let right = "takes a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m";
+            Problem::parameter("since", format_args!("{right}, not {text:?}"))
+        })?;
+        if self.follow && self.previous {
+            let detail = "cannot be followed: what came before the last restart is complete";
+            return Err(Problem::parameter("previous", detail));
+        }
+        Ok(LogSelection {
+            start: match self.previous {
+                true => LogStart::Previous,
+                false => LogStart::Latest,
+            },
+            end: match self.follow {
+                true => LogEnd::WithJob,
+                false => LogEnd::Now,
+            },
+            lines: match self.timestamps {
+                true => LogLines::WithTime,
+                false => LogLines::Plain,
+            },
+            tail: self.tail,
+            since,
+        })
+    }
+
+    /// The replicas that are meant: the first, which writes what there is to know, unless others
+    /// are named.
+    fn replicas(&self, job: &ObservedJob) -> Result<Vec<String>, Problem> {
+        let known = replica_names(job);
+        let wrong = |detail: String| Err(Problem::parameter("replica", detail));
+        let Some(first) = known.first() else {
+            return wrong("this job has none".to_string());
+        };
+        let asked: Vec<String> = match self.replica.as_deref() {
+            None | Some("") => vec![first.clone()],
+            Some(ALL) => known.clone(),
+            Some(names) => names
+                .split(',')
+                .map(|name| name.trim().to_string())
+                .collect(),
+        };
+        if let Some(unknown) = asked.iter().find(|name| !known.contains(name)) {
+            let last = known.last().unwrap_or(first);
+            return wrong(format!(
+                "this job has no {unknown:?}; it has {first} to {last}, and {ALL} means every one"
+            ));
+        }
+        if asked.len() > MAX_REPLICAS {
+            return wrong(format!(
+                "{} are too many at once; name at most {MAX_REPLICAS}, with commas between them",
+                asked.len()
+            ));
+        }
+        Ok(asked)
+    }
+}
+
+pub(super) async fn logs(
+    State(app): State<App>,
+    reference: JobReference,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Problem> {
+    let job = app
+        .cluster
+        .get(reference.namespace(), reference.name())
+        .await?;
+    let replicas = query.replicas(&job)?;
+    let selection = query.selection()?;
+    let log = open(&app, &job, &replicas, &selection).await?;
+    let log = match selection.end {
+        LogEnd::Now => log,
+        LogEnd::WithJob => until_drained(log, app.draining),
+    };
+    let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((text, Body::from_stream(log)).into_response())
+}
+
+/// The logs of some replicas as one. Those of several say in each line whose it is.
+async fn open(
+    app: &App,
+    job: &ObservedJob,
+    replicas: &[String],
+    selection: &LogSelection,
+) -> Result<LogStream, ClusterError> {
+    let several = replicas.len() > 1;
+    let opened = replicas.iter().map(|replica| async move {
+        let log = app.cluster.log(job, replica, selection).await?;
+        let name = replica.clone();
+        Ok(match several {
+            true => log.map(move |piece| Ok(named(&name, &piece?))).boxed(),
+            false => log,
+        })
+    });
+    let opened = future::join_all(opened).await;
+    let none_is_there = opened.iter().all(Result::is_err);
+    // Of several replicas those tell that have something to tell.
+    let is_missing = |log: &Result<_, ClusterError>| {
+        matches!(log, Err(ClusterError::NoLog { .. })) && !none_is_there
+    };
+    let there = opened.into_iter().filter(|log| !is_missing(log));
+    let logs: Vec<LogStream> = there.collect::<Result<_, _>>()?;
+    Ok(stream::select_all(logs).boxed())
+}
+
+fn named(replica: &str, lines: &Bytes) -> Bytes {
+    let mut named = BytesMut::with_capacity(lines.len() * 2);
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        named.extend_from_slice(b"[");
+        named.extend_from_slice(replica.as_bytes());
+        named.extend_from_slice(b"] ");
+        named.extend_from_slice(line);
+    }
+    named.freeze()
+}
+
+/// Cuts a log off when the service is about to end, and not as if it had ended: whoever follows it
+/// is to ask again.
+fn until_drained(log: LogStream, draining: watch::Receiver<bool>) -> LogStream {
+    let state = Some((log, draining));
+    stream::unfold(state, |state| async {
+        let (mut log, mut draining) = state?;
+        let piece = tokio::select! {
+            piece = log.next() => Some(piece?),
+            _ = draining.wait_for(|draining| *draining) => None,
+        };
+        match piece {
+            Some(piece) => Some((piece, Some((log, draining)))),
+            None => Some((Err(io::Error::other("the service is about to end")), None)),
+        }
+    })
+    .boxed()
+}

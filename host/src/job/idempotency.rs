@@ -1,0 +1,97 @@
+//! A submission that may be sent twice: the key that its client gave it, kept in the job itself, so
+//! that every host finds it there and a restart forgets nothing.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{ObservedJob, PyTorchJob};
+
+/// Own label: the hash of the client's key, by which the job is found.
+pub const IDEMPOTENCY_LABEL: &str = "trainer.deepfinery/idempotency-key";
+/// Own annotation: the hash of the request that came with the key.
+pub const REQUEST_HASH_ANNOTATION: &str = "trainer.deepfinery/request-hash";
+/// Longest key.
+const MAX_KEY: usize = 255;
+
+/// The key of a submission and the request that it came with, hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    pub key_hash: String,
+    request_hash: String,
+}
+
+/// Why a key cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the Idempotency-Key header takes 1 to {MAX_KEY} visible ASCII characters")]
+pub struct BadKey;
+
+impl Submission {
+    /// # Errors
+    ///
+    /// [`BadKey`] for a key that is empty, too long, or not visible ASCII.
+    pub fn new(key: &[u8], request: &Value) -> Result<Self, BadKey> {
+        let visible = key.iter().all(u8::is_ascii_graphic);
+        if key.is_empty() || key.len() > MAX_KEY || !visible {
+            return Err(BadKey);
+        }
+        Ok(Self {
+            key_hash: hash(key),
+            // Members are sorted, so spaces and order do not count.
+            request_hash: hash(super::json(request).as_bytes()),
+        })
+    }
+
+    /// Has the job carry this submission.
+    pub fn mark(&self, job: &mut PyTorchJob) {
+        let metadata = &mut job.metadata;
+        let labels = metadata.labels.get_or_insert_default();
+        labels.insert(IDEMPOTENCY_LABEL.to_string(), self.key_hash.clone());
+        let annotations = metadata.annotations.get_or_insert_default();
+        let request = self.request_hash.clone();
+        annotations.insert(REQUEST_HASH_ANNOTATION.to_string(), request);
+    }
+
+    /// Whether a job is of a submission with this key.
+    pub fn has_key_of(&self, job: &ObservedJob) -> bool {
+        job.label(IDEMPOTENCY_LABEL) == Some(&self.key_hash)
+    }
+
+    /// Whether a job is of a submission with this request.
+    pub fn has_request_of(&self, job: &ObservedJob) -> bool {
+        job.annotation(REQUEST_HASH_ANNOTATION) == Some(&self.request_hash)
+    }
+}
+
+/// 32 hexadecimal digits: half of SHA-256, which fits a label.
+fn hash(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_order_of_members_does_not_count() {
+        let one: Value = serde_json::from_str(r#"{"a": 1, "b": {"c": 2, "d": 3}}"#).unwrap();
+        let other: Value = serde_json::from_str(r#"{"b":{"d":3,"c":2},"a":1}"#).unwrap();
+        assert_eq!(Submission::new(b"k", &one), Submission::new(b"k", &other));
+        assert_ne!(
+            Submission::new(b"k", &one),
+            Submission::new(b"k", &json!({"a": 1}))
+        );
+    }
+
+    #[test]
+    fn keys_that_no_header_holds_well_are_refused() {
+        for key in ["", "a b", "\u{e9}", &"x".repeat(256)] {
+            assert_eq!(Submission::new(key.as_bytes(), &json!({})), Err(BadKey));
+        }
+        assert!(Submission::new("x".repeat(255).as_bytes(), &json!({})).is_ok());
+    }
+}

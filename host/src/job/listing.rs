@@ -1,0 +1,323 @@
+//! Pages of jobs: which jobs are asked for, in which order they come, and where a page goes on.
+//!
+//! A page goes on after the last job of the one before, wherever that stands by now, so jobs that
+//! come and go meanwhile make no other job be missed or told twice.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{FRAMEWORK_LABEL, JobState, JobSummary, ObservedJob, Selector};
+
+/// Jobs of a page unless asked otherwise.
+const DEFAULT_PAGE: usize = 100;
+/// Most jobs of a page.
+const MAX_PAGE: usize = 1000;
+
+/// Which jobs are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub framework: Option<String>,
+    pub status: Option<JobState>,
+    pub labels: Selector,
+}
+
+/// A part of the jobs that are asked for, newest first.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct JobPage {
+    pub jobs: Vec<ListedJob>,
+    /// Gives the next page. Absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// A job of a list: the specification's five keys, and what tells it from others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListedJob {
+    #[serde(flatten)]
+    pub summary: JobSummary,
+    pub namespace: String,
+    pub suspended: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub created_at: Option<Time>,
+}
+
+impl From<&ObservedJob> for ListedJob {
+    fn from(job: &ObservedJob) -> Self {
+        Self {
+            summary: JobSummary::of(job),
+            namespace: job.namespace().to_string(),
+            suspended: job.spec.run_policy.suspend,
+            created_at: job.metadata.creation_timestamp.clone(),
+        }
+    }
+}
+
+/// How many jobs a page has: 0 is the default, and too many are as many as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSize(usize);
+
+impl PageSize {
+    pub fn of(asked: u32) -> Self {
+        let asked = usize::try_from(asked).unwrap_or(MAX_PAGE);
+        match asked {
+            0 => Self(DEFAULT_PAGE),
+            asked => Self(asked.min(MAX_PAGE)),
+        }
+    }
+}
+
+/// The job that a page ended with, and a fingerprint of what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    /// Seconds since 1970.
+    #[serde(rename = "c")]
+    created: i64,
+    #[serde(rename = "n")]
+    name: String,
+    #[serde(rename = "s")]
+    namespace: String,
+    #[serde(rename = "q")]
+    query: String,
+}
+
+/// Why a page token gives no page. The sentence goes after the name of the parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPage {
+    #[error("is not one that this service gave")]
+    Unreadable,
+    #[error("belongs to a list with other filters; leave it out to begin anew")]
+    OtherQuery,
+}
+
+/// A list that is asked for.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    filter: Filter,
+    size: PageSize,
+    /// Tells lists with other filters apart.
+    query: String,
+    after: Option<Position>,
+}
+
+impl Listing {
+    /// `query` is whatever the filter was made of.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPage`] for a token of another list, or of nobody.
+    pub fn new(
+        filter: Filter,
+        query: &str,
+        size: PageSize,
+        page_token: Option<&str>,
+    ) -> Result<Self, NoPage> {
+        let query = fingerprint(query);
+        let after = page_token.map(Position::read).transpose()?;
+        if after.as_ref().is_some_and(|after| after.query != query) {
+            return Err(NoPage::OtherQuery);
+        }
+        Ok(Self {
+            filter,
+            size,
+            query,
+            after,
+        })
+    }
+
+    /// Cuts the page out of all jobs.
+    pub fn page(&self, mut jobs: Vec<Arc<ObservedJob>>) -> JobPage {
+        let after = self.after.as_ref().map(Position::order);
+        jobs.retain(|job| {
+            let here = order(job);
+            after.is_none_or(|after| here > after) && self.filter.admits(job)
+        });
+        let PageSize(size) = self.size;
+        let goes_on = jobs.len() > size;
+        if goes_on {
+            jobs.select_nth_unstable_by(size, |one, other| order(one).cmp(&order(other)));
+            jobs.truncate(size);
+        }
+        jobs.sort_unstable_by(|one, other| order(one).cmp(&order(other)));
+        let last = jobs.last().filter(|_| goes_on);
+        JobPage {
+            next_page_token: last.map(|job| Position::of(job, &self.query).token()),
+            jobs: jobs
+                .iter()
+                .map(|job| ListedJob::from(job.as_ref()))
+                .collect(),
+        }
+    }
+}
+
+impl Filter {
+    fn admits(&self, job: &ObservedJob) -> bool {
+        let is = |framework: &String| job.label(FRAMEWORK_LABEL) == Some(framework);
+        self.framework.as_ref().is_none_or(is)
+            && self.status.is_none_or(|status| JobState::of(job) == status)
+            && self.labels.selects(job.metadata.labels.as_ref())
+    }
+}
+
+/// Newest first. Kubernetes counts whole seconds, so names decide within one.
+type Order<'a> = (Reverse<i64>, &'a str, &'a str);
+
+fn order(job: &ObservedJob) -> Order<'_> {
+    (Reverse(created(job)), job.name(), job.namespace())
+}
+
+fn created(job: &ObservedJob) -> i64 {
+    let created = job.metadata.creation_timestamp.as_ref();
+    created.map_or(0, |Time(created)| created.as_second())
+}
+
+impl Position {
+    fn of(job: &ObservedJob, query: &str) -> Self {
+        Self {
+            created: created(job),
+            name: job.name().to_string(),
+            namespace: job.namespace().to_string(),
+            query: query.to_string(),
+        }
+    }
+
+    fn order(&self) -> Order<'_> {
+        (Reverse(self.created), &self.name, &self.namespace)
+    }
+
+    fn token(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(super::json(self))
+    }
+
+    fn read(token: &str) -> Result<Self, NoPage> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token);
+        let bytes = bytes.map_err(|_| NoPage::Unreadable)?;
+        serde_json::from_slice(&bytes).map_err(|_| NoPage::Unreadable)
+    }
+}
+
+/// Enough to tell two queries apart: nobody gains anything by making them meet.
+fn fingerprint(query: &str) -> String {
+    let hash = Sha256::digest(query.as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(&hash[..6])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn job(name: &str, created: i64) -> Arc<ObservedJob> {
+        let mut job: ObservedJob = serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "name": name,
+                "namespace": "team-a",
+                "labels": {"trainer.deepfinery/framework": "any", "length": name.len().to_string()},
+            },
+        }))
+        .unwrap();
+        let created = jiff::Timestamp::from_second(created).unwrap();
+        job.metadata.creation_timestamp = Some(Time(created));
+        Arc::new(job)
+    }
+
+    fn listing(size: u32, token: Option<&str>) -> Listing {
+        Listing::new(Filter::default(), "", PageSize::of(size), token).unwrap()
+    }
+
+    fn names(page: &JobPage) -> Vec<&str> {
+        page.jobs
+            .iter()
+            .map(|job| job.summary.name.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn the_newest_come_first_and_names_decide_within_a_second() {
+        let jobs = vec![job("b", 1), job("c", 2), job("a", 1)];
+        assert_eq!(names(&listing(0, None).page(jobs)), ["c", "a", "b"]);
+    }
+
+    #[test]
+    fn zero_is_the_default_and_too_many_are_the_most() {
+        assert_eq!(PageSize::of(0), PageSize(DEFAULT_PAGE));
+        assert_eq!(PageSize::of(7), PageSize(7));
+        assert_eq!(PageSize::of(u32::MAX), PageSize(MAX_PAGE));
+    }
+
+    #[test]
+    fn filters_apply_before_the_page_is_cut() {
+        let jobs = vec![job("aa", 3), job("b", 2), job("cc", 1)];
+        let filter = Filter {
+            labels: Selector::parse("length=2").unwrap(),
+            ..Filter::default()
+        };
+        let listing = Listing::new(filter, "length=2", PageSize::of(2), None).unwrap();
+        let page = listing.page(jobs);
+        assert_eq!(names(&page), ["aa", "cc"]);
+        assert_eq!(page.next_page_token, None);
+    }
+
+    #[test]
+    fn a_token_of_another_list_or_of_nobody_is_refused() {
+        let page = listing(1, None).page(vec![job("a", 1), job("b", 2)]);
+        let token = page.next_page_token.unwrap();
+        let other = Listing::new(Filter::default(), "x", PageSize::of(1), Some(&token));
+        assert_eq!(other.unwrap_err(), NoPage::OtherQuery);
+        for token in ["", "!", "e30", "bm9uc2Vuc2U"] {
+            let nobodys = Listing::new(Filter::default(), "", PageSize::of(1), Some(token));
+            assert_eq!(nobodys.unwrap_err(), NoPage::Unreadable, "{token}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_panics(token in r"\PC{0,40}") {
+            let _ = Listing::new(Filter::default(), "", PageSize::of(1), Some(&token));
+        }
+
+        /// Between any two pages jobs come and go.
+        #[test]
+        fn a_walk_misses_none_that_stays_and_repeats_none(
+            ages in proptest::collection::vec(0_i64..20, 1..60),
+            size in 1_u32..10,
+            coming in proptest::collection::vec((0_i64..30, any::<bool>()), 0..60),
+        ) {
+            let all = ages.iter().enumerate();
+            let mut jobs: Vec<_> = all.map(|(n, age)| job(&format!("job-{n}"), *age)).collect();
+            // Even ones stay, odd ones may go.
+            let stay = (0..ages.len()).step_by(2).map(|n| format!("job-{n}"));
+            let stay: BTreeSet<String> = stay.collect();
+            let mut coming = coming.iter().enumerate();
+            let mut seen = Vec::new();
+            let mut token: Option<String> = None;
+            loop {
+                let page = listing(size, token.as_deref()).page(jobs.clone());
+                seen.extend(page.jobs.into_iter().map(|job| job.summary.name));
+                match page.next_page_token {
+                    Some(next) => token = Some(next),
+                    None => break,
+                }
+                if let Some((n, (created, one_goes))) = coming.next() {
+                    jobs.push(job(&format!("new-{n}"), *created));
+                    let goes = jobs.iter().position(|job| !stay.contains(job.name()));
+                    if let (Some(goes), true) = (goes, one_goes) {
+                        jobs.swap_remove(goes);
+                    }
+                }
+            }
+            let unique: BTreeSet<String> = seen.iter().cloned().collect();
+            prop_assert_eq!(unique.len(), seen.len());
+            prop_assert!(stay.is_subset(&unique));
+        }
+    }
+}
