@@ -4,12 +4,14 @@
 //! [`job`] makes a PyTorchJob of both, [`cluster`] runs it, and [`http`] is the only module that
 //! sees them all.
 
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod explain;
 pub mod fault;
 pub mod http;
 pub mod job;
+pub mod openapi;
 pub mod plan;
 pub mod plugin;
 pub mod preview;

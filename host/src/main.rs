@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
+use trainer_host::client;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::kubernetes::KubernetesCluster;
 use trainer_host::cluster::local::{LocalCluster, keeper};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => on_runtime(serve(*settings)),
         Command::Preview(settings) => on_runtime(preview(settings)),
         Command::Explain(settings) => explain(&settings),
+        Command::Client(command) => return client::run(command),
         Command::KeepReplica => keeper::run().map_err(Into::into),
     };
     match done {
@@ -79,6 +81,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
         cluster: cluster.clone(),
         policy: Arc::new(policy),
         token: token.as_deref().map(Token::new),
+        allowed_hosts: settings.allowed_hosts.clone().into(),
         draining: draining.clone(),
     };
     let listener = TcpListener::bind(settings.listen)

@@ -10,6 +10,8 @@
 mod arguments;
 mod bad_input;
 mod explain;
+mod habits;
+mod live;
 mod loading;
 mod local_cluster;
 mod operations;
