@@ -179,6 +179,20 @@ docs: build ## Write docs/frameworks from the plugins
 		target/release/trainer explain $$framework --output markdown > docs/frameworks/$$framework.md; \
 	done
 
+.PHONY: openapi
+openapi: build ## Write docs/openapi.json from the types
+	@UPDATE_OPENAPI=1 cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- describes_itself
+
+.PHONY: contract
+contract: build $(TARGET)/schemathesis/.installed ## Test a running service against its OpenAPI document
+	$(call say,five thousand and more requests made from docs/openapi.json)
+	@SCHEMATHESIS=$(TARGET)/schemathesis/bin/schemathesis cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored contract
+
+$(TARGET)/schemathesis/.installed: e2e/requirements.txt
+	@$(PYTHON) -m venv $(TARGET)/schemathesis
+	@$(TARGET)/schemathesis/bin/pip install --quiet --disable-pip-version-check -r e2e/requirements.txt
+	@touch $@
+
 .PHONY: snapshots
 snapshots: plugins ## Accept the previews as they are now
 	@INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test $(CARGO_FLAGS) -p snapshots

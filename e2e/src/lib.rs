@@ -122,6 +122,22 @@ impl Site {
         self.start_as(&mut Command::new(binary()))
     }
 
+    /// Starts the service with the token among its settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`Site::start`].
+    pub fn start_with_token(&self) -> Result<Server> {
+        let keep = "exec env TRAINER_API_TOKEN=\"$TOKEN\" \"$0\" \"$@\"";
+        let token = self
+            .settings
+            .iter()
+            .find(|(name, _)| name == "TRAINER_API_TOKEN");
+        let token = token.map_or("", |(_, token)| token);
+        let mut command = Command::new("bash");
+        self.start_as(command.args(["-c", keep]).arg(binary()).env("TOKEN", token))
+    }
+
     /// Starts the service through another command, which gets `serve` as its argument.
     ///
     /// # Errors
@@ -256,6 +272,19 @@ impl Server {
     /// When there is no answer.
     pub fn delete(&self, path: &str) -> Result<(u16, Value)> {
         answer(self.agent.delete(self.url(path)).call()?)
+    }
+
+    /// Posts JSON with an idempotency key.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub fn post_with_key(&self, path: &str, key: &str, body: &Value) -> Result<(u16, Value)> {
+        let request = self
+            .agent
+            .post(self.url(path))
+            .header("idempotency-key", key);
+        answer(request.send_json(body)?)
     }
 
     /// Submits a job and gives its name.

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::author::PluginCommand;
+use crate::client::arguments::ClientCommand;
 use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
 use crate::plugin::UnknownArguments;
@@ -38,6 +39,8 @@ pub enum Command {
     /// Make, try and ship a framework plugin.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    #[command(flatten)]
+    Client(ClientCommand),
     /// Run one replica of a local job, as `serve` tells it to.
     #[command(hide = true)]
     KeepReplica,
@@ -60,6 +63,9 @@ pub struct ServeSettings {
         default_value = ""
     )]
     pub api_token: String,
+    /// Names of this service beside its addresses and localhost, for clients without a token.
+    #[arg(long, env = "TRAINER_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<String>,
     /// Where jobs run. Default: kubernetes inside a pod, local elsewhere.
     #[arg(long, env = "TRAINER_CLUSTER", value_enum)]
     pub cluster: Option<ClusterKind>,

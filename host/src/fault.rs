@@ -1,9 +1,10 @@
 //! One thing that is wrong with a request, and where: what steps 1 and 2 tell the caller.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A fault of a request, or a warning about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
     /// Short and stable: one of this host's words, or the plugin's own code such as `E05`.
     pub code: String,

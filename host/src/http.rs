@@ -1,6 +1,7 @@
 //! The HTTP interface: every route on one page, and handlers that read as a sentence.
 
 mod body;
+mod documentation;
 mod events;
 mod frameworks;
 mod health;
@@ -8,8 +9,11 @@ mod idempotency;
 mod jobs;
 mod list;
 mod logs;
+mod origin;
 mod problem;
+mod representation;
 mod token;
+mod trace_context;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +28,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
+use tower_http::csrf::CsrfLayer;
 use tower_http::request_id::{
     MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
 };
@@ -57,6 +64,8 @@ pub struct App {
     pub policy: Arc<RequestPolicy>,
     /// Nobody is asked for a token where there is none.
     pub token: Option<Token>,
+    /// Names of this service beside its addresses, where no token is asked for.
+    pub allowed_hosts: Arc<[String]>,
     /// Set when the service is about to end.
     pub draining: watch::Receiver<bool>,
 }
@@ -78,7 +87,9 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics));
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(documentation::openapi))
+        .route("/docs", get(documentation::docs));
     let guarded = Router::new()
         .route("/train", get(list::list).post(submit))
         .route("/train/preview", post(preview))
@@ -91,7 +102,17 @@ pub fn router(app: App) -> Router {
         .route("/frameworks", get(frameworks::all))
         .route("/frameworks/{name}", get(frameworks::one))
         .route("/frameworks/{name}/rollback", post(frameworks::roll_back))
+        .route_layer(middleware::from_fn(representation::negotiate))
         .route_layer(middleware::from_fn_with_state(app.clone(), token::check));
+    let guarded = match app.token {
+        Some(_) => guarded,
+        None => guarded
+            .route_layer(CsrfLayer::new())
+            .route_layer(middleware::from_fn_with_state(
+                app.clone(),
+                origin::check_host,
+            )),
+    };
     open.merge(guarded)
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
@@ -101,6 +122,7 @@ pub fn router(app: App) -> Router {
         ))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::finish))
+        .layer(CompressionLayer::new().compress_when(compressible()))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)
@@ -171,8 +193,14 @@ fn span(request: &Request) -> Span {
         "request",
         method = %request.method(),
         path = request.uri().path(),
-        id = id.unwrap_or_default()
+        id = id.unwrap_or_default(),
+        trace_id = trace_context::trace_id(request.headers())
     )
+}
+
+/// Logs are sent as they come, and compression would hold them back.
+fn compressible() -> impl Predicate {
+    DefaultPredicate::new().and(NotForContentType::const_new("text/plain"))
 }
 
 fn wants_yaml(headers: &HeaderMap) -> bool {

@@ -5,12 +5,14 @@
 //! sees them all.
 
 pub mod author;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod explain;
 pub mod fault;
 pub mod http;
 pub mod job;
+pub mod openapi;
 pub mod plan;
 pub mod plugin;
 pub mod preview;

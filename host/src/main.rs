@@ -12,7 +12,6 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-use trainer_host::author;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::kubernetes::KubernetesCluster;
 use trainer_host::cluster::local::{LocalCluster, keeper};
@@ -28,6 +27,7 @@ use trainer_host::plugin::{
     Limits, Loader, LoaderSettings, PlanError, Plugin, Plugins, Registry, Workshop, watch, workshop,
 };
 use trainer_host::preview::Preview;
+use trainer_host::{author, client};
 use trainer_host::{request, telemetry};
 
 /// A request is many small strings; the C library's allocator is slow at those on several threads.
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => on_runtime(serve(*settings)),
         Command::Preview(settings) => on_runtime(preview(settings)),
         Command::Explain(settings) => explain(&settings),
+        Command::Client(command) => return client::run(command),
         Command::KeepReplica => keeper::run().map_err(Into::into),
         Command::Plugin(command) => author::run(command),
         Command::MakePlugin => workshop::run().map_err(Into::into),
@@ -85,6 +86,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
         cluster: cluster.clone(),
         policy: Arc::new(policy),
         token: token.as_deref().map(Token::new),
+        allowed_hosts: settings.allowed_hosts.clone().into(),
         draining: draining.clone(),
     };
     let listener = TcpListener::bind(settings.listen)

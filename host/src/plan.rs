@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -41,7 +42,7 @@ pub struct Setting {
 }
 
 /// Where a run keeps its files: URIs without trailing slashes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CheckpointLayout {
     pub prefix: String,
     pub checkpoints_uri: String,
@@ -52,7 +53,7 @@ pub struct CheckpointLayout {
 }
 
 /// Which plugin made a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PluginIdentity {
     pub name: String,
     pub version: String,
@@ -88,7 +89,7 @@ pub struct Plan {
 }
 
 /// How the processes of a job share the work, and what one optimizer step takes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ParallelPlan {
     pub world_size: u64,
     /// The ways that data, layers, stages and sequences are split: together the world size.

@@ -1,5 +1,6 @@
 //! What a request would become, for a person who wants to see it first.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -9,7 +10,7 @@ use crate::plan::{CheckpointLayout, ParallelPlan, Plan, PluginIdentity, Text};
 use crate::request::JobRequest;
 
 /// The answer of `POST /train/preview`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Preview<'a> {
     pub name: &'a str,
     pub namespace: &'a str,
@@ -20,15 +21,17 @@ pub struct Preview<'a> {
     pub command: Vec<&'a str>,
     pub env: Vec<Variable>,
     pub checkpoint: &'a CheckpointLayout,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub resolved_args: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel: Option<Parallel>,
     pub warnings: Vec<&'a Fault>,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub manifest: PyTorchJob,
 }
 
 /// How the processes share the work.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Parallel {
     #[serde(flatten)]
     sizes: ParallelPlan,
@@ -44,7 +47,7 @@ impl Parallel {
 }
 
 /// A variable of the pod.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Variable {
     pub name: String,
     pub value: String,

@@ -12,6 +12,7 @@
 
 mod authors;
 mod bad_plugins;
+mod client;
 mod command_line;
 mod crash;
 mod documents;

@@ -78,7 +78,10 @@ fn a_taken_name_is_a_400_and_overwrites_nothing() {
     let uid = manifest()["metadata"]["uid"].clone();
     let (status, problem) = service.server.post("/train", &first).unwrap();
     assert_eq!(status, 400);
-    assert_eq!(problem["detail"], "PyTorchJob meta-one already exists");
+    assert_eq!(
+        problem["detail"],
+        "PyTorchJob meta-one already exists: run one has this name"
+    );
     assert_eq!(manifest()["metadata"]["uid"], uid);
 }
 

@@ -38,6 +38,7 @@ enum Kind {
     JobEnded,
     NotAdmitted,
     NamespaceNotAllowed,
+    ForeignHost,
     NoSuchFramework,
     NoEarlierVersion,
     NoSuchMethod,
@@ -86,6 +87,7 @@ impl Kind {
                 "namespace-not-allowed",
                 "Namespace not allowed",
             ),
+            Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign-host", "Foreign host"),
             Self::NoSuchFramework => (
                 StatusCode::NOT_FOUND,
                 "no-such-framework",
@@ -202,6 +204,14 @@ impl Problem {
     /// A parameter of the query that is wrong.
     pub(super) fn parameter(name: &str, detail: impl std::fmt::Display) -> Self {
         vec![Fault::new("query", "", format!("{name}: {detail}"))].into()
+    }
+
+    pub(super) fn foreign_host(host: &str) -> Self {
+        let detail = format!(
+            "this service asks for no token, so it answers to addresses and to localhost only, not \
+             to {host:?}; TRAINER_ALLOWED_HOSTS adds names, TRAINER_API_TOKEN a token"
+        );
+        Self::new(Kind::ForeignHost, detail)
     }
 
     pub(super) fn no_such_route(method: &Method, path: &str) -> Self {

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::fault::Fault;
+use crate::plan::CheckpointLayout;
 
 use super::{
     CHECKPOINT_LAYOUT_ANNOTATION, ConditionType, DATASET_URI_ANNOTATION, JobState, JobSummary,
@@ -24,7 +28,7 @@ pub struct Inspection {
 }
 
 /// One pod of a job.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PodDetails {
     pub name: String,
     /// Type and index, such as `master-0`.
@@ -45,15 +49,18 @@ pub struct PodDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub started_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<Time>,
 }
 
 /// Something that happened to a job or to one of its pods.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct JobEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub time: Option<Time>,
     /// `Normal` or `Warning`.
     #[serde(rename = "type")]
@@ -66,7 +73,7 @@ pub struct JobEvent {
 }
 
 /// The answer of `GET /train/{job_name}?view=full`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct JobDetails {
     #[serde(flatten)]
     pub summary: JobSummary,
@@ -75,10 +82,13 @@ pub struct JobDetails {
     pub explanation: Vec<String>,
     pub suspended: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub started_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub completed_at: Option<Time>,
     pub conditions: Vec<ConditionDetails>,
     /// By replica type.
@@ -90,15 +100,17 @@ pub struct JobDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dataset_uri: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<CheckpointLayout>")]
     pub checkpoint: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginDetails>,
     /// What the submission was warned of.
+    #[schemars(with = "Vec<Fault>")]
     pub warnings: Value,
 }
 
 /// A condition of a job, in this interface's spelling.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ConditionDetails {
     #[serde(rename = "type")]
     pub condition_type: ConditionType,
@@ -106,11 +118,12 @@ pub struct ConditionDetails {
     pub reason: String,
     pub message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_transition_time: Option<Time>,
 }
 
 /// How many replicas of a type there should be and are.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ReplicaCounts {
     pub desired: u32,
     pub active: i32,
@@ -119,7 +132,7 @@ pub struct ReplicaCounts {
 }
 
 /// The plugin that planned a job.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PluginDetails {
     pub name: String,
     pub version: String,

@@ -176,7 +176,10 @@ async fn a_server_dry_run_finds_a_taken_name_and_creates_nothing() {
     service.get("/train/meta-dry").await.problem(404);
     service.submit(&body).await;
     let problem = dry_run().await.problem(400);
-    assert_eq!(problem["detail"], "PyTorchJob meta-dry already exists");
+    assert_eq!(
+        problem["detail"],
+        "PyTorchJob meta-dry already exists: run dry has this name"
+    );
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ use trainer_host::request::RequestPolicy;
 
 /// In place of torchrun: the request's model_id says what the replica does.
 const LAUNCHER: &str = r#"#!/bin/sh
+# What a test prints stands alone in its log.
+[ "$MODEL_ID" = script ] && { cd "$(dirname "$0")"; eval "$SCRIPT"; exit; }
 echo "$0 $*"
 env
 case "$MODEL_ID" in
@@ -39,6 +41,8 @@ pub struct Service {
     pub router: Router,
     pub cluster: Arc<LocalCluster>,
     pub registry: Arc<Registry>,
+    /// Says that the service is about to end.
+    pub draining: watch::Sender<bool>,
     pub data: TempDir,
 }
 
@@ -94,24 +98,47 @@ impl Service {
         token: Option<Token>,
         policy: RequestPolicy,
     ) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap(), plugins, token, policy).await
+    }
+
+    /// A service whose jobs are kept in memory, for tests that make thousands.
+    pub async fn in_memory() -> Self {
+        let data = tempfile::tempdir_in("/dev/shm").unwrap();
+        Self::within(
+            data,
+            built_plugins().to_path_buf(),
+            None,
+            RequestPolicy::default(),
+        )
+        .await
+    }
+
+    async fn within(
+        data: TempDir,
+        plugins: PathBuf,
+        token: Option<Token>,
+        policy: RequestPolicy,
+    ) -> Self {
         let registry = Arc::new(registry(&plugins, data.path()));
         let cluster = Arc::new(
             LocalCluster::open(local_settings(data.path()))
                 .await
                 .unwrap(),
         );
+        let draining = watch::Sender::new(false);
         let app = App {
             plugins: registry.clone(),
             cluster: cluster.clone(),
             policy: Arc::new(policy),
             token,
-            draining: watch::channel(false).1,
+            allowed_hosts: Arc::new([]),
+            draining: draining.subscribe(),
         };
         Self {
             router: router(app),
             cluster,
             registry,
+            draining,
             data,
         }
     }

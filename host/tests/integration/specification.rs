@@ -257,7 +257,10 @@ async fn a_taken_name_is_400() {
     let request = request("wait", "run-1");
     assert_eq!(service.submit(&request).await.status, 201);
     let problem = service.submit(&request).await.problem(400);
-    assert_eq!(problem["detail"], "PyTorchJob meta-run-1 already exists");
+    assert_eq!(
+        problem["detail"],
+        "PyTorchJob meta-run-1 already exists: run run-1 has this name"
+    );
     service.stop().await;
 }
 

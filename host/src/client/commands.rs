@@ -1,0 +1,227 @@
+//! What each command does.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+use http::Method;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::arguments::{
+    ClientCommand, EventsArguments, FrameworksArguments, JobArguments, ListArguments,
+    LogsArguments, Output, SubmitArguments,
+};
+use super::failure::Failure;
+use super::follow::{self, Ending};
+use super::output;
+use super::server::Server;
+use super::source::Source;
+use crate::config::CommandLine;
+use crate::job::{JobPage, JobState, JobSummary, ListedJob};
+
+/// Runs a command.
+///
+/// # Errors
+///
+/// Why it did not do what it was asked.
+pub fn run(command: ClientCommand) -> Result<(), Failure> {
+    match command {
+        ClientCommand::Submit(arguments) => submit(&arguments),
+        ClientCommand::Get(arguments) => get(&arguments),
+        ClientCommand::List(arguments) => list(&arguments),
+        ClientCommand::Logs(arguments) => logs(&arguments),
+        ClientCommand::Events(arguments) => events(&arguments),
+        ClientCommand::Suspend(arguments) => change(&arguments, "suspend"),
+        ClientCommand::Resume(arguments) => change(&arguments, "resume"),
+        ClientCommand::Delete(arguments) => delete(&arguments),
+        ClientCommand::Frameworks(arguments) => frameworks(&arguments),
+        ClientCommand::Completion { shell } => {
+            let mut command = CommandLine::command();
+            clap_complete::generate(shell, &mut command, "trainer", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn submit(arguments: &SubmitArguments) -> Result<(), Failure> {
+    let (source, request) = Source::read(&arguments.file, &arguments.set)?;
+    let server = Server::of(&arguments.connection)?;
+    let done = match arguments.dry_run {
+        true => dry_run(&server, &request, arguments.output),
+        false => create(&server, &request, arguments),
+    };
+    done.map_err(|failure| match failure {
+        Failure::Refused { problem, .. } => Failure::Refused {
+            problem,
+            source: Some(source),
+        },
+        failure => failure,
+    })
+}
+
+fn dry_run(server: &Server, request: &Value, output: Option<Output>) -> Result<(), Failure> {
+    let call = server.call(Method::POST, &["train", "preview"]);
+    let preview: Value = call.query("dry_run", Some("server")).body(request).read()?;
+    let name = preview["name"].as_str().unwrap_or_default();
+    match output {
+        None => output::print(&preview["manifest"], &[], Output::Yaml),
+        Some(output) => output::print(&preview, &[name], output),
+    }
+}
+
+fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Result<(), Failure> {
+    // A request whose answer was lost may have created the job: sent again with its key it creates
+    // none beside it.
+    let call = server
+        .call(Method::POST, &["train"])
+        .header("idempotency-key", Uuid::new_v4())
+        .body(request);
+    let mut response = match call.send() {
+        Err(Failure::Unreachable { .. }) => call.send()?,
+        sent => sent?,
+    };
+    for warning in response.headers().get_all("warning") {
+        let warning = warning.to_str().unwrap_or_default();
+        let warning = warning.trim_start_matches("299 - ").trim_matches('"');
+        writeln!(std::io::stderr(), "warning: {warning}")?;
+    }
+    let read = response.body_mut().read_json::<JobSummary>();
+    let job = read.map_err(|error| Failure::Answer(error.into()))?;
+    match arguments.output {
+        Some(output) => output::print(&job, &[&job.name], output)?,
+        None => output::line(&format!("{} was submitted", job.name))?,
+    }
+    match arguments.watch {
+        true => watch(server, &job.name, request["namespace"].as_str()),
+        false => Ok(()),
+    }
+}
+
+/// Waits until a job ends; the changes of its status are no output, but for who looks on.
+fn watch(server: &Server, job: &str, namespace: Option<&str>) -> Result<(), Failure> {
+    let ending = follow::events(server, job, namespace, |job| {
+        Ok(writeln!(std::io::stderr(), "{}", follow::told(job))?)
+    })?;
+    succeeded(job, ending)
+}
+
+fn succeeded(job: &str, ending: Ending) -> Result<(), Failure> {
+    let (job, detail) = match ending {
+        Ending::Ended(ended) if ended.summary.status == JobState::Succeeded => return Ok(()),
+        Ending::Ended(ended) => (job.to_string(), ended.summary.detail),
+        Ending::Deleted => (job.to_string(), "it was deleted".to_string()),
+    };
+    Err(Failure::JobFailed { job, detail })
+}
+
+fn get(arguments: &JobArguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    let job: Value = server
+        .call(Method::GET, &["train", &arguments.job])
+        .query("namespace", arguments.namespace.as_ref())
+        .query("view", Some("full"))
+        .read()?;
+    let name = job["name"].as_str().unwrap_or_default();
+    match arguments.output {
+        Some(output) => output::print(&job, &[name], output),
+        None => output::line(&output::details(&job)),
+    }
+}
+
+fn list(arguments: &ListArguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    let limit = arguments.limit.unwrap_or(usize::MAX);
+    let mut jobs: Vec<ListedJob> = Vec::new();
+    let mut token = None;
+    while jobs.len() < limit {
+        let page: JobPage = server
+            .call(Method::GET, &["train"])
+            .query("framework", arguments.framework.as_ref())
+            .query("status", arguments.status.as_ref())
+            .query("namespace", arguments.namespace.as_ref())
+            .query("label_selector", arguments.selector.as_ref())
+            .query("page_size", Some((limit - jobs.len()).min(1000)))
+            .query("page_token", token)
+            .read()?;
+        jobs.extend(page.jobs);
+        token = page.next_page_token;
+        if token.is_none() {
+            break;
+        }
+    }
+    let names: Vec<&str> = jobs.iter().map(|job| job.summary.name.as_str()).collect();
+    match arguments.output {
+        Some(output) => output::print(&jobs, &names, output),
+        None if jobs.is_empty() => Ok(writeln!(std::io::stderr(), "no jobs")?),
+        None => output::line(&output::jobs(&jobs, Timestamp::now())),
+    }
+}
+
+fn logs(arguments: &LogsArguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    follow::logs(&server, arguments, &mut std::io::stdout().lock())
+}
+
+fn events(arguments: &EventsArguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    let namespace = arguments.namespace.as_deref();
+    let ending = follow::events(&server, &arguments.job, namespace, |job| {
+        match arguments.output {
+            None => output::line(&follow::told(job)),
+            Some(Output::Name) => output::line(&job.summary.name),
+            Some(Output::Json | Output::Yaml) => output::line(&follow::json(job)),
+        }
+    })?;
+    match ending {
+        Ending::Ended(_) => Ok(()),
+        Ending::Deleted => Ok(writeln!(
+            std::io::stderr(),
+            "{} was deleted",
+            arguments.job
+        )?),
+    }
+}
+
+fn change(arguments: &JobArguments, what: &str) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    let job: JobSummary = server
+        .call(Method::POST, &["train", &arguments.job, what])
+        .query("namespace", arguments.namespace.as_ref())
+        .read()?;
+    match arguments.output {
+        Some(output) => output::print(&job, &[&job.name], output),
+        None => output::line(&format!("{} was asked to {what}", job.name)),
+    }
+}
+
+fn delete(arguments: &JobArguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    let call = server.call(Method::DELETE, &["train", &arguments.job]);
+    call.query("namespace", arguments.namespace.as_ref())
+        .send()?;
+    match arguments.output {
+        Some(Output::Name) => output::line(&arguments.job),
+        _ => output::line(&format!("{} was deleted", arguments.job)),
+    }
+}
+
+/// The answer of `GET /frameworks`.
+#[derive(Deserialize)]
+struct Frameworks {
+    frameworks: Vec<Value>,
+}
+
+fn frameworks(arguments: &FrameworksArguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    let Frameworks { frameworks } = server.call(Method::GET, &["frameworks"]).read()?;
+    let names = frameworks
+        .iter()
+        .map(|framework| framework["name"].as_str());
+    let names: Vec<&str> = names.map(Option::unwrap_or_default).collect();
+    match arguments.output {
+        Some(output) => output::print(&frameworks, &names, output),
+        None => output::line(&output::frameworks(&frameworks)),
+    }
+}

@@ -1,0 +1,83 @@
+//! What can go wrong with a command, and the exit code that tells a script what it was.
+
+use std::process::ExitCode;
+
+use serde::Deserialize;
+
+use super::output::Style;
+use super::source::Source;
+use crate::fault::Fault;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// A file, an argument or the configuration is of no use.
+    Input(anyhow::Error),
+    /// The service said no.
+    Refused {
+        problem: Problem,
+        /// The file that it is about, if it is about one.
+        source: Option<Source>,
+    },
+    /// There was no answer.
+    Unreachable { url: String, error: ureq::Error },
+    /// The answer was cut off, or is none of this service's.
+    Answer(anyhow::Error),
+    /// The job that was watched did not succeed.
+    JobFailed { job: String, detail: String },
+}
+
+/// A problem document (RFC 9457).
+#[derive(Debug, Deserialize)]
+pub struct Problem {
+    pub status: u16,
+    pub detail: String,
+    #[serde(default)]
+    pub errors: Vec<Fault>,
+}
+
+impl Failure {
+    /// The exit code, as docs/cli.md lists them. 2 is clap's for a wrong command line.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Input(_) | Self::Answer(_) => 1,
+            Self::Refused { problem, .. } => match problem.status {
+                401 | 403 => 5,
+                404 => 4,
+                429 | 500.. => 6,
+                _ => 3,
+            },
+            Self::Unreachable { .. } => 6,
+            Self::JobFailed { .. } => 7,
+        })
+    }
+
+    /// What is told of it.
+    pub fn report(&self, style: Style) -> String {
+        match self {
+            Self::Input(error) | Self::Answer(error) => format!("error: {error:#}"),
+            Self::Refused {
+                problem,
+                source: Some(source),
+            } if !problem.errors.is_empty() => source.report(&problem.errors, style),
+            Self::Refused { problem, .. } => format!("error: {}", problem.detail),
+            Self::Unreachable { url, error } => format!(
+                "error: no answer from {url}: {error}\nIs the service running there? TRAINER_URL \
+                 and --url name another address."
+            ),
+            Self::JobFailed { job, detail } => format!("error: {job} has failed: {detail}"),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Input(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Answer(error.into())
+    }
+}

@@ -1,0 +1,181 @@
+//! How answers look: tables for people, JSON, YAML and names for scripts.
+
+use std::io::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::arguments::Output;
+use super::failure::Failure;
+use crate::job::ListedJob;
+
+/// Whether something is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    Plain,
+    Coloured,
+}
+
+/// Prints an answer in a form for scripts.
+///
+/// # Errors
+///
+/// When nobody reads it.
+pub fn print(answer: &impl Serialize, names: &[&str], output: Output) -> Result<(), Failure> {
+    let written = |error: anyhow::Error| Failure::Answer(error);
+    match output {
+        Output::Name => names.iter().try_for_each(|name| line(name)),
+        Output::Json => line(&serde_json::to_string_pretty(answer).map_err(|e| written(e.into()))?),
+        Output::Yaml => {
+            let yaml = serde_saphyr::to_string(answer).map_err(|e| written(e.into()))?;
+            line(yaml.trim_end())
+        }
+    }
+}
+
+/// Prints a line on standard output.
+///
+/// # Errors
+///
+/// When nobody reads it.
+pub fn line(text: &str) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// A table of jobs.
+pub fn jobs(jobs: &[ListedJob], now: Timestamp) -> String {
+    let mut table = table(&["NAME", "STATUS", "FRAMEWORK", "RUN", "NAMESPACE", "AGE"]);
+    for job in jobs {
+        let created = job.created_at.as_ref();
+        let age = created.map(|created| age(now.duration_since(created.0)));
+        table.add_row([
+            job.summary.name.clone(),
+            state(job),
+            job.summary.framework.clone(),
+            job.summary.run_id.clone(),
+            job.namespace.clone(),
+            age.unwrap_or_default(),
+        ]);
+    }
+    lines(&table)
+}
+
+fn state(job: &ListedJob) -> String {
+    let state = word(&job.summary.status);
+    match job.suspended {
+        true => format!("{state}, suspended"),
+        false => state,
+    }
+}
+
+/// A value that is one word in JSON.
+pub fn word(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_string()
+}
+
+/// The frameworks of a service.
+pub fn frameworks(frameworks: &[Value]) -> String {
+    let mut table = table(&["NAME", "VERSION", "SUMMARY"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    for framework in frameworks {
+        table.add_row(["name", "version", "summary"].map(|key| text(&framework[key])));
+    }
+    lines(&table)
+}
+
+/// All that is worth reading of a job's full view.
+pub fn details(job: &Value) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    let known = [
+        ("Name", "name"),
+        ("Namespace", "namespace"),
+        ("Status", "status"),
+        ("Detail", "detail"),
+        ("Framework", "framework"),
+        ("Run", "run_id"),
+        ("Model", "model_id"),
+        ("Dataset", "dataset_uri"),
+        ("Created", "created_at"),
+        ("Started", "started_at"),
+        ("Completed", "completed_at"),
+    ];
+    for (title, key) in known {
+        if let Some(value) = job[key].as_str() {
+            table.add_row([format!("{title}:"), value.to_string()]);
+        }
+    }
+    if let Some(prefix) = job["checkpoint"]["prefix"].as_str() {
+        table.add_row(["Checkpoints:", prefix]);
+    }
+    let mut told = lines(&table);
+    for sentence in job["explanation"].as_array().into_iter().flatten() {
+        told.push_str(&format!("\n\n{}", sentence.as_str().unwrap_or_default()));
+    }
+    let pods = job["pods"].as_array().map_or(&[][..], Vec::as_slice);
+    if !pods.is_empty() {
+        told.push_str(&format!("\n\n{}", replicas(pods)));
+    }
+    told
+}
+
+fn replicas(pods: &[Value]) -> String {
+    let mut table = table(&["REPLICA", "PHASE", "RESTARTS", "EXIT CODE", "NODE"]);
+    let text = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    for pod in pods {
+        let columns = ["replica", "phase", "restarts", "exit_code", "node"];
+        table.add_row(columns.map(|key| text(&pod[key])));
+    }
+    lines(&table)
+}
+
+/// A table as kubectl's, whose lines scripts can split: it is never wrapped.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    table
+}
+
+fn lines(table: &Table) -> String {
+    let lines: Vec<String> = table.lines().map(|line| line.trim().to_string()).collect();
+    lines.join("\n")
+}
+
+/// An age in its largest unit, as kubectl tells it.
+fn age(age: SignedDuration) -> String {
+    let seconds = age.as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_one_unit() {
+        for (seconds, told) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (7200, "2h"),
+            (200_000, "2d"),
+        ] {
+            assert_eq!(age(SignedDuration::from_secs(seconds)), told);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! `GET /openapi.json` and `GET /docs`: this interface, described by the service itself.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{Html, IntoResponse, Response};
+use serde_json::Value;
+
+use super::App;
+use crate::explain::Framework;
+use crate::openapi;
+use crate::plugin::Plugin;
+
+/// Nothing is asked for from anywhere, and the page has no scripts.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+
+fn document(app: &App) -> Value {
+    let plugins = app.plugins.current();
+    let frameworks: Vec<Framework> = plugins.all().map(Plugin::framework).collect();
+    openapi::document(&frameworks)
+}
+
+pub(super) async fn openapi(State(app): State<App>) -> Json<Value> {
+    Json(document(&app))
+}
+
+pub(super) async fn docs(State(app): State<App>) -> Response {
+    let page = Html(openapi::page(&document(&app)));
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], page).into_response()
+}

@@ -1,0 +1,101 @@
+//! What every read gets: YAML for those who ask for it, a tag by which a client sees that nothing has
+//! changed, and the same headers for HEAD.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::problem::Problem;
+use super::wants_yaml;
+
+/// Larger than any answer that is held in memory.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// Gives an answer the form that its reader asks for.
+pub(super) async fn negotiate(mut request: Request, next: Next) -> Result<Response, Problem> {
+    let is_head = request.method() == Method::HEAD;
+    if !is_head && request.method() != Method::GET {
+        return Ok(next.run(request).await);
+    }
+    // What HEAD tells is what GET would tell.
+    *request.method_mut() = Method::GET;
+    let asked = request.headers().clone();
+    let response = next.run(request).await;
+    let response = match is_whole(&response) {
+        true => present(response, &asked).await?,
+        false => response,
+    };
+    Ok(match is_head {
+        true => response.map(|_| Body::empty()),
+        false => response,
+    })
+}
+
+/// Whether an answer is a success that is there at once: streams and errors are as they are.
+fn is_whole(response: &Response) -> bool {
+    use http_body::Body as _;
+    response.status() == StatusCode::OK && response.body().size_hint().exact().is_some()
+}
+
+async fn present(response: Response, asked: &HeaderMap) -> Result<Response, Problem> {
+    let (mut parts, body) = response.into_parts();
+    let mut bytes = to_bytes(body, MAX_BYTES).await.map_err(Problem::internal)?;
+    let is_json = parts.headers.get(header::CONTENT_TYPE)
+        == Some(&HeaderValue::from_static("application/json"));
+    if is_json && wants_yaml(asked) {
+        bytes = yaml(&bytes)?;
+        let yaml = HeaderValue::from_static("application/yaml");
+        parts.headers.insert(header::CONTENT_TYPE, yaml);
+    }
+    let tag = tag(&bytes);
+    parts
+        .headers
+        .append(header::VARY, HeaderValue::from_static("accept"));
+    // Status changes at any time, so a cache has to ask; that it may keep an answer is its gain.
+    let check = HeaderValue::from_static("private, no-cache");
+    parts.headers.entry(header::CACHE_CONTROL).or_insert(check);
+    let is_known = knows(asked, &tag);
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        parts.headers.insert(header::ETAG, tag);
+    }
+    if is_known {
+        parts.status = StatusCode::NOT_MODIFIED;
+        parts.headers.remove(header::CONTENT_TYPE);
+        parts.headers.remove(header::CONTENT_LENGTH);
+        return Ok(Response::from_parts(parts, Body::empty()));
+    }
+    parts
+        .headers
+        .insert(header::CONTENT_LENGTH, bytes.len().into());
+    Ok(Response::from_parts(parts, Body::from(bytes)))
+}
+
+fn yaml(json: &Bytes) -> Result<Bytes, Problem> {
+    let value: Value = serde_json::from_slice(json).map_err(Problem::internal)?;
+    let yaml = serde_saphyr::to_string(&value).map_err(Problem::internal)?;
+    Ok(yaml.into())
+}
+
+/// A weak tag (RFC 9110, 8.8.1): compression may change the bytes on their way.
+fn tag(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    let hash: String = hash[..12]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("W/\"{hash}\"")
+}
+
+/// Whether `If-None-Match` names a tag.
+fn knows(asked: &HeaderMap, tag: &str) -> bool {
+    let given = asked.get_all(header::IF_NONE_MATCH).iter();
+    let given = given.filter_map(|value| value.to_str().ok());
+    let mut given = given.flat_map(|tags| tags.split(',')).map(str::trim);
+    let strong = tag.trim_start_matches("W/");
+    given.any(|given| given == "*" || given.trim_start_matches("W/") == strong)
+}

@@ -1,0 +1,234 @@
+//! The interface as an OpenAPI 3.1 document: the shapes come from the types that are sent and read,
+//! the paths from one table, the examples from the loaded frameworks.
+
+mod operations;
+mod page;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+pub use page::page;
+
+use crate::explain::Framework;
+use crate::fault::Fault;
+use crate::job::{JobDetails, JobPage, JobSummary, ListedJob};
+use crate::preview::Preview;
+use crate::request;
+use operations::{Answer, Body, OPERATIONS, Operation, PARAMETERS, Parameter};
+
+/// Where the shapes are, beneath the document.
+const SCHEMAS: &str = "/components/schemas";
+
+/// The document of a service with these frameworks.
+pub fn document(frameworks: &[Framework]) -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in OPERATIONS {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method] = described(operation, frameworks);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Unified Trainer API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "One HTTP request starts a training job.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "jobs", "description": "Training jobs"},
+            {"name": "frameworks", "description": "What jobs can be made of"},
+            {"name": "service", "description": "The service itself"},
+        ],
+        "security": [{"token": []}, {}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "parameters": parameters(),
+            "securitySchemes": {
+                "token": {"type": "apiKey", "in": "header", "name": "X-TRAINER-TOKEN"},
+            },
+        },
+    })
+}
+
+fn schemas() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let mut generator = settings
+        .with(|settings| {
+            settings.definitions_path = SCHEMAS.into();
+            settings.meta_schema = None;
+        })
+        .into_generator();
+    generator.subschema_for::<JobSummary>();
+    generator.subschema_for::<JobPage>();
+    generator.subschema_for::<ListedJob>();
+    generator.subschema_for::<JobDetails>();
+    generator.subschema_for::<Preview>();
+    generator.subschema_for::<Fault>();
+    let mut schemas = generator.take_definitions(true);
+    let mut request = request::json_schema().clone();
+    if let Some(request) = request.as_object_mut() {
+        request.remove("$schema");
+    }
+    schemas.insert("TrainingJobRequest".to_string(), request);
+    schemas.insert("Framework".to_string(), framework());
+    schemas.insert("Frameworks".to_string(), frameworks());
+    schemas.insert("Problem".to_string(), problem());
+    Value::Object(schemas)
+}
+
+/// A problem document (RFC 9457).
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "instance"],
+        "properties": {
+            "type": {"type": "string", "description": "urn:trainer:problem: and the kind"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string", "description": "A sentence for people"},
+            "instance": {"type": "string", "description": "The id of the request"},
+            "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
+        },
+    })
+}
+
+fn framework() -> Value {
+    json!({
+        "type": "object",
+        "required": ["name", "version", "summary", "digest", "args_schema"],
+        "properties": {
+            "name": {"type": "string"},
+            "version": {"type": "string"},
+            "summary": {"type": "string"},
+            "digest": {"type": "string"},
+            "args_schema": {
+                "type": "object",
+                "description": "The JSON Schema of extra_args",
+            },
+        },
+    })
+}
+
+fn frameworks() -> Value {
+    json!({
+        "type": "object",
+        "required": ["frameworks"],
+        "properties": {
+            "frameworks": {"type": "array", "items": {"$ref": "#/components/schemas/Framework"}},
+        },
+    })
+}
+
+fn parameters() -> Value {
+    let parameters = PARAMETERS.iter().map(|parameter| {
+        let Parameter {
+            name,
+            place,
+            description,
+            schema,
+        } = parameter;
+        let parameter = json!({
+            "name": name,
+            "in": place,
+            "required": *place == "path",
+            "description": description,
+            "schema": serde_json::from_str::<Value>(schema).unwrap_or_default(),
+        });
+        (name.to_string(), parameter)
+    });
+    Value::Object(parameters.collect())
+}
+
+fn described(operation: &Operation, frameworks: &[Framework]) -> Value {
+    let path = operation.path.split(['{', '}']).skip(1).step_by(2);
+    let parameters = path.chain(operation.parameters.iter().copied());
+    let reference = |name| json!({"$ref": format!("#/components/parameters/{name}")});
+    let parameters: Vec<Value> = parameters.map(reference).collect();
+    let mut responses = Map::new();
+    for answer in operation.answers {
+        responses.insert(answer.status.to_string(), answered(answer));
+    }
+    for status in operation.problems.iter().copied().chain(operation.common()) {
+        responses.insert(status.to_string(), refused());
+    }
+    let mut described = json!({
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": responses,
+    });
+    if let Body::Request = operation.body {
+        described["requestBody"] = body(frameworks);
+    }
+    if operation.is_open {
+        described["security"] = json!([{}]);
+    }
+    described
+}
+
+fn answered(answer: &Answer) -> Value {
+    let content = answer.content.iter().map(|(media, schema)| {
+        let schema = match *schema {
+            "" => json!({"type": "string"}),
+            "object" => json!({"type": "object"}),
+            name => json!({"$ref": format!("#{SCHEMAS}/{name}")}),
+        };
+        (media.to_string(), json!({"schema": schema}))
+    });
+    let content: Map<String, Value> = content.collect();
+    let mut answered = json!({"description": answer.description});
+    if !content.is_empty() {
+        answered["content"] = Value::Object(content);
+    }
+    answered
+}
+
+fn refused() -> Value {
+    let problem = json!({"schema": {"$ref": format!("#{SCHEMAS}/Problem")}});
+    json!({
+        "description": "A problem document says why",
+        "content": {"application/problem+json": problem},
+    })
+}
+
+fn body(frameworks: &[Framework]) -> Value {
+    let examples = frameworks.iter().map(|framework| {
+        let example = json!({"summary": framework.summary, "value": example(framework)});
+        (framework.name.to_string(), example)
+    });
+    let examples: Map<String, Value> = examples.collect();
+    json!({
+        "required": true,
+        "content": {"application/json": {
+            "schema": {"$ref": format!("#{SCHEMAS}/TrainingJobRequest")},
+            "examples": examples,
+        }},
+    })
+}
+
+/// A request of a framework, with the first arguments of its table that have an example.
+fn example(framework: &Framework) -> Value {
+    /// More would hide what a request is.
+    const ARGUMENTS: usize = 4;
+    let properties = framework.schema["properties"].as_object();
+    let mut arguments: Vec<(&String, &Value)> = properties.into_iter().flatten().collect();
+    arguments.sort_by_key(|(_, schema)| schema["x-order"].as_u64());
+    let arguments = arguments.into_iter().filter_map(|(name, schema)| {
+        let example = schema["examples"].as_array()?.first()?;
+        Some((name.clone(), example.clone()))
+    });
+    let arguments: Map<String, Value> = arguments.take(ARGUMENTS).collect();
+    json!({
+        "framework": framework.name,
+        "model_id": "my-model",
+        "run_id": "run-1",
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/",
+        "num_nodes": 2,
+        "gpus_per_node": 8,
+        "extra_args": arguments,
+    })
+}

@@ -1,0 +1,414 @@
+//! The operations of the interface, one an entry.
+
+/// One operation.
+pub struct Operation {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub id: &'static str,
+    pub tag: &'static str,
+    pub summary: &'static str,
+    /// Beside those of the path.
+    pub parameters: &'static [&'static str],
+    pub body: Body,
+    pub answers: &'static [Answer],
+    /// Statuses with a problem document, beside those that any operation may answer.
+    pub problems: &'static [u16],
+    /// Whether no token is asked for.
+    pub is_open: bool,
+}
+
+/// Whether an operation takes a request for a job.
+pub enum Body {
+    None,
+    Request,
+}
+
+/// An answer that is no problem.
+pub struct Answer {
+    pub status: u16,
+    pub description: &'static str,
+    /// By media type: a shape, `object` for any, or nothing for text.
+    pub content: &'static [(&'static str, &'static str)],
+}
+
+/// A parameter of an operation.
+pub struct Parameter {
+    pub name: &'static str,
+    pub place: &'static str,
+    pub description: &'static str,
+    /// As JSON.
+    pub schema: &'static str,
+}
+
+impl Operation {
+    /// What any operation may answer.
+    pub fn common(&self) -> impl Iterator<Item = u16> {
+        let guarded: &[u16] = &[400, 401, 403, 404, 429, 500, 502, 503, 504];
+        let statuses = if self.is_open { &[][..] } else { guarded };
+        statuses.iter().copied()
+    }
+}
+
+const SUMMARY: &[(&str, &str)] = &[("application/json", "JobSummary"), ("application/yaml", "")];
+const fn answer(
+    status: u16,
+    description: &'static str,
+    content: &'static [(&'static str, &'static str)],
+) -> Answer {
+    Answer {
+        status,
+        description,
+        content,
+    }
+}
+
+const UNCHANGED: Answer = answer(304, "Nothing has changed", &[]);
+
+const fn of_job(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    parameters: &'static [&'static str],
+    answers: &'static [Answer],
+) -> Operation {
+    Operation {
+        method,
+        path,
+        id,
+        tag: "jobs",
+        summary,
+        parameters,
+        body: Body::None,
+        answers,
+        problems: &[],
+        is_open: false,
+    }
+}
+
+const fn of_service(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    answers: &'static [Answer],
+) -> Operation {
+    Operation {
+        tag: "service",
+        is_open: true,
+        ..of_job("get", path, id, summary, &[], answers)
+    }
+}
+
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        body: Body::Request,
+        problems: &[413, 415, 422],
+        ..of_job(
+            "post",
+            "/train",
+            "submit",
+            "Submit a training job",
+            &["Idempotency-Key"],
+            &[answer(
+                201,
+                "The job was created",
+                &[("application/json", "JobSummary")],
+            )],
+        )
+    },
+    of_job(
+        "get",
+        "/train",
+        "list",
+        "List jobs, newest first",
+        &[
+            "framework",
+            "status",
+            "namespace",
+            "label_selector",
+            "page_size",
+            "page_token",
+            "If-None-Match",
+        ],
+        &[
+            answer(
+                200,
+                "A page of jobs",
+                &[("application/json", "JobPage"), ("application/yaml", "")],
+            ),
+            UNCHANGED,
+        ],
+    ),
+    Operation {
+        body: Body::Request,
+        problems: &[413, 415],
+        ..of_job(
+            "post",
+            "/train/preview",
+            "preview",
+            "Show what a request would become; nothing is created",
+            &["dry_run"],
+            &[answer(
+                200,
+                "What would run",
+                &[("application/json", "Preview"), ("application/yaml", "")],
+            )],
+        )
+    },
+    of_job(
+        "get",
+        "/train/{job_name}",
+        "status",
+        "The status of a job",
+        &["namespace", "view", "If-None-Match"],
+        &[
+            answer(
+                200,
+                "The five keys, or with view=full everything",
+                &[("application/json", "JobSummary"), ("application/yaml", "")],
+            ),
+            UNCHANGED,
+        ],
+    ),
+    of_job(
+        "delete",
+        "/train/{job_name}",
+        "delete",
+        "Delete a job; its checkpoints stay",
+        &["namespace"],
+        &[answer(204, "The job is gone", &[])],
+    ),
+    of_job(
+        "post",
+        "/train/{job_name}/suspend",
+        "suspend",
+        "Stop the replicas of a job and keep the job",
+        &["namespace"],
+        &[answer(200, "It is suspended", SUMMARY)],
+    ),
+    of_job(
+        "post",
+        "/train/{job_name}/resume",
+        "resume",
+        "Let a suspended job go on",
+        &["namespace"],
+        &[answer(200, "It goes on", SUMMARY)],
+    ),
+    of_job(
+        "get",
+        "/train/{job_name}/manifest",
+        "manifest",
+        "The PyTorchJob as it stands in the cluster",
+        &["namespace", "If-None-Match"],
+        &[
+            answer(
+                200,
+                "The PyTorchJob",
+                &[("application/json", "object"), ("application/yaml", "")],
+            ),
+            UNCHANGED,
+        ],
+    ),
+    of_job(
+        "get",
+        "/train/{job_name}/logs",
+        "logs",
+        "What the replicas of a job write",
+        &[
+            "namespace",
+            "replica",
+            "follow",
+            "tail",
+            "since",
+            "previous",
+            "timestamps",
+        ],
+        &[answer(200, "Lines of text", &[("text/plain", "")])],
+    ),
+    of_job(
+        "get",
+        "/train/{job_name}/events",
+        "events",
+        "Each change of a job's status until it ends, as server-sent events",
+        &["namespace", "Last-Event-ID"],
+        &[
+            answer(
+                200,
+                "Events `status`, and `deleted`",
+                &[("text/event-stream", "")],
+            ),
+            answer(204, "The job has ended, and the client knows it", &[]),
+        ],
+    ),
+    Operation {
+        tag: "frameworks",
+        ..of_job(
+            "get",
+            "/frameworks",
+            "frameworks",
+            "The loaded frameworks",
+            &["If-None-Match"],
+            &[
+                answer(
+                    200,
+                    "All of them",
+                    &[("application/json", "Frameworks"), ("application/yaml", "")],
+                ),
+                UNCHANGED,
+            ],
+        )
+    },
+    Operation {
+        tag: "frameworks",
+        ..of_job(
+            "get",
+            "/frameworks/{name}",
+            "framework",
+            "One framework",
+            &["If-None-Match"],
+            &[
+                answer(
+                    200,
+                    "The framework",
+                    &[("application/json", "Framework"), ("application/yaml", "")],
+                ),
+                UNCHANGED,
+            ],
+        )
+    },
+    of_service(
+        "/healthz",
+        "healthz",
+        "The process answers",
+        &[answer(200, "It does", &[("application/json", "object")])],
+    ),
+    of_service(
+        "/livez",
+        "livez",
+        "The process answers",
+        &[answer(200, "It does", &[("text/plain", "")])],
+    ),
+    of_service(
+        "/readyz",
+        "readyz",
+        "Jobs can be taken",
+        &[
+            answer(
+                200,
+                "They can",
+                &[("text/plain", ""), ("application/json", "object")],
+            ),
+            answer(
+                503,
+                "They cannot",
+                &[("text/plain", ""), ("application/json", "object")],
+            ),
+        ],
+    ),
+    of_service(
+        "/openapi.json",
+        "openapi",
+        "This document",
+        &[answer(
+            200,
+            "OpenAPI 3.1",
+            &[("application/json", "object")],
+        )],
+    ),
+    of_service(
+        "/docs",
+        "docs",
+        "This document for people",
+        &[answer(200, "A page", &[("text/html", "")])],
+    ),
+];
+
+const fn query(name: &'static str, description: &'static str, schema: &'static str) -> Parameter {
+    Parameter {
+        name,
+        place: "query",
+        description,
+        schema,
+    }
+}
+
+const fn placed(place: &'static str, name: &'static str, description: &'static str) -> Parameter {
+    Parameter {
+        name,
+        place,
+        description,
+        schema: r#"{"type": "string"}"#,
+    }
+}
+
+const TEXT: &str = r#"{"type": "string"}"#;
+const FLAG: &str = r#"{"type": "boolean", "default": false}"#;
+
+pub const PARAMETERS: &[Parameter] = &[
+    placed("path", "job_name", "Name of the job"),
+    placed("path", "name", "Name of the framework"),
+    Parameter {
+        schema: r#"{"type": "string", "pattern": "^[!-~]{1,255}$"}"#,
+        ..placed(
+            "header",
+            "Idempotency-Key",
+            "The same key and body give the first answer again, and create nothing again",
+        )
+    },
+    placed(
+        "header",
+        "If-None-Match",
+        "The ETag of what is known already",
+    ),
+    placed(
+        "header",
+        "Last-Event-ID",
+        "The id of the last event that was received",
+    ),
+    query("namespace", "Namespace of the job", TEXT),
+    query("framework", "Only jobs of this framework", TEXT),
+    query(
+        "status",
+        "Only jobs with this status",
+        r##"{"$ref": "#/components/schemas/JobState"}"##,
+    ),
+    query(
+        "label_selector",
+        "Only jobs whose labels are so, as Kubernetes writes it",
+        TEXT,
+    ),
+    query(
+        "page_size",
+        "Most jobs of the page: 0 is the default of 100, more than 1000 are 1000",
+        r#"{"type": "integer", "minimum": 0, "maximum": 4294967295, "default": 0}"#,
+    ),
+    query("page_token", "`next_page_token` of the page before", TEXT),
+    query(
+        "dry_run",
+        "`server` asks the cluster too whether it would admit the job",
+        r#"{"type": "string", "enum": ["server"]}"#,
+    ),
+    query(
+        "view",
+        "How much is told",
+        r#"{"type": "string", "enum": ["basic", "full"]}"#,
+    ),
+    query(
+        "replica",
+        "Replicas such as master-0,worker-1, or all. Default: the first",
+        TEXT,
+    ),
+    query("follow", "Go on until the job ends", FLAG),
+    query(
+        "tail",
+        "Only the last so many lines",
+        r#"{"type": "integer", "minimum": 0, "maximum": 9007199254740991}"#,
+    ),
+    query(
+        "since",
+        "Only lines since a time (RFC 3339), or for so long, such as 10m",
+        TEXT,
+    ),
+    query("previous", "The log before the last restart", FLAG),
+    query("timestamps", "Begin each line with its time", FLAG),
+];
