@@ -20,6 +20,8 @@ use crate::job::{LogEnd, LogLines, LogSelection, LogStart, ObservedJob, replica_
 
 /// Most replicas that are read at once: each is a connection to its node.
 const MAX_REPLICAS: usize = 64;
+/// Most lines of `tail`: the largest whole number that every reader of JSON has.
+const MAX_TAIL: u64 = (1 << 53) - 1;
 /// In place of a replica's name: all of them.
 const ALL: &str = "all";
 
@@ -47,6 +49,9 @@ impl LogQuery {
         if self.follow && self.previous {
             let detail = "cannot be followed: what came before the last restart is complete";
             return Err(Problem::parameter("previous", detail));
+        }
+        if self.tail.is_some_and(|lines| lines > MAX_TAIL) {
+            return Err(Problem::parameter("tail", format_args!("takes at most {MAX_TAIL}")));
         }
         Ok(LogSelection {
             start: match self.previous {
