@@ -23,7 +23,7 @@ def run(session: Session) -> None:
     if backend not in BACKENDS:
         # torchtune and llama_cookbook are recipes with command lines of their own.
         known = " or ".join(BACKENDS)
-        raise TrainingError(f"backend {backend}: train.py does not start it; set backend to {known}")
+        raise TrainingError(f"backend {backend}: train.py cannot start it; set backend to {known}")
     module, package = BACKENDS[backend]
     if package and importlib.util.find_spec(package) is None:
         raise lacks(f"backend {backend}", package)

@@ -55,7 +55,7 @@ fn submit(arguments: &SubmitArguments) -> Result<(), Failure> {
     done.map_err(|failure| match failure {
         Failure::Refused { problem, .. } => Failure::Refused {
             problem,
-            source: Some(source),
+            source: Some(Box::new(source)),
         },
         failure => failure,
     })

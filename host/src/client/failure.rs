@@ -15,12 +15,15 @@ pub enum Failure {
     Input(anyhow::Error),
     /// The service said no.
     Refused {
-        problem: Problem,
+        problem: Box<Problem>,
         /// The file that it is about, if it is about one.
-        source: Option<Source>,
+        source: Option<Box<Source>>,
     },
     /// There was no answer.
-    Unreachable { url: String, error: ureq::Error },
+    Unreachable {
+        url: String,
+        error: Box<ureq::Error>,
+    },
     /// The answer was cut off, or is none of this service's.
     Answer(anyhow::Error),
     /// The job that was watched did not succeed.

@@ -136,6 +136,7 @@ impl Call<'_> {
             Ok(response) => response,
             Err(error) => {
                 let url = self.server.url.clone();
+                let error = Box::new(error);
                 return Err(Failure::Unreachable { url, error });
             }
         };
@@ -150,7 +151,7 @@ impl Call<'_> {
             errors: Vec::new(),
         });
         Err(Failure::Refused {
-            problem,
+            problem: Box::new(problem),
             source: None,
         })
     }

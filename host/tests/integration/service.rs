@@ -41,8 +41,8 @@ pub struct Service {
     pub router: Router,
     pub cluster: Arc<LocalCluster>,
     pub registry: Arc<Registry>,
-    /// Says that the service is about to end.
-    pub draining: watch::Sender<bool>,
+    /// Kept, since its end would tell the service to end.
+    _draining: watch::Sender<bool>,
     pub data: TempDir,
 }
 
@@ -138,7 +138,7 @@ impl Service {
             router: router(app),
             cluster,
             registry,
-            draining,
+            _draining: draining,
             data,
         }
     }
