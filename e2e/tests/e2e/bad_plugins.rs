@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 /// Compiling is given little here, so that a bomb is seen soon.
 const SETTINGS: &str = "[host]\ncompile_seconds = 3\ncompile_memory_mib = 512\n";
 
+/// A shorter time has too few answers to compare.
+const SHORTEST: Duration = Duration::from_secs(2);
+
 fn request() -> Value {
     json!({
         "framework": "meta",
@@ -97,8 +100,8 @@ fn ask(server: &Server, stop: &AtomicBool, digest: &Value) -> Vec<Duration> {
     times
 }
 
-fn p99(times: &[Duration]) -> Duration {
-    times[(times.len() - 1) * 99 / 100]
+fn at(times: &[Duration], percent: usize) -> Duration {
+    times[(times.len() - 1) * percent / 100]
 }
 
 #[test]
@@ -146,10 +149,10 @@ fn the_version_before_serves_whatever_file_comes() {
                 let client = scope.spawn(|| ask(&server, &stop, &digest));
                 work();
                 stop.store(true, Ordering::Relaxed);
-                p99(&client.join().unwrap())
+                client.join().unwrap()
             })
         };
-        let quiet = measured(&|| std::thread::sleep(Duration::from_secs(1)));
+        let quiet = measured(&|| std::thread::sleep(SHORTEST));
         let begun = Instant::now();
         let during = measured(&|| {
             replace(folder.path(), &bytes);
@@ -162,11 +165,14 @@ fn the_version_before_serves_whatever_file_comes() {
                 assert!(begun.elapsed() < Duration::from_secs(120), "{name}: {all}");
                 std::thread::sleep(Duration::from_millis(20));
             }
+            std::thread::sleep(SHORTEST.saturating_sub(begun.elapsed()));
         });
-        println!("{name}: p99 {quiet:?} before, {during:?} while it is refused");
-        // A machine with other work has outliers of its own.
+        let [p50, p99] = [50, 99].map(|percent| (at(&quiet, percent), at(&during, percent)));
+        println!("{name}: before and during, p50 {p50:?}, p99 {p99:?}");
+        // Other tests run beside this one, so the tail is theirs; the benchmark looks at it.
+        let (quiet, during) = p50;
         assert!(
-            during < quiet * 2 + Duration::from_millis(20),
+            during < quiet * 2 + Duration::from_millis(5),
             "{name}: {quiet:?}, {during:?}"
         );
     }
