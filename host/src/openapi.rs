@@ -103,6 +103,11 @@ fn framework() -> Value {
             "version": {"type": "string"},
             "summary": {"type": "string"},
             "digest": {"type": "string"},
+            "source": {"type": "string", "description": "Where its plugin comes from"},
+            "out_of_service_seconds": {
+                "type": "integer",
+                "description": "Set while the plugin rests because it kept failing",
+            },
             "args_schema": {
                 "type": "object",
                 "description": "The JSON Schema of extra_args",
@@ -117,6 +122,11 @@ fn frameworks() -> Value {
         "required": ["frameworks"],
         "properties": {
             "frameworks": {"type": "array", "items": {"$ref": "#/components/schemas/Framework"}},
+            "refused": {
+                "type": "array",
+                "description": "Sources that give no plugin, and why",
+                "items": {"type": "object"},
+            },
         },
     })
 }

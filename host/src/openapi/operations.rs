@@ -276,6 +276,28 @@ pub const OPERATIONS: &[Operation] = &[
             ],
         )
     },
+    Operation {
+        tag: "frameworks",
+        problems: &[409],
+        ..of_job(
+            "post",
+            "/frameworks/{name}/rollback",
+            "rollBack",
+            "Serve the version of a framework's plugin that was served before",
+            &[],
+            &[answer(
+                200,
+                "The framework as it is served now",
+                &[("application/json", "Framework"), ("application/yaml", "")],
+            )],
+        )
+    },
+    of_service(
+        "/metrics",
+        "metrics",
+        "Counters for Prometheus",
+        &[answer(200, "Lines of text", &[("text/plain", "")])],
+    ),
     of_service(
         "/healthz",
         "healthz",
