@@ -51,7 +51,10 @@ impl LogQuery {
             return Err(Problem::parameter("previous", detail));
         }
         if self.tail.is_some_and(|lines| lines > MAX_TAIL) {
-            return Err(Problem::parameter("tail", format_args!("takes at most {MAX_TAIL}")));
+            return Err(Problem::parameter(
+                "tail",
+                format_args!("takes at most {MAX_TAIL}"),
+            ));
         }
         Ok(LogSelection {
             start: match self.previous {
