@@ -72,11 +72,15 @@ class CheckpointManager:
         self._run = run
         self._storage = storage
 
-    def upload(self, natives: list[Native]) -> list[StoredFile]:
+    def upload(
+        self, natives: list[Native], only: re.Pattern[str] | None = None
+    ) -> list[StoredFile]:
         """Writes the files of a checkpoint. They count for nothing until the commit."""
         stored = []
         for native in natives:
             for name, path in native.files():
+                if only and not only.search(name):
+                    continue
                 stored.append(StoredFile(name, path.stat().st_size, hash_of(path)))
                 self._storage.upload(path, self._uri(name))
         return stored

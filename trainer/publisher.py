@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import threading
 import time
@@ -15,6 +16,9 @@ from run import Run, TrainingError
 
 LOG = logging.getLogger("trainer")
 
+# Files of one process: its shard (torch.distributed.checkpoint), its random state (transformers).
+# Whatever else another node has written stands at the first one too, with other times in it.
+OF_A_PROCESS = re.compile(r"__\d+_\d+\.distcp$|rng_state_\d+\.pth$|rank_?\d+")
 # How long rank 0 waits for the files of other nodes, in seconds, and how often it looks.
 PATIENCE = 3600.0
 INTERVAL = 0.2
@@ -78,7 +82,7 @@ class Publisher:
         natives = draft.write()
         if not self._run.is_leader or self._run.node >= draft.nodes:
             return
-        files = self._manager.upload(natives)
+        files = self._manager.upload(natives, None if self._run.is_writer else OF_A_PROCESS)
         if self._run.is_writer:
             files += self._of_others(draft)
             # The first is what a run resumes from; others, such as exports, stand beside it.
