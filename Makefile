@@ -144,6 +144,11 @@ bench: build hostile ## Measure speed, memory and start, and write docs/performa
 	$(call say,measuring)
 	@cargo run $(CARGO_FLAGS) --quiet -p e2e --bin bench
 
+.PHONY: bench-logs
+bench-logs: build ## Measure the memory that following a million lines takes
+	$(call say,following a million lines)
+	@cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored --nocapture following_a_million
+
 .PHONY: bench-plugins
 bench-plugins: build hostile ## Measure plugins of each language, and write docs/plugin-performance.md
 	$(call say,measuring plugins)

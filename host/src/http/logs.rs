@@ -154,7 +154,8 @@ async fn open(
 }
 
 fn named(replica: &str, lines: &Bytes) -> Bytes {
-    let mut named = BytesMut::with_capacity(lines.len() * 2);
+    let count = memchr::memchr_iter(b'\n', lines).count() + 1;
+    let mut named = BytesMut::with_capacity(lines.len() + count * (replica.len() + 3));
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
         named.extend_from_slice(b"[");
         named.extend_from_slice(replica.as_bytes());

@@ -426,3 +426,18 @@ async fn a_change_of_status_reaches_a_thousand_listeners_within_half_a_second() 
     );
     assert!(last <= Duration::from_millis(500), "{last:?}");
 }
+
+#[tokio::test]
+async fn a_service_that_is_about_to_end_cuts_logs_off_and_ends_events() {
+    let service = Service::start().await;
+    service.submit(&request("wait", "drained")).await;
+    service.wait_for("meta-drained", "running").await;
+    let (_, log) = open(&service, get("/train/meta-drained/logs?follow=true")).await;
+    let (_, events) = open(&service, get("/train/meta-drained/events")).await;
+    service.draining.send_replace(true);
+    let log: Vec<_> = log.collect().await;
+    assert!(log.last().unwrap().is_err(), "the log seems to be whole");
+    let events: Vec<_> = events.collect().await;
+    assert!(events.iter().all(Result::is_ok));
+    service.stop().await;
+}

@@ -41,8 +41,8 @@ pub struct Service {
     pub router: Router,
     pub cluster: Arc<LocalCluster>,
     pub registry: Arc<Registry>,
-    /// Kept, since its end would tell the service to end.
-    _draining: watch::Sender<bool>,
+    /// Says that the service is about to end.
+    pub draining: watch::Sender<bool>,
     pub data: TempDir,
 }
 
@@ -138,7 +138,7 @@ impl Service {
             router: router(app),
             cluster,
             registry,
-            _draining: draining,
+            draining,
             data,
         }
     }

@@ -14,8 +14,9 @@ use super::times::{MarkReader, Marks};
 use crate::cluster::{ClusterError, LogStream, Sight};
 use crate::job::{LogEnd, LogLines, LogSelection, LogStart};
 
-/// How much is read at once.
-const PIECE: usize = 64 * 1024;
+/// How much is read and given at once. Pieces go from thread to thread, and of large ones an
+/// allocator keeps many.
+const PIECE: usize = 16 * 1024;
 /// A line that is longer is broken into several.
 const LONGEST_LINE: usize = 256 * 1024;
 /// How soon a follower sees a new line.
@@ -246,8 +247,8 @@ impl OpenLog {
 
     /// The lines whose times are known by now.
     fn timed_lines(&mut self) -> Bytes {
-        let mut timed = BytesMut::new();
-        loop {
+        let mut timed = BytesMut::with_capacity(2 * PIECE);
+        while timed.len() < PIECE {
             let length = match memchr::memchr(b'\n', &self.pending) {
                 Some(end) => end + 1,
                 None if self.pending.len() >= LONGEST_LINE => LONGEST_LINE,
@@ -259,6 +260,7 @@ impl OpenLog {
             let line = self.take(length);
             write_timed(&mut timed, time, &line);
         }
+        timed.freeze()
     }
 
     /// What is left at the end of a log: a last line without its end, and lines that were not
