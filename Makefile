@@ -130,8 +130,8 @@ e2e-kubernetes: build control-plane ## End-to-end tests against a real Kubernete
 	$(call say,end-to-end tests on Kubernetes: a real API server and the training operator)
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --skip speed:: --skip reads:: --skip rights::with
 
-# They fail since reads that miss the cache go to the API server: without the right to watch, a job is
-# seen all the same.
+# Left out of the tests above although two of them fail: without the right to watch, no step is seen to
+# fail, and the cause is not known yet.
 .PHONY: e2e-rights
 e2e-rights: build control-plane ## Take each right of deploy/ away and see what fails
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- rights::
