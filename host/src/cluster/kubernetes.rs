@@ -99,7 +99,12 @@ impl KubernetesCluster {
         let calls = Calls::new(client(once)?);
         let (cache, mut watches) = Cache::watch(&watching, &scopes);
         for scope in scopes {
-            watches.spawn(failures::keep(watching.clone(), calls.clone(), scope));
+            watches.spawn(failures::keep(
+                watching.clone(),
+                calls.clone(),
+                cache.clone(),
+                scope,
+            ));
         }
         Ok(Self {
             calls,

@@ -1,6 +1,7 @@
 //! The calls to the API server: each has a time limit, and only those that cannot do anything twice
 //! are made again.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -119,15 +120,14 @@ impl Calls {
         self.patch(namespace, name, patch).await
     }
 
-    /// Writes an annotation of a job.
+    /// Writes annotations of a job.
     pub(super) async fn annotate(
         &self,
         namespace: &str,
         name: &str,
-        key: &str,
-        value: &str,
+        annotations: &BTreeMap<String, String>,
     ) -> Result<(), CallError> {
-        let patch = json!({"metadata": {"annotations": {key: value}}});
+        let patch = json!({"metadata": {"annotations": annotations}});
         let patched: ObservedJob = self.patch(namespace, name, patch).await?;
         drop(patched);
         Ok(())
