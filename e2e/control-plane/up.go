@@ -27,11 +27,28 @@ const patience = 2 * time.Minute
 //go:embed stages.yaml
 var files embed.FS
 
+// Where the log is that every container has.
+const containerLogs = "containers"
+
+// What the fake kubelet takes for the log of every container.
+const logs = `---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: ClusterLogs
+metadata:
+  name: containers
+spec:
+  logs:
+  - logsFile: %s/current.log
+    previousLogsFile: %[1]s/previous.log
+`
+
 // up runs a control plane on free ports of the loopback until standard input ends
 // or a signal comes. Kubeconfigs, data and logs/ are in a temporary folder meanwhile.
 //
 // It says on standard output, as one line of JSON, where the API server is and
-// which kubeconfig is the administrator's. After that each line of standard input
+// which kubeconfig is the administrator's, and in which folder the log of every
+// container is: `current.log` and `previous.log`, in the form in which container
+// runtimes write logs. After that each line of standard input
 // is an order, `kill PART` (as the kernel would) or `start PART`, and is answered
 // with one line: ok, or what went wrong.
 //
@@ -53,6 +70,7 @@ func up() {
 	}
 	ready, err := json.Marshal(map[string]string{
 		"server": plane.access.server, "kubeconfig": plane.access.kubeconfig("admin"),
+		"logs": filepath.Join(folder, containerLogs),
 	})
 	must(err)
 	fmt.Println(string(ready))
@@ -99,15 +117,11 @@ func newPlane(folder string) (*plane, error) {
 	if err := os.MkdirAll(filepath.Join(folder, "logs"), 0o700); err != nil {
 		return nil, err
 	}
-	stages, err := fs.ReadFile(files, "stages.yaml")
+	kubelet, err := kubeletConfiguration(folder)
 	if err != nil {
 		return nil, err
 	}
-	stagesFile := filepath.Join(folder, "stages.yaml")
-	if err := os.WriteFile(stagesFile, stages, 0o600); err != nil {
-		return nil, err
-	}
-	ports, err := freePorts(4)
+	ports, err := freePorts(5)
 	if err != nil {
 		return nil, err
 	}
@@ -143,11 +157,33 @@ func newPlane(folder string) (*plane, error) {
 	add("controllers", "--kubeconfig", access.kubeconfig("controllers"))
 	add("kube-scheduler", "--kubeconfig", access.kubeconfig("system:kube-scheduler"),
 		"--leader-elect=false", "--secure-port", "0")
-	add("kwok", "--kubeconfig", access.kubeconfig("kwok"), "--config", stagesFile, "--manage-all-nodes",
-		"--node-ip", "127.0.0.1", "--cidr", "10.1.0.0/16", "--node-lease-duration-seconds", "40")
+	add("kwok", "--kubeconfig", access.kubeconfig("kwok"), "--config", kubelet, "--manage-all-nodes",
+		"--node-ip", "127.0.0.1", "--node-port", ports[4], "--server-address", "127.0.0.1:"+ports[4],
+		"--tls-cert-file", access.certificate, "--tls-private-key-file", access.key,
+		"--cidr", "10.1.0.0/16", "--node-lease-duration-seconds", "40")
 	add("operator", "--kubeconfig", access.kubeconfig(operatorUser),
 		"--webhook-port", ports[3], "--webhook-certificates", folder)
 	return plane, nil
+}
+
+// kubeletConfiguration writes what the fake kubelet does, and the logs that it has.
+func kubeletConfiguration(folder string) (string, error) {
+	stages, err := fs.ReadFile(files, "stages.yaml")
+	if err != nil {
+		return "", err
+	}
+	containers := filepath.Join(folder, containerLogs)
+	if err := os.Mkdir(containers, 0o700); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"current.log", "previous.log"} {
+		line := time.Now().UTC().Format(time.RFC3339Nano) + " stdout F the beginning of " + name + "\n"
+		if err := os.WriteFile(filepath.Join(containers, name), []byte(line), 0o600); err != nil {
+			return "", err
+		}
+	}
+	file := filepath.Join(folder, "kubelet.yaml")
+	return file, os.WriteFile(file, fmt.Appendf(stages, logs, containers), 0o600)
 }
 
 // start starts all parts and installs the operator, its kind and the nodes.

@@ -24,6 +24,8 @@ pub struct ControlPlane {
     pub server: String,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
+    /// The folder of `current.log` and `previous.log`, which every container has for its logs.
+    pub logs: PathBuf,
 }
 
 /// The pipe on which the control plane takes orders, and the one on which it answers.
@@ -37,6 +39,7 @@ struct Orders {
 struct Ready {
     server: String,
     kubeconfig: PathBuf,
+    logs: PathBuf,
 }
 
 /// A process of the control plane.
@@ -116,12 +119,17 @@ impl ControlPlane {
         if line.is_empty() {
             bail!("the control plane did not start: its words are above");
         }
-        let Ready { server, kubeconfig } = serde_json::from_str(&line)?;
+        let Ready {
+            server,
+            kubeconfig,
+            logs,
+        } = serde_json::from_str(&line)?;
         Ok(Self {
             process,
             orders: Mutex::new(Orders { input, answers }),
             server,
             kubeconfig,
+            logs,
         })
     }
 

@@ -16,6 +16,7 @@
 mod control_plane;
 mod deployment;
 mod faults;
+mod logs;
 mod manifests;
 mod operator;
 mod reads;

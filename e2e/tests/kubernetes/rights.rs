@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::control_plane::{ControlPlane, Deployment, Overlay};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
@@ -14,11 +14,13 @@ use crate::service::{request, with_compiled_plugins};
 type Step = fn(&Server) -> Result<()>;
 
 /// What the service is for, in the order in which a user meets it.
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 9] = [
     ("it gets ready", gets_ready),
     ("it submits a job", submits),
     ("it sees the job run", sees_it_run),
+    ("it lists the job", lists),
     ("it tells pods and events", tells_everything),
+    ("it reads a log", reads_a_log),
     ("it suspends and resumes the job", suspends_and_resumes),
     ("it deletes the job", deletes),
     ("it remembers how a job failed", remembers_a_failure),
@@ -29,8 +31,9 @@ fn step_that_needs(resource: &str, verb: &str) -> &'static str {
     match (resource, verb) {
         ("pytorchjobs", "list") => "it gets ready",
         ("pytorchjobs", "create") => "it submits a job",
-        ("pytorchjobs", "watch") => "it sees the job run",
+        ("pytorchjobs", "watch") => "it lists the job",
         ("pytorchjobs", "get") | ("pods" | "events", "list") => "it tells pods and events",
+        ("pods/log", "get") => "it reads a log",
         ("pytorchjobs", "patch") => "it suspends and resumes the job",
         ("pytorchjobs", "delete") => "it deletes the job",
         ("pods", "watch") => "it remembers how a job failed",
@@ -63,19 +66,16 @@ fn without_any_one_right_a_step_fails() {
     let plane = ControlPlane::shared().unwrap();
     let mut failures = BTreeMap::new();
     let mut expected = BTreeMap::new();
-    // No container runs here, so there is no log that only this right would give.
-    let mut granted = granted(plane);
-    granted.retain(|(rule, _)| rule["resources"][0] != "pods/log");
-    for (rule, verb) in granted {
+    for (rule, verb) in granted(plane) {
         let resource = rule["resources"][0].as_str().unwrap();
         let right = format!("{verb} {resource}");
-        let namespace = format!("rights-no-{verb}-{resource}");
+        let namespace = format!("rights-no-{verb}-{}", resource.replace('/', "-"));
         let deployment = plane.install(Overlay::OneNamespace, &namespace).unwrap();
         revoke(plane, &namespace, resource, &verb);
         expected.insert(right.clone(), Some(step_that_needs(resource, &verb)));
         failures.insert(right, first_failure(&deployment, &namespace));
     }
-    assert!(expected.len() >= 9, "{expected:?}");
+    assert!(expected.len() >= 10, "{expected:?}");
     assert_eq!(failures, expected);
 }
 
@@ -233,6 +233,32 @@ fn tells_everything(server: &Server) -> Result<()> {
     })
 }
 
+/// A job that was submitted is listed by a service that watches, and by no other: it has read the
+/// list once.
+fn lists(server: &Server) -> Result<()> {
+    soon(|| {
+        let list = expect(200, server.get("/train")?)?;
+        let listed = list["jobs"].as_array().context("jobs")?;
+        ensure!(
+            listed.iter().any(|job| job["name"] == "meta-rights"),
+            "{list}"
+        );
+        Ok(())
+    })
+}
+
+fn reads_a_log(server: &Server) -> Result<()> {
+    soon(|| {
+        let log = expect(200, server.get("/train/meta-rights/logs")?)?;
+        ensure!(
+            log.as_str()
+                .is_some_and(|log| log.contains("the beginning")),
+            "{log}"
+        );
+        Ok(())
+    })
+}
+
 fn suspends_and_resumes(server: &Server) -> Result<()> {
     for wish in ["suspend", "resume"] {
         expect(
@@ -251,12 +277,19 @@ fn deletes(server: &Server) -> Result<()> {
     })
 }
 
-/// The operator deletes the pods of a job that has reached its backoff limit.
+/// The operator deletes the pods of a job that has reached its backoff limit, so the job has to keep
+/// what was seen of them.
 fn remembers_a_failure(server: &Server) -> Result<()> {
     let fate = json!({"fake.test/run-for": "500ms", "fake.test/exit-code": "7"});
     let job = server.submit(&request("fails", &fate))?;
     server.wait_for(&job, "failed")?;
     soon(|| {
+        let manifest = expect(200, server.get(&format!("/train/{job}/manifest"))?)?;
+        let kept = &manifest["metadata"]["annotations"]["trainer.deepfinery/failure.master-0"];
+        ensure!(
+            kept.as_str().is_some_and(|kept| kept.contains("7")),
+            "{manifest}"
+        );
         let full = expect(200, server.get(&format!("/train/{job}?view=full"))?)?;
         ensure!(full["pods"][0]["exit_code"] == 7, "{full}");
         Ok(())

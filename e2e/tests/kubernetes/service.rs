@@ -17,7 +17,16 @@ pub struct Deployed {
 
 impl Deployed {
     pub fn start(namespace: &str) -> Result<Self> {
-        let plane = ControlPlane::shared()?;
+        Self::start_on(ControlPlane::shared()?, namespace)
+    }
+
+    /// A service on a control plane that the test may break.
+    pub fn start_alone(namespace: &str) -> Result<Self> {
+        // It ends with this process.
+        Self::start_on(Box::leak(Box::new(ControlPlane::start()?)), namespace)
+    }
+
+    fn start_on(plane: &'static ControlPlane, namespace: &str) -> Result<Self> {
         let deployment = plane.install(Overlay::OneNamespace, namespace)?;
         let site = Site::on_kubernetes(&deployment.kubeconfig, namespace)?;
         let server = site.start()?;

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::service::{Deployed, request};
 
-const PAIRS: usize = 150;
+const PAIRS: usize = 100;
+/// How long the operator and the scheduler have for a job before the next one is measured.
+const REST: Duration = Duration::from_millis(200);
 
 /// Every other creation goes through the service, so that both meet the same machine.
 #[test]
@@ -29,9 +31,11 @@ fn the_service_adds_at_most_a_millisecond_to_a_creation() {
         let (status, body) = service.server.post("/train", &run).unwrap();
         through.push(begun.elapsed());
         assert_eq!(status, 201, "{body}");
+        std::thread::sleep(REST);
         let mut manifest = preview["manifest"].clone();
         manifest["metadata"]["name"] = json!(format!("bare-{pair}"));
         bare.push(runtime.block_on(create(&client, &manifest)));
+        std::thread::sleep(REST);
     }
     let (through, bare) = (median(through), median(bare));
     let added = through.saturating_sub(bare);

@@ -237,8 +237,7 @@ impl KubernetesCluster {
         let (namespace, name) = (job.namespace(), job.name());
         let mut notes = Vec::new();
         let pods = noted("pods", self.calls.pods(namespace, name).await, &mut notes);
-        let mut pods: Vec<PodDetails> = pods.iter().map(pods::details).collect();
-        pods.extend(failures::of_gone(job, &pods));
+        let mut pods = failures::remembered(job, pods.iter().map(pods::details).collect());
         pods.sort_by(|one, other| natural(&one.replica).cmp(&natural(&other.replica)));
         let of_job = self.calls.events(namespace, KIND, name).await;
         let mut events = noted("events", of_job, &mut notes);

@@ -7,7 +7,7 @@
 //!
 //! Nothing is written before the job has failed. The operator deletes the pods first and writes the
 //! job's status after that: a write of ours in between is a conflict to it, upon which it finds a job
-//! that has neither ended nor pods, and starts them all over again.
+//! that has neither ended nor pods, and starts them all over again, five times in a run of the tests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -144,16 +144,27 @@ async fn write(calls: &Calls, (namespace, name): &Job, failures: &BTreeMap<Strin
     }
 }
 
-/// The failures that a job remembers of pods that are gone.
-pub(super) fn of_gone(job: &ObservedJob, there: &[PodDetails]) -> Vec<PodDetails> {
+/// The pods of a job, those that failed and are gone as the job remembers them. The operator may start
+/// a replica once more while it writes that the job has failed: such a pod tells nothing.
+pub(super) fn remembered(job: &ObservedJob, there: Vec<PodDetails>) -> Vec<PodDetails> {
     let annotations = job.metadata.annotations.iter().flatten();
     let failures = annotations.filter(|(key, _)| key.starts_with(FAILURE_ANNOTATION_PREFIX));
     let failures = failures.filter_map(|(_, value)| serde_json::from_str(value).ok());
-    failures
-        .filter(|gone: &PodDetails| there.iter().all(|pod| pod.replica != gone.replica))
-        .map(|gone| PodDetails {
-            phase: "Failed".to_string(),
-            ..gone
-        })
-        .collect()
+    let failures = failures.map(|gone: PodDetails| (gone.replica.clone(), gone));
+    let mut failures: BTreeMap<String, PodDetails> = failures.collect();
+    let mut pods = Vec::new();
+    for pod in there {
+        if pod.exit_code.is_some() {
+            failures.remove(&pod.replica);
+        }
+        if !failures.contains_key(&pod.replica) {
+            pods.push(pod);
+        }
+    }
+    let gone = failures.into_values().map(|gone| PodDetails {
+        phase: "Failed".to_string(),
+        ..gone
+    });
+    pods.extend(gone);
+    pods
 }
