@@ -11,6 +11,7 @@ mod log;
 mod pods;
 mod resource;
 mod resume;
+mod watches;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use async_trait::async_trait;
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use serde_json::Value;
-use tokio::task::JoinSet;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -33,6 +33,7 @@ use crate::request::metadata::{check_namespace, is_dns_subdomain};
 use cache::Cache;
 use calls::{Calls, Earnest};
 use fault::CallError;
+use watches::Watches;
 
 /// Own annotation: which call created the job. It tells whether a creation whose answer was lost
 /// was ours; two equal requests are two calls.
@@ -57,7 +58,7 @@ pub struct KubernetesCluster {
     cache: Arc<Cache>,
     default_namespace: String,
     /// They end with the cluster.
-    _watches: JoinSet<()>,
+    _watches: Watches,
 }
 
 impl KubernetesCluster {
@@ -95,19 +96,12 @@ impl KubernetesCluster {
                 names.union(&home).cloned().map(Some).collect()
             }
         };
-        let watching = client(configuration)?;
-        let calls = Calls::new(client(once)?);
-        let (cache, mut watches) = Cache::watch(&watching, &scopes);
-        for scope in scopes {
-            watches.spawn(failures::keep(
-                watching.clone(),
-                calls.clone(),
-                cache.clone(),
-                scope,
-            ));
-        }
+        let (cache, watches) = Watches::start(scopes, || {
+            let calls = Calls::new(client(once.clone())?);
+            Ok((client(configuration)?, calls))
+        })?;
         Ok(Self {
-            calls,
+            calls: Calls::new(client(once)?),
             cache,
             default_namespace: settings.default_namespace,
             _watches: watches,
