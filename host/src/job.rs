@@ -11,6 +11,7 @@ mod listing;
 mod logs;
 mod observed;
 mod placement;
+mod progress;
 mod pytorch_job;
 mod selector;
 mod status;
@@ -31,6 +32,7 @@ pub use identity::{identify, identity_variables};
 pub use listing::{Filter, JobPage, ListedJob, Listing, NoPage, PageSize};
 pub use logs::{LogEnd, LogLines, LogSelection, LogStart, replica_names, since};
 pub use observed::{DesiredReplicas, ObservedJob, ObservedSpec};
+pub use progress::Progress;
 pub use pytorch_job::{
     API_VERSION, CleanPodPolicy, Condition, ConditionType, KIND, PyTorchJob, PyTorchJobSpec,
     PyTorchJobStatus, ReplicaSpec, ReplicaSpecs, ReplicaStatus, ReplicaType, RestartPolicy,
