@@ -40,6 +40,7 @@ async fn each_node_gets_the_operators_variables_and_its_rank_in_the_command() {
             "PET_NPROC_PER_NODE=2".to_string(),
             "PRICE=$(RANK) $5".to_string(),
             "RUN_ID=two".to_string(),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=110".to_string(),
         ] {
             assert!(log.lines().any(|l| l == line), "{line} is not in {log}");
         }
