@@ -67,11 +67,16 @@ toolchain: # The compiler of rust-toolchain.toml and its WebAssembly target
 	@rustup target list --installed | grep -qx $(WASM_TARGET) \
 	|| { echo "==> installing the WebAssembly target"; rustup target add $(WASM_TARGET); }
 
-.PHONY: python
-python: $(ENVIRONMENT)/.installed ## Install target/python, the local cluster's Python environment
+# What target/python is made of. It holds a copy of them, so that it is made anew when one of them
+# says something else: by their times every fresh clone would have newer ones.
+REQUIREMENTS := $(addprefix trainer/,requirements.txt requirements-dev.txt requirements-libraries.txt lock.txt)
 
-$(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt trainer/lock.txt \
-		trainer/requirements-libraries.txt
+.PHONY: python
+python: ## Install target/python, the local cluster's Python environment
+	@cat $(REQUIREMENTS) | cmp -s - $(ENVIRONMENT)/.installed || $(MAKE) --no-print-directory python-anew
+
+.PHONY: python-anew
+python-anew:
 	$(call say,installing PyTorch into target/python (the first time takes some minutes))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	|| { echo "Python 3.10 or later is needed; PYTHON=... names another"; exit 1; }
@@ -81,7 +86,7 @@ $(ENVIRONMENT)/.installed: trainer/requirements.txt trainer/requirements-dev.txt
 		-r trainer/requirements-dev.txt -c trainer/lock.txt
 	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--target $(ENVIRONMENT)/libraries -r trainer/requirements-libraries.txt
-	@touch $@
+	@cat $(REQUIREMENTS) > $(ENVIRONMENT)/.installed
 
 .PHONY: lock
 lock: python # Write trainer/lock.txt anew from the newest releases that fit

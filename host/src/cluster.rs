@@ -3,6 +3,7 @@
 mod changes;
 pub mod kubernetes;
 pub mod local;
+mod progress;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 pub use changes::Sight;
+pub use progress::progress;
 
 use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, PyTorchJob, Submission};
 

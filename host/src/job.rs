@@ -6,10 +6,12 @@
 
 mod details;
 mod idempotency;
+mod identity;
 mod listing;
 mod logs;
 mod observed;
 mod placement;
+mod progress;
 mod pytorch_job;
 mod selector;
 mod status;
@@ -26,9 +28,11 @@ use serde::Serialize;
 
 pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
 pub use idempotency::{BadKey, IDEMPOTENCY_LABEL, Submission};
+pub use identity::{identify, identity_variables};
 pub use listing::{Filter, JobPage, ListedJob, Listing, NoPage, PageSize};
 pub use logs::{LogEnd, LogLines, LogSelection, LogStart, replica_names, since};
 pub use observed::{DesiredReplicas, ObservedJob, ObservedSpec};
+pub use progress::Progress;
 pub use pytorch_job::{
     API_VERSION, CleanPodPolicy, Condition, ConditionType, KIND, PyTorchJob, PyTorchJobSpec,
     PyTorchJobStatus, ReplicaSpec, ReplicaSpecs, ReplicaStatus, ReplicaType, RestartPolicy,
@@ -71,8 +75,6 @@ pub const PLUGIN_VERSION_ANNOTATION: &str = "trainer.deepfinery/plugin-version";
 pub const PLUGIN_DIGEST_ANNOTATION: &str = "trainer.deepfinery/plugin-digest";
 /// What the submission was warned of, as JSON.
 pub const WARNINGS_ANNOTATION: &str = "trainer.deepfinery/warnings";
-/// Tells a replica which job it is of.
-pub const JOB_UID_VARIABLE: &str = "TRAINER_JOB_UID";
 /// Most bytes of [`WARNINGS_ANNOTATION`]: an eighth of what all annotations may take.
 const MAX_WARNINGS_BYTES: usize = 32 * 1024;
 
@@ -141,21 +143,6 @@ fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
     let profile = request.profile.as_ref();
     let profile = profile.map(|chosen| (PROFILE_ANNOTATION, chosen.name.as_str()));
     with_own(&request.annotations, own.into_iter().chain(profile))
-}
-
-/// Tells the replicas of a job which job they are of: one that is started again under the same name is
-/// another, and `train.py` clears what another has left unless it is to resume.
-pub fn identify(job: &mut PyTorchJob, uid: &str) {
-    let specs = &mut job.spec.pytorch_replica_specs;
-    let replicas = std::iter::once(&mut specs.master).chain(&mut specs.worker);
-    let pods = replicas.filter_map(|replica| replica.template.spec.as_mut());
-    for container in pods.flat_map(|pod| &mut pod.containers) {
-        container.env.get_or_insert_default().push(EnvVar {
-            name: JOB_UID_VARIABLE.to_string(),
-            value: Some(uid.to_string()),
-            ..EnvVar::default()
-        });
-    }
 }
 
 /// Has a job remember what its submission was warned of, as far as an annotation has room for it.

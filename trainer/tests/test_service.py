@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,5 +78,10 @@ def assert_layout(prefix: Path, processes: int) -> None:
             assert (prefix / "checkpoints" / file["name"]).stat().st_size == file["size"]
     record = json.loads((prefix / "config/run.json").read_text())
     assert record["resolved_args"]["max_steps"] == STEPS
+    # The service has told which image and plugin made the job.
+    assert record["image"] and record["job_uid"]
+    assert record["plugin"]["name"] == record["framework"]
+    assert re.fullmatch("[0-9a-f]{64}", record["plugin"]["sha256"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", record["plugin"]["version"])
     ranks = {path.stem.split("-rank-")[1] for path in (prefix / "logs").iterdir()}
     assert ranks == {str(rank) for rank in range(processes)}

@@ -62,6 +62,10 @@ fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
         assert_eq!(variable("EXPERIMENT_NAME").unwrap(), "meta-demo");
         // One for the whole job, so that a pod that is started again knows its checkpoints.
         assert_eq!(variable("TRAINER_JOB_UID").as_deref(), submission);
+        assert_eq!(variable("TRAINER_PLUGIN_NAME").unwrap(), "meta");
+        assert_eq!(variable("TRAINER_PLUGIN_SHA256").unwrap().len(), 64);
+        let image = &pod["spec"]["containers"][0]["image"];
+        assert_eq!(&variable("TRAINER_IMAGE").unwrap(), image);
         assert_eq!(pod["metadata"]["labels"]["deepfinery.com/team"], "aml");
     }
     let succeeded = service.server.wait_for(name, "succeeded").unwrap();

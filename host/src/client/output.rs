@@ -4,12 +4,12 @@ use std::io::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::arguments::Output;
 use super::failure::Failure;
-use crate::job::ListedJob;
+use crate::job::{ListedJob, Progress};
 
 /// Whether something is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,15 +111,32 @@ pub fn details(job: &Value) -> String {
     if let Some(prefix) = job["checkpoint"]["prefix"].as_str() {
         table.add_row(["Checkpoints:", prefix]);
     }
-    let mut told = lines(&table);
+    if let Ok(progress) = Progress::deserialize(&job["progress"]) {
+        table.add_row(["Progress:", &told(&progress)]);
+    }
+    let mut details = lines(&table);
     for sentence in job["explanation"].as_array().into_iter().flatten() {
-        told.push_str(&format!("\n\n{}", sentence.as_str().unwrap_or_default()));
+        details.push_str(&format!("\n\n{}", sentence.as_str().unwrap_or_default()));
     }
     let pods = job["pods"].as_array().map_or(&[][..], Vec::as_slice);
     if !pods.is_empty() {
-        told.push_str(&format!("\n\n{}", replicas(pods)));
+        details.push_str(&format!("\n\n{}", replicas(pods)));
     }
-    told
+    details
+}
+
+/// How far a job is, such as `step 10 of 60, loss 3.2172, 5646 tokens a second, 12s left`.
+fn told(progress: &Progress) -> String {
+    let loss = progress.loss.map(|loss| format!("{loss:.4}"));
+    let left = SignedDuration::try_from_secs_f64(progress.seconds_left).unwrap_or_default();
+    format!(
+        "step {} of {}, loss {}, {:.0} tokens a second, {} left",
+        progress.step,
+        progress.total_steps,
+        loss.as_deref().unwrap_or("not a number"),
+        progress.tokens_per_second,
+        age(left)
+    )
 }
 
 fn replicas(pods: &[Value]) -> String {
@@ -151,7 +168,7 @@ fn lines(table: &Table) -> String {
     lines.join("\n")
 }
 
-/// An age in its largest unit, as kubectl tells it.
+/// An age, or another time, in its largest unit, as kubectl tells it.
 fn age(age: SignedDuration) -> String {
     let seconds = age.as_secs().max(0);
     match seconds {

@@ -36,6 +36,10 @@ use machine::{Machine, MachineSettings};
 use slots::Slots;
 use store::{Record, Store, key};
 
+/// How long torchrun leaves its processes to write a last checkpoint when it is told to stop: by
+/// itself half a minute. `trainer/Dockerfile` says the same; a pod has ten seconds more.
+const PROCESS_GRACE_SECONDS: u32 = 110;
+
 /// How the local cluster runs jobs.
 #[derive(Clone, Debug)]
 pub struct LocalSettings {
@@ -297,6 +301,9 @@ fn replica_environment(python: Option<PathBuf>, claims: PathBuf) -> BTreeMap<Str
         let path = environment.entry("PATH".to_string()).or_default();
         *path = format!("{}:{path}", bin.display());
     }
+    environment
+        .entry("TORCH_ELASTIC_SHUTDOWN_TIMEOUT".to_string())
+        .or_insert_with(|| PROCESS_GRACE_SECONDS.to_string());
     let claims = claims.display().to_string();
     environment.insert("TRAINER_PVC_ROOT".to_string(), claims);
     environment

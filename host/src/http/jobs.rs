@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::{App, wants_yaml, yaml};
-use crate::cluster::Wish;
+use crate::cluster::{self, Wish};
 use crate::job::{JobDetails, JobSummary};
 
 /// The job that is meant: its name in the path, its namespace in the query.
@@ -72,7 +72,8 @@ pub(super) async fn status(
 ) -> Result<Response, Problem> {
     if query.view == Some(View::Full) {
         let inspection = app.cluster.inspect(namespace.as_deref(), &name).await?;
-        return Ok(Json(JobDetails::from(inspection)).into_response());
+        let progress = cluster::progress(app.cluster.as_ref(), &inspection.job).await;
+        return Ok(Json(JobDetails::of(inspection, progress)).into_response());
     }
     let job = app.cluster.get(namespace.as_deref(), &name).await?;
     Ok(Json(JobSummary::of(&job)).into_response())

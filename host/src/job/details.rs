@@ -13,7 +13,7 @@ use crate::plan::CheckpointLayout;
 use super::{
     CHECKPOINT_LAYOUT_ANNOTATION, ConditionType, DATASET_URI_ANNOTATION, JobState, JobSummary,
     MODEL_ID_ANNOTATION, ObservedJob, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION,
-    PLUGIN_VERSION_ANNOTATION, QUEUE_LABEL, WARNINGS_ANNOTATION,
+    PLUGIN_VERSION_ANNOTATION, Progress, QUEUE_LABEL, WARNINGS_ANNOTATION,
 };
 
 /// A job with what its cluster knows of its pods and of what happened to them.
@@ -81,6 +81,9 @@ pub struct JobDetails {
     /// Why the job waits or failed, a sentence each; empty when there is nothing to tell.
     pub explanation: Vec<String>,
     pub suspended: bool,
+    /// What `train.py` said last of how far it is; absent until it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created_at: Option<Time>,
@@ -139,8 +142,9 @@ pub struct PluginDetails {
     pub digest: String,
 }
 
-impl From<Inspection> for JobDetails {
-    fn from(inspection: Inspection) -> Self {
+impl JobDetails {
+    /// All that is known of a job.
+    pub fn of(inspection: Inspection, progress: Option<Progress>) -> Self {
         let explanation = explain(&inspection);
         let Inspection {
             job, pods, events, ..
@@ -157,6 +161,7 @@ impl From<Inspection> for JobDetails {
             namespace: job.namespace().to_string(),
             explanation,
             suspended: job.spec.run_policy.suspend,
+            progress,
             created_at: job.metadata.creation_timestamp.clone(),
             started_at: job.status.start_time.clone(),
             completed_at: job.status.completion_time.clone(),

@@ -51,7 +51,16 @@ pub const IDENTITY_VARIABLES: &[&str] = &[
     "DATASET_URI",
     "CONFIG_PATH",
     "RESUME_FROM_CHECKPOINT",
+];
+
+/// The variables that say which job a replica is of, and what made it: the cluster sets them when
+/// it creates a job, see [`crate::job::identify`].
+pub const JOB_VARIABLES: [&str; 5] = [
     "TRAINER_JOB_UID",
+    "TRAINER_IMAGE",
+    "TRAINER_PLUGIN_NAME",
+    "TRAINER_PLUGIN_VERSION",
+    "TRAINER_PLUGIN_SHA256",
 ];
 
 /// The typed arguments, which only a plugin sets.
@@ -143,6 +152,7 @@ pub fn check_plugin_variable(name: &str) -> Result<(), NameFault> {
     }
     let reserved = OPERATOR_VARIABLES.contains(&name)
         || IDENTITY_VARIABLES.contains(&name)
+        || JOB_VARIABLES.contains(&name)
         || OPERATOR_PREFIXES
             .iter()
             .any(|prefix| name.starts_with(prefix));

@@ -40,6 +40,7 @@ async fn each_node_gets_the_operators_variables_and_its_rank_in_the_command() {
             "PET_NPROC_PER_NODE=2".to_string(),
             "PRICE=$(RANK) $5".to_string(),
             "RUN_ID=two".to_string(),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=110".to_string(),
         ] {
             assert!(log.lines().any(|l| l == line), "{line} is not in {log}");
         }
@@ -130,5 +131,31 @@ async fn the_services_own_settings_never_reach_a_replica() {
     let data = service.stop().await;
     let log = log(data.path(), "meta-clean-master-0", 0);
     assert!(!log.contains("TRAINER_API_TOKEN"));
-    assert!(log.contains("TRAINER_JOB_UID="));
+}
+
+#[tokio::test]
+async fn a_replica_is_told_its_job_and_what_made_it_and_a_plan_is_not() {
+    let service = Service::start().await;
+    let request = request("succeed", "made");
+    let preview = service.preview(&request).await.text;
+    service.submit(&request).await;
+    service.wait_for("meta-made", "succeeded").await;
+    let job = service.get("/train/meta-made?view=full").await.json();
+    let manifest = service.get("/train/meta-made/manifest").await.json();
+    let data = service.stop().await;
+    let log = log(data.path(), "meta-made-master-0", 0);
+    let variable = |name: &str| {
+        assert!(!preview.contains(name), "{preview}");
+        let mut lines = log.lines().filter_map(|line| line.split_once('='));
+        let line = lines.find(|(variable, _)| *variable == name);
+        line.unwrap_or_else(|| panic!("{name} is not in {log}")).1
+    };
+    assert_eq!(variable("TRAINER_JOB_UID"), manifest["metadata"]["uid"]);
+    let spec = &manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"];
+    assert_eq!(variable("TRAINER_IMAGE"), spec["containers"][0]["image"]);
+    let plugin = &job["plugin"];
+    assert_eq!(variable("TRAINER_PLUGIN_NAME"), plugin["name"]);
+    assert_eq!(variable("TRAINER_PLUGIN_VERSION"), plugin["version"]);
+    let digest = format!("sha256:{}", variable("TRAINER_PLUGIN_SHA256"));
+    assert_eq!(plugin["digest"], digest);
 }

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use serde_json::json;
+use serde_json::{Value, json};
 use trainer_host::request::{AllowedNamespaces, RequestPolicy};
 
 use crate::processes::{eventually, only, replicas};
@@ -128,6 +128,48 @@ async fn the_full_view_tells_replicas_exit_codes_layout_and_warnings() {
     assert!(codes.contains(&&json!("secret-in-env")), "{codes:?}");
     assert!(codes.len() >= 2, "{codes:?}");
     assert!(full["completed_at"].is_string());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_full_view_tells_the_newest_progress_of_the_first_replica() {
+    let service = Service::start().await;
+    let full = async |job: &str| service.get(&format!("/train/{job}?view=full")).await.json();
+    let line = |step| {
+        format!(
+            r#"{{"event": "progress", "step": {step}, "total_steps": 60, "loss": 3.2, "tokens_per_second": 5645.6, "seconds_left": 12.5}}"#
+        )
+    };
+    let mut job = request("script", "far");
+    job["num_nodes"] = json!(2);
+    job["env"] = json!({
+        "LINES": format!("{}\nWARNING: slow\n{}\n", line(9), line(10)),
+        "OTHER": line(50),
+        "SCRIPT": r#"case $RANK in
+            0) printf %s "$LINES"; printf '{"event": "progress", "step": 1'; exec sleep 600 ;;
+            *) echo "$OTHER"; exec sleep 600 ;;
+        esac"#,
+    });
+    assert_eq!(service.submit(&job).await.status, 201);
+    let begun = std::time::Instant::now();
+    let progress = loop {
+        let progress = full("meta-far").await["progress"].clone();
+        if progress != Value::Null || begun.elapsed().as_secs() > 10 {
+            break progress;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert_eq!(
+        progress,
+        json!({
+            "step": 10, "total_steps": 60, "loss": 3.2, "tokens_per_second": 5645.6,
+            "seconds_left": 12.5,
+        })
+    );
+    // A job that says nothing of the kind is told without.
+    service.submit(&request("fail", "silent")).await;
+    service.wait_for("meta-silent", "failed").await;
+    assert_eq!(full("meta-silent").await.get("progress"), None);
     service.stop().await;
 }
 

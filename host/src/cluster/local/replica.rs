@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use super::expand::expand;
 use super::keeper::{Assignment, Order, Report};
 use crate::job::{
-    CONTAINER, JOB_UID_VARIABLE, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType,
+    CONTAINER, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType, identity_variables,
 };
 
 /// The most bytes at the end of a log that are searched for the cause of a failure.
@@ -217,7 +217,12 @@ fn process(
         .map(|word| expand(word, &variables))
         .collect();
     let mut environment = surroundings.base.clone();
-    environment.insert(JOB_UID_VARIABLE.to_string(), surroundings.job_uid.clone());
+    let identity = identity_variables(job, &surroundings.job_uid);
+    environment.extend(
+        identity
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value)),
+    );
     if let Some(gpus) = gpus {
         let gpus: Vec<String> = gpus.iter().map(u32::to_string).collect();
         environment.insert("CUDA_VISIBLE_DEVICES".to_string(), gpus.join(","));

@@ -1,0 +1,52 @@
+//! How far a job is, from the end of the log of the replica with rank 0.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::Cluster;
+use crate::job::{
+    JobState, JobSummary, LogEnd, LogLines, LogSelection, LogStart, ObservedJob, Progress,
+    replica_names,
+};
+
+/// Longest time for it: the answer that it is a part of is worth more.
+const LONGEST: Duration = Duration::from_millis(300);
+/// How many lines are searched. Between two progress lines there are the log lines of all processes
+/// of a node.
+const LINES: u64 = 200;
+/// Most bytes that are read.
+const MOST_BYTES: usize = 1024 * 1024;
+
+/// What a job's newest progress line says; nothing where there is none, or it is not to be had in
+/// time.
+pub async fn progress(cluster: &dyn Cluster, job: &ObservedJob) -> Option<Progress> {
+    if JobSummary::of(job).status == JobState::Submitted {
+        return None;
+    }
+    let read = tokio::time::timeout(LONGEST, newest(cluster, job)).await;
+    read.ok().flatten()
+}
+
+async fn newest(cluster: &dyn Cluster, job: &ObservedJob) -> Option<Progress> {
+    let end = LogSelection {
+        start: LogStart::Latest,
+        end: LogEnd::Now,
+        lines: LogLines::Plain,
+        tail: Some(LINES),
+        since: None,
+    };
+    let replicas = replica_names(job);
+    let mut log = cluster.log(job, replicas.first()?, &end).await.ok()?;
+    let mut newest = None;
+    let mut bytes = 0;
+    while let Some(lines) = log.next().await {
+        let lines = lines.ok()?;
+        bytes += lines.len();
+        if bytes > MOST_BYTES {
+            return None;
+        }
+        newest = Progress::newest_in(&lines).or(newest);
+    }
+    newest
+}

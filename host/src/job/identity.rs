@@ -1,0 +1,55 @@
+//! What a replica is told of its job beside the manifest: which job it is of, and what made it.
+//!
+//! Neither stands in a plan. The job is known when it is created, and a preview is the same for two
+//! versions of a plugin that plan the same.
+
+use k8s_openapi::api::core::v1::EnvVar;
+
+use super::{
+    CONTAINER, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION, PyTorchJob,
+    escaped,
+};
+use crate::plan::Text;
+use crate::request::metadata::JOB_VARIABLES;
+
+/// The job that a replica is of, as literal values: one that is started again under the same name
+/// is another, and `train.py` clears what another has left unless it is to resume. The image and the
+/// plugin are for its record of the run, `config/run.json`.
+pub fn identity_variables(job: &PyTorchJob, uid: &str) -> Vec<(&'static str, String)> {
+    let annotations = job.metadata.annotations.as_ref();
+    let annotation = |key| annotations.and_then(|all| all.get(key)).map(String::as_str);
+    let master = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
+    let mut containers = master.iter().flat_map(|pod| &pod.containers);
+    let trainer = containers.find(|container| container.name == CONTAINER);
+    let digest = annotation(PLUGIN_DIGEST_ANNOTATION);
+    let values = [
+        Some(uid),
+        trainer.and_then(|container| container.image.as_deref()),
+        annotation(PLUGIN_ANNOTATION),
+        annotation(PLUGIN_VERSION_ANNOTATION),
+        digest.map(|digest| digest.trim_start_matches("sha256:")),
+    ];
+    let known = JOB_VARIABLES.into_iter().zip(values);
+    known
+        .filter_map(|(name, value)| Some((name, value?.to_string())))
+        .collect()
+}
+
+/// Writes [`identity_variables`] into the pods of a job.
+pub fn identify(job: &mut PyTorchJob, uid: &str) {
+    let variables: Vec<EnvVar> = identity_variables(job, uid)
+        .into_iter()
+        .map(|(name, value)| EnvVar {
+            name: name.to_string(),
+            value: Some(escaped(&Text::Literal(value))),
+            ..EnvVar::default()
+        })
+        .collect();
+    let specs = &mut job.spec.pytorch_replica_specs;
+    let replicas = std::iter::once(&mut specs.master).chain(&mut specs.worker);
+    let pods = replicas.filter_map(|replica| replica.template.spec.as_mut());
+    for container in pods.flat_map(|pod| &mut pod.containers) {
+        let environment = container.env.get_or_insert_default();
+        environment.extend(variables.iter().cloned());
+    }
+}
