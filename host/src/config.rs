@@ -12,6 +12,7 @@ use crate::author::PluginCommand;
 use crate::client::arguments::ClientCommand;
 use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
+use crate::http::Origin;
 use crate::plugin::UnknownArguments;
 use crate::profile::Profiles;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
@@ -66,6 +67,10 @@ pub struct ServeSettings {
     /// Names of this service beside its addresses and localhost, for clients without a token.
     #[arg(long, env = "TRAINER_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
+    /// Other sites whose pages may use this service from a browser, such as
+    /// https://dashboard.example.org.
+    #[arg(long, env = "TRAINER_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Vec<Origin>,
     /// Where jobs run. Default: kubernetes inside a pod, local elsewhere.
     #[arg(long, env = "TRAINER_CLUSTER", value_enum)]
     pub cluster: Option<ClusterKind>,

@@ -27,10 +27,11 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
-use tower_http::csrf::CsrfLayer;
+
 use tower_http::request_id::{
     MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
 };
@@ -46,6 +47,7 @@ use crate::plugin::Registry;
 use crate::preview::Preview;
 use crate::request::{self, Checked, RequestPolicy};
 use body::JsonBody;
+pub use origin::Origin;
 use problem::Problem;
 pub use token::Token;
 
@@ -66,6 +68,8 @@ pub struct App {
     pub token: Option<Token>,
     /// Names of this service beside its addresses, where no token is asked for.
     pub allowed_hosts: Arc<[String]>,
+    /// Other sites whose pages may use this service.
+    pub allowed_origins: Arc<[Origin]>,
     /// Set when the service is about to end.
     pub draining: watch::Receiver<bool>,
 }
@@ -107,7 +111,7 @@ pub fn router(app: App) -> Router {
     let guarded = match app.token {
         Some(_) => guarded,
         None => guarded
-            .route_layer(CsrfLayer::new())
+            .route_layer(origin::csrf(&app.allowed_origins))
             .route_layer(middleware::from_fn_with_state(
                 app.clone(),
                 origin::check_host,
@@ -129,6 +133,7 @@ pub fn router(app: App) -> Router {
                 // `problem::finish` logs what failed, with the cause.
                 .on_failure(()),
         )
+        .layer(option_layer(origin::cors(&app.allowed_origins)))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .with_state(app)

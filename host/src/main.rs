@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use axum::serve::ListenerExt;
 use clap::Parser;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -87,6 +88,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
         policy: Arc::new(policy),
         token: token.as_deref().map(Token::new),
         allowed_hosts: settings.allowed_hosts.clone().into(),
+        allowed_origins: settings.allowed_origins.clone().into(),
         draining: draining.clone(),
     };
     let listener = TcpListener::bind(settings.listen)
@@ -97,6 +99,10 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     tokio::spawn(watch::keep_current(registry));
     let grace = Duration::from_secs(settings.shutdown_grace);
     let mut late = draining;
+    // Small pieces of events and logs are not to wait for more.
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
         stopped().await;
         info!("stopping: finishing the requests in flight");

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use e2e::{Server, Site, binary, root};
 use serde_json::Value;
@@ -13,12 +14,7 @@ const BRIEF: &str = "#!/bin/sh\necho hello; sleep 2; echo goodbye\n";
 
 /// The fenced blocks of the client's page in one language.
 fn blocks(language: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(root().join("docs/cli.md")).unwrap();
-    let fence = format!("```{language}\n");
-    let parts = text.split(&fence).skip(1);
-    parts
-        .map(|part| part.split("```").next().unwrap().to_string())
-        .collect()
+    e2e::documents::blocks("docs/cli.md", language).unwrap()
 }
 
 fn command(server: &Server, folder: &Path, line: &str) -> Command {
@@ -262,20 +258,31 @@ fn following_a_million_lines_takes_at_most_20_mb() {
     assert!(grown <= 20, "{grown} MB");
 }
 
-/// The service is killed between two submissions with one key.
+/// Clients race with one key, the service is killed under them at another moment each time, and those
+/// that got no answer ask the next service.
 #[test]
-fn a_key_outlives_a_crash_of_the_service() {
-    let site = Site::with_launcher("#!/bin/sh\nexec sleep 600\n").unwrap();
-    let server = site.start().unwrap();
-    let request = e2e::training(site.data.path(), "once", 1).unwrap();
-    let first = server.post_with_key("/train", "key", &request).unwrap();
-    assert_eq!(first.0, 201, "{}", first.1);
-    server.kill().unwrap();
-    let server = site.start().unwrap();
-    let again = server.post_with_key("/train", "key", &request).unwrap();
-    assert_eq!(again, first);
-    let (_, list) = server.get("/train").unwrap();
-    assert_eq!(list["jobs"].as_array().unwrap().len(), 1);
+fn a_key_outlives_a_crash_in_the_middle_of_a_race() {
+    for milliseconds in [0, 1, 2, 4, 8, 16, 32] {
+        let site = Site::with_launcher("#!/bin/sh\nexec sleep 600\n").unwrap();
+        let server = site.start().unwrap();
+        let request = e2e::training(site.data.path(), "once", 1).unwrap();
+        let submit = |server: &Server| server.post_with_key("/train", "key", &request);
+        let mut answers: Vec<_> = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..40).map(|_| scope.spawn(|| submit(&server))).collect();
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            let pid = server.pid().to_string();
+            Command::new("kill").args(["-9", &pid]).status().unwrap();
+            let answers = clients.into_iter().map(|client| client.join().unwrap());
+            answers.filter_map(Result::ok).collect()
+        });
+        drop(server);
+        let server = site.start().unwrap();
+        answers.extend((answers.len()..40).map(|_| submit(&server).unwrap()));
+        assert_eq!(answers[0].0, 201, "{}", answers[0].1);
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+        let (_, list) = server.get("/train").unwrap();
+        assert_eq!(list["jobs"].as_array().unwrap().len(), 1);
+    }
 }
 
 /// What an independent tester makes of the document. `make contract` installs it.

@@ -1,18 +1,80 @@
 //! A service that asks for no token is for the programs of its machine, not for the web pages that a
 //! browser there shows. A page of another site must not reach it by its own name, made to resolve to
 //! this machine: the host that a request names has to be one that no stranger controls. What a page
-//! sends to the right host from elsewhere is refused by tower-http's CSRF layer.
+//! sends to the right host from elsewhere is refused by tower-http's CSRF layer, unless the operator
+//! names the site that it comes from.
 
 use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header;
 use axum::http::uri::Authority;
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use tower_http::cors::CorsLayer;
+use tower_http::csrf::{ConfigError, CsrfLayer};
 
-use super::App;
 use super::problem::Problem;
+use super::{App, REQUEST_ID, token};
+
+/// How long a browser need not ask again what it may send.
+const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
+
+/// Another site whose pages may use this service, such as `https://dashboard.example.org`.
+#[derive(Clone, Debug)]
+pub struct Origin(String);
+
+impl FromStr for Origin {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let accepted = CsrfLayer::new().add_trusted_origin(text);
+        accepted.map(|_| Self(text.to_string()))
+    }
+}
+
+/// What refuses that pages of sites change anything, but for those that are named.
+pub(super) fn csrf(trusted: &[Origin]) -> CsrfLayer {
+    trusted
+        .iter()
+        .fold(CsrfLayer::new(), |layer, Origin(origin)| {
+            // Each has passed this when it was read.
+            layer.clone().add_trusted_origin(origin).unwrap_or(layer)
+        })
+}
+
+/// What lets pages of other sites read the answers; nothing where there are no such sites.
+pub(super) fn cors(origins: &[Origin]) -> Option<CorsLayer> {
+    let origins = origins.iter();
+    let origins: Vec<HeaderValue> = origins
+        .filter_map(|Origin(origin)| origin.parse().ok())
+        .collect();
+    (!origins.is_empty()).then(|| {
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers([
+                header::ACCEPT,
+                header::CONTENT_TYPE,
+                header::IF_NONE_MATCH,
+                HeaderName::from_static("idempotency-key"),
+                HeaderName::from_static("last-event-id"),
+                HeaderName::from_static("traceparent"),
+                REQUEST_ID,
+                HeaderName::from_static(token::HEADER),
+            ])
+            .expose_headers([
+                header::ETAG,
+                header::LOCATION,
+                header::RETRY_AFTER,
+                header::WARNING,
+                REQUEST_ID,
+            ])
+            .max_age(PREFLIGHT_AGE)
+    })
+}
 
 /// Lets a request through that names a host of this service.
 pub(super) async fn check_host(

@@ -10,7 +10,7 @@ use super::App;
 use super::problem::Problem;
 
 /// The specification's header.
-const HEADER: &str = "x-trainer-token";
+pub(super) const HEADER: &str = "x-trainer-token";
 
 /// A token that clients have to send. Its hash is kept, so nothing can print it.
 #[derive(Clone)]

@@ -200,10 +200,18 @@ impl Plugins {
     reason = "no safe crate that is used here has the scheduling policies of Linux"
 )]
 fn step_back() {
-    let parameter = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameter lives through the call, which changes nothing but how this thread is
-    // scheduled. Where it is not allowed the call is only less polite.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) };
+    let priority: libc::c_int = 0;
+    // SAFETY: the kernel reads one number, which lives through the call, and changes nothing but how
+    // this thread is scheduled. Where it is not allowed the plugin's call is only less polite. (The
+    // function of this name does nothing in musl.)
+    unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_IDLE,
+            &raw const priority,
+        );
+    }
 }
 
 impl Plugin {

@@ -166,6 +166,36 @@ async fn a_page_of_another_site_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_page_of_a_named_site_reads_and_submits() {
+    let service = Service::start().await;
+    service.submit(&request("wait", "shown")).await;
+    let host = ("host", "localhost:8080");
+    let origin = ("origin", "https://dashboard.example");
+    let answer = get(&service, "/train", &[host, origin]).await;
+    assert_eq!(answer.header("access-control-allow-origin"), origin.1);
+    let path = "/train/meta-shown/suspend";
+    let asks = ("access-control-request-method", "POST");
+    let names = ("access-control-request-headers", "x-trainer-token");
+    let preflight = send(
+        &service,
+        Method::OPTIONS,
+        path,
+        &[host, origin, asks, names],
+    )
+    .await;
+    assert_eq!(preflight.status, 200);
+    let allowed = preflight.header("access-control-allow-headers");
+    assert!(allowed.contains("x-trainer-token"), "{allowed}");
+    assert_eq!(
+        send(&service, Method::POST, path, &[host, origin])
+            .await
+            .status,
+        200
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_service_describes_itself_and_the_committed_description_is_current() {
     let service = Service::start().await;
     let served = get(&service, "/openapi.json", &[]).await.json();

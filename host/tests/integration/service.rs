@@ -132,6 +132,7 @@ impl Service {
             policy: Arc::new(policy),
             token,
             allowed_hosts: Arc::new([]),
+            allowed_origins: Arc::new(["https://dashboard.example".parse().unwrap()]),
             draining: draining.subscribe(),
         };
         Self {
