@@ -184,6 +184,17 @@ fn answered(answer: &Answer) -> Value {
         let schema = match *schema {
             "" => json!({"type": "string"}),
             "object" => json!({"type": "object"}),
+            // Of a stream of events: what each is.
+            "event" => json!({
+                "type": "object",
+                "properties": {
+                    "event": {"enum": ["status", "deleted"]},
+                    "id": {"type": "string"},
+                    "retry": {"type": "integer", "description": "Milliseconds"},
+                    "data": {"type": "string", "contentMediaType": "application/json"},
+                },
+                "required": ["event", "data"],
+            }),
             name => json!({"$ref": format!("#{SCHEMAS}/{name}")}),
         };
         (media.to_string(), json!({"schema": schema}))

@@ -235,7 +235,7 @@ pub const OPERATIONS: &[Operation] = &[
             answer(
                 200,
                 "Events `status`, and `deleted`",
-                &[("text/event-stream", "")],
+                &[("text/event-stream", "event")],
             ),
             answer(204, "The job has ended, and the client knows it", &[]),
         ],
