@@ -10,8 +10,8 @@ pub struct Deployed {
     pub plane: &'static ControlPlane,
     pub server: Server,
     pub namespace: String,
-    /// Both go with the service.
-    _deployment: Deployment,
+    deployment: Deployment,
+    /// It goes with the service.
     _site: Site,
 }
 
@@ -36,9 +36,14 @@ impl Deployed {
             plane,
             server,
             namespace: namespace.to_string(),
-            _deployment: deployment,
+            deployment,
             _site: site,
         })
+    }
+
+    /// A client with the rights of the service.
+    pub async fn client(&self) -> Result<kube::Client> {
+        e2e::control_plane::client(&self.deployment.kubeconfig).await
     }
 
     /// What `?view=full` says of a job.
