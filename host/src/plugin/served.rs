@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::counter;
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::warn;
 
@@ -17,6 +19,9 @@ use super::{CallError, LoadError, PlanError, Plugin, Registry, UnknownArguments,
 use crate::fault::Fault;
 use crate::plan::Plan;
 use crate::request::{ArgumentSchemas, Checked, JobRequest};
+
+/// How much a slow call steps back for the requests that are served beside it.
+const NICENESS: i32 = 10;
 
 /// The loaded plugins. They never change: a reload makes another set of them.
 pub struct Plugins {
@@ -180,7 +185,8 @@ impl Plugins {
         std::thread::Builder::new()
             .name("slow-plugin".to_string())
             .spawn(move || {
-                step_back();
+                // Linux has a niceness for each thread. Without it the call is only less polite.
+                let _ = setpriority_process(Some(gettid()), NICENESS);
                 let begun = Instant::now();
                 let planned = called.plan(&request, &context);
                 called.remember(begun.elapsed());
@@ -189,28 +195,6 @@ impl Plugins {
             })
             .map_err(|_| lost())?;
         told.await.unwrap_or_else(|_| Err(lost()))
-    }
-}
-
-/// Lets this thread run only while no other wants its processor, for the rest of its life. A higher
-/// niceness is not enough: it makes a thread that wakes up to serve a request wait for a time slice,
-/// four milliseconds of them at worst.
-#[expect(
-    unsafe_code,
-    reason = "no safe crate that is used here has the scheduling policies of Linux"
-)]
-fn step_back() {
-    let priority: libc::c_int = 0;
-    // SAFETY: the kernel reads one number, which lives through the call, and changes nothing but how
-    // this thread is scheduled. Where it is not allowed the plugin's call is only less polite. (The
-    // function of this name does nothing in musl.)
-    unsafe {
-        libc::syscall(
-            libc::SYS_sched_setscheduler,
-            0,
-            libc::SCHED_IDLE,
-            &raw const priority,
-        );
     }
 }
 
