@@ -258,6 +258,22 @@ fn following_a_million_lines_takes_at_most_20_mb() {
     assert!(grown <= 20, "{grown} MB");
 }
 
+/// The service is killed between two submissions with one key.
+#[test]
+fn a_key_outlives_a_crash_of_the_service() {
+    let site = Site::with_launcher("#!/bin/sh\nexec sleep 600\n").unwrap();
+    let server = site.start().unwrap();
+    let request = e2e::training(site.data.path(), "once", 1).unwrap();
+    let first = server.post_with_key("/train", "key", &request).unwrap();
+    assert_eq!(first.0, 201, "{}", first.1);
+    server.kill().unwrap();
+    let server = site.start().unwrap();
+    let again = server.post_with_key("/train", "key", &request).unwrap();
+    assert_eq!(again, first);
+    let (_, list) = server.get("/train").unwrap();
+    assert_eq!(list["jobs"].as_array().unwrap().len(), 1);
+}
+
 /// Clients race with one key, the service is killed under them at another moment each time, and those
 /// that got no answer ask the next service.
 #[test]

@@ -3,7 +3,6 @@
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use e2e::binary;
 use e2e::control_plane::{ControlPlane, Part};
@@ -17,8 +16,8 @@ fn a_log_is_read_by_its_end_its_time_and_its_container() {
     let service = Deployed::start("logged").unwrap();
     let job = running(&service);
     let first = Timestamp::now();
-    says(service.plane, "current.log", first, "step 1");
-    says(service.plane, "current.log", Timestamp::now(), "step 2");
+    says(service.plane, first, "step 1");
+    says(service.plane, Timestamp::now(), "step 2");
     let read = |query: &str| {
         let answer = service.server.get(&format!("/train/{job}/logs{query}"));
         let (status, log) = answer.unwrap();
@@ -44,24 +43,19 @@ fn a_log_is_read_by_its_end_its_time_and_its_container() {
 fn a_follower_misses_nothing_while_a_kubelet_is_started_again() {
     let service = Deployed::start_alone("followed").unwrap();
     let job = running(&service);
-    let mut follower = Command::new(binary())
-        .args(["logs", "--follow", &job, "--tail", "0"])
+    // A line that never comes is to fail the test, not to hold it up.
+    let mut follower = Command::new("timeout")
+        .arg("60")
+        .arg(binary())
+        .args(["logs", "--follow", &job])
         .env("TRAINER_URL", format!("http://{}", service.server.address))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
     let mut next = || lines.next().unwrap().unwrap();
-    let say = |number: u32| {
-        says(
-            service.plane,
-            "current.log",
-            Timestamp::now(),
-            &format!("step {number}"),
-        )
-    };
-    // The follower has attached when it tells a line.
-    std::thread::sleep(Duration::from_secs(2));
+    let say = |number: u32| says(service.plane, Timestamp::now(), &format!("step {number}"));
+    assert_eq!(next(), "the beginning of current.log");
     say(1);
     assert_eq!(next(), "step 1");
     service.plane.kill(Part::Kubelets).unwrap();
@@ -82,7 +76,8 @@ fn running(service: &Deployed) -> String {
 }
 
 /// Writes a line into the log of every container, as container runtimes write it.
-fn says(plane: &ControlPlane, file: &str, time: Timestamp, words: &str) {
-    let log = OpenOptions::new().append(true).open(plane.logs.join(file));
+fn says(plane: &ControlPlane, time: Timestamp, words: &str) {
+    let file = plane.logs.join("current.log");
+    let log = OpenOptions::new().append(true).open(file);
     writeln!(log.unwrap(), "{time} stdout F {words}").unwrap();
 }

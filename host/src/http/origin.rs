@@ -108,6 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pages_of_other_sites_read_nothing_unless_a_site_is_named() {
+        assert!(cors(&[]).is_none());
+        assert!(cors(&["https://dashboard.example".parse().unwrap()]).is_some());
+    }
+
+    #[test]
     fn addresses_this_machine_and_named_hosts_are_own() {
         let allowed = ["trainer.example.org".to_string()];
         for host in [

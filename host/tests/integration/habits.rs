@@ -166,7 +166,7 @@ async fn a_page_of_another_site_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_named_site_reads_and_submits() {
+async fn a_page_of_a_named_site_reads_and_changes() {
     let service = Service::start().await;
     service.submit(&request("wait", "shown")).await;
     let host = ("host", "localhost:8080");

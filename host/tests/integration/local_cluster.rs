@@ -105,9 +105,9 @@ async fn a_keeper_that_is_killed_leaves_nothing_beside_the_next_start() {
     let service = Service::start().await;
     service.submit(&request("wait", "orphan")).await;
     service.wait_for("meta-orphan", "running").await;
-    let first = eventually(|| only(&replicas(&service))).await;
+    let first = eventually(async || only(&replicas(&service))).await;
     kill(parent(first));
-    let second = eventually(|| only(&replicas(&service)).filter(|pid| *pid != first)).await;
+    let second = eventually(async || only(&replicas(&service)).filter(|pid| *pid != first)).await;
     assert_ne!(second, first);
     service.stop().await;
 }
@@ -118,7 +118,7 @@ async fn nothing_of_a_replica_is_left_when_the_service_stops() {
     service.submit(&request("nest", "nest")).await;
     service.wait_for("meta-nest", "running").await;
     let data = service.data.path().display().to_string();
-    eventually(|| (processes_of(&data).len() == 2).then_some(())).await;
+    eventually(async || (processes_of(&data).len() == 2).then_some(())).await;
     service.stop().await;
     assert!(processes_of(&data).is_empty());
 }

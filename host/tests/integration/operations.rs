@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use serde_json::{Value, json};
+use serde_json::json;
 use trainer_host::request::{AllowedNamespaces, RequestPolicy};
 
 use crate::processes::{eventually, only, replicas};
@@ -28,7 +28,7 @@ async fn a_deleted_job_is_gone_with_its_replicas_and_its_name_is_free() {
     assert_eq!(delete(&service, "/train/meta-gone").await.status, 204);
     service.get("/train/meta-gone").await.problem(404);
     delete(&service, "/train/meta-gone").await.problem(404);
-    eventually(|| replicas(&service).is_empty().then_some(())).await;
+    eventually(async || replicas(&service).is_empty().then_some(())).await;
     assert_eq!(
         service.submit(&request("succeed", "gone")).await.status,
         201
@@ -61,7 +61,7 @@ async fn a_suspended_job_has_no_replicas_until_it_is_resumed() {
     let suspended = post(&service, "/train/meta-held/suspend").await;
     assert_eq!(suspended.status, 200);
     assert_eq!(suspended.json()["status"], "submitted");
-    eventually(|| replicas(&service).is_empty().then_some(())).await;
+    eventually(async || replicas(&service).is_empty().then_some(())).await;
     let full = service.get("/train/meta-held?view=full").await.json();
     assert_eq!(full["suspended"], true);
     assert_eq!(
@@ -72,7 +72,7 @@ async fn a_suspended_job_has_no_replicas_until_it_is_resumed() {
     assert_eq!(post(&service, "/train/meta-held/suspend").await.status, 200);
     assert_eq!(post(&service, "/train/meta-held/resume").await.status, 200);
     service.wait_for("meta-held", "running").await;
-    eventually(|| only(&replicas(&service))).await;
+    eventually(async || only(&replicas(&service))).await;
     service.stop().await;
 }
 
@@ -151,14 +151,7 @@ async fn the_full_view_tells_the_newest_progress_of_the_first_replica() {
         esac"#,
     });
     assert_eq!(service.submit(&job).await.status, 201);
-    let begun = std::time::Instant::now();
-    let progress = loop {
-        let progress = full("meta-far").await["progress"].clone();
-        if progress != Value::Null || begun.elapsed().as_secs() > 10 {
-            break progress;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    };
+    let progress = eventually(async || full("meta-far").await.get("progress").cloned()).await;
     assert_eq!(
         progress,
         json!({

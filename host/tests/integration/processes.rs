@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::service::Service;
 
-pub async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = look().await {
             return found;
         }
         assert!(begun.elapsed() < Duration::from_secs(10));
