@@ -6,8 +6,7 @@ use futures_util::StreamExt;
 
 use super::Cluster;
 use crate::job::{
-    JobState, JobSummary, LogEnd, LogLines, LogSelection, LogStart, ObservedJob, Progress,
-    replica_names,
+    JobState, LogEnd, LogLines, LogSelection, LogStart, ObservedJob, Progress, replica_names,
 };
 
 /// Longest time for it: the answer that it is a part of is worth more.
@@ -21,7 +20,7 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// What a job's newest progress line says; nothing where there is none, or it is not to be had in
 /// time.
 pub async fn progress(cluster: &dyn Cluster, job: &ObservedJob) -> Option<Progress> {
-    if JobSummary::of(job).status == JobState::Submitted {
+    if JobState::of(job) == JobState::Submitted {
         return None;
     }
     let read = tokio::time::timeout(LONGEST, newest(cluster, job)).await;

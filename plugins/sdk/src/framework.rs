@@ -137,8 +137,8 @@ impl Framework {
     /// # Errors
     ///
     /// Everything that is wrong with the job's arguments, values first, then rules.
-    // Inlined where the framework is a constant, its rules become direct calls. Of a table of functions
-    // each entry costs a fresh instance as much again when it is used for the first time.
+    // Inlined where the framework is a constant, so that its rules become direct calls: a fresh instance
+    // asks the host for each entry of a table of functions when it first calls it.
     #[inline(always)]
     pub fn plan(&self, job: Job) -> Result<LaunchPlan, Vec<Finding>> {
         let mut findings = Findings::default();
