@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::counter;
-use rustix::process::setpriority_process;
-use rustix::thread::gettid;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::warn;
 
+use super::background::step_back;
 use super::golden::OwnTests;
 use super::limits::Limits;
 use super::loader::{Loader, LoaderSettings};
@@ -19,9 +18,6 @@ use super::{CallError, LoadError, PlanError, Plugin, Registry, UnknownArguments,
 use crate::fault::Fault;
 use crate::plan::Plan;
 use crate::request::{ArgumentSchemas, Checked, JobRequest};
-
-/// How much a slow call steps back for the requests that are served beside it.
-const NICENESS: i32 = 10;
 
 /// The loaded plugins. They never change: a reload makes another set of them.
 pub struct Plugins {
@@ -185,8 +181,7 @@ impl Plugins {
         std::thread::Builder::new()
             .name("slow-plugin".to_string())
             .spawn(move || {
-                // Linux has a niceness for each thread. Without it the call is only less polite.
-                let _ = setpriority_process(Some(gettid()), NICENESS);
+                step_back();
                 let begun = Instant::now();
                 let planned = called.plan(&request, &context);
                 called.remember(begun.elapsed());
