@@ -110,7 +110,8 @@ lint: toolchain python ## Formats and lints
 .PHONY: test-rust
 test-rust: build hostile ## Unit, snapshot, HTTP and sandbox tests
 	$(call say,unit, snapshot, HTTP and sandbox tests)
-	@INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e
+	@INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e --exclude deploy
+	@cargo test $(CARGO_FLAGS) -p deploy
 
 .PHONY: test-python
 test-python: build python ## Tests of train.py, and of what plugins write with the frameworks' parsers

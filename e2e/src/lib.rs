@@ -274,16 +274,18 @@ impl Server {
         answer(self.agent.delete(self.url(path)).call()?)
     }
 
-    /// Posts JSON with an idempotency key.
+    /// Posts JSON with a header.
     ///
     /// # Errors
     ///
     /// When there is no answer.
-    pub fn post_with_key(&self, path: &str, key: &str, body: &Value) -> Result<(u16, Value)> {
-        let request = self
-            .agent
-            .post(self.url(path))
-            .header("idempotency-key", key);
+    pub fn post_with_header(
+        &self,
+        path: &str,
+        (name, value): (&str, &str),
+        body: &Value,
+    ) -> Result<(u16, Value)> {
+        let request = self.agent.post(self.url(path)).header(name, value);
         answer(request.send_json(body)?)
     }
 

@@ -5,7 +5,9 @@ pub mod kubernetes;
 pub mod local;
 mod progress;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -133,6 +135,10 @@ pub trait Cluster: Send + Sync {
     ///
     /// Why they cannot.
     async fn ready(&self) -> Result<(), ClusterError>;
+
+    /// How old what is known of the jobs may be, by namespace, `*` for all of them together. Nothing
+    /// where nobody else changes them.
+    fn watch_ages(&self) -> BTreeMap<String, Duration>;
 
     /// Lets go of everything that has to end before the process may.
     async fn shut_down(&self);

@@ -9,6 +9,7 @@ mod idempotency;
 mod jobs;
 mod list;
 mod logs;
+mod measured;
 mod origin;
 mod problem;
 mod representation;
@@ -36,6 +37,7 @@ use tower_http::request_id::{
 };
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
+use tracing::field::Empty;
 use tracing::{Span, info};
 
 use crate::cluster::{Cluster, Created};
@@ -126,6 +128,7 @@ pub fn router(app: App) -> Router {
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::finish))
         .layer(CompressionLayer::new().compress_when(compressible()))
+        .layer(middleware::from_fn(measured::request))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)
@@ -143,12 +146,19 @@ async fn submit(
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let submission = idempotency::submission(&headers, &body)?;
+    let framework = measured::framework(&app, &body);
+    let answer = create(&app, &headers, body).await;
+    measured::submission(framework, &answer);
+    answer
+}
+
+async fn create(app: &App, headers: &HeaderMap, body: Value) -> Result<Response, Problem> {
+    let submission = idempotency::submission(headers, &body)?;
     let (checked, plan) = app.plan(body).await?;
     let warnings = || checked.warnings.iter().chain(&plan.warnings);
     let mut job = job::manifest(&checked.request, &plan);
     job::remember(&mut job, warnings());
-    let created = idempotency::create(&app, job, submission).await?;
+    let created = idempotency::create(app, job, submission).await?;
     Ok(accepted(&created, warnings()))
 }
 
@@ -193,13 +203,18 @@ async fn no_such_method(request: Request) -> Problem {
 fn span(request: &Request) -> Span {
     let id = request.extensions().get::<RequestId>();
     let id = id.and_then(|id| id.header_value().to_str().ok());
-    tracing::info_span!(
+    let parent = trace_context::parent(request.headers());
+    let span = tracing::info_span!(
         "request",
         method = %request.method(),
         path = request.uri().path(),
         id = id.unwrap_or_default(),
-        trace_id = trace_context::trace_id(request.headers())
-    )
+        trace_id = trace_context::trace_id(&parent),
+        otel.name = Empty,
+        otel.kind = Empty,
+    );
+    trace_context::join(&span, parent, request);
+    span
 }
 
 /// Logs are sent as they come, and compression would hold them back.

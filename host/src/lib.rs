@@ -12,6 +12,7 @@ pub mod explain;
 pub mod fault;
 pub mod http;
 pub mod job;
+pub mod measure;
 pub mod openapi;
 pub mod plan;
 pub mod plugin;

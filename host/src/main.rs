@@ -29,7 +29,7 @@ use trainer_host::plugin::{
 };
 use trainer_host::preview::Preview;
 use trainer_host::{author, client};
-use trainer_host::{request, telemetry};
+use trainer_host::{measure, request, telemetry};
 
 /// A request is many small strings; the C library's allocator is slow at those on several threads.
 #[global_allocator]
@@ -62,7 +62,8 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 
 async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     let begun = Instant::now();
-    telemetry::start(&settings.log)?;
+    measure::metrics();
+    let telemetry = telemetry::start(&settings.log)?;
     let registry = Arc::new(registry(&settings.planning)?);
     let policy = settings.planning.policy()?;
     let cluster: Arc<dyn Cluster> = match settings.cluster() {
@@ -97,6 +98,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
     tokio::spawn(watch::keep_current(registry));
+    tokio::spawn(measure::sum_up());
     let grace = Duration::from_secs(settings.shutdown_grace);
     let mut late = draining;
     // Small pieces of events and logs are not to wait for more.
@@ -117,6 +119,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     }
     cluster.shut_down().await;
     info!("stopped");
+    tokio::task::spawn_blocking(|| telemetry.end()).await?;
     Ok(())
 }
 

@@ -1,44 +1,87 @@
-//! Logs: text for people, JSON for machines, on standard error. Metrics, for Prometheus.
+//! Logs: text for people, JSON for machines, on standard error. Traces, where somebody collects them.
 
 use std::io::IsTerminal;
-use std::sync::LazyLock;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use anyhow::Context;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Level, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{LogFormat, LogSettings};
 
 /// What libraries tell of errors that they also return, at length: who gets them logs them.
 const TOLD_TWICE: &str = "kube_client=off,kube_runtime=off";
+/// The service, to whoever collects traces.
+const NAME: &str = "trainer";
+/// Where traces go, as every OpenTelemetry SDK reads it; the rest of `OTEL_*` is read by this one.
+const ENDPOINTS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+];
 
-static METRICS: LazyLock<PrometheusHandle> = LazyLock::new(|| {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    // Somebody else's recorder, in a test for one, leaves this one empty.
-    let _ = metrics::set_global_recorder(recorder);
-    handle
-});
-
-/// What is counted in this process. Counting begins with the first call.
-pub fn metrics() -> &'static PrometheusHandle {
-    &METRICS
+/// Sends the last traces when it ends.
+#[must_use]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
 }
 
-/// Starts logging and counting.
+/// Starts logging, and tracing where a collector is named.
 ///
 /// # Errors
 ///
-/// When the directives cannot be read.
-pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
-    metrics();
+/// When the directives cannot be read, or the collector's address cannot.
+pub fn start(settings: &LogSettings) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(format!("{TOLD_TWICE},{}", settings.log))?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let logs = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    match settings.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
+    let logs: Box<dyn Layer<Registry> + Send + Sync> = match settings.log_format {
+        LogFormat::Text => logs.with_filter(filter).boxed(),
+        LogFormat::Json => logs.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    let traces = is_collected().then(exporter).transpose()?;
+    // Traces are as they are whatever the log leaves out.
+    let spans = traces.as_ref().map(|traces| {
+        tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer(NAME))
+            .with_filter(Targets::new().with_target("trainer_host", Level::INFO))
+    });
+    tracing_subscriber::registry().with(logs).with(spans).init();
+    Ok(Telemetry { traces })
+}
+
+impl Telemetry {
+    /// Sends what was not sent yet. It blocks for some seconds where the collector is away.
+    pub fn end(self) {
+        let Some(traces) = self.traces else { return };
+        if let Err(error) = traces.shutdown() {
+            warn!(%error, "the last traces could not be sent");
+        }
     }
-    Ok(())
+}
+
+fn is_collected() -> bool {
+    let named = |name| std::env::var_os(name).is_some_and(|address| !address.is_empty());
+    ENDPOINTS.into_iter().any(named)
+}
+
+fn exporter() -> anyhow::Result<SdkTracerProvider> {
+    // Collectors are reached with TLS too, for which reqwest is told no provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let exporter = SpanExporter::builder().with_http().build();
+    let exporter = exporter.context("the OpenTelemetry settings cannot be used")?;
+    let mut resource = Resource::builder();
+    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(NAME);
+    }
+    Ok(SdkTracerProvider::builder()
+        .with_resource(resource.build())
+        .with_batch_exporter(exporter)
+        .build())
 }

@@ -264,11 +264,15 @@ fn a_key_outlives_a_crash_of_the_service() {
     let site = Site::with_launcher("#!/bin/sh\nexec sleep 600\n").unwrap();
     let server = site.start().unwrap();
     let request = e2e::training(site.data.path(), "once", 1).unwrap();
-    let first = server.post_with_key("/train", "key", &request).unwrap();
+    let first = server
+        .post_with_header("/train", ("idempotency-key", "key"), &request)
+        .unwrap();
     assert_eq!(first.0, 201, "{}", first.1);
     server.kill().unwrap();
     let server = site.start().unwrap();
-    let again = server.post_with_key("/train", "key", &request).unwrap();
+    let again = server
+        .post_with_header("/train", ("idempotency-key", "key"), &request)
+        .unwrap();
     assert_eq!(again, first);
     let (_, list) = server.get("/train").unwrap();
     assert_eq!(list["jobs"].as_array().unwrap().len(), 1);
@@ -282,7 +286,9 @@ fn a_key_outlives_a_crash_in_the_middle_of_a_race() {
         let site = Site::with_launcher("#!/bin/sh\nexec sleep 600\n").unwrap();
         let server = site.start().unwrap();
         let request = e2e::training(site.data.path(), "once", 1).unwrap();
-        let submit = |server: &Server| server.post_with_key("/train", "key", &request);
+        let submit = |server: &Server| {
+            server.post_with_header("/train", ("idempotency-key", "key"), &request)
+        };
         let mut answers: Vec<_> = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..40).map(|_| scope.spawn(|| submit(&server))).collect();
             std::thread::sleep(Duration::from_millis(milliseconds));

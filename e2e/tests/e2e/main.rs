@@ -16,5 +16,6 @@ mod client;
 mod command_line;
 mod crash;
 mod documents;
+mod observed;
 mod supply_chain;
 mod training;

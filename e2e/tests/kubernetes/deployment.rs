@@ -161,3 +161,48 @@ fn the_kustomization_of_the_documents_adds_a_plugin_and_profiles() {
             .unwrap();
     }
 }
+
+#[test]
+fn the_components_of_the_documents_add_metrics_and_traces() {
+    let plane = ControlPlane::shared().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    std::os::unix::fs::symlink(root().join("deploy"), folder.path().join("deploy")).unwrap();
+    let yaml = blocks("docs/operator.md", "yaml").unwrap();
+    std::fs::write(own.join("kustomization.yaml"), &yaml[1]).unwrap();
+    let own = own.display().to_string();
+    let made = plane.kubectl(&["kustomize", &own]).unwrap();
+    let (of_prometheus, of_kubernetes): (Vec<&str>, Vec<&str>) = made
+        .split("\n---\n")
+        .partition(|object| object.contains("apiVersion: monitoring.coreos.com/v1"));
+    assert_eq!(of_prometheus.len(), 2, "{made}");
+    // All but the Prometheus operator's, which this cluster does not have.
+    let apply = [
+        "apply",
+        "--server-side",
+        "--validate=strict",
+        "--filename=-",
+    ];
+    plane
+        .kubectl_with(&apply, &of_kubernetes.join("\n---\n"))
+        .unwrap();
+    let get = |kind: &str, name: &str| -> Value {
+        let get = [
+            "get",
+            kind,
+            name,
+            "--output=json",
+            "--namespace=ml-training",
+        ];
+        serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap()
+    };
+    let deployed = get("deployment", "trainer");
+    let env = &deployed["spec"]["template"]["spec"]["containers"][0]["env"];
+    let mut env = env.as_array().unwrap().iter();
+    assert!(env.any(|variable| variable["name"] == "OTEL_EXPORTER_OTLP_ENDPOINT"));
+    let policy = get("networkpolicy", "trainer");
+    assert_eq!(policy["spec"]["egress"][2]["ports"][0]["port"], 4318);
+    let dashboard = get("configmap", "trainer-dashboard");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+}

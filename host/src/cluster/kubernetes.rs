@@ -8,13 +8,15 @@ mod calls;
 mod failures;
 mod fault;
 mod log;
+mod measured;
 mod pods;
 mod resource;
 mod resume;
 mod watches;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::config::KubeConfigOptions;
@@ -68,27 +70,19 @@ impl KubernetesCluster {
     ///
     /// When there is no configuration for a cluster.
     pub async fn connect(settings: KubernetesSettings) -> Result<Self, ClusterError> {
-        let doing = "reading the configuration of the Kubernetes cluster";
         let configuration = match settings.context {
             Some(context) => {
                 let options = KubeConfigOptions {
                     context: Some(context),
                     ..KubeConfigOptions::default()
                 };
-                Config::from_kubeconfig(&options)
-                    .await
-                    .map_err(|error| ClusterError::internal(doing, error))?
+                Config::from_kubeconfig(&options).await.map_err(unusable)?
             }
-            None => Config::infer()
-                .await
-                .map_err(|error| ClusterError::internal(doing, error))?,
+            None => Config::infer().await.map_err(unusable)?,
         };
         // A creation must never be repeated by a layer that does not know what it repeats.
         let mut once = configuration.clone();
         once.default_retry = false;
-        let client = |configuration| {
-            Client::try_from(configuration).map_err(|error| ClusterError::internal(doing, error))
-        };
         let scopes = match &settings.namespaces {
             AllowedNamespaces::All => vec![None],
             AllowedNamespaces::Only(names) => {
@@ -96,12 +90,9 @@ impl KubernetesCluster {
                 names.union(&home).cloned().map(Some).collect()
             }
         };
-        let (cache, watches) = Watches::start(scopes, || {
-            let calls = Calls::new(client(once.clone())?);
-            Ok((client(configuration)?, calls))
-        })?;
+        let (cache, watches) = Watches::start(scopes, &configuration, &once)?;
         Ok(Self {
-            calls: Calls::new(client(once)?),
+            calls: Calls::new(Client::try_from(once).map_err(unusable)?),
             cache,
             default_namespace: settings.default_namespace,
             _watches: watches,
@@ -391,7 +382,17 @@ impl Cluster for KubernetesCluster {
         probed.map_err(|error| error.doing("asking the API server for its version"))
     }
 
+    fn watch_ages(&self) -> BTreeMap<String, Duration> {
+        self.cache.ages()
+    }
+
     async fn shut_down(&self) {}
+}
+
+/// That no cluster can be spoken to with a configuration.
+fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClusterError {
+    let action = "reading the configuration of the Kubernetes cluster";
+    ClusterError::internal(action, error)
 }
 
 /// What was read, or a note of why it was not.

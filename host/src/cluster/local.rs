@@ -275,6 +275,10 @@ impl Cluster for LocalCluster {
         Ok(())
     }
 
+    fn watch_ages(&self) -> BTreeMap<String, Duration> {
+        BTreeMap::new()
+    }
+
     async fn shut_down(&self) {
         self.machine.stop().await;
     }

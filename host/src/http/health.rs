@@ -2,13 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{App, problem};
-use crate::telemetry;
+use super::{App, measured, problem};
+use crate::measure;
 
 /// The specification's health check.
 pub(super) async fn healthz() -> Json<Value> {
@@ -87,9 +87,11 @@ fn plugins(app: &App) -> Result<String, String> {
     }
 }
 
-/// What is counted, for Prometheus.
-pub(super) async fn metrics() -> String {
-    telemetry::metrics().render()
+/// What is measured, for Prometheus.
+pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    measured::cluster(app.cluster.as_ref()).await;
+    let media_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (media_type, measure::metrics().render())
 }
 
 async fn cluster(app: &App) -> Result<String, String> {

@@ -241,6 +241,15 @@ impl Problem {
         Self::new(Kind::Internal, detail).because(chain(&error))
     }
 
+    /// What became of a submission that it answers, for metrics.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self.kind {
+            Kind::Busy => "busy",
+            _ if self.status.is_client_error() => "refused",
+            _ => "failed",
+        }
+    }
+
     fn document(&self, instance: &str) -> Value {
         let (_, name, title) = self.kind.parts();
         let mut document = Map::new();

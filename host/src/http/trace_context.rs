@@ -1,26 +1,57 @@
 //! The trace that a request belongs to (W3C Trace Context), so that its lines in the log are found
-//! from the traces of whoever sent it.
+//! from the traces of whoever sent it, and its spans stand among theirs.
 
-use axum::http::HeaderMap;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, StatusCode};
+use opentelemetry::Context;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Status, TraceContextExt};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The id of the trace, if the request has a valid one.
-pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let parent = headers.get("traceparent")?.to_str().ok()?;
-    let mut parts = parent.split('-');
-    let (version, trace, span, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, length| {
-        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_valid = is_hex(version, 2)
-        && version != "ff"
-        // Only later versions may have more.
-        && (version != "00" || parts.next().is_none())
-        && is_hex(trace, 32)
-        && is_hex(span, 16)
-        && is_hex(flags, 2);
-    let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
-    (is_valid && !is_zero(trace) && !is_zero(span)).then_some(trace)
+/// Where a request comes from, if it says so in a way that can be read.
+pub(super) fn parent(headers: &HeaderMap) -> Context {
+    // Not the current context: a thread that serves requests may be in another's.
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
+}
+
+/// The id of the trace, if there is one.
+pub(super) fn trace_id(parent: &Context) -> Option<String> {
+    let span = parent.span();
+    let span = span.span_context();
+    span.is_valid().then(|| span.trace_id().to_string())
+}
+
+/// Makes a request's span part of the trace that it belongs to, as OpenTelemetry's HTTP conventions
+/// name it. Nothing is done where traces are not collected.
+pub(super) fn join(span: &Span, parent: Context, request: &Request) {
+    if span.set_parent(parent).is_err() {
+        return;
+    }
+    let route = request.extensions().get::<MatchedPath>();
+    let method = request.method().as_str();
+    let name = route.map_or_else(
+        || method.to_string(),
+        |route| format!("{method} {}", route.as_str()),
+    );
+    span.record("otel.name", name);
+    span.record("otel.kind", "server");
+    span.set_attribute("http.request.method", method.to_string());
+    span.set_attribute("url.path", request.uri().path().to_string());
+    if let Some(route) = route {
+        span.set_attribute("http.route", route.as_str().to_string());
+    }
+}
+
+/// Adds the answer to the span of the request that is being answered.
+pub(super) fn answered(status: StatusCode) {
+    let span = Span::current();
+    span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.set_status(Status::error(""));
+    }
 }
 
 #[cfg(test)]
@@ -30,10 +61,10 @@ mod tests {
     #[test]
     fn only_a_valid_parent_has_a_trace() {
         let trace = "0af7651916cd43dd8448eb211c80319c";
-        let told = |parent: &str| {
+        let told = |sent: &str| {
             let headers =
-                HeaderMap::from_iter([("traceparent".parse().unwrap(), parent.parse().unwrap())]);
-            trace_id(&headers).map(str::to_string)
+                HeaderMap::from_iter([("traceparent".parse().unwrap(), sent.parse().unwrap())]);
+            trace_id(&parent(&headers))
         };
         let span = "b7ad6b7169203331";
         assert_eq!(
@@ -44,7 +75,7 @@ mod tests {
             told(&format!("cc-{trace}-{span}-01-more")).as_deref(),
             Some(trace)
         );
-        for parent in [
+        for sent in [
             format!("ff-{trace}-{span}-01"),
             format!("00-{trace}-{span}-01-more"),
             format!("00-{}-{span}-01", "0".repeat(32)),
@@ -52,7 +83,7 @@ mod tests {
             format!("00-{}-{span}-01", trace.to_uppercase()),
             "nonsense".to_string(),
         ] {
-            assert_eq!(told(&parent), None, "{parent}");
+            assert_eq!(told(&sent), None, "{sent}");
         }
     }
 }

@@ -18,6 +18,24 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// Every one.
+    pub const ALL: [Self; 4] = [
+        Self::Submitted,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+    ];
+
+    /// The word of answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+
     /// The state that the job's conditions tell, by the specification's table from its first row
     /// on. The last condition in the list says nothing: the operator appends and flips them.
     pub fn of(job: &ObservedJob) -> Self {

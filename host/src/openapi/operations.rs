@@ -295,7 +295,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_service(
         "/metrics",
         "metrics",
-        "Counters for Prometheus",
+        "What is measured, for Prometheus",
         &[answer(200, "Lines of text", &[("text/plain", "")])],
     ),
     of_service(

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::source::Source;
 use super::{LoadError, Loader, Look, Plugin, Plugins, Refused, RollbackError, settings};
+use crate::measure;
 
 /// The plugins that are served. A request takes [`Registry::current`] once and stays with it.
 pub struct Registry {
@@ -113,7 +114,7 @@ impl Slots {
                 );
             }
             if !stays {
-                gauge!("trainer_plugin_refused", "source" => name.clone()).set(0.0);
+                gauge!(measure::PLUGIN_REFUSED.name, "source" => name.clone()).set(0.0);
             }
             stays
         });
@@ -143,7 +144,7 @@ impl Slots {
         let refused = unreadable.chain(refused).collect();
         let candidates = slots.filter_map(|(_, slot)| slot.serving.clone());
         let served = Plugins::new(candidates, refused, loader);
-        gauge!("trainer_plugins_served").set(served.all().count() as f64);
+        gauge!(measure::PLUGINS_SERVED.name).set(served.all().count() as f64);
         served
     }
 
@@ -175,7 +176,7 @@ impl Slot {
         };
         if let Some(outcome) = outcome {
             let name = source.name.clone();
-            counter!("trainer_plugin_loads_total", "source" => name, "outcome" => outcome)
+            counter!(measure::PLUGIN_LOADS.name, "source" => name, "outcome" => outcome)
                 .increment(1);
         }
         let refused = loaded.is_err();
@@ -199,7 +200,7 @@ impl Slot {
             }
         }
         let name = source.name.clone();
-        gauge!("trainer_plugin_refused", "source" => name).set(f64::from(u8::from(refused)));
+        gauge!(measure::PLUGIN_REFUSED.name, "source" => name).set(f64::from(u8::from(refused)));
     }
 
     /// The source's plugin, if it is another one than is served.

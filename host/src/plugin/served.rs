@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use metrics::counter;
+use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::warn;
+use tracing::{Instrument, Span, info_span, warn};
 
 use super::background::step_back;
 use super::golden::OwnTests;
@@ -16,7 +16,8 @@ use super::loader::{Loader, LoaderSettings};
 use super::workshop::Workshop;
 use super::{CallError, LoadError, PlanError, Plugin, Registry, UnknownArguments, Whose};
 use crate::fault::Fault;
-use crate::plan::Plan;
+use crate::measure;
+use crate::plan::{Plan, PluginIdentity};
 use crate::request::{ArgumentSchemas, Checked, JobRequest};
 
 /// The loaded plugins. They never change: a reload makes another set of them.
@@ -141,10 +142,13 @@ impl Plugins {
             self.turn(&self.calls, Whose::AllPlugins, of_all).await?,
         ];
         plugin.admit()?;
-        let planned = match plugin.plan_at_once(request, &self.context) {
-            Some(planned) => plugin.noted(planned),
+        let (begun, span) = (Instant::now(), plugin.span());
+        let at_once = span.in_scope(|| plugin.plan_at_once(request, &self.context));
+        let planned = match at_once {
+            Some(planned) => plugin.noted(begun, planned),
             None => {
                 self.plan_with_patience(plugin, request.clone(), turns)
+                    .instrument(span)
                     .await
             }
         };
@@ -185,7 +189,7 @@ impl Plugins {
                 let begun = Instant::now();
                 let planned = called.plan(&request, &context);
                 called.remember(begun.elapsed());
-                let _ = tell.send(called.noted(planned));
+                let _ = tell.send(called.noted(begun, planned));
                 drop(turns);
             })
             .map_err(|_| lost())?;
@@ -204,14 +208,31 @@ impl Plugin {
             })
     }
 
-    /// Counts what a call came to.
-    fn noted(&self, planned: Result<Plan, PlanError>) -> Result<Plan, PlanError> {
+    fn span(&self) -> Span {
+        let PluginIdentity {
+            name,
+            version,
+            digest,
+        } = &self.identity;
+        info_span!("plugin", name, version, digest)
+    }
+
+    /// Counts what a call came to, and how long that took.
+    fn noted(&self, begun: Instant, planned: Result<Plan, PlanError>) -> Result<Plan, PlanError> {
+        let outcome = match &planned {
+            Ok(_) => "planned",
+            Err(PlanError::Refused(_)) => "refused",
+            Err(_) => "failed",
+        };
+        let name = self.identity.name.clone();
+        histogram!(measure::PLUGIN_CALL_DURATION.name, "plugin" => name, "outcome" => outcome)
+            .record(begun.elapsed());
         let Err(PlanError::Failed { error, .. }) = &planned else {
             self.breaker.succeeded();
             return planned;
         };
         let name = self.identity.name.clone();
-        counter!("trainer_plugin_failures_total", "plugin" => name, "kind" => error.kind())
+        counter!(measure::PLUGIN_FAILURES.name, "plugin" => name, "kind" => error.kind())
             .increment(1);
         if let Some(rest) = self.breaker.failed(Instant::now()) {
             warn!(

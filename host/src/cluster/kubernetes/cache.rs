@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
-use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::fault::CallError;
@@ -30,28 +30,31 @@ pub(super) struct Cache {
     changes: Changes,
     /// Of each scope: why it is not known, or nothing when it is.
     unknown: RwLock<BTreeMap<Scope, String>>,
+    /// Of each scope: when the API server last answered its watch, or when that began.
+    heard: Mutex<BTreeMap<Scope, Instant>>,
 }
 
 /// A namespace, or all of them.
 pub(super) type Scope = Option<String>;
 
 impl Cache {
-    /// Watches the jobs of some scopes for as long as the tasks live.
-    pub(super) fn watch(client: &Client, scopes: &[Scope]) -> (Arc<Self>, JoinSet<()>) {
-        let cache = Arc::new(Self::default());
+    /// An empty one of the jobs of some scopes.
+    pub(super) fn of(scopes: &[Scope]) -> Arc<Self> {
+        let cache = Self::default();
         let not_yet = |scope: &Scope| (scope.clone(), "they are still being read".to_string());
         cache.unknown().extend(scopes.iter().map(not_yet));
-        let tasks = scopes.iter().map(|scope| {
-            let jobs = match scope {
-                Some(namespace) => Api::namespaced(client.clone(), namespace),
-                None => Api::all(client.clone()),
-            };
-            cache.clone().follow(scope.clone(), jobs)
-        });
-        (cache.clone(), tasks.collect())
+        for scope in scopes {
+            cache.heard(scope);
+        }
+        Arc::new(cache)
     }
 
-    async fn follow(self: Arc<Self>, scope: Scope, jobs: Api<ObservedJob>) {
+    /// Keeps the jobs of a scope current for as long as it is polled.
+    pub(super) async fn follow(self: Arc<Self>, scope: Scope, client: Client) {
+        let jobs: Api<ObservedJob> = match &scope {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        };
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
         let mut events = watch(jobs, config).modify(trim).default_backoff().boxed();
         let mut listed = BTreeMap::new();
@@ -159,6 +162,21 @@ impl Cache {
         }
     }
 
+    /// That the API server has answered the watch of a scope.
+    pub(super) fn heard(&self, scope: &Scope) {
+        self.heard_mut().insert(scope.clone(), Instant::now());
+    }
+
+    /// How long ago the API server last answered each watch.
+    pub(super) fn ages(&self) -> BTreeMap<String, Duration> {
+        let name = |scope: &Scope| scope.clone().unwrap_or_else(|| "*".to_string());
+        let heard = self.heard_mut();
+        heard
+            .iter()
+            .map(|(scope, heard)| (name(scope), heard.elapsed()))
+            .collect()
+    }
+
     /// Why some jobs are not known, if that is so.
     pub(super) fn not_known(&self) -> Option<String> {
         let unknown = self.unknown();
@@ -180,6 +198,10 @@ impl Cache {
 
     fn unknown(&self) -> RwLockWriteGuard<'_, BTreeMap<Scope, String>> {
         self.unknown.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard_mut(&self) -> MutexGuard<'_, BTreeMap<Scope, Instant>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

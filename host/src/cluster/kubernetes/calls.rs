@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::fault::CallError;
+use super::measured::MeasuredCall;
 use super::pods::{JOB_NAME_LABEL, REPLICA_INDEX_LABEL, REPLICA_TYPE_LABEL};
 use super::resource::{GROUP, PLURAL};
 use crate::cluster::Wish;
@@ -186,9 +187,9 @@ impl Calls {
         let path = Path::new(Pod::url_path(&(), Some(namespace)));
         let request = path.logs(pod, parameters);
         let request = request.map_err(|e| CallError::NoRequest(e.into()))?;
-        let call = tokio::time::timeout(CALL_TIME, self.client.request_stream(request));
-        let stream = call.await.map_err(|_| CallError::TimedOut(CALL_TIME))??;
-        Ok(Box::pin(stream))
+        let call = MeasuredCall::of(&request);
+        let stream = call.within(CALL_TIME, self.client.request_stream(request));
+        Ok(Box::pin(stream.await?))
     }
 
     /// The jobs of a namespace with a label.
@@ -242,9 +243,9 @@ impl Calls {
 
     /// Whether the API server answers at all.
     pub(super) async fn probe(&self) -> Result<(), CallError> {
-        let probe = tokio::time::timeout(PROBE_TIME, self.client.apiserver_version());
-        let version = probe.await.map_err(|_| CallError::TimedOut(PROBE_TIME))?;
-        version.map(drop).map_err(CallError::from)
+        let version = Request::get("/version").body(Vec::new());
+        let version = version.map_err(|e| CallError::NoRequest(e.into()))?;
+        self.text(version, PROBE_TIME).await.map(drop)
     }
 
     /// A call that may be made again: it reads, or it does the same thing twice.
@@ -258,10 +259,14 @@ impl Calls {
     }
 
     async fn once<T: DeserializeOwned>(&self, request: Request<Vec<u8>>) -> Result<T, CallError> {
-        // Not `Client::request`: it logs an answer that it cannot read, and that may hold secrets.
-        let call = tokio::time::timeout(CALL_TIME, self.client.request_text(request));
-        let text = call.await.map_err(|_| CallError::TimedOut(CALL_TIME))??;
+        let text = self.text(request, CALL_TIME).await?;
         serde_json::from_str(&text).map_err(CallError::Nonsense)
+    }
+
+    async fn text(&self, request: Request<Vec<u8>>, time: Duration) -> Result<String, CallError> {
+        let call = MeasuredCall::of(&request);
+        // Not `Client::request`: it logs an answer that it cannot read, and that may hold secrets.
+        call.within(time, self.client.request_text(request)).await
     }
 }
 

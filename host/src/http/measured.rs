@@ -1,0 +1,87 @@
+//! What is measured of requests: all of them, submissions, and the jobs that there are.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+use metrics::{counter, gauge, histogram};
+use serde_json::Value;
+
+use super::problem::Problem;
+use super::{App, trace_context};
+use crate::cluster::Cluster;
+use crate::job::JobState;
+use crate::measure;
+
+/// The framework of a request that names none that is served.
+const OTHER: &str = "other";
+
+/// Measures a request by its route, which never holds what a caller makes up.
+pub(super) async fn request(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = method(request.method());
+    let response = next.run(request).await;
+    trace_context::answered(response.status());
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let labels = [("route", route.to_string()), ("method", method.to_string())];
+    histogram!(measure::HTTP_REQUEST_DURATION.name, &labels).record(begun.elapsed());
+    let code = response.status().as_u16().to_string();
+    let labels = labels.into_iter().chain([("code", code)]);
+    let labels: Vec<_> = labels.collect();
+    counter!(measure::HTTP_REQUESTS.name, &labels).increment(1);
+    response
+}
+
+/// The framework of a submission.
+pub(super) fn framework(app: &App, body: &Value) -> String {
+    let named = body["framework"].as_str();
+    let served = named.filter(|name| app.plugins.current().get(name).is_some());
+    served.unwrap_or(OTHER).to_string()
+}
+
+/// Counts what became of a submission.
+pub(super) fn submission(framework: String, answer: &Result<Response, Problem>) {
+    let outcome = match answer {
+        Ok(_) => "accepted",
+        Err(problem) => problem.outcome(),
+    };
+    let labels = [("framework", framework), ("outcome", outcome.to_string())];
+    counter!(measure::SUBMISSIONS.name, &labels).increment(1);
+}
+
+/// Measures the jobs that there are, and how old what is known of them may be.
+pub(super) async fn cluster(cluster: &dyn Cluster) {
+    let jobs = cluster.list(None).await;
+    for state in JobState::ALL {
+        // Nobody knows how many there are while the cluster cannot be read.
+        let count = jobs.as_ref().map_or(f64::NAN, |jobs| {
+            let of_state = jobs.iter().filter(|job| JobState::of(job) == state);
+            of_state.count() as f64
+        });
+        gauge!(measure::JOBS.name, "status" => state.as_str()).set(count);
+    }
+    for (scope, age) in cluster.watch_ages() {
+        gauge!(measure::WATCH_AGE.name, "scope" => scope).set(age.as_secs_f64());
+    }
+}
+
+/// A method is the caller's word; only those of HTTP become a label.
+fn method(method: &Method) -> &'static str {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    let names = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let mut known = known.iter().zip(names);
+    known
+        .find(|(known, _)| *known == method)
+        .map_or("other", |(_, name)| name)
+}
