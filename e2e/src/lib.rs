@@ -274,6 +274,18 @@ impl Server {
         answer(self.agent.delete(self.url(path)).call()?)
     }
 
+    /// The value of a series such as `trainer_jobs{status="running"}`, 0 where there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub fn measured(&self, series: &str) -> Result<f64> {
+        let (_, text) = self.get("/metrics")?;
+        let mut lines = text.as_str().unwrap_or_default().lines();
+        let value = lines.find_map(|line| line.strip_prefix(series));
+        value.map_or(Ok(0.0), |value| Ok(value.trim().parse()?))
+    }
+
     /// Posts JSON with a header.
     ///
     /// # Errors

@@ -56,14 +56,6 @@ impl Broken {
         self.server.get(&format!("/train/meta-{run_id}")).unwrap()
     }
 
-    /// The value of a line of `/metrics`.
-    fn measured(&self, series: &str) -> f64 {
-        let (_, text) = self.server.get("/metrics").unwrap();
-        let mut lines = text.as_str().unwrap().lines();
-        let value = lines.find_map(|line| line.strip_prefix(series));
-        value.map_or(0.0, |value| value.trim().parse().unwrap())
-    }
-
     /// How often the service has asked for a job to be created.
     fn creations(&self) -> usize {
         let calls = self.proxy.calls();
@@ -245,18 +237,24 @@ fn the_age_of_the_watch_and_the_failed_calls_tell_that_the_api_server_is_away() 
     assert_eq!(broken.submit("during").status, 503);
     let unreachable = r#"trainer_kubernetes_requests_total{method="POST",outcome="unreachable"}"#;
     // One creation is tried three times.
-    assert!(broken.measured(unreachable) >= 3.0);
+    assert!(broken.server.measured(unreachable).unwrap() >= 3.0);
     let age = r#"trainer_watch_age_seconds{scope="faults-measured"}"#;
-    let old = eventually(|| match broken.measured(age) {
+    let old = eventually(|| match broken.server.measured(age).unwrap() {
         old if old > 3.0 => Ok(old),
         young => Err(format!("{age} is {young}")),
     });
     broken.proxy.accept().unwrap();
-    eventually(|| match broken.measured(age) {
+    eventually(|| match broken.server.measured(age).unwrap() {
         young if young < old => Ok(()),
         old => Err(format!("{age} is {old}")),
     });
-    assert!(broken.measured(r#"trainer_jobs{status="running"}"#) == 0.0);
+    assert!(
+        broken
+            .server
+            .measured(r#"trainer_jobs{status="running"}"#)
+            .unwrap()
+            == 0.0
+    );
 }
 
 #[test]

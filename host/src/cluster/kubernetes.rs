@@ -5,6 +5,7 @@
 
 mod cache;
 mod calls;
+mod creation;
 mod failures;
 mod fault;
 mod log;
@@ -23,12 +24,11 @@ use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use serde_json::Value;
 use tracing::warn;
-use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
 use crate::job::{
-    self, IDEMPOTENCY_LABEL, Inspection, JobEvent, KIND, LogSelection, ObservedJob, PodDetails,
-    PyTorchJob, RUN_ID_LABEL, Submission,
+    IDEMPOTENCY_LABEL, Inspection, JobEvent, KIND, LogSelection, ObservedJob, PodDetails,
+    PyTorchJob, Submission,
 };
 use crate::request::AllowedNamespaces;
 use crate::request::metadata::{check_namespace, is_dns_subdomain};
@@ -37,9 +37,6 @@ use calls::{Calls, Earnest};
 use fault::CallError;
 use watches::Watches;
 
-/// Own annotation: which call created the job. It tells whether a creation whose answer was lost
-/// was ours; two equal requests are two calls.
-const SUBMISSION_ANNOTATION: &str = "trainer.deepfinery/submission";
 /// Most pods whose events are read for one answer: those in trouble come first.
 const MAX_PODS_WITH_EVENTS: usize = 8;
 
@@ -128,89 +125,6 @@ impl KubernetesCluster {
             }
             (None, _) => Ok((named.to_string(), None)),
         }
-    }
-
-    /// What became of a creation that gave no answer, or none that says.
-    async fn look_up(
-        &self,
-        job: &PyTorchJob,
-        submission: &str,
-        failed: CallError,
-    ) -> Result<ObservedJob, ClusterError> {
-        let found = self
-            .calls
-            .get::<ObservedJob>(job.namespace(), job.name())
-            .await;
-        match found {
-            Ok(found) if found.annotation(SUBMISSION_ANNOTATION) == Some(submission) => Ok(found),
-            Ok(taken) => Err(already_exists(&taken)),
-            Err(error) => {
-                let name = job.name();
-                let error = &error as &dyn std::error::Error;
-                warn!(
-                    job = name,
-                    error, "a creation failed, and no job is found of it"
-                );
-                Err(failed.doing("creating the PyTorchJob"))
-            }
-        }
-    }
-
-    /// What an API server's refusal to create means.
-    async fn refused(&self, job: &PyTorchJob, error: CallError) -> ClusterError {
-        let action = "creating the PyTorchJob";
-        let Some(status) = error.status() else {
-            return error.doing(action);
-        };
-        let message = status.message.clone();
-        let kind = status.details.as_ref().map(|details| details.kind.as_str());
-        match status.code {
-            409 if status.is_already_exists() => self.taken(job).await,
-            404 if kind == Some("namespaces") => ClusterError::NoSuchNamespace {
-                namespace: job.namespace().to_string(),
-            },
-            404 => ClusterError::Unavailable {
-                action: "the cluster has no PyTorchJobs, is the training operator installed?",
-                source: Box::new(error),
-            },
-            400 | 413 | 422 => ClusterError::Refused { message },
-            // A quota, a policy and a missing right have one code; the API server says which.
-            403 => match self.calls.may_create(job.namespace()).await {
-                Ok(true) => ClusterError::Refused { message },
-                _ => error.doing(action),
-            },
-            _ => error.doing(action),
-        }
-    }
-
-    /// That the name of a job is taken, and by which run.
-    async fn taken(&self, job: &PyTorchJob) -> ClusterError {
-        match self.get(Some(job.namespace()), job.name()).await {
-            Ok(taken) => already_exists(&taken),
-            Err(_) => ClusterError::AlreadyExists {
-                name: job.name().to_string(),
-                run_id: None,
-            },
-        }
-    }
-
-    async fn submit(&self, mut job: PyTorchJob, earnest: Earnest) -> Result<Created, ClusterError> {
-        let submission = Uuid::new_v4().to_string();
-        let annotations = job.metadata.annotations.get_or_insert_default();
-        annotations.insert(SUBMISSION_ANNOTATION.to_string(), submission.clone());
-        job::identify(&mut job, &submission);
-        let namespace = job.namespace().to_string();
-        let created = match self.calls.create(&namespace, &job, earnest).await {
-            Ok(job) => job,
-            Err(error) if error.was_not_processed() || earnest == Earnest::DryRun => {
-                return Err(self.refused(&job, error).await);
-            }
-            Err(error) => self.look_up(&job, &submission, error).await?,
-        };
-        Ok(Created {
-            job: created,
-            warnings: Vec::new(),
-        })
     }
 
     /// The pods of a job and what happened to it and to those in trouble. What this service may
@@ -421,11 +335,4 @@ fn missing(error: CallError, name: &str, action: &'static str) -> ClusterError {
 fn not_found(name: &str) -> ClusterError {
     let name = name.to_string();
     ClusterError::NotFound { name }
-}
-
-fn already_exists(taken: &ObservedJob) -> ClusterError {
-    ClusterError::AlreadyExists {
-        name: taken.name().to_string(),
-        run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
-    }
 }

@@ -3,6 +3,8 @@
 //! `detail` is always a string, which is what clients of the service before this one read. Causes
 //! that are not the caller's are logged here, once, with the request's id, and never sent.
 
+mod kind;
+
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
@@ -21,119 +23,9 @@ use crate::fault::{Fault, nearest};
 use crate::job::BadKey;
 use crate::plugin::{CallError, PlanError, Plugins, RollbackError};
 use crate::request::NamespaceNotAllowed;
+use kind::Kind;
 
 const MEDIA_TYPE: &str = "application/problem+json";
-
-/// The kinds of problem, each with its status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    InvalidRequest,
-    NameTaken,
-    KeyReused,
-    Unauthorized,
-    NoSuchRoute,
-    NoSuchJob,
-    NoLog,
-    AmbiguousJob,
-    JobEnded,
-    NotAdmitted,
-    NamespaceNotAllowed,
-    ForeignHost,
-    NoSuchFramework,
-    NoEarlierVersion,
-    NoSuchMethod,
-    TooLarge,
-    MediaType,
-    Busy,
-    Internal,
-    PluginFailed,
-    ClusterUnavailable,
-    ClusterTimeout,
-    PluginResting,
-}
-
-impl Kind {
-    /// The status, the last part of the `type` (`urn:trainer:problem:<name>`), and the title.
-    fn parts(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::InvalidRequest => (
-                StatusCode::BAD_REQUEST,
-                "invalid-request",
-                "Invalid request",
-            ),
-            Self::NameTaken => (StatusCode::BAD_REQUEST, "name-taken", "Job name taken"),
-            Self::KeyReused => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency-key-reused",
-                "Idempotency key reused",
-            ),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
-            Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no-such-route", "Not found"),
-            Self::NoSuchJob => (StatusCode::NOT_FOUND, "no-such-job", "Job not found"),
-            Self::NoLog => (StatusCode::NOT_FOUND, "no-log", "No log"),
-            Self::AmbiguousJob => (
-                StatusCode::BAD_REQUEST,
-                "ambiguous-job",
-                "Several jobs of this name",
-            ),
-            Self::JobEnded => (StatusCode::BAD_REQUEST, "job-ended", "Job has ended"),
-            Self::NotAdmitted => (
-                StatusCode::BAD_REQUEST,
-                "not-admitted",
-                "Not admitted by the cluster",
-            ),
-            Self::NamespaceNotAllowed => (
-                StatusCode::FORBIDDEN,
-                "namespace-not-allowed",
-                "Namespace not allowed",
-            ),
-            Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign-host", "Foreign host"),
-            Self::NoSuchFramework => (
-                StatusCode::NOT_FOUND,
-                "no-such-framework",
-                "Framework not found",
-            ),
-            Self::NoEarlierVersion => (
-                StatusCode::CONFLICT,
-                "no-earlier-version",
-                "No earlier version",
-            ),
-            Self::NoSuchMethod => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "no-such-method",
-                "Method not allowed",
-            ),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
-            Self::MediaType => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "media-type",
-                "Unsupported media type",
-            ),
-            Self::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many requests"),
-            Self::Internal => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "Internal error",
-            ),
-            Self::PluginFailed => (StatusCode::BAD_GATEWAY, "plugin-failed", "Plugin failed"),
-            Self::ClusterUnavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "cluster-unavailable",
-                "Cluster unavailable",
-            ),
-            Self::ClusterTimeout => (
-                StatusCode::GATEWAY_TIMEOUT,
-                "cluster-timeout",
-                "Cluster took too long",
-            ),
-            Self::PluginResting => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "plugin-resting",
-                "Plugin out of service",
-            ),
-        }
-    }
-}
 
 /// An answer that is no success.
 #[derive(Debug, Clone)]

@@ -1,0 +1,110 @@
+//! The creation of a job: once, whatever becomes of the answer, and what a refusal means.
+
+use tracing::warn;
+use uuid::Uuid;
+
+use super::KubernetesCluster;
+use super::calls::Earnest;
+use super::fault::CallError;
+use crate::cluster::{Cluster, ClusterError, Created};
+use crate::job::{self, ObservedJob, PyTorchJob, RUN_ID_LABEL};
+
+/// Own annotation: which call created the job. It tells whether a creation whose answer was lost
+/// was ours; two equal requests are two calls.
+const SUBMISSION_ANNOTATION: &str = "trainer.deepfinery/submission";
+
+impl KubernetesCluster {
+    /// What became of a creation that gave no answer, or none that says.
+    async fn look_up(
+        &self,
+        job: &PyTorchJob,
+        submission: &str,
+        failed: CallError,
+    ) -> Result<ObservedJob, ClusterError> {
+        let found = self
+            .calls
+            .get::<ObservedJob>(job.namespace(), job.name())
+            .await;
+        match found {
+            Ok(found) if found.annotation(SUBMISSION_ANNOTATION) == Some(submission) => Ok(found),
+            Ok(taken) => Err(already_exists(&taken)),
+            Err(error) => {
+                let name = job.name();
+                let error = &error as &dyn std::error::Error;
+                warn!(
+                    job = name,
+                    error, "a creation failed, and no job is found of it"
+                );
+                Err(failed.doing("creating the PyTorchJob"))
+            }
+        }
+    }
+
+    /// What an API server's refusal to create means.
+    async fn refused(&self, job: &PyTorchJob, error: CallError) -> ClusterError {
+        let action = "creating the PyTorchJob";
+        let Some(status) = error.status() else {
+            return error.doing(action);
+        };
+        let message = status.message.clone();
+        let kind = status.details.as_ref().map(|details| details.kind.as_str());
+        match status.code {
+            409 if status.is_already_exists() => self.taken(job).await,
+            404 if kind == Some("namespaces") => ClusterError::NoSuchNamespace {
+                namespace: job.namespace().to_string(),
+            },
+            404 => ClusterError::Unavailable {
+                action: "the cluster has no PyTorchJobs, is the training operator installed?",
+                source: Box::new(error),
+            },
+            400 | 413 | 422 => ClusterError::Refused { message },
+            // A quota, a policy and a missing right have one code; the API server says which.
+            403 => match self.calls.may_create(job.namespace()).await {
+                Ok(true) => ClusterError::Refused { message },
+                _ => error.doing(action),
+            },
+            _ => error.doing(action),
+        }
+    }
+
+    /// That the name of a job is taken, and by which run.
+    async fn taken(&self, job: &PyTorchJob) -> ClusterError {
+        match self.get(Some(job.namespace()), job.name()).await {
+            Ok(taken) => already_exists(&taken),
+            Err(_) => ClusterError::AlreadyExists {
+                name: job.name().to_string(),
+                run_id: None,
+            },
+        }
+    }
+
+    pub(super) async fn submit(
+        &self,
+        mut job: PyTorchJob,
+        earnest: Earnest,
+    ) -> Result<Created, ClusterError> {
+        let submission = Uuid::new_v4().to_string();
+        let annotations = job.metadata.annotations.get_or_insert_default();
+        annotations.insert(SUBMISSION_ANNOTATION.to_string(), submission.clone());
+        job::identify(&mut job, &submission);
+        let namespace = job.namespace().to_string();
+        let created = match self.calls.create(&namespace, &job, earnest).await {
+            Ok(job) => job,
+            Err(error) if error.was_not_processed() || earnest == Earnest::DryRun => {
+                return Err(self.refused(&job, error).await);
+            }
+            Err(error) => self.look_up(&job, &submission, error).await?,
+        };
+        Ok(Created {
+            job: created,
+            warnings: Vec::new(),
+        })
+    }
+}
+
+fn already_exists(taken: &ObservedJob) -> ClusterError {
+    ClusterError::AlreadyExists {
+        name: taken.name().to_string(),
+        run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
+    }
+}
