@@ -10,6 +10,7 @@ use trainer_host::plugin::Limits;
 use trainer_host::plugin::settings::PluginSettings;
 
 use e2e::documents::blocks;
+use serde_json::json;
 
 /// Debian's docker-registry, which `make registry` unpacks.
 struct Registry {
@@ -28,6 +29,17 @@ impl Drop for Registry {
 impl Registry {
     /// Nothing where there is no registry: `make registry` says so.
     fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// One that asks for the name `team` and the password `correct horse`.
+    fn start_with_password() -> Option<Self> {
+        // `htpasswd -nbB team 'correct horse'`
+        let passwords = "team:$2b$04$vX5CDX.U92.GOukOqmgL3usa6NiMgakjmhPQL/mvwbnQ8l/X1zd6e";
+        Self::start_with(passwords)
+    }
+
+    fn start_with(passwords: &str) -> Option<Self> {
         let program = root().join("target/registry/usr/bin/docker-registry");
         if !program.exists() {
             println!("left out: no registry on this machine");
@@ -41,7 +53,16 @@ impl Registry {
              http: {{addr: {address}}}\n",
             folder.path().join("storage").display()
         );
-        std::fs::write(&settings, text).unwrap();
+        let file = folder.path().join("htpasswd");
+        std::fs::write(&file, passwords).unwrap();
+        let auth = match passwords {
+            "" => String::new(),
+            _ => format!(
+                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+                file.display()
+            ),
+        };
+        std::fs::write(&settings, text + &auth).unwrap();
         let process = Command::new(program)
             .arg("serve")
             .arg(&settings)
@@ -146,6 +167,53 @@ fn another(registry: &Registry) -> PathBuf {
     let file = registry.path("another.wasm");
     std::fs::write(&file, bytes).unwrap();
     file
+}
+
+#[test]
+fn a_registry_gets_the_credentials_of_docker_login_or_of_the_settings() {
+    let Some(registry) = Registry::start_with_password() else {
+        return;
+    };
+    let logged_in = registry.path("logged-in");
+    std::fs::create_dir(&logged_in).unwrap();
+    // What `docker login` writes: base64 of `team:correct horse`.
+    let auth = json!({"auth": "dGVhbTpjb3JyZWN0IGhvcnNl"});
+    let config = json!({"auths": {registry.address.as_str(): auth}});
+    std::fs::write(logged_in.join("config.json"), config.to_string()).unwrap();
+    let nowhere = registry.path("nowhere").display().to_string();
+    let logged_in = logged_in.display().to_string();
+    let password = "TRAINER_REGISTRY_PASSWORD";
+    for (settings, succeeds) in [
+        (vec![("DOCKER_CONFIG", nowhere.as_str())], false),
+        (vec![("DOCKER_CONFIG", logged_in.as_str())], true),
+        (
+            vec![
+                ("DOCKER_CONFIG", nowhere.as_str()),
+                ("TRAINER_REGISTRY_USER", "team"),
+                (password, "correct horse"),
+            ],
+            true,
+        ),
+        (
+            vec![
+                ("DOCKER_CONFIG", logged_in.as_str()),
+                ("TRAINER_REGISTRY_USER", "team"),
+                (password, "wrong horse"),
+            ],
+            false,
+        ),
+    ] {
+        let pushed = Command::new(binary())
+            .args(["plugin", "push"])
+            .arg(meta())
+            .arg(format!("oci://{}/team/meta:1", registry.address))
+            .envs(settings.clone())
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&pushed.stderr);
+        assert_eq!(pushed.status.success(), succeeds, "{settings:?}: {error}");
+        assert!(!error.contains("horse"), "{error}");
+    }
 }
 
 #[test]

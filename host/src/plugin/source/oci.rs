@@ -5,6 +5,11 @@ use std::io::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use docker_credential::CredentialRetrievalError::{
+    ConfigNotFound, HelperCommunicationError, HelperFailure, MalformedHelperResponse,
+    NoCredentialConfigured,
+};
+use docker_credential::{DockerCredential, get_credential};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest};
@@ -12,6 +17,7 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::warn;
 
 use super::super::{LoadError, SourceError};
 use super::at_most::AtMost;
@@ -27,9 +33,11 @@ const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const MOST_DOCUMENT_BYTES: usize = 64 * 1024;
 /// How long a registry may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Names and passwords for registries.
+/// Names and passwords for registries, before those of `docker login`.
 const USER: &str = "TRAINER_REGISTRY_USER";
 const PASSWORD: &str = "TRAINER_REGISTRY_PASSWORD";
+/// The name by which docker keeps what belongs to `docker.io`.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// Whether signatures are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +189,7 @@ async fn manifest(
     reference: &Reference,
 ) -> Result<(OciImageManifest, Digest), OciDistributionError> {
     let (bytes, _) = client
-        .pull_manifest_raw(reference, &auth(), &[OCI_IMAGE_MEDIA_TYPE])
+        .pull_manifest_raw(reference, &auth(reference), &[OCI_IMAGE_MEDIA_TYPE])
         .await?;
     Ok((serde_json::from_slice(&bytes)?, Digest::of(&bytes)))
 }
@@ -290,7 +298,7 @@ async fn upload(
     layer: Layer,
 ) -> Result<Digest, LoadError> {
     client
-        .store_auth_if_needed(reference.resolve_registry(), &auth())
+        .store_auth_if_needed(reference.resolve_registry(), &auth(reference))
         .await;
     let (config, of_layer) = (config.into_bytes(), Digest::of(&layer.bytes));
     let of_config = Digest::of(&config);
@@ -354,11 +362,32 @@ fn client(reference: &Reference) -> Result<Client, SourceError> {
     .map_err(|error| SourceError::Registry(error.to_string()))
 }
 
-fn auth() -> RegistryAuth {
-    match (std::env::var(USER), std::env::var(PASSWORD)) {
-        (Ok(user), Ok(password)) => RegistryAuth::Basic(user, password),
-        _ => RegistryAuth::Anonymous,
+/// The operator's name and password, else those of `docker login`, else none.
+fn auth(reference: &Reference) -> RegistryAuth {
+    if let (Ok(user), Ok(password)) = (std::env::var(USER), std::env::var(PASSWORD)) {
+        return RegistryAuth::Basic(user, password);
     }
+    let registry = match reference.resolve_registry() {
+        "index.docker.io" => DOCKER_HUB,
+        registry => registry,
+    };
+    // Not the error's own text: it repeats what a helper printed, and that may be a password.
+    let cannot = match get_credential(registry) {
+        Ok(DockerCredential::UsernamePassword(user, password)) => {
+            return RegistryAuth::Basic(user, password);
+        }
+        Err(NoCredentialConfigured | ConfigNotFound) => return RegistryAuth::Anonymous,
+        Ok(DockerCredential::IdentityToken(_)) => "an identity token is none that it can use",
+        Err(HelperCommunicationError | MalformedHelperResponse | HelperFailure { .. }) => {
+            "the credential helper gave none"
+        }
+        Err(_) => "docker's config.json cannot be read",
+    };
+    warn!(
+        registry,
+        cannot, "the registry is asked without credentials"
+    );
+    RegistryAuth::Anonymous
 }
 
 fn failed(error: OciDistributionError) -> LoadError {
