@@ -19,4 +19,5 @@ pub mod plugin;
 pub mod preview;
 pub mod profile;
 pub mod request;
+mod scheduling;
 pub mod telemetry;

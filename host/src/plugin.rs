@@ -7,7 +7,6 @@
 //! [`Registry`] holds what is served now. [`Plugins`] is one state of it, which never changes, so
 //! a request that took one is answered by one version of everything.
 
-mod background;
 mod breaker;
 mod cache;
 mod call;

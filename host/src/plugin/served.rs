@@ -9,7 +9,6 @@ use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument, Span, info_span, warn};
 
-use super::background::step_back;
 use super::golden::OwnTests;
 use super::limits::Limits;
 use super::loader::{Loader, LoaderSettings};
@@ -19,6 +18,7 @@ use crate::fault::Fault;
 use crate::measure;
 use crate::plan::{Plan, PluginIdentity};
 use crate::request::{ArgumentSchemas, Checked, JobRequest};
+use crate::scheduling::step_back;
 
 /// The loaded plugins. They never change: a reload makes another set of them.
 pub struct Plugins {
