@@ -68,7 +68,7 @@ impl Calls {
         namespace: &str,
         job: &PyTorchJob,
         earnest: Earnest,
-    ) -> Result<(), CallError> {
+    ) -> Result<ObservedJob, CallError> {
         let dry_run = match earnest {
             Earnest::Create => "",
             Earnest::DryRun => "&dryRun=All",
@@ -83,12 +83,11 @@ impl Calls {
         let request = request
             .body(body)
             .map_err(|e| CallError::NoRequest(e.into()))?;
-        let create = || self.text(request.clone(), CALL_TIME);
-        let created = create
+        let create = || self.once(request.clone());
+        create
             .retry(AGAIN)
             .when(|error| error.was_not_processed() && error.is_passing())
-            .await;
-        created.map(drop)
+            .await
     }
 
     /// A job in whichever form is asked for.

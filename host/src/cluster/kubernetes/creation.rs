@@ -89,7 +89,7 @@ impl KubernetesCluster {
         job::identify(&mut job, &submission);
         let namespace = job.namespace().to_string();
         let created = match self.calls.create(&namespace, &job, earnest).await {
-            Ok(()) => ObservedJob::from(&job),
+            Ok(job) => job,
             Err(error) if error.was_not_processed() || earnest == Earnest::DryRun => {
                 return Err(self.refused(&job, error).await);
             }
