@@ -15,14 +15,8 @@ use trainer_host::measure;
 
 const LAUNCHER: &str = "#!/bin/sh\nexit 0\n";
 
-fn request(run_id: &str) -> Value {
-    json!({
-        "framework": "meta",
-        "model_id": "x",
-        "run_id": run_id,
-        "checkpoint_base_uri": "s3://bucket/runs",
-        "dataset_uri": "s3://bucket/data/",
-    })
+fn request(site: &Site, run_id: &str) -> Value {
+    e2e::training(site.data.path(), run_id, 1).unwrap()
 }
 
 /// The lines of `/metrics`.
@@ -37,13 +31,16 @@ fn metrics(server: &Server) -> Vec<String> {
 fn what_happened_is_what_is_measured() {
     let site = Site::with_launcher(LAUNCHER).unwrap();
     let server = site.start().unwrap();
-    let name = server.submit(&request("one")).unwrap();
+    let name = server.submit(&request(&site, "one")).unwrap();
     server.wait_for(&name, "succeeded").unwrap();
-    assert_eq!(server.post("/train", &request("one")).unwrap().0, 400);
-    let mut unknown = request("two");
+    assert_eq!(
+        server.post("/train", &request(&site, "one")).unwrap().0,
+        400
+    );
+    let mut unknown = request(&site, "two");
     unknown["framework"] = "made-up".into();
     assert_eq!(server.post("/train", &unknown).unwrap().0, 400);
-    let mut wrong = request("three");
+    let mut wrong = request(&site, "three");
     wrong["extra_args"] = json!({"lr": -1});
     assert_eq!(server.post("/train", &wrong).unwrap().0, 400);
     assert_eq!(server.get("/no/such/route").unwrap().0, 404);
@@ -77,7 +74,7 @@ fn what_happened_is_what_is_measured() {
     }
 }
 
-/// A collector of traces, and the names that spans are looked for by.
+/// A collector of traces, and the spans that it was sent.
 struct Collector {
     endpoint: String,
     spans: Receiver<Span>,
@@ -138,7 +135,7 @@ fn a_request_and_its_plugin_call_are_spans_of_the_senders_trace() {
     let traced = server.post_with_header(
         "/train/preview",
         ("traceparent", &format!("00-{trace}-{parent}-01")),
-        &request("traced"),
+        &request(&site, "traced"),
     );
     assert_eq!(traced.unwrap().0, 200);
     // Inner spans end first.
@@ -168,7 +165,7 @@ fn a_collector_that_is_away_delays_nothing() {
         .unwrap()
         .set("OTEL_EXPORTER_OTLP_ENDPOINT", &nobody);
     let server = site.start().unwrap();
-    let name = server.submit(&request("untraced")).unwrap();
+    let name = server.submit(&request(&site, "untraced")).unwrap();
     server.wait_for(&name, "succeeded").unwrap();
 }
 

@@ -29,17 +29,17 @@ impl Drop for Registry {
 impl Registry {
     /// Nothing where there is no registry: `make registry` says so.
     fn start() -> Option<Self> {
-        Self::start_with("")
+        Self::start_with(None)
     }
 
     /// One that asks for the name `team` and the password `correct horse`.
     fn start_with_password() -> Option<Self> {
         // `htpasswd -nbB team 'correct horse'`
         let passwords = "team:$2b$04$vX5CDX.U92.GOukOqmgL3usa6NiMgakjmhPQL/mvwbnQ8l/X1zd6e";
-        Self::start_with(passwords)
+        Self::start_with(Some(passwords))
     }
 
-    fn start_with(passwords: &str) -> Option<Self> {
+    fn start_with(passwords: Option<&str>) -> Option<Self> {
         let program = root().join("target/registry/usr/bin/docker-registry");
         if !program.exists() {
             println!("left out: no registry on this machine");
@@ -48,21 +48,18 @@ impl Registry {
         let folder = tempfile::tempdir().unwrap();
         let address = free_address().unwrap();
         let settings = folder.path().join("registry.yml");
-        let text = format!(
+        let mut text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
              http: {{addr: {address}}}\n",
             folder.path().join("storage").display()
         );
-        let file = folder.path().join("htpasswd");
-        std::fs::write(&file, passwords).unwrap();
-        let auth = match passwords {
-            "" => String::new(),
-            _ => format!(
-                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
-                file.display()
-            ),
-        };
-        std::fs::write(&settings, text + &auth).unwrap();
+        if let Some(passwords) = passwords {
+            let file = folder.path().join("htpasswd");
+            std::fs::write(&file, passwords).unwrap();
+            let file = file.display();
+            text += &format!("auth: {{htpasswd: {{realm: test, path: {file}}}}}\n");
+        }
+        std::fs::write(&settings, text).unwrap();
         let process = Command::new(program)
             .arg("serve")
             .arg(&settings)

@@ -1,12 +1,14 @@
 //! `deploy/` as it is: each overlay is applied by kubectl, strictly, and rolls out, and so is what the
 //! documents tell an operator to write.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use e2e::control_plane::{ControlPlane, Overlay};
 use e2e::documents::blocks;
 use e2e::root;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Applies an overlay with the token's Secret that docs/operator.md asks for, and waits until its
 /// pods are ready: they were admitted, scheduled, and pass for running.
@@ -26,6 +28,24 @@ fn rolls_out(overlay: Overlay, namespace: &str) {
     plane.kubectl(&[&rollout[..], &own].concat()).unwrap();
 }
 
+/// A folder beside `deploy/` with one of the kustomizations that docs/operator.md tells to write, and
+/// what has to live as long.
+fn kustomization_of_the_documents(number: usize) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    std::os::unix::fs::symlink(root().join("deploy"), folder.path().join("deploy")).unwrap();
+    let yaml = blocks("docs/operator.md", "yaml").unwrap();
+    std::fs::write(own.join("kustomization.yaml"), &yaml[number]).unwrap();
+    (folder, own)
+}
+
+/// An object as it stands in the cluster.
+fn object(plane: &ControlPlane, kind: &str, name: &str, namespace: &str) -> Value {
+    let get = ["get", kind, name, "--output=json", "--namespace", namespace];
+    serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap()
+}
+
 #[test]
 fn the_overlay_for_one_namespace_rolls_out() {
     rolls_out(Overlay::OneNamespace, "rolls-out-alone");
@@ -41,15 +61,7 @@ fn the_services_pods_meet_the_restricted_pod_security_standard() {
     let plane = ControlPlane::shared().unwrap();
     let namespace = "restricted";
     plane.install(Overlay::OneNamespace, namespace).unwrap();
-    let deployed = plane.kubectl(&[
-        "get",
-        "deployment",
-        "trainer",
-        "--output=json",
-        "--namespace",
-        namespace,
-    ]);
-    let deployed: Value = serde_json::from_str(&deployed.unwrap()).unwrap();
+    let deployed = object(plane, "deployment", "trainer", namespace);
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -112,13 +124,8 @@ fn the_three_commands_of_the_documents_install_the_service() {
 #[test]
 fn the_kustomization_of_the_documents_adds_a_plugin_and_profiles() {
     let plane = ControlPlane::shared().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let own = folder.path().join("own");
-    std::fs::create_dir(&own).unwrap();
-    std::os::unix::fs::symlink(root().join("deploy"), folder.path().join("deploy")).unwrap();
-    let yaml = blocks("docs/operator.md", "yaml").unwrap();
+    let (_folder, own) = kustomization_of_the_documents(0);
     let profiles = blocks("docs/profiles.md", "yaml").unwrap();
-    std::fs::write(own.join("kustomization.yaml"), &yaml[0]).unwrap();
     std::fs::write(own.join("profiles.yaml"), &profiles[0]).unwrap();
     std::fs::copy(
         root().join("target/plugins/meta.wasm"),
@@ -134,14 +141,7 @@ fn the_kustomization_of_the_documents_adds_a_plugin_and_profiles() {
         &own,
     ];
     plane.kubectl(&apply).unwrap();
-    let get = [
-        "get",
-        "deployment",
-        "trainer",
-        "--output=json",
-        "--namespace=ml-platform",
-    ];
-    let deployed: Value = serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap();
+    let deployed = object(plane, "deployment", "trainer", "ml-platform");
     let pod = &deployed["spec"]["template"]["spec"];
     assert_eq!(
         pod["containers"][0]["image"],
@@ -156,21 +156,14 @@ fn the_kustomization_of_the_documents_adds_a_plugin_and_profiles() {
         let file = found["configMap"]["name"].as_str().unwrap();
         // A name with a hash: what is in it is what rolls out.
         assert!(file.starts_with(&format!("trainer-{volume}-")), "{file}");
-        plane
-            .kubectl(&["get", "configmap", file, "--namespace=ml-platform"])
-            .unwrap();
+        object(plane, "configmap", file, "ml-platform");
     }
 }
 
 #[test]
 fn the_components_of_the_documents_add_metrics_and_traces() {
     let plane = ControlPlane::shared().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let own = folder.path().join("own");
-    std::fs::create_dir(&own).unwrap();
-    std::os::unix::fs::symlink(root().join("deploy"), folder.path().join("deploy")).unwrap();
-    let yaml = blocks("docs/operator.md", "yaml").unwrap();
-    std::fs::write(own.join("kustomization.yaml"), &yaml[1]).unwrap();
+    let (_folder, own) = kustomization_of_the_documents(1);
     let own = own.display().to_string();
     let made = plane.kubectl(&["kustomize", &own]).unwrap();
     let (of_prometheus, of_kubernetes): (Vec<&str>, Vec<&str>) = made
@@ -187,16 +180,7 @@ fn the_components_of_the_documents_add_metrics_and_traces() {
     plane
         .kubectl_with(&apply, &of_kubernetes.join("\n---\n"))
         .unwrap();
-    let get = |kind: &str, name: &str| -> Value {
-        let get = [
-            "get",
-            kind,
-            name,
-            "--output=json",
-            "--namespace=ml-training",
-        ];
-        serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap()
-    };
+    let get = |kind, name| object(plane, kind, name, "ml-training");
     let deployed = get("deployment", "trainer");
     let env = &deployed["spec"]["template"]["spec"]["containers"][0]["env"];
     let mut env = env.as_array().unwrap().iter();

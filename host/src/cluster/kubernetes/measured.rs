@@ -1,6 +1,5 @@
 //! One call to the API server: its time limit, its span, and what is measured of it.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request};
