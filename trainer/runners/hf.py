@@ -10,6 +10,7 @@ from run import TrainingError
 from runners import hf_data, hf_model, hf_trl
 from runners.hf_arguments import Wish
 from runners.hf_callback import Publishing
+from runners.hf_saving import later
 from session import Session
 from storage import reason
 
@@ -19,7 +20,10 @@ LOG = logging.getLogger("trainer")
 def run(session: Session) -> None:
     """Trains one run to its end."""
     from transformers import PrinterCallback
+    from transformers.utils.logging import disable_progress_bar
 
+    # One of each checkpoint, in the middle of the lines of progress.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     wish = Wish.read(session.run.arguments)
     device = sessions.join(session.run)
     arguments = training_arguments(session, wish, device)
@@ -75,7 +79,7 @@ def build(session: Session, wish: Wish, arguments: Any) -> tuple[Any, float]:
 
             model = get_peft_model(model, adapters)
         data = hf_data.read(session, wish)
-        trainer = Trainer(
+        trainer = later(Trainer)(
             model=model,
             args=arguments,
             train_dataset=data.train,

@@ -83,10 +83,17 @@ class Publishing(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{step}"
         self._remove_all_but({step, best} if args.load_best_model_at_end else {step})
         natives = [Native(folder, name_of(step))]
+        writes = self._trainer.take_writes()
+
+        def write() -> list[Native]:
+            for each in writes:
+                each()
+            return natives
+
         self._session.publish(
             Draft(
                 step,
-                lambda: natives,
+                write,
                 {
                     "model_id": self._session.run.model_id,
                     "best_step": best,

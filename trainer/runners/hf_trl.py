@@ -11,6 +11,7 @@ import dataset
 from run import TrainingError
 from runners import hf_model, lacks
 from runners.hf_arguments import Wish
+from runners.hf_saving import later
 from session import Session
 
 
@@ -48,7 +49,7 @@ def build(
         held = rows.select(range(data.HELD_OUT - 1, len(rows), data.HELD_OUT))
         others = [at for at in range(len(rows)) if at % data.HELD_OUT != data.HELD_OUT - 1]
         rows = rows.select(others)
-    trainer = SFTTrainer(
+    trainer = later(SFTTrainer)(
         model=model,
         args=arguments,
         train_dataset=rows,

@@ -30,6 +30,11 @@ LOGGING_STEPS = 10
 WARM_UP = 3
 # What the store takes in a second: as one far away does, and as much as this machine gives.
 BANDWIDTHS = {"16 MiB/s": "16M", "as quick as the loopback": "off"}
+# A model of 8 million weights: what a checkpoint costs whatever its size counts less there.
+LARGER = {
+    "model_type": "llama", "vocab_size": 258, "hidden_size": 384, "intermediate_size": 1024,
+    "num_hidden_layers": 5, "num_attention_heads": 6, "num_key_value_heads": 2,
+}  # fmt: skip
 # Bare transformers: what the hf runner does, without this image.
 BARE_HF = """
 import json, sys, torch
@@ -77,8 +82,20 @@ def main() -> None:
         rows = [json.dumps({"text": text}) for text in licence if text.strip()]
         (folder / "data.jsonl").write_text("\n".join(rows))
         starts = {framework: start(framework, folder) for framework in BARE}
-        stalls = [stall(framework, folder, store) for framework in BARE for store in BANDWIDTHS]
+        models = [(framework, "llama-debug") for framework in BARE]
+        models.append(("hf", str(larger(folder))))
+        stalls = [stall(*model, folder, store) for model in models for store in BANDWIDTHS]
     print(page(starts, stalls))
+
+
+def larger(folder: Path) -> Path:
+    """A folder with a configuration and a tokenizer, whose model is made anew."""
+    from runners.hf_model import byte_tokenizer
+
+    model = folder / "larger"
+    byte_tokenizer().save_pretrained(model)
+    (model / "config.json").write_text(json.dumps(LARGER))
+    return model
 
 
 def start(framework: str, folder: Path) -> tuple[float, float]:
@@ -131,7 +148,7 @@ class Stall:
     upload: float
 
 
-def stall(framework: str, folder: Path, store: str) -> Stall:
+def stall(framework: str, model_id: str, folder: Path, store: str) -> Stall:
     """Trains into a store of a bandwidth."""
     from conftest import S3
 
@@ -141,7 +158,7 @@ def stall(framework: str, folder: Path, store: str) -> Stall:
     }  # fmt: skip
     if framework == "meta":
         arguments["async_checkpoint"] = "async"
-    words = command(framework, folder, "s3://bucket")
+    words = command(framework, folder, "s3://bucket", model_id)
     try:
         said = lines_of(
             [sys.executable, "train.py", *words],
@@ -197,11 +214,13 @@ def lost(steps: list[float], uploads: list[tuple[float, float]]) -> list[float]:
     return [sum(end - begin - usual for begin, end in some) for some in beside]
 
 
-def command(framework: str, folder: Path, prefix: str | None = None) -> list[str]:
+def command(
+    framework: str, folder: Path, prefix: str | None = None, model_id: str = "llama-debug"
+) -> list[str]:
     """The words of train.py."""
     base = prefix or f"file://{folder}"
     return [
-        "--framework", framework, "--run-id", "bench", "--model-id", "llama-debug",
+        "--framework", framework, "--run-id", "bench", "--model-id", model_id,
         "--checkpoint-prefix", f"{base}/runs/bench/framework={framework}",
         "--dataset-uri", f"file://{folder}/data.jsonl",
     ]  # fmt: skip

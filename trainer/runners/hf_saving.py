@@ -1,0 +1,98 @@
+"""Takes the state of a run for a checkpoint, and writes it while the training goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from memory import available
+
+# The names that transformers' resume reads (trainer.py, trainer_utils.py).
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
+# How much of the free memory a copy may take.
+SHARE = 0.5
+
+
+def later(trainer: type[Any]) -> type[Any]:
+    """A Trainer that leaves the writing of most of a checkpoint to whoever calls `take_writes`.
+
+    Weights and optimizer are copied into memory, which is quicker than any disk. Where they are
+    sharded, or memory is scarce, transformers writes them as ever.
+    """
+
+    class Later(trainer):  # type: ignore[misc]
+        _writes: tuple[Callable[[], None], ...] = ()
+
+        def take_writes(self) -> tuple[Callable[[], None], ...]:
+            """What is still to be written of the newest checkpoint. It is taken once."""
+            writes, self._writes = self._writes, ()
+            return writes
+
+        def _save(
+            self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+        ) -> None:
+            taken = None
+            if output_dir and state_dict is None and self._is_whole() and self._has_all_weights():
+                taken = copy_of(self.model.state_dict())
+            if output_dir is None or taken is None:
+                super()._save(output_dir, state_dict)
+                return
+            os.makedirs(output_dir, exist_ok=True)
+            write = super()._save
+            self._writes += (lambda: write(output_dir, taken),)
+
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+            taken = None
+            if self._is_whole():
+                taken = copy_of([self.optimizer.state_dict(), self.lr_scheduler.state_dict()])
+            if taken is None:
+                super()._save_optimizer_and_scheduler(output_dir)
+                return
+            optimizer, scheduler = taken
+            folder = Path(output_dir)
+            self._writes += (
+                lambda: torch.save(optimizer, folder / OPTIMIZER),
+                lambda: torch.save(scheduler, folder / SCHEDULER),
+            )
+
+        def _is_whole(self) -> bool:
+            """Whether this process writes, and all of it."""
+            sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+            on_torch = self.args.device.type in ("cpu", "cuda")
+            return bool(self.args.should_save and on_torch and not sharded)
+
+        def _has_all_weights(self) -> bool:
+            """Adapters alone are written of others; the best weights are read at the end."""
+            from transformers import PreTrainedModel
+
+            whole = isinstance(self.model, PreTrainedModel)
+            return whole and not self.args.load_best_model_at_end
+
+    # As it is told in logs.
+    Later.__name__ = trainer.__name__
+    return Later
+
+
+def copy_of(state: Any) -> Any:
+    """A copy on the CPU that later steps do not change, or nothing where memory is scarce."""
+    leaves, shape = tree_flatten(state)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if sum(tensor.nbytes for tensor in tensors) > SHARE * available():
+        return None
+    # Weights that two layers share stay shared: safetensors writes them once.
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def copied(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        place = (leaf.data_ptr(), leaf.dtype, leaf.shape, leaf.stride())
+        if place not in copies:
+            copies[place] = leaf.detach().to("cpu", copy=True)
+        return copies[place]
+
+    return tree_unflatten([copied(leaf) for leaf in leaves], shape)

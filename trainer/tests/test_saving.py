@@ -1,0 +1,105 @@
+"""What hf copies and writes beside the training is what transformers would have written itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from conftest import command
+from torch.utils._pytree import tree_leaves
+
+import memory
+import train
+from runners import hf_saving
+
+ARGUMENTS = {"max_steps": 3, "save_steps": 1, "max_seq_len": 32, "batch_size": 2, "lr": 0.01}
+
+
+def trained(folder: Path, dataset: Path, model_id: str, **more: Any) -> Path:
+    """Trains three steps in this process; the folder with its checkpoints."""
+    words = command(
+        f"file://{folder}", {}, framework="hf", model_id=model_id, dataset_uri=f"file://{dataset}"
+    )
+    variables = {
+        "TRAINING_EXTRA_ARGS_JSON": json.dumps({**ARGUMENTS, **more}),
+        "TRAINING_LOCAL_ROOT": f"{folder}/scratch",
+        "GPUS_PER_NODE": "0",
+    }
+    try:
+        assert train.main(words, variables) == 0
+    finally:
+        logging.getLogger().handlers.clear()
+    return folder / "runs/run-1/framework=hf/checkpoints"
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files have the same state."""
+    if one.suffix not in (".pt", ".pth"):
+        return one.read_bytes() == other.read_bytes()
+    states = [tree_leaves(torch.load(path, weights_only=False)) for path in (one, other)]
+    return len(states[0]) == len(states[1]) and all(
+        # Scalars and words, too.
+        numpy.array_equal(first, second)
+        for first, second in zip(*states, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("model_id", "more"),
+    # The weights of GPT-2's input and output are one tensor.
+    [("llama-debug", {}), ("gpt2-debug", {}), ("llama-debug", {"peft_method": "lora"})],
+)
+def test_copied_checkpoints_are_those_of_transformers(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, model_id: str, more: Any
+) -> None:
+    copied = trained(tmp_path / "copied", dataset, model_id, **more)
+    monkeypatch.setattr(hf_saving, "available", lambda: 0)
+    written = trained(tmp_path / "written", dataset, model_id, **more)
+    for step in (1, 2, 3):
+        folders = [checkpoints / f"step-{step:06}" for checkpoints in (copied, written)]
+        names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
+        assert names[0] == names[1]
+        assert {"optimizer.pt", "scheduler.pt", "trainer_state.json"} < set(names[0])
+        # Folders, speeds and times are in them.
+        told = {"README.md", "trainer_state.json", "training_args.bin"}
+        differ = [
+            name for name in set(names[0]) - told if not same(folders[0] / name, folders[1] / name)
+        ]
+        assert differ == []
+
+
+def test_a_copy_does_not_change_and_keeps_what_is_shared() -> None:
+    weights = torch.ones(3)
+    taken = hf_saving.copy_of({"input": weights, "output": weights, "step": 7})
+    weights.add_(1)
+    assert taken["input"].tolist() == [1, 1, 1]
+    assert taken["input"] is taken["output"]
+    assert taken["step"] == 7
+
+
+def test_scarce_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"weights": torch.ones(256)}
+    monkeypatch.setattr(hf_saving, "available", lambda: 2048)
+    assert hf_saving.copy_of(state) is not None
+    monkeypatch.setattr(hf_saving, "available", lambda: 2047)
+    assert hf_saving.copy_of(state) is None
+
+
+def group(folder: Path, most: str) -> Path:
+    folder.mkdir()
+    (folder / "memory.max").write_text(f"{most}\n")
+    (folder / "memory.current").write_text("700\n")
+    (folder / "memory.stat").write_text("anon 100\ninactive_file 200\nslab 3\n")
+    return folder
+
+
+def test_a_containers_limit_is_what_counts(tmp_path: Path) -> None:
+    # What is used, less what files have there.
+    assert memory.available(group(tmp_path / "limited", "1000")) == 500
+    assert memory.available(group(tmp_path / "free", "max")) > 1 << 20
+    assert memory.available(tmp_path / "none") > 1 << 20
