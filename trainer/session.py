@@ -208,11 +208,16 @@ def meet() -> None:
 
 def any_process(mine: bool) -> bool:
     """Whether it is so for any process. All of them call it together."""
+    return bool(most(float(mine)))
+
+
+def most(mine: float) -> float:
+    """The largest that any process has. All of them call it together."""
     import torch
     from torch import distributed
 
     if not distributed.is_initialized():
         return mine
-    told = torch.tensor(int(mine))
-    distributed.all_reduce(told, op=distributed.ReduceOp.MAX)
-    return bool(told.item())
+    value = torch.tensor(mine, dtype=torch.float64)
+    distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
+    return float(value.item())

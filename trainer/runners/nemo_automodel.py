@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import math
 import re
 import shutil
@@ -12,28 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import data
-import dataset
 import session as sessions
 from checkpoints import Native, name_of
 from logs import Progress
 from publisher import Draft
 from run import Run, TrainingError
+from runners.nemo_arguments import DEFAULTS, global_batch, say_what_is_left_aside, write_rows
 from session import Session, meet
 from storage import reason
 
-LOG = logging.getLogger("trainer")
-
-# The plugin's defaults, where the library has others (plugins/nemo/src/arguments.rs).
-DEFAULTS: dict[str, Any] = {
-    "batch_size": 1, "context_parallel": 1, "dataloader_workers": 2, "dataset_text_field": "text",
-    "expert_parallel": 1, "gradient_accumulation": 1, "logging_steps": 10, "lora_alpha": 32,
-    "lora_dropout": 0.0, "lora_rank": 32, "lr": 2e-5, "lr_scheduler": "cosine",
-    "max_grad_norm": 1.0, "max_seq_len": 2048, "min_lr": 0.0, "num_epochs": 1,
-    "peft_method": "none", "pipeline_parallel": 1, "precision": "bf16-mixed",
-    "recompute_granularity": "none", "save_steps": 100, "seed": 1234, "tensor_parallel": 1,
-    "warmup_steps": 0, "weight_decay": 0.01,
-}  # fmt: skip
 # Arguments of Megatron that AutoModel does not have, with the values that ask for nothing.
 REFUSED: dict[str, tuple[Any, ...]] = {
     "expert_tensor_parallel": (1,),
@@ -42,8 +28,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "resume_past_end": (False,),
     "virtual_pipeline_parallel": (1,),
 }
-# Read by the plugin alone: they check a job, or choose variables.
-OF_THE_PLUGIN = ("gpu_arch", "num_moe_experts")
 # The library's names of Megatron's fused modules.
 MODULES = {
     "linear_qkv": ["*.q_proj", "*.k_proj", "*.v_proj"],
@@ -62,15 +46,12 @@ def settings(
         if arguments.get(name) is not None and arguments[name] not in nothing:
             raise TrainingError(f"{name}: NeMo AutoModel does not have it; leave it out")
     value = {**DEFAULTS, **arguments}
-    splits = value["tensor_parallel"] * value["pipeline_parallel"] * value["context_parallel"]
-    replicas = max(1, run.world_size // splits)
     batch = value["batch_size"]
     epochs = None if "max_steps" in value else value["num_epochs"]
     config: dict[str, Any] = {
         "seed": value["seed"],
         "step_scheduler": {
-            "global_batch_size": value.get("global_batch_size")
-            or batch * replicas * value["gradient_accumulation"],
+            "global_batch_size": global_batch(run, value),
             "local_batch_size": batch,
             "max_steps": value.get("max_steps"),
             "num_epochs": epochs,
@@ -193,16 +174,14 @@ def train(session: Session) -> None:
     import torch
 
     run, arguments = session.run, dict(session.run.arguments)
-    known = {*DEFAULTS, *REFUSED, *OF_THE_PLUGIN, *OPTIONAL}
-    if aside := sorted(set(arguments) - known):
-        LOG.warning("arguments that this runner does not have: %s", ", ".join(aside))
+    say_what_is_left_aside(arguments)
     file = run.scratch / "data" / "rows.jsonl"
     config = settings(run, arguments, str(file), str(session.saving))
     if not torch.cuda.is_available():
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
     sessions.join(run)
     session.publisher.keep(arguments.get("save_total_limit"))
-    _write_rows(session, file, arguments)
+    write_rows(session, arguments, file, Path(f"{file}.held"))
     found = session.prepare({**DEFAULTS, **arguments})
     if found and run.is_leader:
         place(found[1], session.saving, str(found[0].metadata.get("native_name", "")))
@@ -218,13 +197,6 @@ def train(session: Session) -> None:
     recipe.run_train_validation_loop()
 
 
-OPTIONAL = (
-    "async_save", "eval_batch_size", "eval_steps", "fsdp", "global_batch_size",
-    "lora_target_modules", "max_steps", "overrides", "packing", "restore_from",
-    "save_total_limit", "sequence_parallel", "tokenizer_name", "warmup_ratio",
-)  # fmt: skip
-
-
 def place(path: Path, folder: Path, native_name: str) -> None:
     """Lays a fetched checkpoint where AutoModel's resume looks, with the link that it follows."""
     name = native_name if CHECKPOINT.match(native_name) else f"epoch_0_step_{int(path.name[5:])}"
@@ -233,31 +205,6 @@ def place(path: Path, folder: Path, native_name: str) -> None:
     link = folder / "LATEST"
     link.unlink(missing_ok=True)
     link.symlink_to(name)
-
-
-def _write_rows(session: Session, file: Path, arguments: Mapping[str, Any]) -> None:
-    """Each node gets the rows in a file, of which AutoModel's ranks read their parts."""
-    from torch import distributed
-
-    field = str(arguments.get("dataset_text_field", "text"))
-    own = [
-        {field: dataset.text_of(place, row, field)}
-        for place, row in data.rows(session.run, session.storage, field)
-    ]
-    shares: list[Any] = [own]
-    if session.run.world_size > 1:
-        shares = [None] * session.run.world_size
-        distributed.all_gather_object(shares, own)
-    rows = [row for share in shares for row in share]
-    if not rows:
-        raise TrainingError(f"dataset {session.run.dataset_uri} holds no rows: nothing to train on")
-    if not session.run.is_leader:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    held = rows[data.HELD_OUT - 1 :: data.HELD_OUT] if arguments.get("eval_steps") else []
-    kept = [row for row in rows if row not in held]
-    for path, part in ((file, kept), (Path(f"{file}.held"), held)):
-        path.write_text("".join(json.dumps(row) + "\n" for row in part))
 
 
 def _publish_from(recipe: Any, session: Session) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kernels
 import pytest
 
 from run import Run
@@ -21,7 +22,19 @@ ROOT = Path(__file__).parents[2]
 TRAINER = ROOT / "trainer"
 KEY, SECRET = "training", "a-secret-of-the-tests"
 
+# Where `make python` installs the frameworks' libraries: apart, behind everything else.
+LIBRARIES = Path(sys.prefix) / "libraries"
+
 MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def libraries() -> Iterator[None]:
+    """The frameworks' libraries, as far as they can be imported without a GPU."""
+    if str(LIBRARIES) not in sys.path:
+        sys.path.append(str(LIBRARIES))
+    with kernels.pretended():
+        yield
 
 
 @pytest.fixture

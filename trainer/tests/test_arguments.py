@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from test_command import COMMAND
 from test_frameworks import Json, run_trainer
 
 from run import TrainingError
-from runners import hf_model, meta_torchtitan, nemo_automodel
+from runners import hf_model, meta_torchtitan, nemo_automodel, nemo_bridge
 from runners.hf_arguments import OTHERS, Wish
 from runners.meta_arguments import Arguments
 from runners.meta_model import Plan
@@ -25,10 +26,11 @@ from train import read_command
 
 # What an argument needs beside itself to be accepted.
 WITH: dict[str, Json] = {
-    "lora_rank": {"peft_method": "lora"},
-    "lora_alpha": {"peft_method": "lora"},
-    "lora_dropout": {"peft_method": "lora"},
-    "lora_target_modules": {"peft_method": "lora"},
+    "peft_method": {"restore_from": "/weights"},
+    **{
+        name: {"peft_method": "lora", "restore_from": "/weights"}
+        for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
+    },
     "eval_steps": {"eval_strategy": "steps"},
     "eval_batch_size": {"eval_strategy": "steps", "eval_steps": 5},
     "fsdp_offload": {"fsdp": "full_shard"},
@@ -112,13 +114,26 @@ def plan_of_meta(arguments: Json) -> object:
     return asdict(read), plan.mesh, plan.precision, read.accumulation(4)
 
 
-def plan_of_nemo(arguments: Json) -> object:
+def plan_of_automodel(arguments: Json) -> object:
     run = read_command(COMMAND, {"WORLD_SIZE": "4"})
     limit = arguments.get("save_total_limit")
     return nemo_automodel.settings(run, arguments, "/data.jsonl", "/checkpoints"), limit
 
 
-PLANS = {"hf": plan_of_hf, "meta": plan_of_meta, "nemo": plan_of_nemo}
+def plan_of_bridge(arguments: Json) -> object:
+    run = read_command(COMMAND, {"WORLD_SIZE": "4"})
+    settings = nemo_bridge.settings(run, arguments, Path("/checkpoints"), (1000, 100))
+    config = nemo_bridge.configure(settings, SimpleNamespace(), arguments, Path("/data"))
+    return str(config), arguments.get("save_total_limit")
+
+
+# Each runner's plan for a job, by what it trains with.
+PLANS = {
+    "hf": ("hf", plan_of_hf),
+    "meta": ("meta", plan_of_meta),
+    "NeMo AutoModel": ("nemo", plan_of_automodel),
+    "Megatron-Bridge": ("nemo", plan_of_bridge),
+}
 
 
 def typed(service: Service, framework: str, arguments: Json) -> tuple[Json, Json] | str:
@@ -130,8 +145,9 @@ def typed(service: Service, framework: str, arguments: Json) -> tuple[Json, Json
     return json.loads(variables.pop("TRAINING_EXTRA_ARGS_JSON")), variables
 
 
-def outcome(service: Service, framework: str, name: str, schema: Json, known: Json) -> str:
+def outcome(service: Service, runner: str, name: str, schema: Json, known: Json) -> str:
     """What becomes of an argument."""
+    framework, plan = PLANS[runner]
     base = {key: value for key, value in WITH.get(name, {}).items() if key in known and key != name}
     without = typed(service, framework, base)
     having = typed(service, framework, {**base, name: other_value(name, schema)})
@@ -141,7 +157,7 @@ def outcome(service: Service, framework: str, name: str, schema: Json, known: Js
     if without[1] != having[1]:
         return "read by the plugin"
     try:
-        plans = [PLANS[framework](arguments) for arguments, _ in (without, having)]
+        plans = [plan(arguments) for arguments, _ in (without, having)]
     except TrainingError as error:
         assert name in str(error)
         return f"refused by the runner: {error}"
@@ -152,12 +168,13 @@ def outcome(service: Service, framework: str, name: str, schema: Json, known: Js
     return "read by the plugin" if isinstance(checked, str) else "ignored"
 
 
-@pytest.mark.parametrize("framework", PLANS)
-def test_no_argument_is_silently_ignored(framework: str, tmp_path: Path) -> None:
-    known = table(framework, tmp_path)
+@pytest.mark.usefixtures("libraries")
+@pytest.mark.parametrize("runner", PLANS)
+def test_no_argument_is_silently_ignored(runner: str, tmp_path: Path) -> None:
+    known = table(PLANS[runner][0], tmp_path)
     with Service(tmp_path) as service:
         found = {
-            name: outcome(service, framework, name, schema, known) for name, schema in known.items()
+            name: outcome(service, runner, name, schema, known) for name, schema in known.items()
         }
     assert [name for name, outcome in found.items() if outcome == "ignored"] == []
     # The plugin lets most of them through: the test would be empty otherwise.

@@ -14,18 +14,12 @@ from run import TrainingError
 from runners import meta_torchtitan, nemo_automodel
 from runners.meta_arguments import Arguments
 
-# Where `make python` installs them: apart, behind everything else.
-LIBRARIES = Path(sys.prefix) / "libraries"
-
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="torchtitan and NeMo AutoModel need Python 3.11"
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _libraries() -> None:
-    if str(LIBRARIES) not in sys.path:
-        sys.path.append(str(LIBRARIES))
+pytestmark = [
+    pytest.mark.skipif(
+        sys.version_info < (3, 11), reason="torchtitan and NeMo AutoModel need Python 3.11"
+    ),
+    pytest.mark.usefixtures("libraries"),
+]
 
 
 def automodel(make_run: MakeRun, **arguments: Any) -> Any:

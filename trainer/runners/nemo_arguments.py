@@ -1,0 +1,93 @@
+"""What the runners of nemo share: the plugin's defaults, and the dataset as files of rows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import data
+import dataset
+from run import Run, TrainingError
+from session import Session
+
+LOG = logging.getLogger("trainer")
+
+# The plugin's defaults (plugins/nemo/src/arguments.rs), where the libraries have others.
+DEFAULTS: dict[str, Any] = {
+    "batch_size": 1, "context_parallel": 1, "dataloader_workers": 2, "dataset_text_field": "text",
+    "expert_parallel": 1, "gradient_accumulation": 1, "logging_steps": 10, "lora_alpha": 32,
+    "lora_dropout": 0.0, "lora_rank": 32, "lr": 2e-5, "lr_scheduler": "cosine",
+    "max_grad_norm": 1.0, "max_seq_len": 2048, "min_lr": 0.0, "num_epochs": 1,
+    "peft_method": "none", "pipeline_parallel": 1, "precision": "bf16-mixed",
+    "recompute_granularity": "none", "save_steps": 100, "seed": 1234, "tensor_parallel": 1,
+    "warmup_steps": 0, "weight_decay": 0.01,
+}  # fmt: skip
+# Arguments without a default.
+OPTIONAL = (
+    "async_save", "eval_batch_size", "eval_steps", "expert_tensor_parallel", "fsdp",
+    "global_batch_size", "lora_target_modules", "max_steps", "overrides", "packing", "recipe",
+    "restore_from", "resume_past_end", "save_total_limit", "sequence_parallel", "tokenizer_name",
+    "virtual_pipeline_parallel", "warmup_ratio",
+)  # fmt: skip
+# Read by the plugin alone: they check a job, or choose variables.
+OF_THE_PLUGIN = ("gpu_arch", "num_moe_experts")
+
+
+def say_what_is_left_aside(arguments: Mapping[str, Any]) -> None:
+    """Names what no runner of nemo has."""
+    known = {*DEFAULTS, *OPTIONAL, *OF_THE_PLUGIN}
+    if aside := sorted(set(arguments) - known):
+        LOG.warning("arguments that this runner does not have: %s", ", ".join(aside))
+
+
+def replicas(run: Run, value: Mapping[str, Any]) -> int:
+    """Copies of the model that see different data."""
+    names = ("tensor_parallel", "pipeline_parallel", "context_parallel")
+    return max(1, run.world_size // math.prod(int(value[name]) for name in names))
+
+
+def global_batch(run: Run, value: Mapping[str, Any]) -> int:
+    """Sequences of an optimizer step over all processes."""
+    micro: int = value["batch_size"] * replicas(run, value) * value["gradient_accumulation"]
+    return int(value.get("global_batch_size") or micro)
+
+
+def write_rows(
+    session: Session, arguments: Mapping[str, Any], file: Path, held_file: Path
+) -> tuple[int, int]:
+    """Each node gets all rows in a file, and those that are held out in another; how many they are.
+
+    The libraries' processes read their parts from there.
+    """
+    from torch import distributed
+
+    field = str(arguments.get("dataset_text_field", "text"))
+    own = [
+        {field: dataset.text_of(place, row, field)}
+        for place, row in data.rows(session.run, session.storage, field)
+    ]
+    shares: list[Any] = [own]
+    if session.run.world_size > 1:
+        shares = [None] * session.run.world_size
+        distributed.all_gather_object(shares, own)
+    rows = [row for share in shares for row in share]
+    if not rows:
+        raise TrainingError(f"dataset {session.run.dataset_uri} holds no rows: nothing to train on")
+    kept, held = rows, []
+    if arguments.get("eval_steps"):
+        held = rows[data.HELD_OUT - 1 :: data.HELD_OUT]
+        kept = [row for at, row in enumerate(rows, 1) if at % data.HELD_OUT]
+    if session.run.is_leader:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(lines(kept))
+        held_file.write_text(lines(held))
+    return len(kept), len(held)
+
+
+def lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """JSON Lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -1,0 +1,344 @@
+"""Megatron-Bridge (0.3): the configuration of a job, and what is published of it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import session as sessions
+from checkpoints import Native, name_of
+from logs import Progress
+from publisher import Draft
+from run import Run, TrainingError
+from runners.nemo_arguments import DEFAULTS, global_batch, say_what_is_left_aside, write_rows
+from session import Session, meet, most
+from storage import reason
+
+BRIDGE = "megatron.bridge"
+# Arguments that are settings of Megatron-Bridge as they are (training/config.py).
+NAMES = {
+    "async_save": "checkpoint.async_save",
+    "batch_size": "train.micro_batch_size",
+    "context_parallel": "model.context_parallel_size",
+    "dataloader_workers": "dataset.num_workers",
+    "eval_steps": "train.eval_interval",
+    "expert_parallel": "model.expert_model_parallel_size",
+    "expert_tensor_parallel": "model.expert_tensor_parallel_size",
+    "logging_steps": "logger.log_interval",
+    "lr": "optimizer.lr",
+    "lr_scheduler": "scheduler.lr_decay_style",
+    "max_grad_norm": "optimizer.clip_grad",
+    "max_seq_len": "model.seq_length",
+    "min_lr": "optimizer.min_lr",
+    "pipeline_parallel": "model.pipeline_model_parallel_size",
+    # The schedule of the longer run, where a checkpoint has that of the one that has ended.
+    "resume_past_end": "scheduler.override_opt_param_scheduler",
+    "save_steps": "checkpoint.save_interval",
+    "seed": "rng.seed",
+    "sequence_parallel": "model.sequence_parallel",
+    "tensor_parallel": "model.tensor_model_parallel_size",
+    "virtual_pipeline_parallel": "model.virtual_pipeline_model_parallel_size",
+    "weight_decay": "optimizer.weight_decay",
+}
+# Its names of number formats (training/mixed_precision.py); float32 is none of them.
+PRECISIONS = {
+    "16-mixed": "fp16_mixed",
+    "32": None,
+    "bf16-fp8": "bf16_with_fp8_current_scaling_mixed",
+    "bf16-mixed": "bf16_mixed",
+    "bf16-mxfp8": "bf16_with_mxfp8_mixed",
+}
+REFUSED = {
+    "eval_batch_size": "it evaluates with the training's own batches",
+    "recipe": "the job says all that a recipe would; `overrides` sets the rest",
+}
+# The files that its builder of datasets reads (data/builders/finetuning_dataset.py).
+TRAINING, VALIDATION = "training.jsonl", "validation.jsonl"
+# The files that its resume reads (training/utils/checkpoint_utils.py).
+STATE, TRACKER = "train_state.pt", "latest_train_state.pt"
+
+
+def settings(
+    run: Run, arguments: Mapping[str, Any], saving: Path, rows: tuple[int, int]
+) -> dict[str, Any]:
+    """Its settings by their dotted names. `rows` are those to train on and those held out."""
+    for name, why in REFUSED.items():
+        if name in arguments:
+            raise TrainingError(f"{name}: Megatron-Bridge does not have it, {why}; leave it out")
+    value = {**DEFAULTS, **arguments}
+    batch = global_batch(run, value)
+    steps = _steps(value, batch, rows[0])
+    return {
+        **{dotted: value[name] for name, dotted in NAMES.items() if name in value},
+        "train.global_batch_size": batch,
+        "train.train_iters": steps,
+        "train.eval_iters": max(1, rows[1] // batch) if value.get("eval_steps") else 0,
+        "scheduler.lr_warmup_iters": _warmup(value, steps),
+        **(_stable(steps) if value["lr_scheduler"] == "WSD" else {}),
+        "scheduler.start_weight_decay": value["weight_decay"],
+        "scheduler.end_weight_decay": value["weight_decay"],
+        "checkpoint.save": str(saving),
+        "checkpoint.load": str(saving),
+        # The publisher counts what is kept in the store; here the two that it works on.
+        "checkpoint.most_recent_k": 2,
+        "checkpoint.pretrained_checkpoint": value.get("restore_from"),
+        "tokenizer.tokenizer_model": value.get("tokenizer_name") or run.model_id,
+        "mixed_precision": PRECISIONS[value["precision"]],
+        **_recomputation(value["recompute_granularity"]),
+        **(_sharding() if value.get("fsdp") else {}),
+        **(_context() if value["context_parallel"] > 1 else {}),
+    }
+
+
+def _steps(value: Mapping[str, Any], batch: int, rows: int) -> int:
+    if "max_steps" in value:
+        return int(value["max_steps"])
+    if value.get("packing"):
+        raise TrainingError(
+            "max_steps: with packing Megatron-Bridge does not tell how many steps an epoch has; "
+            "give it instead of num_epochs"
+        )
+    return max(1, rows * int(value["num_epochs"]) // batch)
+
+
+def _warmup(value: Mapping[str, Any], steps: int) -> int:
+    if "warmup_ratio" in value:
+        return math.ceil(float(value["warmup_ratio"]) * steps)
+    return int(value["warmup_steps"])
+
+
+def _stable(steps: int) -> dict[str, Any]:
+    # It has no default for the decay at the end; `overrides` sets another.
+    return {"scheduler.lr_wsd_decay_iters": max(1, steps // 10)}
+
+
+def _recomputation(granularity: str) -> dict[str, Any]:
+    if granularity == "none":
+        return {}
+    whole = {"model.recompute_method": "uniform", "model.recompute_num_layers": 1}
+    return {
+        "model.recompute_granularity": granularity,
+        **(whole if granularity == "full" else {}),
+    }
+
+
+def _sharding() -> dict[str, Any]:
+    return {
+        "ddp.use_megatron_fsdp": True,
+        "ddp.data_parallel_sharding_strategy": "optim_grads_params",
+        "checkpoint.ckpt_format": "fsdp_dtensor",
+    }
+
+
+def _context() -> dict[str, Any]:
+    # A rank whose part of a sequence is all padding would give a loss that is no number.
+    return {"model.calculate_per_token_loss": True, "ddp.average_in_collective": False}
+
+
+def configure(
+    settings: Mapping[str, Any], model: Any, arguments: Mapping[str, Any], root: Path
+) -> Any:
+    """Its own configuration of a job, whose dataset is in a folder."""
+    value = {**DEFAULTS, **arguments}
+    config = importlib.import_module(f"{BRIDGE}.training.config")
+    container = config.ConfigContainer(
+        model=model,
+        train=config.TrainingConfig(),
+        optimizer=config.OptimizerConfig(optimizer="adam", use_distributed_optimizer=True),
+        scheduler=config.SchedulerConfig(),
+        ddp=config.DistributedDataParallelConfig(use_distributed_optimizer=True),
+        dataset=_dataset(config, value, root),
+        logger=config.LoggerConfig(),
+        tokenizer=config.TokenizerConfig(tokenizer_type="HuggingFaceTokenizer"),
+        checkpoint=config.CheckpointConfig(),
+        peft=_adapters(value),
+    )
+    for dotted, setting in settings.items():
+        *sections, name = dotted.split(".")
+        section = container
+        for part in sections:
+            section = getattr(section, part)
+        setattr(section, name, setting)
+    if container.mixed_precision:
+        formats = importlib.import_module(f"{BRIDGE}.training.mixed_precision")
+        container.mixed_precision = formats.get_mixed_precision_config(container.mixed_precision)
+    _override(container, list(value.get("overrides") or []))
+    return container
+
+
+def _override(container: Any, overrides: list[str]) -> None:
+    """`++a.b=c`, by the library's own reading of Hydra's words, which passes over unknown names."""
+    for override in overrides:
+        section = container
+        for part in override.lstrip("+~").partition("=")[0].split("."):
+            if isinstance(section, dict):
+                break
+            if not hasattr(section, part):
+                raise TrainingError(f"overrides: {override}: Megatron-Bridge has no such setting")
+            section = getattr(section, part)
+    if overrides:
+        own = importlib.import_module(f"{BRIDGE}.training.utils.omegaconf_utils")
+        own.process_config_with_overrides(container, cli_overrides=overrides)
+
+
+def _dataset(config: Any, value: Mapping[str, Any], root: Path) -> Any:
+    field, length = value["dataset_text_field"], value["max_seq_len"]
+    packed = None
+    if value.get("packing"):
+        sequences = importlib.import_module(f"{BRIDGE}.data.datasets.packed_sequence")
+        packed = sequences.PackedSequenceSpecs(packed_sequence_size=length)
+    return config.FinetuningDatasetConfig(
+        dataset_root=str(root),
+        seq_length=length,
+        seed=value["seed"],
+        packed_sequence_specs=packed,
+        # All of a row's text is learned from: it is the answer, and there is no question.
+        dataset_kwargs={
+            "label_key": field,
+            "prompt_template": f"{{{field}}}",
+            "truncation_field": field,
+            "answer_only_loss": False,
+            "pad_to_max_length": packed is not None,
+        },
+        do_validation=value.get("eval_steps") is not None,
+        do_test=False,
+    )
+
+
+def _adapters(value: Mapping[str, Any]) -> Any:
+    method = value["peft_method"]
+    if method == "none":
+        return None
+    if not value.get("restore_from"):
+        raise TrainingError(
+            f"peft_method {method}: Megatron-Bridge needs restore_from, a checkpoint of Megatron "
+            f"with the weights that are added to"
+        )
+    name = {"lora": "LoRA", "dora": "DoRA"}[method]
+    kind = getattr(importlib.import_module(f"{BRIDGE}.peft.{method}"), name)
+    modules = value.get("lora_target_modules")
+    return kind(
+        **({"target_modules": list(modules)} if modules else {}),
+        dim=value["lora_rank"],
+        alpha=value["lora_alpha"],
+        dropout=value["lora_dropout"],
+    )
+
+
+def train(session: Session) -> None:
+    """Trains one run to its end."""
+    import torch
+
+    run, arguments = session.run, dict(session.run.arguments)
+    say_what_is_left_aside(arguments)
+    # Before anything is fetched.
+    settings(run, arguments, session.saving, (1, 1))
+    if not torch.cuda.is_available():
+        raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
+    sessions.join(run)
+    session.publisher.keep(arguments.get("save_total_limit"))
+    root = run.scratch / "data"
+    rows = write_rows(session, arguments, root / TRAINING, root / VALIDATION)
+    found = session.prepare({**DEFAULTS, **arguments})
+    if found and run.is_leader:
+        place(found[1], session.saving, found[0].step)
+    meet()
+    pretrain = importlib.import_module(f"{BRIDGE}.training.pretrain")
+    step = importlib.import_module(f"{BRIDGE}.training.gpt_step")
+    try:
+        model = _model(run.model_id, arguments)
+        config = configure(settings(run, arguments, session.saving, rows), model, arguments, root)
+        publishing = Publishing(session, found[0].step if found else 0, config.train)
+        publishing.watch_saving()
+        pretrain.pretrain(config, step.forward_step, callbacks=publishing.callbacks())
+    except (AssertionError, TypeError, ValueError) as error:
+        raise TrainingError(f"Megatron-Bridge refuses the job: {reason(error)}") from error
+
+
+def _model(model_id: str, arguments: Mapping[str, Any]) -> Any:
+    """The model as Megatron has it, with Hugging Face's weights unless others are given."""
+    bridge = importlib.import_module(f"{BRIDGE}.models.conversion.auto_bridge").AutoBridge
+    try:
+        found = bridge.from_hf_pretrained(model_id)
+    except OSError as error:
+        raise TrainingError(
+            f"model {model_id} cannot be loaded: {reason(error)}; give a name on the hub that the "
+            f"job reaches, or a folder"
+        ) from error
+    return found.to_megatron_provider(load_weights=not arguments.get("restore_from"))
+
+
+def place(path: Path, folder: Path, step: int) -> None:
+    """Lays a fetched checkpoint where Megatron-Bridge looks, with the tracker that names it."""
+    target = folder / folder_of(step)
+    shutil.copytree(path, target, dirs_exist_ok=True)
+    shutil.copy(target / STATE, folder / TRACKER)
+
+
+def folder_of(step: int) -> str:
+    """Its name of a step's checkpoint."""
+    return f"iter_{step:07d}"
+
+
+class Publishing:
+    """Publishes each checkpoint that Megatron-Bridge has written, and stops where it has to."""
+
+    def __init__(self, session: Session, step: int, train: Any) -> None:
+        self._session, self._published = session, step
+        self._tokens = train.global_batch_size * session.run.arguments.get("max_seq_len", 2048)
+        self._progress = Progress(session.run, step, train.train_iters)
+        self._every = session.run.arguments.get("logging_steps", DEFAULTS["logging_steps"])
+        self._stops = False
+
+    def callbacks(self) -> Any:
+        """What happens after each step."""
+        manager = importlib.import_module(f"{BRIDGE}.training.callbacks").CallbackManager()
+        manager.register("on_train_step_end", self.on_step_end)
+        return manager
+
+    def watch_saving(self) -> None:
+        """Both places that save have a name of their own for the function."""
+        for module in ("train", "pretrain"):
+            place: Any = importlib.import_module(f"{BRIDGE}.training.{module}")
+            place.save_checkpoint = self._publishing(place.save_checkpoint)
+
+    def on_step_end(self, context: Any) -> None:
+        """Counts, and lets the step be saved that the run is told to stop at."""
+        # Counted up behind this.
+        step = context.state.train_state.step + 1
+        self._progress.count(self._tokens)
+        if step % self._every == 0 or step == 1:
+            # The last stage of the pipeline has it.
+            losses = context.loss_dict or {}
+            loss = float(losses["lm loss"].item()) if "lm loss" in losses else -math.inf
+            self._progress.report(step, most(loss))
+        if self._session.should_stop():
+            self._stops = True
+            context.state.cfg.checkpoint.save_interval = 1
+
+    def _publishing(self, save: Any) -> Any:
+        def save_and_publish(state: Any, *rest: Any, **more: Any) -> None:
+            step = int(state.train_state.step)
+            # At its end it saves the last step again.
+            if step == self._published:
+                return
+            native = Native(self._session.saving / folder_of(step), name_of(step))
+            # It makes the folder on the first node alone, for a disk that all share.
+            native.path.mkdir(parents=True, exist_ok=True)
+            save(state, *rest, **more)
+            if state.cfg.checkpoint.async_save:
+                checkpointing = importlib.import_module(f"{BRIDGE}.training.checkpointing")
+                checkpointing.maybe_finalize_async_save(state, state.cfg.checkpoint, blocking=True)
+            meet()
+            self._session.publish(
+                Draft(step, lambda: [native], discard=False, nodes=self._session.run.nodes)
+            )
+            self._published = step
+            if self._stops:
+                self._session.stop(step)
+
+        return save_and_publish
