@@ -96,7 +96,7 @@ lock: python # Write trainer/lock.txt anew from the newest releases that fit
 	} > $(TARGET)/lock.txt && mv $(TARGET)/lock.txt trainer/lock.txt
 
 .PHONY: test
-test: lint test-rust test-python e2e e2e-kubernetes ## Every test that this machine can run
+test: lint test-rust test-python e2e e2e-kubernetes e2e-image ## Every test that this machine can run
 
 .PHONY: lint
 lint: toolchain python ## Formats and lints
@@ -136,12 +136,23 @@ e2e-kubernetes: build control-plane ## End-to-end tests against a real Kubernete
 	$(call say,end-to-end tests on Kubernetes: a real API server and the training operator)
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --skip speed:: --skip reads::
 
+# What makes the image's static binary.
+ifneq ($(shell command -v musl-gcc),)
+.PHONY: e2e-image
+e2e-image: image-files build control-plane ## End-to-end test of the image as deploy/ starts it (needs root, musl-gcc)
+	$(call say,the image on Kubernetes)
+	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --ignored the_image_serves
+else
+e2e-image:
+	$(call say,no musl-gcc (musl-tools): the test of the image is left out)
+endif
+
 .PHONY: bench-kubernetes
 bench-kubernetes: build control-plane ## Measure reads of 10,000 jobs and what a creation costs
 	$(call say,measuring on Kubernetes)
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --test-threads 1 --nocapture speed:: reads::
 else
-e2e-kubernetes:
+e2e-kubernetes e2e-image:
 	$(call say,no Go toolchain: the end-to-end tests on Kubernetes are left out)
 endif
 

@@ -89,6 +89,18 @@ impl Site {
             .set("TRAINER_ALLOWED_NAMESPACES", namespace))
     }
 
+    /// A site whose settings are those of a container, which the command that starts it sets.
+    ///
+    /// # Errors
+    ///
+    /// When there is no folder for its log.
+    pub fn in_a_container() -> Result<Self> {
+        Ok(Self {
+            data: tempfile::tempdir()?,
+            settings: Vec::new(),
+        })
+    }
+
     fn new(python: &Path, work: &Path) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let settings = [

@@ -46,6 +46,8 @@ pub enum LoadError {
          (limit compile_memory_mib)"
     )]
     CompilerDied { how: String, allowed: usize },
+    #[error("the process that compiles and tries it cannot be run")]
+    Compiler(#[source] std::io::Error),
     /// What the process that compiles and tries plugins says of one.
     #[error("{0}")]
     Tried(String),
@@ -68,7 +70,11 @@ impl LoadError {
     pub(super) fn is_about_the_plugin(&self) -> bool {
         !matches!(
             self,
-            Self::Read(_) | Self::Source(_) | Self::Cache { .. } | Self::Engine(_)
+            Self::Read(_)
+                | Self::Source(_)
+                | Self::Cache { .. }
+                | Self::Compiler(_)
+                | Self::Engine(_)
         )
     }
 }

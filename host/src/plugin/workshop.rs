@@ -85,7 +85,7 @@ impl Workshop {
             }
         };
         let made = made.and_then(|description| {
-            let compiled = std::fs::read(&compiled).map_err(LoadError::Read)?;
+            let compiled = std::fs::read(&compiled).map_err(LoadError::Compiler)?;
             Ok((compiled, description))
         });
         for file in [compiled, verdict] {
@@ -106,7 +106,7 @@ impl Order {
             // Memory that is reserved and not used would count.
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .spawn()
-            .map_err(LoadError::Read)?;
+            .map_err(LoadError::Compiler)?;
         let order = serde_json::to_string(self).unwrap_or_default() + "\n";
         let input = child.stdin.take();
         let status = std::thread::scope(|scope| {
@@ -131,7 +131,7 @@ impl Order {
         if !status.success() {
             return Err(died(how(status)));
         }
-        let verdict = std::fs::read(&self.verdict).map_err(LoadError::Read)?;
+        let verdict = std::fs::read(&self.verdict).map_err(LoadError::Compiler)?;
         match serde_json::from_slice(&verdict) {
             Ok(Verdict::Made(description)) => Ok(description),
             Ok(Verdict::Refused(why)) => Err(LoadError::Tried(why)),
@@ -144,7 +144,7 @@ impl Order {
 fn ended(child: &mut Child, allowed: Duration) -> Result<ExitStatus, LoadError> {
     let begun = Instant::now();
     loop {
-        if let Some(status) = child.try_wait().map_err(LoadError::Read)? {
+        if let Some(status) = child.try_wait().map_err(LoadError::Compiler)? {
             return Ok(status);
         }
         if begun.elapsed() > allowed * PATIENCE {
