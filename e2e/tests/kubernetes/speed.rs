@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use crate::service::{Deployed, request};
 
-const PAIRS: usize = 300;
+/// Others on the machine make everything half as slow again, for seconds at a time: the round that was
+/// the quickest in all is the one that counts. To go by one of the two alone would favour it.
+const ROUNDS: usize = 10;
+const PAIRS: usize = 40;
 
 /// One client of each, made alike: what is compared is the way and nothing else. Every other creation
 /// goes through the service, so that both meet the same machine, and each comes right after a dry run
@@ -34,24 +37,33 @@ fn the_service_adds_at_most_a_millisecond_to_a_creation() {
         .post("/train/preview", &request("run", &nothing));
     let mut manifest = preview.unwrap().1["manifest"].clone();
     let jobs = "/apis/kubeflow.org/v1/namespaces/speed/pytorchjobs?fieldValidation=Strict";
-    let (mut through, mut bare) = (Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
-        let run = request(&format!("through-{pair}"), &nothing);
-        let timed = async {
-            let dry_run = "/train/preview?dry_run=server";
-            post(&through_client, dry_run, &run, 200).await;
-            post(&through_client, "/train", &run, 201).await
-        };
-        through.push(runtime.block_on(timed));
-        manifest["metadata"]["name"] = json!(format!("bare-{pair}"));
-        let timed = async {
-            let dry_run = format!("{jobs}&dryRun=All");
-            post(&bare_client, &dry_run, &manifest, 201).await;
-            post(&bare_client, jobs, &manifest, 201).await
-        };
-        bare.push(runtime.block_on(timed));
+    let mut rounds = Vec::new();
+    for round in 0..ROUNDS {
+        let (mut through, mut bare) = (Vec::new(), Vec::new());
+        for pair in 0..PAIRS {
+            let run = request(&format!("through-{round}-{pair}"), &nothing);
+            let timed = async {
+                let dry_run = "/train/preview?dry_run=server";
+                post(&through_client, dry_run, &run, 200).await;
+                post(&through_client, "/train", &run, 201).await
+            };
+            through.push(runtime.block_on(timed));
+            manifest["metadata"]["name"] = json!(format!("bare-{round}-{pair}"));
+            let timed = async {
+                let dry_run = format!("{jobs}&dryRun=All");
+                post(&bare_client, &dry_run, &manifest, 201).await;
+                post(&bare_client, jobs, &manifest, 201).await
+            };
+            bare.push(runtime.block_on(timed));
+        }
+        let (bare, through) = (median(bare), median(through));
+        println!("round {round}: {bare:?} bare, {through:?} through the service");
+        rounds.push((bare, through));
     }
-    let (through, bare) = (median(through), median(bare));
+    let quietest = rounds
+        .into_iter()
+        .min_by_key(|(bare, through)| *bare + *through);
+    let (bare, through) = quietest.unwrap();
     let added = through.saturating_sub(bare);
     println!("inside the service: {:?}", inside(&service.server));
     println!("a creation takes {bare:?} bare and {through:?} through the service: {added:?} more");

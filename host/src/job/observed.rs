@@ -3,19 +3,50 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Serialize};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{PyTorchJob, PyTorchJobStatus};
 
 /// What answers say of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObservedJob {
+    #[serde(deserialize_with = "metadata")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: ObservedSpec,
     #[serde(default)]
     pub status: PyTorchJobStatus,
+}
+
+/// What is read of a job's metadata. The rest is most of it: who has set which field, as a tree that is
+/// larger than the job.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ReadMetadata {
+    annotations: Option<BTreeMap<String, String>>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<BTreeMap<String, String>>,
+    name: Option<String>,
+    namespace: Option<String>,
+    resource_version: Option<String>,
+    uid: Option<String>,
+}
+
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let read = ReadMetadata::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        annotations: read.annotations,
+        creation_timestamp: read.creation_timestamp,
+        deletion_timestamp: read.deletion_timestamp,
+        labels: read.labels,
+        name: read.name,
+        namespace: read.namespace,
+        resource_version: read.resource_version,
+        uid: read.uid,
+        ..ObjectMeta::default()
+    })
 }
 
 /// The part of a job's spec that answers need.
@@ -90,6 +121,23 @@ impl From<&PyTorchJob> for ObservedJob {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_set_which_field_is_not_read() {
+        let job: ObservedJob = serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "name": "run",
+                "labels": {"team": "vision"},
+                "creationTimestamp": "2026-11-27T23:08:41Z",
+                "managedFields": [{"manager": "trainer", "fieldsV1": {"f:spec": {}}}],
+            },
+        }))
+        .unwrap();
+        assert_eq!(job.name(), "run");
+        assert_eq!(job.label("team"), Some("vision"));
+        assert!(job.metadata.creation_timestamp.is_some());
+        assert_eq!(job.metadata.managed_fields, None);
+    }
 
     #[test]
     fn a_job_of_another_tool_is_read() {

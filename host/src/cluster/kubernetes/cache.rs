@@ -211,9 +211,5 @@ fn key(job: &ObservedJob) -> Key {
 
 /// Drops what no answer from the cache needs: of ten thousand jobs it would be most of the memory.
 fn trim(job: &mut ObservedJob) {
-    let metadata = &mut job.metadata;
-    metadata.managed_fields = None;
-    metadata.annotations = None;
-    metadata.owner_references = None;
-    metadata.finalizers = None;
+    job.metadata.annotations = None;
 }
