@@ -69,7 +69,10 @@ toolchain: # The compiler of rust-toolchain.toml and its WebAssembly target
 
 # What target/python is made of. It holds a copy of them, so that it is made anew when one of them
 # says something else: by their times every fresh clone would have newer ones.
-REQUIREMENTS := $(addprefix trainer/,requirements.txt requirements-dev.txt requirements-libraries.txt lock.txt)
+REQUIREMENTS := $(addprefix trainer/,requirements.txt requirements-dev.txt requirements-libraries.txt \
+	requirements-transformers4.txt lock.txt)
+# Packages for tests that cannot stand beside the others, each list in a folder of its own.
+APART := libraries transformers4
 
 .PHONY: python
 python: ## Install target/python, the local cluster's Python environment
@@ -84,8 +87,10 @@ python-anew:
 	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-r trainer/requirements-dev.txt -c trainer/lock.txt
-	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-		--target $(ENVIRONMENT)/libraries -r trainer/requirements-libraries.txt
+	@for list in $(APART); do \
+		$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+			--target $(ENVIRONMENT)/$$list -r trainer/requirements-$$list.txt || exit 1; \
+	done
 	@cat $(REQUIREMENTS) > $(ENVIRONMENT)/.installed
 
 .PHONY: lock
