@@ -14,6 +14,13 @@ BACKENDS = {
     "fsdp": ("runners.meta_loop", None),
     "torchtitan": ("runners.meta_torchtitan", "torchtitan"),
 }
+# Backends whose packages cannot keep what a run is promised, each with the reason.
+OTHERS = {
+    # recipes/full_finetune_distributed.py of torchtune 0.6.1, its last release.
+    "torchtune": "it saves at the ends of epochs alone, and not at which step that was",
+    # utils/train_utils.py and finetuning.py of llama-cookbook 0.0.5, its last release.
+    "llama_cookbook": "it saves at the ends of epochs alone, and goes on with adapters alone",
+}
 
 
 def run(session: Session) -> None:
@@ -21,9 +28,11 @@ def run(session: Session) -> None:
     arguments = Arguments.read(session.run.arguments)
     backend = arguments.backend
     if backend not in BACKENDS:
-        # torchtune and llama_cookbook are recipes with command lines of their own.
-        known = " or ".join(BACKENDS)
-        raise TrainingError(f"backend {backend}: train.py cannot start it; set backend to {known}")
+        known, why = " or ".join(BACKENDS), OTHERS.get(backend, "it is unknown")
+        raise TrainingError(
+            f"backend {backend}: train.py does not start it: {why}; "
+            f"set backend to {known}, or `image` to one with a train.py of your own"
+        )
     module, package = BACKENDS[backend]
     if package and importlib.util.find_spec(package) is None:
         raise lacks(f"backend {backend}", package)

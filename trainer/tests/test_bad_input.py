@@ -56,6 +56,17 @@ def test_an_unknown_model_is_told(tmp_path: Path, dataset: Path, framework: str)
     assert "llama-debug" in line
 
 
+@pytest.mark.parametrize("backend", ["torchtune", "llama_cookbook"])
+def test_a_backend_that_is_not_started_is_told(tmp_path: Path, dataset: Path, backend: str) -> None:
+    assert dataset.exists()
+    training = Training(tmp_path, {**BASE, "backend": backend})
+    assert training.wait() == 1
+    (line,) = errors(training)
+    assert f"backend {backend}: train.py does not start it: it saves at the ends of epochs" in line
+    assert "set backend to fsdp or torchtitan, or `image`" in line
+    assert commits(tmp_path) == []
+
+
 def test_no_rights_is_told(s3: S3, tmp_path: Path) -> None:
     training = Training(
         tmp_path, BASE, uri="s3://bucket", variables={"AWS_SECRET_ACCESS_KEY": "wrong"}

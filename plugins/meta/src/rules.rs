@@ -288,7 +288,7 @@ fn titan_has_no_adapters(launch: &Launch) -> Option<Broken> {
     }
     Broken::new(
         &["peft_method"],
-        "backend torchtitan has no peft_method: use torchtune or llama_cookbook",
+        "backend torchtitan has no peft_method: leave backend out, or use torchtune or llama_cookbook",
     )
 }
 
