@@ -78,6 +78,18 @@ def rows(
         yield from dataset.rows(storage, part, only)
 
 
+def of_all(run: Run, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What all processes have read, in order, on each of them."""
+    shares: list[Any] = [own]
+    if run.world_size > 1:
+        shares = [None] * run.world_size
+        distributed.all_gather_object(shares, own)
+    rows = [row for share in shares for row in share]
+    if not rows:
+        raise TrainingError(f"dataset {run.dataset_uri} holds no rows: nothing to train on")
+    return rows
+
+
 class Layout:
     """How texts become sequences of `length` tokens: one after the other, or each its own.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import distributed
-
 import data
 import dataset
 from run import TrainingError
@@ -70,11 +68,4 @@ def gather(session: Session, wish: Wish) -> Any:
         if "messages" not in row and "prompt" not in row:
             dataset.text_of(place, row, field)
         own.append(dict(row))
-    shares: list[Any] = [own]
-    if session.run.world_size > 1:
-        shares = [None] * session.run.world_size
-        distributed.all_gather_object(shares, own)
-    rows = [row for share in shares for row in share]
-    if not rows:
-        raise TrainingError(f"dataset {session.run.dataset_uri} holds no rows: nothing to train on")
-    return Dataset.from_list(rows)
+    return Dataset.from_list(data.of_all(session.run, own))

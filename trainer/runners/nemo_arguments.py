@@ -11,7 +11,7 @@ from typing import Any
 
 import data
 import dataset
-from run import Run, TrainingError
+from run import Run
 from session import Session
 
 LOG = logging.getLogger("trainer")
@@ -63,20 +63,12 @@ def write_rows(
 
     The libraries' processes read their parts from there.
     """
-    from torch import distributed
-
     field = str(arguments.get("dataset_text_field", "text"))
     own = [
         {field: dataset.text_of(place, row, field)}
         for place, row in data.rows(session.run, session.storage, field)
     ]
-    shares: list[Any] = [own]
-    if session.run.world_size > 1:
-        shares = [None] * session.run.world_size
-        distributed.all_gather_object(shares, own)
-    rows = [row for share in shares for row in share]
-    if not rows:
-        raise TrainingError(f"dataset {session.run.dataset_uri} holds no rows: nothing to train on")
+    rows = data.of_all(session.run, own)
     kept, held = rows, []
     if arguments.get("eval_steps"):
         held = rows[data.HELD_OUT - 1 :: data.HELD_OUT]

@@ -249,13 +249,15 @@ def train(session: Session) -> None:
     meet()
     pretrain = importlib.import_module(f"{BRIDGE}.training.pretrain")
     step = importlib.import_module(f"{BRIDGE}.training.gpt_step")
+    model = _model(run.model_id, arguments)
+    config = configure(settings(run, arguments, session.saving, rows), model, arguments, root)
+    publishing = Publishing(session, found[0].step if found else 0, config.train)
+    publishing.watch_saving()
     try:
-        model = _model(run.model_id, arguments)
-        config = configure(settings(run, arguments, session.saving, rows), model, arguments, root)
-        publishing = Publishing(session, found[0].step if found else 0, config.train)
-        publishing.watch_saving()
         pretrain.pretrain(config, step.forward_step, callbacks=publishing.callbacks())
     except (AssertionError, TypeError, ValueError) as error:
+        if publishing.has_begun:
+            raise
         raise TrainingError(f"Megatron-Bridge refuses the job: {reason(error)}") from error
 
 
@@ -289,10 +291,13 @@ class Publishing:
 
     def __init__(self, session: Session, step: int, train: Any) -> None:
         self._session, self._published = session, step
-        self._tokens = train.global_batch_size * session.run.arguments.get("max_seq_len", 2048)
         self._progress = Progress(session.run, step, train.train_iters)
-        self._every = session.run.arguments.get("logging_steps", DEFAULTS["logging_steps"])
+        value = {**DEFAULTS, **session.run.arguments}
+        self._tokens = train.global_batch_size * value["max_seq_len"]
+        self._every = value["logging_steps"]
         self._stops = False
+        # Whether a step was made.
+        self.has_begun = False
 
     def callbacks(self) -> Any:
         """What happens after each step."""
@@ -308,6 +313,7 @@ class Publishing:
 
     def on_step_end(self, context: Any) -> None:
         """Counts, and lets the step be saved that the run is told to stop at."""
+        self.has_begun = True
         # Counted up behind this.
         step = context.state.train_state.step + 1
         self._progress.count(self._tokens)

@@ -52,7 +52,13 @@ def same(one: Path, other: Path) -> bool:
 @pytest.mark.parametrize(
     ("model_id", "more"),
     # The weights of GPT-2's input and output are one tensor.
-    [("llama-debug", {}), ("gpt2-debug", {}), ("llama-debug", {"peft_method": "lora"})],
+    [
+        ("llama-debug", {}),
+        ("gpt2-debug", {}),
+        ("llama-debug", {"peft_method": "lora"}),
+        # TRL's trainer.
+        ("llama-debug", {"packing": True}),
+    ],
 )
 def test_copied_checkpoints_are_those_of_transformers(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, model_id: str, more: Any
