@@ -13,7 +13,7 @@ use crate::service::{Deployed, request};
 /// Others on the machine make everything half as slow again, for seconds at a time: the round that was
 /// the quickest in all is the one that counts. To go by one of the two alone would favour it.
 const ROUNDS: usize = 10;
-const PAIRS: usize = 40;
+const PAIRS: usize = 100;
 
 /// One client of each, made alike: what is compared is the way and nothing else. Every other creation
 /// goes through the service, so that both meet the same machine, and each comes right after a dry run
