@@ -141,15 +141,15 @@ e2e-kubernetes: build control-plane ## End-to-end tests against a real Kubernete
 	$(call say,end-to-end tests on Kubernetes: a real API server and the training operator)
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --skip speed:: --skip reads::
 
-# What makes the image's static binary.
-ifneq ($(shell command -v musl-gcc),)
+# What makes the image's static binary, and who may start it as the user that deploy/ gives it.
+ifneq ($(and $(shell command -v musl-gcc),$(filter 0,$(shell id -u))),)
 .PHONY: e2e-image
 e2e-image: image-files build control-plane ## End-to-end test of the image as deploy/ starts it (needs root, musl-gcc)
 	$(call say,the image on Kubernetes)
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --ignored the_image_serves
 else
 e2e-image:
-	$(call say,no musl-gcc (musl-tools): the test of the image is left out)
+	$(call say,no musl-gcc (musl-tools) or not root: the test of the image is left out)
 endif
 
 .PHONY: bench-kubernetes

@@ -30,6 +30,7 @@ def run(session: Session) -> None:
     trainer, counted = build(session, wish, arguments)
     publishing = Publishing(session, trainer, counted)
     trainer.add_callback(publishing)
+    trainer.before_copying = session.publisher.wait
     trainer.remove_callback(PrinterCallback)
     session.publisher.keep(wish.value("save_total_limit"))
     found = session.prepare(wish.resolved())

@@ -86,8 +86,9 @@ class Publishing(TrainerCallback):
         writes = self._trainer.take_writes()
 
         def write() -> list[Native]:
-            for each in writes:
-                each()
+            # Each goes with its copy as soon as that is written.
+            while writes:
+                writes.pop(0)()
             return natives
 
         self._session.publish(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import Parameter
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from memory import available
@@ -16,28 +17,37 @@ from memory import available
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 # How much of the free memory a copy may take.
 SHARE = 0.5
+# What is copied, or does not change.
+PLAIN = frozenset({torch.Tensor, Parameter, bool, int, float, str, type(None)})
 
 
 def later(trainer: type[Any]) -> type[Any]:
     """A Trainer that leaves the writing of most of a checkpoint to whoever calls `take_writes`.
 
     Weights and optimizer are copied into memory, which is quicker than any disk. Where they are
-    sharded, or memory is scarce, transformers writes them as ever.
+    sharded, memory is scarce, or something else reads the checkpoint as soon as it is written,
+    transformers writes them as ever.
     """
 
     class Later(trainer):  # type: ignore[misc]
         _writes: tuple[Callable[[], None], ...] = ()
+        # Waits for the copies of the checkpoint before.
+        before_copying: Callable[[], None] = staticmethod(lambda: None)
 
-        def take_writes(self) -> tuple[Callable[[], None], ...]:
+        def take_writes(self) -> list[Callable[[], None]]:
             """What is still to be written of the newest checkpoint. It is taken once."""
-            writes, self._writes = self._writes, ()
+            writes, self._writes = list(self._writes), ()
             return writes
+
+        def _save_checkpoint(self, *arguments: Any, **more: Any) -> None:
+            self.before_copying()
+            super()._save_checkpoint(*arguments, **more)
 
         def _save(
             self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
         ) -> None:
             taken = None
-            if output_dir and state_dict is None and self._is_whole() and self._has_all_weights():
+            if self._is_checkpoint(output_dir) and state_dict is None and self._has_all_weights():
                 taken = copy_of(self.model.state_dict())
             if output_dir is None or taken is None:
                 super()._save(output_dir, state_dict)
@@ -48,7 +58,7 @@ def later(trainer: type[Any]) -> type[Any]:
 
         def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
             taken = None
-            if self._is_whole():
+            if self._is_checkpoint(output_dir):
                 taken = copy_of([self.optimizer.state_dict(), self.lr_scheduler.state_dict()])
             if taken is None:
                 super()._save_optimizer_and_scheduler(output_dir)
@@ -60,11 +70,19 @@ def later(trainer: type[Any]) -> type[Any]:
                 lambda: torch.save(scheduler, folder / SCHEDULER),
             )
 
-        def _is_whole(self) -> bool:
-            """Whether this process writes, and all of it."""
+        def _is_checkpoint(self, folder: str | None) -> bool:
+            """Whether this process writes a checkpoint, all of it, and for the publisher alone."""
+            arguments = self.args
+            if Path(folder or "").name != f"checkpoint-{self.state.global_step}":
+                return False
             sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-            on_torch = self.args.device.type in ("cpu", "cuda")
-            return bool(self.args.should_save and on_torch and not sharded)
+            on_torch = arguments.device.type in ("cpu", "cuda")
+            read_at_once = (
+                arguments.push_to_hub
+                or arguments.report_to
+                or getattr(arguments, "enable_jit_checkpoint", False)
+            )
+            return bool(arguments.should_save and on_torch and not sharded and not read_at_once)
 
         def _has_all_weights(self) -> bool:
             """Adapters alone are written of others; the best weights are read at the end."""
@@ -79,8 +97,11 @@ def later(trainer: type[Any]) -> type[Any]:
 
 
 def copy_of(state: Any) -> Any:
-    """A copy on the CPU that later steps do not change, or nothing where memory is scarce."""
+    """A copy on the CPU that later steps do not change; nothing where there can be none."""
     leaves, shape = tree_flatten(state)
+    # Of others, such as an optimizer's quantized tensors, nobody here knows what a copy is.
+    if not all(type(leaf) in PLAIN for leaf in leaves):
+        return None
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     if sum(tensor.nbytes for tensor in tensors) > SHARE * available():
         return None

@@ -57,11 +57,16 @@ def global_batch(run: Run, value: Mapping[str, Any]) -> int:
 
 
 def write_rows(
-    session: Session, arguments: Mapping[str, Any], file: Path, held_file: Path
+    session: Session,
+    arguments: Mapping[str, Any],
+    file: Path,
+    held_file: Path,
+    *,
+    whole_batches_of: int = 1,
 ) -> tuple[int, int]:
     """Each node gets all rows in a file, and those that are held out in another; how many they are.
 
-    The libraries' processes read their parts from there.
+    The libraries' processes read their parts from there. What is held out makes whole batches.
     """
     field = str(arguments.get("dataset_text_field", "text"))
     own = [
@@ -72,6 +77,7 @@ def write_rows(
     kept, held = rows, []
     if arguments.get("eval_steps"):
         held = rows[data.HELD_OUT - 1 :: data.HELD_OUT]
+        held = held[: len(held) - len(held) % whole_batches_of]
         kept = [row for at, row in enumerate(rows, 1) if at % data.HELD_OUT]
     if session.run.is_leader:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from storage import reason
 BRIDGE = "megatron.bridge"
 # Arguments that are settings of Megatron-Bridge as they are (training/config.py).
 NAMES = {
-    "async_save": "checkpoint.async_save",
     "batch_size": "train.micro_batch_size",
     "context_parallel": "model.context_parallel_size",
     "dataloader_workers": "dataset.num_workers",
@@ -44,18 +44,23 @@ NAMES = {
     "virtual_pipeline_parallel": "model.virtual_pipeline_model_parallel_size",
     "weight_decay": "optimizer.weight_decay",
 }
-# Its names of number formats (training/mixed_precision.py); float32 is none of them.
+# Its names of number formats (training/mixed_precision.py), which has none for float32.
 PRECISIONS = {
     "16-mixed": "fp16_mixed",
-    "32": None,
+    "32": "fp32",
     "bf16-fp8": "bf16_with_fp8_current_scaling_mixed",
     "bf16-mixed": "bf16_mixed",
     "bf16-mxfp8": "bf16_with_mxfp8_mixed",
 }
+# Arguments that it is not given, with why; false asks for nothing.
 REFUSED = {
+    "async_save": "checkpoints are uploaded while the training goes on as it is",
     "eval_batch_size": "it evaluates with the training's own batches",
+    "packing": "it packs in an order that a run which goes on does not know",
     "recipe": "the job says all that a recipe would; `overrides` sets the rest",
 }
+# For checks before the dataset is there.
+MANY = (sys.maxsize, sys.maxsize)
 # The files that its builder of datasets reads (data/builders/finetuning_dataset.py).
 TRAINING, VALIDATION = "training.jsonl", "validation.jsonl"
 # The files that its resume reads (training/utils/checkpoint_utils.py).
@@ -67,8 +72,8 @@ def settings(
 ) -> dict[str, Any]:
     """Its settings by their dotted names. `rows` are those to train on and those held out."""
     for name, why in REFUSED.items():
-        if name in arguments:
-            raise TrainingError(f"{name}: Megatron-Bridge does not have it, {why}; leave it out")
+        if arguments.get(name):
+            raise TrainingError(f"{name}: not with Megatron-Bridge, {why}; leave it out")
     value = {**DEFAULTS, **arguments}
     batch = global_batch(run, value)
     steps = _steps(value, batch, rows[0])
@@ -76,15 +81,15 @@ def settings(
         **{dotted: value[name] for name, dotted in NAMES.items() if name in value},
         "train.global_batch_size": batch,
         "train.train_iters": steps,
-        "train.eval_iters": max(1, rows[1] // batch) if value.get("eval_steps") else 0,
+        "train.eval_iters": _evaluations(batch, rows[1]) if value.get("eval_steps") else 0,
+        # With so many samples it shuffles, and finds its place again.
+        "dataset.max_train_samples": steps * batch,
         "scheduler.lr_warmup_iters": _warmup(value, steps),
         **(_stable(steps) if value["lr_scheduler"] == "WSD" else {}),
         "scheduler.start_weight_decay": value["weight_decay"],
         "scheduler.end_weight_decay": value["weight_decay"],
         "checkpoint.save": str(saving),
         "checkpoint.load": str(saving),
-        # The publisher counts what is kept in the store; here the two that it works on.
-        "checkpoint.most_recent_k": 2,
         "checkpoint.pretrained_checkpoint": value.get("restore_from"),
         "tokenizer.tokenizer_model": value.get("tokenizer_name") or run.model_id,
         "mixed_precision": PRECISIONS[value["precision"]],
@@ -97,12 +102,17 @@ def settings(
 def _steps(value: Mapping[str, Any], batch: int, rows: int) -> int:
     if "max_steps" in value:
         return int(value["max_steps"])
-    if value.get("packing"):
-        raise TrainingError(
-            "max_steps: with packing Megatron-Bridge does not tell how many steps an epoch has; "
-            "give it instead of num_epochs"
-        )
     return max(1, rows * int(value["num_epochs"]) // batch)
+
+
+def _evaluations(batch: int, held: int) -> int:
+    """Batches of an evaluation: all that is held out, so that each one sees the same."""
+    if held < batch:
+        raise TrainingError(
+            f"eval_steps: what is held out, a tenth of the dataset, fills no batch of {batch}; "
+            f"give more data or smaller batches, or leave it out"
+        )
+    return held // batch
 
 
 def _warmup(value: Mapping[str, Any], steps: int) -> int:
@@ -163,11 +173,20 @@ def configure(
         for part in sections:
             section = getattr(section, part)
         setattr(section, name, setting)
-    if container.mixed_precision:
-        formats = importlib.import_module(f"{BRIDGE}.training.mixed_precision")
-        container.mixed_precision = formats.get_mixed_precision_config(container.mixed_precision)
+    container.mixed_precision = _precision(container.mixed_precision)
     _override(container, list(value.get("overrides") or []))
     return container
+
+
+def _precision(name: str) -> Any:
+    import torch
+
+    formats = importlib.import_module(f"{BRIDGE}.training.mixed_precision")
+    if name != "fp32":
+        return formats.get_mixed_precision_config(name)
+    # Else a model keeps the format that its weights have on the hub.
+    kind = torch.float32
+    return formats.MixedPrecisionConfig(fp32=True, params_dtype=kind, pipeline_dtype=kind)
 
 
 def _override(container: Any, overrides: list[str]) -> None:
@@ -182,27 +201,24 @@ def _override(container: Any, overrides: list[str]) -> None:
             section = getattr(section, part)
     if overrides:
         own = importlib.import_module(f"{BRIDGE}.training.utils.omegaconf_utils")
-        own.process_config_with_overrides(container, cli_overrides=overrides)
+        try:
+            own.process_config_with_overrides(container, cli_overrides=overrides)
+        except own.OverridesError as error:
+            raise TrainingError(f"overrides: Megatron-Bridge refuses them: {error}") from error
 
 
 def _dataset(config: Any, value: Mapping[str, Any], root: Path) -> Any:
     field, length = value["dataset_text_field"], value["max_seq_len"]
-    packed = None
-    if value.get("packing"):
-        sequences = importlib.import_module(f"{BRIDGE}.data.datasets.packed_sequence")
-        packed = sequences.PackedSequenceSpecs(packed_sequence_size=length)
     return config.FinetuningDatasetConfig(
         dataset_root=str(root),
         seq_length=length,
         seed=value["seed"],
-        packed_sequence_specs=packed,
         # All of a row's text is learned from: it is the answer, and there is no question.
         dataset_kwargs={
             "label_key": field,
             "prompt_template": f"{{{field}}}",
             "truncation_field": field,
             "answer_only_loss": False,
-            "pad_to_max_length": packed is not None,
         },
         do_validation=value.get("eval_steps") is not None,
         do_test=False,
@@ -236,13 +252,13 @@ def train(session: Session) -> None:
     run, arguments = session.run, dict(session.run.arguments)
     say_what_is_left_aside(arguments)
     # Before anything is fetched.
-    settings(run, arguments, session.saving, (1, 1))
+    settings(run, arguments, session.saving, MANY)
     if not torch.cuda.is_available():
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
     sessions.join(run)
     session.publisher.keep(arguments.get("save_total_limit"))
     root = run.scratch / "data"
-    rows = write_rows(session, arguments, root / TRAINING, root / VALIDATION)
+    rows = _write(session, arguments, root)
     found = session.prepare({**DEFAULTS, **arguments})
     if found and run.is_leader:
         place(found[1], session.saving, found[0].step)
@@ -255,10 +271,24 @@ def train(session: Session) -> None:
     publishing.watch_saving()
     try:
         pretrain.pretrain(config, step.forward_step, callbacks=publishing.callbacks())
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, FileNotFoundError, TypeError, ValueError) as error:
         if publishing.has_begun:
             raise
         raise TrainingError(f"Megatron-Bridge refuses the job: {reason(error)}") from error
+
+
+def _write(session: Session, arguments: Mapping[str, Any], root: Path) -> tuple[int, int]:
+    """The rows where its dataset looks, with the index that it makes on the first node alone."""
+    if session.run.is_leader:
+        # An index of other rows would be taken for theirs.
+        shutil.rmtree(root, ignore_errors=True)
+    files = [root / TRAINING, root / VALIDATION]
+    batch = global_batch(session.run, {**DEFAULTS, **arguments})
+    rows = write_rows(session, arguments, *files, whole_batches_of=batch)
+    if session.run.is_leader:
+        index = importlib.import_module(f"{BRIDGE}.data.datasets.utils").build_index_files
+        index([str(file) for file, count in zip(files, rows, strict=True) if count], ord("\n"), 1)
+    return rows
 
 
 def _model(model_id: str, arguments: Mapping[str, Any]) -> Any:
@@ -266,7 +296,7 @@ def _model(model_id: str, arguments: Mapping[str, Any]) -> Any:
     bridge = importlib.import_module(f"{BRIDGE}.models.conversion.auto_bridge").AutoBridge
     try:
         found = bridge.from_hf_pretrained(model_id)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise TrainingError(
             f"model {model_id} cannot be loaded: {reason(error)}; give a name on the hub that the "
             f"job reaches, or a folder"
@@ -295,6 +325,7 @@ class Publishing:
         value = {**DEFAULTS, **session.run.arguments}
         self._tokens = train.global_batch_size * value["max_seq_len"]
         self._every = value["logging_steps"]
+        self._last = train.train_iters
         self._stops = False
         # Whether a step was made.
         self.has_begun = False
@@ -307,9 +338,9 @@ class Publishing:
 
     def watch_saving(self) -> None:
         """Both places that save have a name of their own for the function."""
-        for module in ("train", "pretrain"):
-            place: Any = importlib.import_module(f"{BRIDGE}.training.{module}")
-            place.save_checkpoint = self._publishing(place.save_checkpoint)
+        for name in ("train", "pretrain"):
+            module: Any = importlib.import_module(f"{BRIDGE}.training.{name}")
+            module.save_checkpoint = self._publishing(module.save_checkpoint)
 
     def on_step_end(self, context: Any) -> None:
         """Counts, and lets the step be saved that the run is told to stop at."""
@@ -322,7 +353,8 @@ class Publishing:
             losses = context.loss_dict or {}
             loss = float(losses["lm loss"].item()) if "lm loss" in losses else -math.inf
             self._progress.report(step, most(loss))
-        if self._session.should_stop():
+        # The last step is saved and ends the run by itself.
+        if step < self._last and self._session.should_stop():
             self._stops = True
             context.state.cfg.checkpoint.save_interval = 1
 
@@ -336,13 +368,8 @@ class Publishing:
             # It makes the folder on the first node alone, for a disk that all share.
             native.path.mkdir(parents=True, exist_ok=True)
             save(state, *rest, **more)
-            if state.cfg.checkpoint.async_save:
-                checkpointing = importlib.import_module(f"{BRIDGE}.training.checkpointing")
-                checkpointing.maybe_finalize_async_save(state, state.cfg.checkpoint, blocking=True)
             meet()
-            self._session.publish(
-                Draft(step, lambda: [native], discard=False, nodes=self._session.run.nodes)
-            )
+            self._session.publish(Draft(step, lambda: [native], nodes=self._session.run.nodes))
             self._published = step
             if self._stops:
                 self._session.stop(step)

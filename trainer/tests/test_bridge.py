@@ -18,6 +18,7 @@ import logs
 from run import Run, Terminated, TrainingError
 from runners import nemo, nemo_bridge
 from runners.nemo_arguments import lines
+from storage import Storage
 
 pytestmark = [
     pytest.mark.skipif(sys.version_info < (3, 11), reason="Megatron-Bridge needs Python 3.11"),
@@ -27,6 +28,7 @@ pytestmark = [
 SHAPE: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
     "num_attention_heads": 4, "num_hidden_layers": 4, "num_key_value_heads": 4, "vocab_size": 258,
+    "dtype": "bfloat16",
 }  # fmt: skip
 
 
@@ -56,7 +58,7 @@ def test_it_takes_schedule_batches_and_checkpoints(run_of_eight: Run) -> None:
     config = configured(
         run_of_eight, max_steps=500, batch_size=2, gradient_accumulation=4, tensor_parallel=2,
         pipeline_parallel=2, sequence_parallel=True, lr=1e-4, min_lr=1e-5, warmup_ratio=0.1,
-        eval_steps=50, save_steps=70, weight_decay=0.1, async_save=True, lr_scheduler="linear",
+        eval_steps=50, save_steps=70, weight_decay=0.1, lr_scheduler="linear",
         max_grad_norm=0.5, seed=9, logging_steps=3, resume_past_end=True,
     )  # fmt: skip
     # Two replicas of four processes each, of two sequences, four times.
@@ -72,7 +74,6 @@ def test_it_takes_schedule_batches_and_checkpoints(run_of_eight: Run) -> None:
     assert schedule.override_opt_param_scheduler
     saved = config.checkpoint
     assert (saved.save, saved.load, saved.save_interval) == ("/saving", "/saving", 70)
-    assert saved.async_save
     assert (config.rng.seed, config.logger.log_interval) == (9, 3)
     assert config.model.sequence_parallel
 
@@ -93,7 +94,9 @@ def test_it_takes_every_precision(
     config = configured(run_of_eight, precision=precision, max_steps=5)
     assert (config.model.bf16, config.model.fp16) == (bf16, fp16)
     mixed = config.mixed_precision
-    assert (mixed.fp8_recipe if mixed and mixed.fp8 else None) == fp8
+    assert (mixed.fp8_recipe if mixed.fp8 else None) == fp8
+    # Whatever the weights on the hub are.
+    assert (config.model.params_dtype == torch.float32) == (precision == "32")
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "inverse-square-root", "WSD"])
@@ -147,19 +150,22 @@ def test_epochs_become_steps(run_of_eight: Run) -> None:
 @pytest.mark.parametrize(
     ("wish", "error"),
     [
-        ({"recipe": "llama3_8b"}, "recipe: Megatron-Bridge does not have it"),
-        ({"eval_batch_size": 2}, "eval_batch_size: Megatron-Bridge does not have it"),
+        ({"recipe": "llama3_8b"}, "recipe: not with Megatron-Bridge"),
+        ({"eval_batch_size": 2}, "eval_batch_size: not with Megatron-Bridge"),
+        ({"async_save": True}, "async_save: not with Megatron-Bridge, checkpoints are uploaded"),
+        ({"packing": True}, "packing: not with Megatron-Bridge"),
+        ({"eval_steps": 5, "batch_size": 20}, "eval_steps: what is held out, .*fills no batch"),
+        ({"overrides": ["+train.x.=1="]}, "overrides: "),
         ({"peft_method": "lora"}, "peft_method lora: Megatron-Bridge needs restore_from"),
-        ({"packing": True}, "max_steps: with packing"),
         ({"overrides": ["++train.manual_cg=1"]}, "overrides: .*: Megatron-Bridge has no such"),
     ],
 )
 def test_what_it_lacks_is_refused(run_of_eight: Run, wish: dict[str, Any], error: str) -> None:
     with pytest.raises(TrainingError, match=error):
-        configured(run_of_eight, **wish)
+        configured(run_of_eight, **{"max_steps": 5, **wish})
 
 
-def test_its_dataset_reads_the_rows(run_of_eight: Run, tmp_path: Path) -> None:
+def test_its_dataset_reads_the_rows(run_of_eight: Run, make_run: MakeRun, tmp_path: Path) -> None:
     from runners.hf_model import byte_tokenizer
 
     byte_tokenizer().save_pretrained(tmp_path / "tokenizer")
@@ -169,17 +175,28 @@ def test_its_dataset_reads_the_rows(run_of_eight: Run, tmp_path: Path) -> None:
             tokenizer_type="HuggingFaceTokenizer", tokenizer_model=str(tmp_path / "tokenizer")
         )
     )
-    rows = [{"body": f"Sentence number {number}."} for number in range(40)]
-    (tmp_path / nemo_bridge.TRAINING).write_text(lines(rows))
-    (tmp_path / nemo_bridge.VALIDATION).write_text(lines(rows[:4]))
-    config = configured(
-        run_of_eight, tmp_path, max_steps=5, dataset_text_field="body", max_seq_len=16, eval_steps=5
-    )
+    data = [{"body": f"Sentence number {number}."} for number in range(90)]
+    (tmp_path / "data.jsonl").write_text(lines(data))
+    wish = {"dataset_text_field": "body", "max_seq_len": 64, "eval_steps": 5, "max_steps": 30}
+    root = tmp_path / "scratch"
+    # One process that reads for all eight.
+    session: Any = SimpleNamespace(
+        run=make_run(framework="nemo", **wish), storage=Storage({})
+    )  # fmt: skip
+    rows = nemo_bridge._write(session, {**wish, "global_batch_size": 8}, root)
+    # A tenth, cut to whole batches.
+    assert rows == (81, 8)
+    # Each node has the index that the library makes on the first one alone.
+    assert len(list(root.glob("*.jsonl.idx.npy"))) == 2
+    settings = nemo_bridge.settings(run_of_eight, wish, Path("/saving"), rows)
+    config = nemo_bridge.configure(settings, SimpleNamespace(), wish, root)
     provide = bridge("data.utils").finetuning_train_valid_test_datasets_provider
-    train, held, test = provide([40, 4, 0], config.dataset, tokenizer=tokenizer)
-    assert (len(train), len(held), test) == (40, 4, None)
-    # All of the text is learned from, and the end is cut off.
-    assert tokenizer.detokenize(train[7]["answer_ids"]) == "Sentence number "[: 16 - 1]
+    train, held, test = provide([240, 8, 0], config.dataset, tokenizer=tokenizer)
+    # As many samples as all steps see: a step's place in them does not depend on the start.
+    assert (len(train), len(held), test) == (240, 8, None)
+    texts = [tokenizer.detokenize(train[at]["answer_ids"]) for at in range(81)]
+    assert len(set(texts)) == 81
+    assert texts != sorted(texts, key=lambda text: int(text[16:-1]))
     assert train[7]["context_ids"] == []
 
 
@@ -232,7 +249,7 @@ def test_each_step_is_published_once_and_a_stop_saves(
         monkeypatch.setattr(place, "save_checkpoint", save)
     told: Any = Told(make_run(framework="nemo", logging_steps=2), tmp_path)
     config = SimpleNamespace(
-        checkpoint=SimpleNamespace(async_save=False, save_interval=2),
+        checkpoint=SimpleNamespace(save_interval=2),
         train=SimpleNamespace(global_batch_size=4, train_iters=6),
     )
     state = SimpleNamespace(train_state=bridge("training.state").TrainState(), cfg=config)

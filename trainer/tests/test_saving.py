@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 import memory
 import train
 from runners import hf_saving
+from runners.hf_callback import Publishing
 
 ARGUMENTS = {"max_steps": 3, "save_steps": 1, "max_seq_len": 32, "batch_size": 2, "lr": 0.01}
 
@@ -63,9 +64,19 @@ def same(one: Path, other: Path) -> bool:
 def test_copied_checkpoints_are_those_of_transformers(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, model_id: str, more: Any
 ) -> None:
+    taken: list[int] = []
+    publish = Publishing.on_save
+
+    def counted(self: Publishing, *rest: Any, **named: Any) -> None:
+        taken.append(len(self._trainer._writes))
+        publish(self, *rest, **named)
+
+    monkeypatch.setattr(Publishing, "on_save", counted)
     copied = trained(tmp_path / "copied", dataset, model_id, **more)
     monkeypatch.setattr(hf_saving, "available", lambda: 0)
     written = trained(tmp_path / "written", dataset, model_id, **more)
+    # Weights, unless they are adapters, optimizer and schedule; then nothing.
+    assert taken == [2 if "peft_method" in more else 3] * 3 + [0] * 3
     for step in (1, 2, 3):
         folders = [checkpoints / f"step-{step:06}" for checkpoints in (copied, written)]
         names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
@@ -96,16 +107,56 @@ def test_scarce_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hf_saving.copy_of(state) is None
 
 
-def group(folder: Path, most: str) -> Path:
-    folder.mkdir()
+def limited(folder: Path, most: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{most}\n")
     (folder / "memory.current").write_text("700\n")
     (folder / "memory.stat").write_text("anon 100\ninactive_file 200\nslab 3\n")
     return folder
 
 
-def test_a_containers_limit_is_what_counts(tmp_path: Path) -> None:
-    # What is used, less what files have there.
-    assert memory.available(group(tmp_path / "limited", "1000")) == 500
-    assert memory.available(group(tmp_path / "free", "max")) > 1 << 20
-    assert memory.available(tmp_path / "none") > 1 << 20
+@pytest.mark.parametrize(
+    ("limits", "own", "expected"),
+    [
+        # What is used, less what files have there.
+        ({"": "1000"}, "0::/", 500),
+        # The tightest of those that it is under.
+        ({"pod": "1000", "pod/container": "max"}, "0::/pod/container", 500),
+        ({"pod": "max", "pod/container": "900"}, "0::/pod/container", 400),
+        # The host's path, which a container does not see: its own is the first.
+        ({"": "1000"}, "0::/kubepods/pod/container", 500),
+    ],
+)
+def test_the_tightest_limit_of_a_container_counts(
+    tmp_path: Path, limits: dict[str, str], own: str, expected: int
+) -> None:
+    for group, most in limits.items():
+        limited(tmp_path / "groups" / group, most)
+    (tmp_path / "own").write_text(f"1:name=systemd:/x\n{own}\n")
+    assert memory.available(tmp_path / "groups", tmp_path / "own") == expected
+
+
+def test_a_limit_of_version_1_counts(tmp_path: Path) -> None:
+    group = tmp_path / "groups/memory/pod"
+    group.mkdir(parents=True)
+    (group / "memory.limit_in_bytes").write_text("1000\n")
+    (group / "memory.usage_in_bytes").write_text("700\n")
+    (group / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 200\n")
+    (tmp_path / "own").write_text("4:memory:/pod\n0::/\n")
+    assert memory.available(tmp_path / "groups", tmp_path / "own") == 500
+
+
+def test_without_a_limit_the_machine_counts(tmp_path: Path) -> None:
+    limited(tmp_path / "groups", "max")
+    (tmp_path / "own").write_text("0::/\n")
+    assert memory.available(tmp_path / "groups", tmp_path / "own") > 1 << 20
+    assert memory.available(tmp_path / "groups", tmp_path / "none") > 1 << 20
+
+
+class Quantized(torch.Tensor):
+    """As the state of some optimizers is: more than the bytes that it seems to have."""
+
+
+def test_what_is_no_plain_tensor_is_left_to_transformers() -> None:
+    assert hf_saving.copy_of({"state": torch.ones(2).as_subclass(Quantized)}) is None
+    assert hf_saving.copy_of({"projector": object()}) is None

@@ -14,7 +14,7 @@ from conftest import TRAINER, command, environment
 
 # Where `make python` installs it.
 PACKAGES = Path(sys.prefix) / "transformers4"
-STEPS = 40
+STEPS = 100
 ARGUMENTS: dict[str, Any] = {
     "max_steps": STEPS, "save_steps": 5, "max_seq_len": 32, "batch_size": 2, "logging_steps": 1,
     "lr": 0.003,

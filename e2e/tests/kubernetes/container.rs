@@ -172,8 +172,25 @@ fn variable_of(variable: &Value, namespace: &str) -> String {
     format!("{name}={value}")
 }
 
+/// Whether this machine lets a process have mounts of its own: a container may not.
+fn can_mount() -> bool {
+    let mut tried = Command::new("bash");
+    tried.args([
+        "-euc",
+        ALONE,
+        "alone",
+        "mount -t tmpfs tmpfs /run",
+        "container",
+    ]);
+    tried.status().is_ok_and(|status| status.success())
+}
+
 #[test]
 fn a_pod_needs_no_kubeconfig() {
+    if !can_mount() {
+        println!("left out: this machine allows no mount namespaces");
+        return;
+    }
     let plane = ControlPlane::shared().unwrap();
     let pod = Pod::new(plane, "in-cluster");
     let profiles = pod.volumes.path().join("etc/trainer/profiles.yaml");
