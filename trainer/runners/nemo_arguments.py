@@ -56,6 +56,13 @@ def global_batch(run: Run, value: Mapping[str, Any]) -> int:
     return int(value.get("global_batch_size") or micro)
 
 
+def warmup(value: Mapping[str, Any], steps: int) -> int:
+    """Steps in which the rate rises."""
+    if "warmup_ratio" in value:
+        return math.ceil(float(value["warmup_ratio"]) * steps)
+    return int(value["warmup_steps"])
+
+
 def write_rows(
     session: Session,
     arguments: Mapping[str, Any],

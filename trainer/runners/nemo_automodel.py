@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,7 +15,13 @@ from checkpoints import Native, name_of
 from logs import Progress
 from publisher import Draft
 from run import Run, TrainingError
-from runners.nemo_arguments import DEFAULTS, global_batch, say_what_is_left_aside, write_rows
+from runners.nemo_arguments import (
+    DEFAULTS,
+    global_batch,
+    say_what_is_left_aside,
+    warmup,
+    write_rows,
+)
 from session import Session, meet
 from storage import reason
 
@@ -148,11 +153,9 @@ def _adapters(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _warmup(value: Mapping[str, Any]) -> int:
-    if "warmup_ratio" not in value:
-        return int(value["warmup_steps"])
-    if "max_steps" not in value:
+    if "warmup_ratio" in value and "max_steps" not in value:
         raise TrainingError("warmup_ratio: NeMo AutoModel needs max_steps to make steps of it")
-    return math.ceil(float(value["warmup_ratio"]) * int(value["max_steps"]))
+    return warmup(value, int(value.get("max_steps", 0)))
 
 
 def _override(config: dict[str, Any], override: str) -> None:

@@ -15,7 +15,13 @@ from checkpoints import Native, name_of
 from logs import Progress
 from publisher import Draft
 from run import Run, TrainingError
-from runners.nemo_arguments import DEFAULTS, global_batch, say_what_is_left_aside, write_rows
+from runners.nemo_arguments import (
+    DEFAULTS,
+    global_batch,
+    say_what_is_left_aside,
+    warmup,
+    write_rows,
+)
 from session import Session, meet, most
 from storage import reason
 
@@ -84,7 +90,7 @@ def settings(
         "train.eval_iters": _evaluations(batch, rows[1]) if value.get("eval_steps") else 0,
         # With so many samples it shuffles, and finds its place again.
         "dataset.max_train_samples": steps * batch,
-        "scheduler.lr_warmup_iters": _warmup(value, steps),
+        "scheduler.lr_warmup_iters": warmup(value, steps),
         **(_stable(steps) if value["lr_scheduler"] == "WSD" else {}),
         "scheduler.start_weight_decay": value["weight_decay"],
         "scheduler.end_weight_decay": value["weight_decay"],
@@ -113,12 +119,6 @@ def _evaluations(batch: int, held: int) -> int:
             f"give more data or smaller batches, or leave it out"
         )
     return held // batch
-
-
-def _warmup(value: Mapping[str, Any], steps: int) -> int:
-    if "warmup_ratio" in value:
-        return math.ceil(float(value["warmup_ratio"]) * steps)
-    return int(value["warmup_steps"])
 
 
 def _stable(steps: int) -> dict[str, Any]:
