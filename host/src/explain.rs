@@ -5,6 +5,8 @@ use std::fmt::Write;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use crate::suggestion::nearest;
+
 /// A framework as its plugin describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Framework<'a> {
@@ -229,7 +231,7 @@ fn find<'a>(framework: &Framework<'a>, argument: &str) -> Result<Argument<'a>, U
         None => Err(Unexplained::Argument {
             framework: framework.name.to_string(),
             argument: argument.to_string(),
-            hint: nearest(&arguments, &key)
+            hint: nearest(&key, arguments.iter().flat_map(Argument::names))
                 .map(|name| format!(", did you mean {}.{name}?", framework.name))
                 .unwrap_or_default(),
         }),
@@ -256,13 +258,6 @@ fn one_argument(framework: &Framework, found: &Argument) -> String {
         let _ = writeln!(text, "  {name:<12} {value}");
     }
     text
-}
-
-fn nearest<'a>(arguments: &[Argument<'a>], key: &str) -> Option<&'a str> {
-    let names = arguments.iter().flat_map(Argument::names);
-    let scored = names.map(|name| (strsim::osa_distance(name, key), name));
-    let near = scored.filter(|(slips, _)| *slips <= (key.len() / 3).max(1));
-    near.min().map(|(_, name)| name)
 }
 
 /// A rule of a framework, or a check that every argument gets.

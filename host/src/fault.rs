@@ -37,15 +37,3 @@ pub fn pointer<'a>(tokens: impl IntoIterator<Item = &'a str>) -> String {
     }
     pointer
 }
-
-/// The known name that is most like a given one, if any is like it at all.
-pub fn nearest<'a>(known: impl IntoIterator<Item = &'a str>, given: &str) -> Option<&'a str> {
-    // So many slips of the finger may lie between two names that mean the same.
-    let most = (given.chars().count() / 3).max(1);
-    known
-        .into_iter()
-        .map(|name| (strsim::osa_distance(name, given), name))
-        .filter(|(slips, _)| *slips <= most)
-        .min()
-        .map(|(_, name)| name)
-}

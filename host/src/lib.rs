@@ -20,4 +20,5 @@ pub mod preview;
 pub mod profile;
 pub mod request;
 mod scheduling;
+pub mod suggestion;
 pub mod telemetry;

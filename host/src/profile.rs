@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fault::nearest;
 use crate::request::metadata;
+use crate::suggestion::did_you_mean;
 
 /// The annotation with which a request chooses a profile.
 pub const PROFILE_ANNOTATION: &str = "trainer.deepfinery/profile";
@@ -136,9 +136,7 @@ impl Profiles {
             return format!("there is no profile {name:?}; this service has none");
         }
         let known: Vec<&str> = self.profiles.keys().map(String::as_str).collect();
-        let hint = nearest(known.iter().copied(), name)
-            .map(|near| format!(", did you mean {near:?}?"))
-            .unwrap_or_default();
+        let hint = did_you_mean(name, known.iter().copied());
         let known = known.join(", ");
         format!("there is no profile {name:?}; known: {known}{hint}")
     }

@@ -19,10 +19,11 @@ use tower_http::request_id::RequestId;
 use tracing::{error, warn};
 
 use crate::cluster::ClusterError;
-use crate::fault::{Fault, nearest};
+use crate::fault::Fault;
 use crate::job::BadKey;
 use crate::plugin::{CallError, PlanError, Plugins, RollbackError};
 use crate::request::NamespaceNotAllowed;
+use crate::suggestion::did_you_mean;
 use kind::Kind;
 
 const MEDIA_TYPE: &str = "application/problem+json";
@@ -118,9 +119,7 @@ impl Problem {
 
     pub(super) fn no_such_framework(name: &str, plugins: &Plugins) -> Self {
         let known: Vec<&str> = plugins.all().map(|p| p.identity.name.as_str()).collect();
-        let hint = nearest(known.iter().copied(), name)
-            .map(|near| format!(", did you mean {near}?"))
-            .unwrap_or_default();
+        let hint = did_you_mean(name, known.iter().copied());
         let detail = format!(
             "framework {name} is not loaded here; known: {}{hint}",
             known.join(", ")

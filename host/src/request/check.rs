@@ -8,8 +8,9 @@ use super::metadata::{self, NameFault};
 use super::schema::{self, field};
 use super::uri::{StorageUri, UriRole};
 use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, TrainingJobRequest};
-use crate::fault::{Fault, nearest, pointer};
+use crate::fault::{Fault, pointer};
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
+use crate::suggestion::did_you_mean;
 
 /// Checks what no schema can say, and collects the faults.
 pub(super) struct Checker<'a> {
@@ -131,9 +132,7 @@ impl<'a> Checker<'a> {
             return Some(name);
         }
         let known: Vec<&str> = self.frameworks.keys().map(String::as_str).collect();
-        let hint = nearest(known.iter().copied(), &name)
-            .map(|near| format!(", did you mean \"{near}\"?"))
-            .unwrap_or_default();
+        let hint = did_you_mean(&name, known.iter().copied());
         let detail = format!(
             "framework: {} is not loaded here; known: {}{hint}",
             schema::quote(&Value::from(name)),

@@ -6,7 +6,8 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use crate::fault::{Fault, nearest, pointer};
+use crate::fault::{Fault, pointer};
+use crate::suggestion::did_you_mean;
 
 /// Longest piece of a wrong value that a fault repeats.
 const MAX_QUOTE_BYTES: usize = 64;
@@ -63,9 +64,7 @@ fn describe(error: &ValidationError, known: &[String], root: &str, faults: &mut 
         Kind::AdditionalProperties { unexpected } => {
             faults.extend(unexpected.iter().map(|property| {
                 let at = format!("{at}{}", pointer([property.as_str()]));
-                let hint = nearest(known.iter().map(String::as_str), property)
-                    .map(|name| format!(", did you mean \"{name}\"?"))
-                    .unwrap_or_default();
+                let hint = did_you_mean(property, known.iter().map(String::as_str));
                 let detail = format!("unknown field {}{hint}", quote(&property.as_str().into()));
                 Fault::new("unknown-field", at, detail)
             }));

@@ -47,7 +47,14 @@ fn pure_modules_know_neither_network_nor_disk_nor_clock() {
         "println!",
     ];
     for module in [
-        "explain", "fault", "request", "plan", "profile", "job", "preview",
+        "explain",
+        "fault",
+        "suggestion",
+        "request",
+        "plan",
+        "profile",
+        "job",
+        "preview",
     ] {
         assert_absent(module, &effects);
     }
