@@ -19,14 +19,13 @@ pub use progress::progress;
 
 use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, PyTorchJob, Submission};
 
-/// The log of a replica, in pieces of whole lines. An error says that the rest is missing.
+/// The log of a replica, in pieces of whole lines, but for [`crate::job::Unfinished`] ones. An error
+/// says that the rest is missing.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// A place where PyTorchJobs run.
 ///
-/// A job is found by its name in a namespace. Without one it is looked for in the default
-/// namespace, and else in the only one that has a job of this name; where several have,
-/// [`ClusterError::Ambiguous`] tells them.
+/// A job is found by its name in a namespace.
 #[async_trait]
 pub trait Cluster: Send + Sync {
     /// Creates a job. A name that is taken is a conflict, never an overwrite.
@@ -49,29 +48,21 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     ///
     /// [`ClusterError::NotFound`] when there is none.
-    async fn get(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Arc<ObservedJob>, ClusterError>;
+    async fn get(&self, namespace: &str, name: &str) -> Result<Arc<ObservedJob>, ClusterError>;
 
     /// The job with its pods and what happened to them.
     ///
     /// # Errors
     ///
     /// As [`Cluster::get`].
-    async fn inspect(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Inspection, ClusterError>;
+    async fn inspect(&self, namespace: &str, name: &str) -> Result<Inspection, ClusterError>;
 
     /// The PyTorchJob as it stands in the cluster.
     ///
     /// # Errors
     ///
     /// As [`Cluster::get`].
-    async fn manifest(&self, namespace: Option<&str>, name: &str) -> Result<Value, ClusterError>;
+    async fn manifest(&self, namespace: &str, name: &str) -> Result<Value, ClusterError>;
 
     /// All jobs of a namespace, or of every namespace that this service may use, in no order.
     ///
@@ -80,12 +71,15 @@ pub trait Cluster: Send + Sync {
     /// When they are not known yet.
     async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError>;
 
+    /// The namespaces that are known to have a job of this name.
+    fn namespaces_of(&self, name: &str) -> Vec<String>;
+
     /// Deletes a job with all that belongs to it. Its checkpoints stay.
     ///
     /// # Errors
     ///
     /// As [`Cluster::get`].
-    async fn delete(&self, namespace: Option<&str>, name: &str) -> Result<(), ClusterError>;
+    async fn delete(&self, namespace: &str, name: &str) -> Result<(), ClusterError>;
 
     /// Stops the replicas of a job and keeps the job, or lets it go on. What is so already stays so.
     ///
@@ -94,7 +88,7 @@ pub trait Cluster: Send + Sync {
     /// As [`Cluster::get`], and [`ClusterError::Ended`] for a job that has ended.
     async fn set_running(
         &self,
-        namespace: Option<&str>,
+        namespace: &str,
         name: &str,
         wish: Wish,
     ) -> Result<Arc<ObservedJob>, ClusterError>;
@@ -104,7 +98,7 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     ///
     /// As [`Cluster::get`].
-    async fn follow(&self, namespace: Option<&str>, name: &str) -> Result<Sight, ClusterError>;
+    async fn follow(&self, namespace: &str, name: &str) -> Result<Sight, ClusterError>;
 
     /// The log of a replica, which is one of [`crate::job::replica_names`].
     ///
@@ -170,6 +164,15 @@ pub enum ClusterError {
     },
     #[error("Job {name} not found")]
     NotFound { name: String },
+    #[error(
+        "there is no job {name} in namespace {namespace}, but in {}: add ?namespace= to choose it",
+        namespaces.join(", ")
+    )]
+    Elsewhere {
+        name: String,
+        namespace: String,
+        namespaces: Vec<String>,
+    },
     #[error("there are jobs called {name} in {}: ?namespace= says which", namespaces.join(", "))]
     Ambiguous {
         name: String,

@@ -316,7 +316,6 @@ impl ServeSettings {
             working_directory: self.local.local_workdir.clone(),
             python: self.local.local_python.clone(),
             slots: self.local.local_slots,
-            default_namespace: self.planning.namespace(),
             restart_backoff: Duration::from_millis(self.local.local_backoff_ms),
             shutdown_grace: Duration::from_secs(self.shutdown_grace),
         }

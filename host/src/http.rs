@@ -12,7 +12,9 @@ mod logs;
 mod measured;
 mod origin;
 mod problem;
+mod reference;
 mod representation;
+mod streams;
 mod token;
 mod trace_context;
 
@@ -24,7 +26,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -50,12 +52,17 @@ use crate::request::{self, Checked, RequestPolicy};
 use body::JsonBody;
 pub use origin::Origin;
 use problem::Problem;
+use streams::Streams;
 pub use token::Token;
 
 /// Carries a request's id, in and out.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest time for an answer. Nothing here waits for a job.
 const LONGEST_ANSWER: Duration = Duration::from_secs(30);
+/// Most logs that are open at once, those of each replica counted. Each takes two file handles.
+const MAX_LOGS: usize = 512;
+/// Most event streams that are open at once. Each takes a file handle.
+const MAX_EVENT_STREAMS: usize = 4096;
 /// Most warnings that become headers. All of them are in a preview.
 const MAX_WARNING_HEADERS: usize = 16;
 
@@ -99,8 +106,14 @@ pub fn router(app: App) -> Router {
         .route("/train", get(list::list).post(submit))
         .route("/train/preview", post(preview))
         .route("/train/{job_name}", get(jobs::status).delete(jobs::delete))
-        .route("/train/{job_name}/logs", get(logs::logs))
-        .route("/train/{job_name}/events", get(events::events))
+        .route(
+            "/train/{job_name}/logs",
+            get(logs::logs).layer(Extension(Streams::new("logs", MAX_LOGS))),
+        )
+        .route(
+            "/train/{job_name}/events",
+            get(events::events).layer(Extension(Streams::new("event streams", MAX_EVENT_STREAMS))),
+        )
         .route("/train/{job_name}/manifest", get(jobs::manifest))
         .route("/train/{job_name}/suspend", post(jobs::suspend))
         .route("/train/{job_name}/resume", post(jobs::resume))

@@ -30,7 +30,7 @@ pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
 pub use idempotency::{BadKey, IDEMPOTENCY_LABEL, Submission};
 pub use identity::{identify, identity_variables};
 pub use listing::{Filter, JobPage, ListedJob, Listing, NoPage, PageSize};
-pub use logs::{LogEnd, LogLines, LogSelection, LogStart, replica_names, since};
+pub use logs::{LogEnd, LogLines, LogSelection, LogStart, Unfinished, replica_names, since};
 pub use observed::{DesiredReplicas, ObservedJob, ObservedSpec};
 pub use progress::Progress;
 pub use pytorch_job::{

@@ -1,6 +1,7 @@
 //! The binary: reads the settings and puts the parts together.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -105,7 +106,8 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     let listener = listener.tap_io(|connection| {
         let _ = connection.set_nodelay(true);
     });
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         stopped().await;
         info!("stopping: finishing the requests in flight");
         told.send_replace(true);

@@ -45,7 +45,7 @@ const MAX_PODS_WITH_EVENTS: usize = 8;
 pub struct KubernetesSettings {
     /// Context of the kubeconfig. Default: its current one, or the pod's own cluster.
     pub context: Option<String>,
-    /// The namespace of jobs and reads that name none.
+    /// The namespace of jobs that name none.
     pub default_namespace: String,
     /// The namespaces that are watched.
     pub namespaces: AllowedNamespaces,
@@ -55,7 +55,6 @@ pub struct KubernetesSettings {
 pub struct KubernetesCluster {
     calls: Calls,
     cache: Arc<Cache>,
-    default_namespace: String,
     /// They end with the cluster.
     _watches: Watches,
 }
@@ -91,39 +90,19 @@ impl KubernetesCluster {
         Ok(Self {
             calls: Calls::new(Client::try_from(once).map_err(unusable)?),
             cache,
-            default_namespace: settings.default_namespace,
             _watches: watches,
         })
     }
 
-    /// The namespace of the job that is meant.
-    fn namespace_of(
+    /// The job as the watch saw it. Name and namespace become parts of a path, so they are checked.
+    fn cached(
         &self,
-        namespace: Option<&str>,
+        namespace: &str,
         name: &str,
-    ) -> Result<(String, Option<Arc<ObservedJob>>), ClusterError> {
-        // Both become parts of a path.
-        let named = namespace.unwrap_or(&self.default_namespace);
-        if !is_dns_subdomain(name) || check_namespace(named).is_err() {
-            return Err(not_found(name));
-        }
-        if let Some(job) = self.cache.get(named, name) {
-            return Ok((named.to_string(), Some(job)));
-        }
-        if namespace.is_some() {
-            return Ok((named.to_string(), None));
-        }
-        let mut elsewhere = self.cache.named(name);
-        match (elsewhere.pop(), elsewhere.is_empty()) {
-            (Some(only), true) => Ok((only.namespace().to_string(), Some(only))),
-            (Some(last), false) => {
-                let jobs = elsewhere.iter().chain([&last]);
-                Err(ClusterError::Ambiguous {
-                    name: name.to_string(),
-                    namespaces: jobs.map(|job| job.namespace().to_string()).collect(),
-                })
-            }
-            (None, _) => Ok((named.to_string(), None)),
+    ) -> Result<Option<Arc<ObservedJob>>, ClusterError> {
+        match is_dns_subdomain(name) && check_namespace(namespace).is_ok() {
+            true => Ok(self.cache.get(namespace, name)),
+            false => Err(not_found(name)),
         }
     }
 
@@ -162,30 +141,21 @@ impl Cluster for KubernetesCluster {
         self.submit(job, Earnest::DryRun).await
     }
 
-    async fn get(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Arc<ObservedJob>, ClusterError> {
-        let (namespace, cached) = self.namespace_of(namespace, name)?;
-        if let Some(job) = cached {
+    async fn get(&self, namespace: &str, name: &str) -> Result<Arc<ObservedJob>, ClusterError> {
+        if let Some(job) = self.cached(namespace, name)? {
             return Ok(job);
         }
-        let live = self.calls.get(&namespace, name).await;
+        let live = self.calls.get(namespace, name).await;
         live.map(Arc::new)
             .map_err(|error| missing(error, name, "reading the PyTorchJob"))
     }
 
-    async fn inspect(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Inspection, ClusterError> {
-        let (namespace, _) = self.namespace_of(namespace, name)?;
+    async fn inspect(&self, namespace: &str, name: &str) -> Result<Inspection, ClusterError> {
+        self.cached(namespace, name)?;
         // The cache leaves out what this answer tells.
         let job: ObservedJob = self
             .calls
-            .get(&namespace, name)
+            .get(namespace, name)
             .await
             .map_err(|error| missing(error, name, "reading the PyTorchJob"))?;
         let (pods, events, notes) = self.surroundings(&job).await;
@@ -197,11 +167,11 @@ impl Cluster for KubernetesCluster {
         })
     }
 
-    async fn manifest(&self, namespace: Option<&str>, name: &str) -> Result<Value, ClusterError> {
-        let (namespace, _) = self.namespace_of(namespace, name)?;
+    async fn manifest(&self, namespace: &str, name: &str) -> Result<Value, ClusterError> {
+        self.cached(namespace, name)?;
         let mut manifest: Value = self
             .calls
-            .get(&namespace, name)
+            .get(namespace, name)
             .await
             .map_err(|error| missing(error, name, "reading the PyTorchJob"))?;
         // Bookkeeping of the API server, longer than the job itself.
@@ -221,10 +191,18 @@ impl Cluster for KubernetesCluster {
         }
     }
 
-    async fn delete(&self, namespace: Option<&str>, name: &str) -> Result<(), ClusterError> {
-        let (namespace, cached) = self.namespace_of(namespace, name)?;
+    fn namespaces_of(&self, name: &str) -> Vec<String> {
+        let named = self.cache.named(name);
+        named
+            .iter()
+            .map(|job| job.namespace().to_string())
+            .collect()
+    }
+
+    async fn delete(&self, namespace: &str, name: &str) -> Result<(), ClusterError> {
+        let cached = self.cached(namespace, name)?;
         self.calls
-            .delete(&namespace, name)
+            .delete(namespace, name)
             .await
             .map_err(|error| missing(error, name, "deleting the PyTorchJob"))?;
         // Who deletes and asks again must not be told that it is still there.
@@ -236,7 +214,7 @@ impl Cluster for KubernetesCluster {
 
     async fn set_running(
         &self,
-        namespace: Option<&str>,
+        namespace: &str,
         name: &str,
         wish: Wish,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
@@ -251,7 +229,7 @@ impl Cluster for KubernetesCluster {
             .map_err(|error| missing(error, name, "changing the PyTorchJob"))
     }
 
-    async fn follow(&self, namespace: Option<&str>, name: &str) -> Result<Sight, ClusterError> {
+    async fn follow(&self, namespace: &str, name: &str) -> Result<Sight, ClusterError> {
         let job = self.get(namespace, name).await?;
         Ok(self.cache.sight(job))
     }
@@ -262,7 +240,7 @@ impl Cluster for KubernetesCluster {
         replica: &str,
         selection: &LogSelection,
     ) -> Result<LogStream, ClusterError> {
-        let sight = self.follow(Some(job.namespace()), job.name()).await?;
+        let sight = self.follow(job.namespace(), job.name()).await?;
         let replica = log::Replica {
             namespace: job.namespace().to_string(),
             job: job.name().to_string(),

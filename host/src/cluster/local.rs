@@ -53,8 +53,6 @@ pub struct LocalSettings {
     pub python: Option<PathBuf>,
     /// Slots in place of the machine's GPUs or cores.
     pub slots: Option<u32>,
-    /// The namespace of reads that name none.
-    pub default_namespace: String,
     /// The wait before a failed replica starts again; it doubles with each failure.
     pub restart_backoff: Duration,
     /// How long replicas may take to end when the service shuts down.
@@ -65,7 +63,7 @@ pub struct LocalSettings {
 #[derive(Debug)]
 pub struct LocalCluster {
     machine: Arc<Machine>,
-    default_namespace: String,
+    logs: log::Logs,
 }
 
 impl LocalCluster {
@@ -81,7 +79,6 @@ impl LocalCluster {
             working_directory,
             python,
             slots,
-            default_namespace,
             restart_backoff,
             shutdown_grace,
         } = settings;
@@ -112,7 +109,7 @@ impl LocalCluster {
         let slots = Slots::of_this_machine(slots);
         let cluster = Self {
             machine: Arc::new(Machine::open(settings, slots, store)?),
-            default_namespace,
+            logs: log::Logs::default(),
         };
         cluster.recover().await;
         Ok(cluster)
@@ -133,38 +130,15 @@ impl LocalCluster {
         }
     }
 
-    /// The job that is meant, see [`Cluster`].
-    fn find(&self, namespace: Option<&str>, name: &str) -> Result<Arc<ObservedJob>, ClusterError> {
-        let home = key(namespace.unwrap_or(&self.default_namespace), name);
-        if let Some(job) = self.machine.observed_job(&home) {
-            return Ok(job);
-        }
-        let mut named = match namespace {
-            Some(_) => Vec::new(),
-            None => self.machine.named(name),
-        };
-        let name = name.to_string();
-        match (named.pop(), named.is_empty()) {
-            (None, _) => Err(ClusterError::NotFound { name }),
-            (Some(only), true) => Ok(only),
-            (Some(last), false) => {
-                let several = named.iter().chain([&last]);
-                let namespaces = several.map(|job| job.namespace().to_string());
-                let namespaces = namespaces.collect();
-                Err(ClusterError::Ambiguous { name, namespaces })
-            }
-        }
+    fn find(&self, namespace: &str, name: &str) -> Result<Arc<ObservedJob>, ClusterError> {
+        let job = self.machine.observed_job(&key(namespace, name));
+        job.ok_or_else(|| not_found(name))
     }
 
-    fn record(&self, namespace: Option<&str>, name: &str) -> Result<Record, ClusterError> {
-        let job = self.find(namespace, name)?;
-        let record = self.machine.record(&key_of(&job));
+    fn record(&self, namespace: &str, name: &str) -> Result<Record, ClusterError> {
+        let record = self.machine.record(&key(namespace, name));
         record.ok_or_else(|| not_found(name))
     }
-}
-
-fn key_of(job: &ObservedJob) -> String {
-    key(job.namespace(), job.name())
 }
 
 fn not_found(name: &str) -> ClusterError {
@@ -196,19 +170,11 @@ impl Cluster for LocalCluster {
         }
     }
 
-    async fn get(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Arc<ObservedJob>, ClusterError> {
+    async fn get(&self, namespace: &str, name: &str) -> Result<Arc<ObservedJob>, ClusterError> {
         self.find(namespace, name)
     }
 
-    async fn inspect(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Inspection, ClusterError> {
+    async fn inspect(&self, namespace: &str, name: &str) -> Result<Inspection, ClusterError> {
         let record = self.record(namespace, name)?;
         let waits = self.machine.waits(&record.job);
         Ok(Inspection {
@@ -219,7 +185,7 @@ impl Cluster for LocalCluster {
         })
     }
 
-    async fn manifest(&self, namespace: Option<&str>, name: &str) -> Result<Value, ClusterError> {
+    async fn manifest(&self, namespace: &str, name: &str) -> Result<Value, ClusterError> {
         let record = self.record(namespace, name)?;
         serde_json::to_value(&record.job)
             .map_err(|error| ClusterError::internal("writing a manifest", error))
@@ -229,24 +195,29 @@ impl Cluster for LocalCluster {
         Ok(self.machine.observed(namespace))
     }
 
-    async fn delete(&self, namespace: Option<&str>, name: &str) -> Result<(), ClusterError> {
-        let job = self.find(namespace, name)?;
-        self.machine.delete(&key_of(&job)).await
+    fn namespaces_of(&self, name: &str) -> Vec<String> {
+        let named = self.machine.named(name);
+        named
+            .iter()
+            .map(|job| job.namespace().to_string())
+            .collect()
+    }
+
+    async fn delete(&self, namespace: &str, name: &str) -> Result<(), ClusterError> {
+        self.machine.delete(&key(namespace, name)).await
     }
 
     async fn set_running(
         &self,
-        namespace: Option<&str>,
+        namespace: &str,
         name: &str,
         wish: Wish,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
-        let job = self.find(namespace, name)?;
-        self.machine.set_running(&key_of(&job), wish).await
+        self.machine.set_running(&key(namespace, name), wish).await
     }
 
-    async fn follow(&self, namespace: Option<&str>, name: &str) -> Result<Sight, ClusterError> {
-        let job = self.find(namespace, name)?;
-        let sight = self.machine.follow(&key_of(&job));
+    async fn follow(&self, namespace: &str, name: &str) -> Result<Sight, ClusterError> {
+        let sight = self.machine.follow(&key(namespace, name));
         sight.ok_or_else(|| not_found(name))
     }
 
@@ -256,10 +227,10 @@ impl Cluster for LocalCluster {
         replica: &str,
         selection: &LogSelection,
     ) -> Result<LogStream, ClusterError> {
-        let sight = self.follow(Some(job.namespace()), job.name()).await?;
+        let sight = self.follow(job.namespace(), job.name()).await?;
         let folder = self.machine.folder(job.namespace(), job.name());
         let folder = folder.join(format!("{}-{replica}", job.name()));
-        log::open(folder, replica, selection, sight).await
+        self.logs.open(folder, replica, selection, sight).await
     }
 
     async fn submitted(

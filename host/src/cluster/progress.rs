@@ -6,7 +6,8 @@ use futures_util::StreamExt;
 
 use super::Cluster;
 use crate::job::{
-    JobState, LogEnd, LogLines, LogSelection, LogStart, ObservedJob, Progress, replica_names,
+    JobState, LogEnd, LogLines, LogSelection, LogStart, ObservedJob, Progress, Unfinished,
+    replica_names,
 };
 
 /// Longest time for it: the answer that it is a part of is worth more.
@@ -34,6 +35,7 @@ async fn newest(cluster: &dyn Cluster, job: &ObservedJob) -> Option<Progress> {
         lines: LogLines::Plain,
         tail: Some(LINES),
         since: None,
+        unfinished: Unfinished::Continued,
     };
     let replicas = replica_names(job);
     let mut log = cluster.log(job, replicas.first()?, &end).await.ok()?;

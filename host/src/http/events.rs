@@ -5,17 +5,19 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::Response;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::App;
-use super::jobs::JobReference;
 use super::problem::Problem;
+use super::reference::FoundJob;
+use super::streams::{Caller, Streams};
 use crate::cluster::Sight;
 use crate::job::{JobState, ListedJob, ObservedJob};
 
@@ -27,10 +29,12 @@ const RECONNECT: Duration = Duration::from_secs(1);
 
 pub(super) async fn events(
     State(app): State<App>,
-    job: JobReference,
+    Extension(streams): Extension<Arc<Streams>>,
+    caller: Caller,
+    job: FoundJob,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let sight = app.cluster.follow(job.namespace(), job.name()).await?;
+    let sight = app.cluster.follow(&job.namespace, &job.name).await?;
     let known = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let followed = Followed {
         uid: None,
@@ -42,14 +46,15 @@ pub(super) async fn events(
     };
     if followed.knows_the_end() {
         // The one answer after which a browser does not connect again.
-        return Ok(StatusCode::NO_CONTENT.into_response());
+        return Ok(job.answer(StatusCode::NO_CONTENT));
     }
+    let place = streams.enter(caller, 1)?;
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    let events = Sse::new(followed.events()).keep_alive(keep_alive);
+    let events = Sse::new(place.hold(followed.events())).keep_alive(keep_alive);
     // A proxy that collects an answer before it passes it on would tell nothing.
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     let fresh = [(header::CACHE_CONTROL, "no-cache")];
-    Ok((unbuffered, fresh, events).into_response())
+    Ok(job.answer((unbuffered, fresh, events)))
 }
 
 /// A job that somebody follows.

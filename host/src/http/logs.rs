@@ -1,11 +1,13 @@
 //! `GET /train/{job_name}/logs`: what the replicas of a job have written, as text.
 
 use std::io;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future, stream};
 use jiff::Timestamp;
@@ -13,10 +15,13 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::App;
-use super::jobs::JobReference;
 use super::problem::Problem;
+use super::reference::FoundJob;
+use super::streams::{Caller, Streams};
 use crate::cluster::{ClusterError, LogStream};
-use crate::job::{LogEnd, LogLines, LogSelection, LogStart, ObservedJob, replica_names, since};
+use crate::job::{
+    LogEnd, LogLines, LogSelection, LogStart, ObservedJob, Unfinished, replica_names, since,
+};
 
 /// Most replicas that are read at once: each is a connection to its node.
 const MAX_REPLICAS: usize = 64;
@@ -71,6 +76,7 @@ impl LogQuery {
             },
             tail: self.tail,
             since,
+            unfinished: Unfinished::Continued,
         })
     }
 
@@ -108,22 +114,22 @@ impl LogQuery {
 
 pub(super) async fn logs(
     State(app): State<App>,
-    reference: JobReference,
+    Extension(streams): Extension<Arc<Streams>>,
+    caller: Caller,
+    found: FoundJob,
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Problem> {
-    let job = app
-        .cluster
-        .get(reference.namespace(), reference.name())
-        .await?;
+    let job = app.cluster.get(&found.namespace, &found.name).await?;
     let replicas = query.replicas(&job)?;
     let selection = query.selection()?;
+    let place = streams.enter(caller, replicas.len())?;
     let log = open(&app, &job, &replicas, &selection).await?;
     let log = match selection.end {
         LogEnd::Now => log,
         LogEnd::WithJob => until_drained(log, app.draining),
     };
     let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    Ok((text, Body::from_stream(log)).into_response())
+    Ok(found.answer((text, Body::from_stream(place.hold(log)))))
 }
 
 /// The logs of some replicas as one. Those of several say in each line whose it is.
@@ -134,6 +140,13 @@ async fn open(
     selection: &LogSelection,
 ) -> Result<LogStream, ClusterError> {
     let several = replicas.len() > 1;
+    let selection = &LogSelection {
+        unfinished: match several {
+            true => Unfinished::Split,
+            false => Unfinished::Continued,
+        },
+        ..selection.clone()
+    };
     let opened = replicas.iter().map(|replica| async move {
         let log = app.cluster.log(job, replica, selection).await?;
         let name = replica.clone();

@@ -94,6 +94,10 @@ impl Problem {
         Self::new(Kind::KeyReused, detail)
     }
 
+    pub(super) fn too_many_streams(detail: String) -> Self {
+        Self::new(Kind::Busy, detail).with_header("retry-after", "5")
+    }
+
     /// A parameter of the query that is wrong.
     pub(super) fn parameter(name: &str, detail: impl std::fmt::Display) -> Self {
         vec![Fault::new("query", "", format!("{name}: {detail}"))].into()
@@ -222,7 +226,9 @@ impl From<ClusterError> for Problem {
         let detail = error.to_string();
         match error {
             ClusterError::AlreadyExists { .. } => Self::new(Kind::NameTaken, detail),
-            ClusterError::NotFound { .. } => Self::new(Kind::NoSuchJob, detail),
+            ClusterError::NotFound { .. } | ClusterError::Elsewhere { .. } => {
+                Self::new(Kind::NoSuchJob, detail)
+            }
             ClusterError::NoLog { .. } => Self::new(Kind::NoLog, detail),
             ClusterError::Ambiguous { .. } => Self::new(Kind::AmbiguousJob, detail),
             ClusterError::Ended { .. } => Self::new(Kind::JobEnded, detail),

@@ -15,6 +15,17 @@ pub struct LogSelection {
     pub tail: Option<u64>,
     /// Only lines that were written then or later.
     pub since: Option<Timestamp>,
+    pub unfinished: Unfinished,
+}
+
+/// What a follower is given of a line whose end does not come within a second, such as a progress
+/// bar: the line up to now, and later the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// The rest continues the line.
+    Continued,
+    /// The rest is a line of its own, so that lines of other replicas fit between them.
+    Split,
 }
 
 /// Which start of the replica's container.

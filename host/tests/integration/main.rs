@@ -17,6 +17,8 @@ mod hostile;
 mod live;
 mod loading;
 mod local_cluster;
+mod logs;
+mod namespaces;
 mod operations;
 mod processes;
 mod profiles;

@@ -237,7 +237,6 @@ pub fn local_settings(data: &Path) -> LocalSettings {
         working_directory: data.to_path_buf(),
         python: Some(python),
         slots: Some(4),
-        default_namespace: "default".to_string(),
         restart_backoff: Duration::from_millis(10),
         shutdown_grace: Duration::from_secs(1),
     }

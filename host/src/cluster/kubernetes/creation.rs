@@ -69,7 +69,7 @@ impl KubernetesCluster {
 
     /// That the name of a job is taken, and by which run.
     async fn taken(&self, job: &PyTorchJob) -> ClusterError {
-        match self.get(Some(job.namespace()), job.name()).await {
+        match self.get(job.namespace(), job.name()).await {
             Ok(taken) => already_exists(&taken),
             Err(_) => ClusterError::AlreadyExists {
                 name: job.name().to_string(),

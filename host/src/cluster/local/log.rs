@@ -1,51 +1,91 @@
 //! The logs of a local replica: `0.log`, `1.log`, ..., one for each start of it, read piece by
 //! piece, so that a log of any length takes no memory.
 
+mod file;
+mod search;
+
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
-use super::times::{MarkReader, Marks};
 use crate::cluster::{ClusterError, LogStream, Sight};
-use crate::job::{LogEnd, LogLines, LogSelection, LogStart};
+use crate::job::{LogEnd, LogSelection, LogStart};
+use file::OpenLog;
+pub use file::open as open_file;
+use search::Client;
 
-/// How much is read and given at once. Pieces go from thread to thread, and of large ones an
-/// allocator keeps many.
-const PIECE: usize = 16 * 1024;
-/// A line that is longer is broken into several.
-const LONGEST_LINE: usize = 256 * 1024;
 /// How soon a follower sees a new line.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How many logs are read at the same moment. Threads that wait for a disk are shared with the
+/// store of jobs, which must not wait for logs.
+const CONCURRENT_READS: usize = 8;
 
-/// Opens the log of the replica whose folder this is.
-///
-/// # Errors
-///
-/// [`ClusterError::NoLog`] when there is none and it is not to be waited for.
-pub async fn open(
-    folder: PathBuf,
-    replica: &str,
-    selection: &LogSelection,
-    sight: Sight,
-) -> Result<LogStream, ClusterError> {
-    let selection = selection.clone();
-    let no_log = ClusterError::NoLog {
-        replica: replica.to_string(),
-        start: selection.start,
-    };
-    let opened = tokio::task::spawn_blocking(move || Follower::open(folder, selection, sight));
-    let internal = |error| ClusterError::internal("opening a log", error);
-    let opened = opened.await.map_err(|error| internal(error.into()))?;
-    let follower = opened.map_err(internal)?;
-    if follower.log.is_none() && follower.selection.end == LogEnd::Now {
-        return Err(no_log);
+/// Opens logs.
+#[derive(Debug)]
+pub struct Logs {
+    reads: Arc<Semaphore>,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
+        }
     }
-    Ok(stream::try_unfold(follower, Follower::next).boxed())
+}
+
+impl Logs {
+    /// Opens the log of the replica whose folder this is.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoLog`] when there is none and it is not to be waited for.
+    pub async fn open(
+        &self,
+        folder: PathBuf,
+        replica: &str,
+        selection: &LogSelection,
+        sight: Sight,
+    ) -> Result<LogStream, ClusterError> {
+        let selection = selection.clone();
+        let no_log = ClusterError::NoLog {
+            replica: replica.to_string(),
+            start: selection.start,
+        };
+        let reads = self.reads.clone();
+        let opened = read(self.reads.clone(), move |client| {
+            Follower::open(folder, selection, sight, reads, client)
+        });
+        let follower = opened
+            .await
+            .map_err(|error| ClusterError::internal("opening a log", error))?;
+        if follower.log.is_none() && follower.selection.end == LogEnd::Now {
+            return Err(no_log);
+        }
+        Ok(stream::try_unfold(follower, Follower::next).boxed())
+    }
+}
+
+/// Does a piece of blocking work when it is its turn, for as long as the client waits.
+async fn read<T: Send + 'static>(
+    reads: Arc<Semaphore>,
+    work: impl FnOnce(&Client) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let turn = reads.acquire_owned().await.map_err(io::Error::other)?;
+    let (client, _waiting) = Client::new();
+    let work = move || {
+        // Not when the future is dropped: the work may take a moment longer.
+        let _turn = turn;
+        client.check()?;
+        work(&client)
+    };
+    tokio::task::spawn_blocking(work).await?
 }
 
 /// Reads the logs of a replica.
@@ -57,6 +97,7 @@ struct Follower {
     log: Option<OpenLog>,
     selection: LogSelection,
     sight: Sight,
+    reads: Arc<Semaphore>,
     /// That nothing can come into this log any more, seen before its end was last read.
     over: Option<Over>,
 }
@@ -77,34 +118,41 @@ enum Step {
 }
 
 impl Follower {
-    fn open(folder: PathBuf, selection: LogSelection, sight: Sight) -> std::io::Result<Self> {
+    fn open(
+        folder: PathBuf,
+        selection: LogSelection,
+        sight: Sight,
+        reads: Arc<Semaphore>,
+        client: &Client,
+    ) -> io::Result<Self> {
         let starts = (0..).take_while(|number| path(&folder, *number).exists());
         let starts = u32::try_from(starts.count()).unwrap_or(u32::MAX);
         let number = match selection.start {
             LogStart::Latest => starts.checked_sub(1),
             LogStart::Previous => starts.checked_sub(2),
         };
-        let log = number.map(|number| OpenLog::open(&path(&folder, number), &selection));
+        let log = number.map(|number| OpenLog::open(&path(&folder, number), &selection, client));
         Ok(Self {
             folder,
             number: number.unwrap_or(0),
             log: log.transpose()?,
             selection,
             sight,
+            reads,
             over: None,
         })
     }
 
     /// The next lines, as soon as there are some; nothing at the end.
-    async fn next(mut self) -> std::io::Result<Option<(Bytes, Self)>> {
+    async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
         loop {
-            let stepped = tokio::task::spawn_blocking(move || {
-                let step = self.step();
-                (step, self)
-            });
             let step;
-            (step, self) = stepped.await?;
-            match step? {
+            (step, self) = read(self.reads.clone(), move |client| {
+                let step = self.step(client)?;
+                Ok((step, self))
+            })
+            .await?;
+            match step {
                 Step::Lines(lines) => return Ok(Some((lines, self))),
                 Step::NotYet => tokio::time::sleep(AGAIN).await,
                 Step::End => return Ok(None),
@@ -112,9 +160,9 @@ impl Follower {
         }
     }
 
-    fn step(&mut self) -> std::io::Result<Step> {
+    fn step(&mut self, client: &Client) -> io::Result<Step> {
         if let Some(log) = &mut self.log {
-            let lines = log.read(self.selection.lines)?;
+            let lines = log.read(client)?;
             if !lines.is_empty() {
                 return Ok(Step::Lines(lines));
             }
@@ -127,17 +175,17 @@ impl Follower {
             // What is written before this is seen is read once more.
             self.over = self.is_over();
             return match self.over {
-                Some(_) => self.step(),
+                Some(_) => self.step(client),
                 None => Ok(Step::NotYet),
             };
         };
-        self.go_on(over)
+        self.go_on(over, client)
     }
 
     /// Gives what is left of a log that is over, then turns to the next one.
-    fn go_on(&mut self, over: Over) -> std::io::Result<Step> {
+    fn go_on(&mut self, over: Over, client: &Client) -> io::Result<Step> {
         if let Some(log) = &mut self.log {
-            let rest = log.rest(self.selection.lines)?;
+            let rest = log.rest()?;
             if !rest.is_empty() {
                 return Ok(Step::Lines(rest));
             }
@@ -151,10 +199,10 @@ impl Follower {
             tail: None,
             ..self.selection.clone()
         };
-        self.log = Some(OpenLog::open(&path(&self.folder, next), &whole)?);
+        self.log = Some(OpenLog::open(&path(&self.folder, next), &whole, client)?);
         self.number = next;
         self.over = None;
-        self.step()
+        self.step(client)
     }
 
     fn is_over(&self) -> Option<Over> {
@@ -176,195 +224,4 @@ impl Follower {
 
 fn path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number}.log"))
-}
-
-/// One log, read from somewhere on.
-struct OpenLog {
-    file: File,
-    marks: MarkReader,
-    /// What was read and not given yet.
-    pending: BytesMut,
-    /// Where in the file that begins.
-    offset: u64,
-}
-
-impl OpenLog {
-    fn open(path: &Path, selection: &LogSelection) -> std::io::Result<Self> {
-        let file = File::open(path)?;
-        let mut marks = Marks::of(path);
-        let since = match selection.since {
-            Some(since) => line_start(&file, marks.end_before(since))?,
-            None => 0,
-        };
-        let tail = match selection.tail {
-            Some(lines) => start_of_last(&file, lines)?,
-            None => 0,
-        };
-        let offset = since.max(tail);
-        Ok(Self {
-            file,
-            marks: marks.from(offset),
-            pending: BytesMut::new(),
-            offset,
-        })
-    }
-
-    /// The next whole lines that are there.
-    fn read(&mut self, lines: LogLines) -> std::io::Result<Bytes> {
-        loop {
-            let given = self.whole_lines(lines);
-            if !given.is_empty() {
-                return Ok(given);
-            }
-            let at = self.offset + self.pending.len() as u64;
-            let held = self.pending.len();
-            if held > LONGEST_LINE + PIECE {
-                return Ok(Bytes::new());
-            }
-            self.pending.resize(held + PIECE, 0);
-            let read = self.file.read_at(&mut self.pending[held..], at)?;
-            self.pending.truncate(held + read);
-            if read == 0 {
-                return Ok(Bytes::new());
-            }
-        }
-    }
-
-    fn whole_lines(&mut self, lines: LogLines) -> Bytes {
-        match lines {
-            LogLines::Plain => self.plain_lines(),
-            LogLines::WithTime => self.timed_lines(),
-        }
-    }
-
-    fn plain_lines(&mut self) -> Bytes {
-        match memchr::memrchr(b'\n', &self.pending) {
-            Some(last) => self.take(last + 1).freeze(),
-            None if self.pending.len() >= LONGEST_LINE => broken(self.take(LONGEST_LINE)),
-            None => Bytes::new(),
-        }
-    }
-
-    /// The lines whose times are known by now.
-    fn timed_lines(&mut self) -> Bytes {
-        let mut timed = BytesMut::with_capacity(2 * PIECE);
-        while timed.len() < PIECE {
-            let length = match memchr::memchr(b'\n', &self.pending) {
-                Some(end) => end + 1,
-                None if self.pending.len() >= LONGEST_LINE => LONGEST_LINE,
-                None => return timed.freeze(),
-            };
-            let Some(time) = self.marks.time_of(self.offset + length as u64) else {
-                return timed.freeze();
-            };
-            let line = self.take(length);
-            write_timed(&mut timed, time, &line);
-        }
-        timed.freeze()
-    }
-
-    /// What is left at the end of a log: a last line without its end, and lines that were not
-    /// marked because their keeper was killed.
-    fn rest(&mut self, lines: LogLines) -> std::io::Result<Bytes> {
-        let rest = self.pending.split();
-        self.offset += rest.len() as u64;
-        if lines == LogLines::Plain || rest.is_empty() {
-            return Ok(broken(rest));
-        }
-        let written = Timestamp::try_from(self.file.metadata()?.modified()?).unwrap_or_default();
-        let mut timed = BytesMut::new();
-        for line in rest.split_inclusive(|byte| *byte == b'\n') {
-            write_timed(&mut timed, written, line);
-        }
-        Ok(timed.freeze())
-    }
-
-    fn take(&mut self, length: usize) -> BytesMut {
-        self.offset += length as u64;
-        self.pending.split_to(length)
-    }
-}
-
-fn write_timed(lines: &mut BytesMut, time: Timestamp, line: &[u8]) {
-    lines.extend_from_slice(format!("{time:.6} ").as_bytes());
-    lines.extend_from_slice(line);
-    if !line.ends_with(b"\n") {
-        lines.extend_from_slice(b"\n");
-    }
-}
-
-/// A line that has no end of its own.
-fn broken(mut line: BytesMut) -> Bytes {
-    if !line.is_empty() && !line.ends_with(b"\n") {
-        line.extend_from_slice(b"\n");
-    }
-    line.freeze()
-}
-
-/// The start of the line that an offset is in.
-fn line_start(file: &File, offset: u64) -> std::io::Result<u64> {
-    let mut start = offset;
-    backwards(file, offset, |at| {
-        start = at + 1;
-        Search::Found
-    })
-    .map(|search| match search {
-        Search::Found => start,
-        Search::GoOn => 0,
-    })
-}
-
-/// Where the last so many lines begin.
-fn start_of_last(file: &File, lines: u64) -> std::io::Result<u64> {
-    let length = file.metadata()?.len();
-    let mut last = [0];
-    let ends_with_line =
-        length > 0 && file.read_at(&mut last, length - 1)? == 1 && last[0] == b'\n';
-    // The end of the last line begins none.
-    let mut left = lines + u64::from(ends_with_line);
-    if left == 0 {
-        return Ok(length);
-    }
-    let mut start = 0;
-    backwards(file, length, |at| {
-        left -= 1;
-        start = at + 1;
-        match left {
-            0 => Search::Found,
-            _ => Search::GoOn,
-        }
-    })
-    .map(|search| match search {
-        Search::Found => start,
-        Search::GoOn => 0,
-    })
-}
-
-/// Whether a search goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Search {
-    Found,
-    GoOn,
-}
-
-/// Tells the ends of lines before an offset, the last one first.
-fn backwards(
-    file: &File,
-    offset: u64,
-    mut look: impl FnMut(u64) -> Search,
-) -> std::io::Result<Search> {
-    let mut piece = vec![0; PIECE];
-    let mut end = offset;
-    while end > 0 {
-        let length = end.min(PIECE as u64);
-        end -= length;
-        let length = usize::try_from(length).unwrap_or(PIECE);
-        file.read_exact_at(&mut piece[..length], end)?;
-        for at in memchr::memrchr_iter(b'\n', &piece[..length]) {
-            if look(end + at as u64) == Search::Found {
-                return Ok(Search::Found);
-            }
-        }
-    }
-    Ok(Search::GoOn)
 }

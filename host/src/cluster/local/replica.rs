@@ -270,7 +270,7 @@ fn operator_variables(
 
 fn tail(log: &Path) -> std::io::Result<String> {
     use std::io::{Read, Seek, SeekFrom};
-    let mut file = std::fs::File::open(log)?;
+    let mut file = super::log::open_file(log)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
     let mut bytes = Vec::new();

@@ -1,0 +1,136 @@
+//! Which job a request is about: its name in the path, its namespace in the query.
+//!
+//! Without a namespace a change is about the default namespace and no other. A read goes to the
+//! only other namespace that has such a job, and says so. Neither sees a namespace that this
+//! service does not serve.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::problem::Problem;
+use super::{App, warning_headers};
+use crate::cluster::ClusterError;
+
+/// The job of a request that changes or deletes it.
+pub(super) struct NamedJob {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    /// Other namespaces that have a job of this name, where the request names none.
+    elsewhere: Vec<String>,
+}
+
+/// The job of a request that reads it.
+pub(super) struct FoundJob {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    /// The default namespace, if the job is in another one that the request does not name.
+    missing_in: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamespaceQuery {
+    namespace: Option<String>,
+}
+
+impl NamedJob {
+    /// Adds to "not found" where there is a job of this name.
+    pub(super) fn explain(&self, error: ClusterError) -> ClusterError {
+        match error {
+            ClusterError::NotFound { name } if !self.elsewhere.is_empty() => {
+                ClusterError::Elsewhere {
+                    name,
+                    namespace: self.namespace.clone(),
+                    namespaces: self.elsewhere.clone(),
+                }
+            }
+            error => error,
+        }
+    }
+}
+
+impl FoundJob {
+    fn of(job: NamedJob) -> Result<Self, ClusterError> {
+        let NamedJob {
+            namespace,
+            name,
+            elsewhere,
+        } = job;
+        match <[String; 1]>::try_from(elsewhere) {
+            Ok([only]) => Ok(Self {
+                namespace: only,
+                name,
+                missing_in: Some(namespace),
+            }),
+            Err(none) if none.is_empty() => Ok(Self {
+                namespace,
+                name,
+                missing_in: None,
+            }),
+            Err(namespaces) => Err(ClusterError::Ambiguous { name, namespaces }),
+        }
+    }
+
+    /// An answer, with the namespace where the job was found unless that is the one expected.
+    pub(super) fn answer(&self, answer: impl IntoResponse) -> Response {
+        let Some(missing_in) = &self.missing_in else {
+            return answer.into_response();
+        };
+        let Self {
+            namespace, name, ..
+        } = self;
+        let told = format!("namespace {missing_in} has no job {name}; this one is in {namespace}");
+        let mut response = (warning_headers([told].into_iter()), answer).into_response();
+        let location = HeaderValue::from_str(&format!("/train/{name}?namespace={namespace}"));
+        if let Ok(location) = location {
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_LOCATION, location);
+        }
+        response
+    }
+}
+
+impl FromRequestParts<App> for NamedJob {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let Path(name) = Path::from_request_parts(parts, app)
+            .await
+            .map_err(IntoResponse::into_response)?;
+        let Query(NamespaceQuery { namespace }) = Query::from_request_parts(parts, app)
+            .await
+            .map_err(IntoResponse::into_response)?;
+        let allowed = &app.policy.namespaces;
+        if let Some(namespace) = namespace {
+            let checked = allowed.check(&namespace);
+            checked.map_err(|refused| Problem::from(refused).into_response())?;
+            return Ok(Self {
+                namespace,
+                name,
+                elsewhere: Vec::new(),
+            });
+        }
+        let namespace = app.policy.default_namespace.clone();
+        let mut elsewhere = app.cluster.namespaces_of(&name);
+        elsewhere.retain(|other| allowed.check(other).is_ok());
+        if elsewhere.contains(&namespace) {
+            elsewhere.clear();
+        }
+        Ok(Self {
+            namespace,
+            name,
+            elsewhere,
+        })
+    }
+}
+
+impl FromRequestParts<App> for FoundJob {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let named = NamedJob::from_request_parts(parts, app).await?;
+        Self::of(named).map_err(|error| Problem::from(error).into_response())
+    }
+}

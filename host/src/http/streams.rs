@@ -1,0 +1,127 @@
+//! How many logs and event streams may be open at once: each holds a connection and file handles
+//! for as long as its client likes.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
+use futures_util::{Stream, StreamExt};
+
+use super::problem::Problem;
+
+/// The address that a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Caller(IpAddr);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let address = connection.map(|ConnectInfo(address)| address.ip());
+        Ok(Self(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())))
+    }
+}
+
+/// The streams of one kind that are open.
+#[derive(Debug)]
+pub(super) struct Streams {
+    /// In messages: `logs`.
+    kind: &'static str,
+    /// Most in all. One caller may have half of them, so that there is room for others.
+    most: usize,
+    open: Mutex<HashMap<Caller, usize>>,
+}
+
+impl Streams {
+    pub(super) fn new(kind: &'static str, most: usize) -> Arc<Self> {
+        let open = Mutex::default();
+        Arc::new(Self { kind, most, open })
+    }
+
+    /// Counts some streams of a caller, until the place is dropped.
+    pub(super) fn enter(self: &Arc<Self>, caller: Caller, count: usize) -> Result<Place, Problem> {
+        let mut open = self.open();
+        let all: usize = open.values().sum();
+        let own = open.get(&caller).copied().unwrap_or_default();
+        let (kind, most) = (self.kind, self.most);
+        if own + count > most / 2 {
+            let detail = format!(
+                "your address has {own} {kind} open and may have {}; close some of them first",
+                most / 2
+            );
+            return Err(Problem::too_many_streams(detail));
+        }
+        if all + count > most {
+            let detail = format!("{all} {kind} are open and this service has room for {most}");
+            return Err(Problem::too_many_streams(detail));
+        }
+        open.insert(caller, own + count);
+        drop(open);
+        let streams = self.clone();
+        Ok(Place {
+            streams,
+            caller,
+            count,
+        })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Caller, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Streams that are counted as open.
+#[derive(Debug)]
+pub(super) struct Place {
+    streams: Arc<Streams>,
+    caller: Caller,
+    count: usize,
+}
+
+impl Place {
+    /// Keeps the place for as long as a stream lasts.
+    pub(super) fn hold<T>(self, stream: impl Stream<Item = T>) -> impl Stream<Item = T> {
+        stream.map(move |item| {
+            let _held = &self;
+            item
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.open();
+        let left = open.get(&self.caller).copied().unwrap_or_default();
+        match left.saturating_sub(self.count) {
+            0 => open.remove(&self.caller),
+            left => open.insert(self.caller, left),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(last: u8) -> Caller {
+        Caller(Ipv4Addr::new(127, 0, 0, last).into())
+    }
+
+    #[test]
+    fn a_caller_has_half_of_the_streams_and_gives_them_back() {
+        let streams = Streams::new("logs", 8);
+        let one = streams.enter(caller(1), 3).unwrap();
+        let two = streams.enter(caller(1), 1).unwrap();
+        assert!(streams.enter(caller(1), 1).is_err());
+        let other = streams.enter(caller(2), 4).unwrap();
+        assert!(streams.enter(caller(3), 1).is_err());
+        drop(one);
+        assert!(streams.enter(caller(1), 3).is_ok());
+        drop((two, other));
+        assert!(streams.open().is_empty());
+    }
+}
