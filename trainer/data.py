@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import distributed
 
 import dataset
+from formats import Place
 from run import Run, TrainingError
 from storage import Storage
 from tokens import Tokenizer
@@ -71,7 +72,7 @@ def texts(run: Run, storage: Storage, field: str) -> Iterator[str]:
 
 def rows(
     run: Run, storage: Storage, only: str | None = None
-) -> Iterator[tuple[dataset.Place, dict[str, Any]]]:
+) -> Iterator[tuple[Place, dict[str, Any]]]:
     """The rows of this process's share, with their places."""
     files = dataset.find(storage, run.dataset_uri)
     for part in dataset.shares(files, run.rank, run.world_size):
@@ -86,8 +87,13 @@ def of_all(run: Run, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
         distributed.all_gather_object(shares, own)
     rows = [row for share in shares for row in share]
     if not rows:
-        raise TrainingError(f"dataset {run.dataset_uri} holds no rows: nothing to train on")
+        raise no_rows(run.dataset_uri)
     return rows
+
+
+def no_rows(uri: str) -> TrainingError:
+    """The error for a dataset without a row."""
+    return TrainingError(f"dataset {uri} holds no rows: nothing to train on")
 
 
 class Layout:
@@ -107,7 +113,7 @@ class Layout:
     def sequences(self, tokens: Tokens, tokenizer: Tokenizer, uri: str) -> Sequences:
         """All sequences; the last one is filled up, so that a dataset of any size trains."""
         if len(tokens) == 0:
-            raise TrainingError(f"dataset {uri} holds no rows: nothing to train on")
+            raise no_rows(uri)
         if self.packing:
             tokens = _whole(tokens, self._count(len(tokens)) * self.length + self.ahead, tokenizer)
             return Sequences(tokens, self._width, self.length, range(self._count(len(tokens))))

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 from fsspec.utils import infer_compression
 
+import formats
+from formats import COMPRESSED, FORMATS, LINES, TEXT, Place, Row
 from run import TrainingError
 from storage import Storage
 
-# Formats by the end of a name. Of those in lines a process reads its bytes, of a Parquet file its
-# row groups; the others are read whole by the process that has their first byte.
-LINES = (".jsonl", ".ndjson", ".txt", ".text")
-TABLES = (".csv", ".tsv")
-FORMATS = (*LINES, ".json", *TABLES, ".parquet")
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+LOG = logging.getLogger("trainer")
 
-Row = dict[str, Any]
-# Where a row is, for the person who has to mend it: what it says as text.
-Place = object
+# Files beside a dataset that are no rows of it; `datasets` passes over the same ones.
+METADATA = {
+    "config.json",
+    "dataset_dict.json",
+    "dataset_info.json",
+    "dataset_infos.json",
+    "state.json",
+}
+# The words of a name that say which split a file belongs to, as `datasets` reads them.
+TRAINING = {"train", "training"}
+OTHER_SPLITS = {"validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation"}
+WORDS = re.compile(r"[-._ 0-9/]+")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,11 @@ class Share:
 
 
 def find(storage: Storage, uri: str) -> dict[str, int]:
-    """The files of a dataset with their bytes: one, or all beneath a prefix (trailing slash)."""
+    """The files of a dataset with their bytes: one, or all beneath a prefix (trailing slash).
+
+    Beneath a prefix, hidden files and metadata are no data. Where names say which files are for
+    training, those of the other splits are left out.
+    """
     uri = _canonical(uri)
     if not uri.endswith("/"):
         try:
@@ -49,11 +57,17 @@ def find(storage: Storage, uri: str) -> dict[str, int]:
                 f"dataset {uri} does not exist; a prefix of many files ends with a slash"
             ) from error
     sizes = storage.sizes(uri)
-    files = {uri + name: size for name, size in sizes.items() if _format(name)}
-    if not files:
+    names = _of_training(uri, [name for name in sizes if _is_data(name)])
+    if not names:
         held = "no file" if not sizes else f"no file of a known format ({', '.join(FORMATS)})"
         raise TrainingError(f"dataset {uri} holds {held}: check dataset_uri")
-    return files
+    kinds = {formats.format_of(name) for name in names}
+    others = ", ".join(sorted(str(kind) for kind in kinds - set(TEXT)))
+    if others and kinds & set(TEXT):
+        raise TrainingError(
+            f"dataset {uri} mixes plain text with {others}: give a prefix or a file of one kind"
+        )
+    return {uri + name: sizes[name] for name in names}
 
 
 def shares(files: dict[str, int], rank: int, world_size: int) -> Iterator[Share]:
@@ -69,37 +83,69 @@ def shares(files: dict[str, int], rank: int, world_size: int) -> Iterator[Share]
 
 
 def rows(storage: Storage, share: Share, only: str | None = None) -> Iterator[tuple[Place, Row]]:
-    """The rows of a share, each with its place for those who have to mend it.
+    """The rows of a share, each with its place for the person who corrects it.
 
     Where the format keeps fields apart and `only` is one of them, no other is read.
     """
-    name = _format(share.uri)
+    name = formats.format_of(share.uri)
     if name == ".parquet":
         yield from _parquet(storage, share, only)
     elif name in LINES and not share.uri.endswith(COMPRESSED):
         yield from _lines(storage, share, name)
     elif share.begin == 0:
-        yield from _whole(storage, share, name)
+        yield from _whole(storage, share, name or "")
 
 
 def text_of(place: Place, row: Row, field: str) -> str:
     """The text of a row."""
     text = row.get(field)
-    if not isinstance(text, str):
-        raise missing_field(place, field, sorted(map(str, row)))
-    return text
-
-
-def missing_field(place: Place, field: str, fields: list[str]) -> TrainingError:
-    """What is said of a row without its text."""
-    return TrainingError(
-        f"{place}: no text in the field {field!r}; its fields: {', '.join(fields) or 'none'} "
+    if isinstance(text, str):
+        check_text(place, text)
+        return text
+    if field in row:
+        raise TrainingError(f"{place}: the field {field!r} is {_kind(text)}, not text")
+    if "messages" in row:
+        raise TrainingError(
+            f"{place}: no text in the field {field!r}; it has 'messages', which framework hf reads "
+            f"with assistant_only_loss or packing"
+        )
+    fields = ", ".join(sorted(map(str, row))) or "none"
+    raise TrainingError(
+        f"{place}: no text in the field {field!r}; its fields: {fields} "
         f"(dataset_text_field names another)"
     )
 
 
+def check_text(place: Place, value: Any) -> None:
+    """Refuses text that is no Unicode, anywhere in a value: JSON can write half a character."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(value[error.start]):04x}"
+            raise TrainingError(
+                f"{place}: {half} is half of a surrogate pair, and no character: write both halves"
+            ) from error
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            check_text(place, item)
+    elif isinstance(value, list):
+        for item in value:
+            check_text(place, item)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {
+        bool: "a truth value", int: "a number", float: "a number", list: "a list",
+        dict: "an object", bytes: "bytes",
+    }  # fmt: skip
+    return kinds.get(type(value), type(value).__name__)
+
+
 def _canonical(uri: str) -> str:
-    """Hugging Face's own form: `hf://org/name` is short for a dataset, and that for a prefix."""
+    """The full form: `hf://org/name` is short for a dataset of the hub, and that for a prefix."""
     if not uri.startswith("hf://"):
         return uri
     path = uri.removeprefix("hf://").removeprefix("datasets/")
@@ -108,7 +154,7 @@ def _canonical(uri: str) -> str:
 
 
 def _known(uri: str) -> str:
-    if not _format(uri):
+    if not formats.format_of(uri):
         raise TrainingError(
             f"dataset {uri}: unknown format; known: {', '.join(FORMATS)}, and .gz and the like; "
             f"a prefix of many files ends with a slash"
@@ -116,19 +162,26 @@ def _known(uri: str) -> str:
     return uri
 
 
-def _format(name: str) -> str | None:
-    """The format of a file, by the end of its name."""
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    return next((known for known in FORMATS if name.endswith(known)), None)
+def _is_data(name: str) -> bool:
+    parts = name.split("/")
+    hidden = any(part.startswith((".", "_")) for part in parts)
+    return not hidden and parts[-1] not in METADATA and formats.format_of(name) is not None
 
 
-def _parse(name: str) -> Callable[[Place, bytes], Row]:
-    return _text_row if name in (".txt", ".text") else _json_row
+def _of_training(uri: str, names: list[str]) -> list[str]:
+    """The files of the training split, where the names of a prefix tell splits apart."""
+    words = {name: set(WORDS.split(name.lower())) for name in names}
+    if not any(found & TRAINING for found in words.values()):
+        return names
+    kept = [name for name in names if words[name] & TRAINING or not words[name] & OTHER_SPLITS]
+    if len(kept) < len(names):
+        left = len(names) - len(kept)
+        LOG.warning("dataset %s: %d files of other splits than train are not read", uri, left)
+    return kept
 
 
 def _lines(storage: Storage, share: Share, name: str) -> Iterator[tuple[Place, Row]]:
-    parse = _parse(name)
+    parse = formats.line_parser(name)
     with storage.open(share.uri) as file:
         at = share.begin
         if at > 0:
@@ -143,7 +196,7 @@ def _lines(storage: Storage, share: Share, name: str) -> Iterator[tuple[Place, R
 
 
 class _Line:
-    """Where a line is. Its number, which nobody needs but who mends it, is counted when told."""
+    """Where a line is. Its number, which only an error needs, is counted when it is shown."""
 
     def __init__(self, storage: Storage, uri: str, at: int) -> None:
         self._storage, self._uri, self._at = storage, uri, at
@@ -154,37 +207,11 @@ class _Line:
         return f"dataset {self._uri}, line {before + 1}"
 
 
-def _whole(storage: Storage, share: Share, name: str | None) -> Iterator[tuple[Place, Row]]:
-    """A file that is read from its beginning: compressed, a table, or JSON."""
+def _whole(storage: Storage, share: Share, name: str) -> Iterator[tuple[Place, Row]]:
     with storage.open(share.uri) as raw:
         compression = infer_compression(share.uri)
         file = fsspec.compression.compr[compression](raw, mode="rb") if compression else raw
-        if name in TABLES:
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-            table = csv.DictReader(text, delimiter="\t" if name == ".tsv" else ",")
-            for number, row in enumerate(table, start=2):
-                yield f"dataset {share.uri}, row {number}", row
-            return
-        if name == ".json":
-            file = io.BytesIO(file.read())
-            if file.getvalue().lstrip().startswith(b"["):
-                yield from _json_array(share.uri, file.getvalue())
-                return
-        parse = _parse(name or "")
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                place = f"dataset {share.uri}, line {number}"
-                yield place, parse(place, line)
-
-
-def _json_array(uri: str, content: bytes) -> Iterator[tuple[Place, Row]]:
-    try:
-        items = json.loads(content)
-    except ValueError as error:
-        raise TrainingError(f"dataset {uri}: not JSON: {error}") from error
-    for number, item in enumerate(items, start=1):
-        place = f"dataset {uri}, row {number}"
-        yield place, _object(place, item)
+        yield from formats.whole(share.uri, name, file)
 
 
 def _parquet(storage: Storage, share: Share, only: str | None) -> Iterator[tuple[Place, Row]]:
@@ -197,37 +224,14 @@ def _parquet(storage: Storage, share: Share, only: str | None) -> Iterator[tuple
         except pyarrow.ArrowInvalid as error:
             raise TrainingError(f"dataset {share.uri}: not Parquet: {error}") from error
         columns = [only] if only in file.schema_arrow.names else None
+        if not file.schema_arrow.names:
+            raise TrainingError(f"dataset {share.uri} has no columns: nothing to train on")
+        number = 0
         for index in range(file.num_row_groups):
-            column = file.metadata.row_group(index).column(0)
-            begin = column.dictionary_page_offset or column.data_page_offset
+            group = file.metadata.row_group(index)
+            begin = group.column(0).dictionary_page_offset or group.column(0).data_page_offset
             if share.begin <= begin < share.end:
-                for row in file.read_row_group(index, columns=columns).to_pylist():
-                    yield f"dataset {share.uri}, row group {index}", row
-
-
-def _json_row(place: Place, line: bytes) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise TrainingError(f"{place}: not JSON: {error}") from error
-    return _object(place, row)
-
-
-def _object(place: Place, row: Any) -> Row:
-    if not isinstance(row, dict):
-        raise TrainingError(f"{place}: expected an object such as {{'text': ...}}")
-    return row
-
-
-class _AnyField(dict[str, Any]):
-    """A line of plain text has no fields: whatever is asked for is the line."""
-
-    def get(self, _key: str, _default: Any = None) -> Any:
-        return self["text"]
-
-
-def _text_row(place: Place, line: bytes) -> Row:
-    try:
-        return _AnyField(text=codecs.decode(line, "utf-8").rstrip("\r\n"))
-    except UnicodeDecodeError as error:
-        raise TrainingError(f"{place}: not UTF-8: {error}") from error
+                read = file.read_row_group(index, columns=columns).to_pylist()
+                for row_number, row in enumerate(read, start=number + 1):
+                    yield f"dataset {share.uri}, row {row_number}", row
+            number += group.num_rows

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import logs
+import resuming
 from checkpoints import Checkpoint, CheckpointManager
 from publisher import Draft, Publisher
 from run import Run, Terminated, TrainingError
+from signals import Termination
 from storage import Storage
 
 LOG = logging.getLogger("trainer")
@@ -26,20 +27,26 @@ LOG = logging.getLogger("trainer")
 class Session:
     """A run on its way. A runner prepares it, trains, and publishes what it saves."""
 
-    def __init__(self, run: Run, log: Path) -> None:
+    def __init__(self, run: Run, log: Path, termination: Termination) -> None:
         self.run = run
         self.storage = Storage(run.environment)
         self.checkpoints = CheckpointManager(run, self.storage)
         self.publisher = Publisher(run, self.checkpoints, self.upload_logs)
         self._log = log
-        self._told_to_stop = False
+        self._termination = termination
+        self._terms: Mapping[str, Any] = {}
         self._begun = time.time()
 
-    def prepare(self, resolved: dict[str, Any]) -> tuple[Checkpoint, Path] | None:
-        """Records how the run was started, and gives the checkpoint that it goes on from, if any.
+    def prepare(
+        self, resolved: dict[str, Any], terms: Mapping[str, Any] | None = None
+    ) -> tuple[Checkpoint, Path] | None:
+        """Records how the run was started, and gives the checkpoint that it resumes from, if any.
 
-        Its files are on this machine: each node has fetched them. All processes call it together.
+        `terms` is what a run cannot change when it resumes, such as its global batch: checkpoints
+        record it, and one that was saved with another value is refused. The files of the checkpoint
+        are on this machine: each node has fetched them. All processes call it together.
         """
+        self._terms = terms or {}
         run = self.run
         resume = run.resume or run.is_restart or self._belongs_to_this_job()
         if run.is_leader:
@@ -55,6 +62,7 @@ class Session:
         meet()
         found = self._newest() if resume else None
         if found:
+            resuming.check(found[0], self._terms)
             LOG.info("resumed from step %d", found[0].step)
         elif resume:
             LOG.warning("no checkpoint to resume from: starting at step 0")
@@ -67,11 +75,12 @@ class Session:
 
     def publish(self, draft: Draft) -> None:
         """Publishes a checkpoint while the training goes on. All processes call it together."""
-        self.publisher.publish(draft)
+        metadata = {**draft.metadata, resuming.TERMS: dict(self._terms)}
+        self.publisher.publish(replace(draft, metadata=metadata))
 
     def should_stop(self) -> bool:
         """Whether any process was told to stop: all have to stop at the same step."""
-        return any_process(self._told_to_stop)
+        return any_process(self._termination.told)
 
     def stop(self, step: int) -> None:
         """Ends a run that was told to stop, when what it has saved is committed."""
@@ -87,10 +96,6 @@ class Session:
     def upload_log(self) -> None:
         """Publishes the log of this process."""
         self.storage.upload(self._log, f"{self.run.logs_uri}/{self._log.name}")
-
-    def on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        """Takes note; the training stops between two steps."""
-        self._told_to_stop = True
 
     def _newest(self) -> tuple[Checkpoint, Path] | None:
         """The newest checkpoint that is whole on every node. All see the same ones."""
@@ -144,12 +149,29 @@ class Session:
 @contextmanager
 def opened(run: Run) -> Iterator[Session]:
     """A session from the first line of the log to its last."""
-    session = Session(run, logs.start(run))
-    before = signal.signal(signal.SIGTERM, session.on_signal)
+    with Termination() as termination:
+        session = Session(run, logs.start(run), termination)
+        try:
+            with _reported(session):
+                yield session
+                session.publisher.wait()
+                _leave()
+        except SystemExit as error:
+            # The handler of a library.
+            if not termination.told:
+                raise
+            raise Terminated("told to stop by a library") from error
+        # A library may have left its loop because of the signal and said nothing.
+        if termination.told:
+            LOG.warning("told to stop: what the run has saved is committed")
+            raise Terminated("told to stop")
+
+
+@contextmanager
+def _reported(session: Session) -> Iterator[None]:
+    """Logs how a session ends, and publishes its log."""
     try:
-        yield session
-        session.publisher.wait()
-        _leave()
+        yield
     except Terminated as error:
         LOG.warning("%s", error)
         _leave()
@@ -161,7 +183,6 @@ def opened(run: Run) -> Iterator[Session]:
         LOG.exception("training failed", extra=logs.TOLD)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
         _close(session)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from run import TrainingError
 from session import Session
+from storage import reason
 
 # What a framework is to this program. A new one is a file here and a line in this table.
 Runner = Callable[[Session], None]
@@ -23,6 +25,43 @@ def find(framework: str) -> Runner:
     except ModuleNotFoundError as error:
         raise lacks(f"framework {framework}", error.name or "a package") from error
     return runner
+
+
+# Errors that the same job meets again. A RuntimeError may be the network or another process.
+LASTING = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+
+@contextmanager
+def explained(
+    what: str, remedy: str = "", others: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Makes an error of a library one line: what it refuses, its words, and what to change.
+
+    Errors that another try may pass, such as those of the network, are left as they are; `others`
+    are types that last here beside those that always do.
+    """
+    hint = f"; {remedy}" if remedy else ""
+    lasting: tuple[type[Exception], ...] = (*LASTING, *others)
+    try:
+        yield
+    except (TrainingError, FileNotFoundError, ConnectionError):
+        raise
+    except ImportError as error:
+        raise TrainingError(
+            f"{what}: {reason(error)}; set `image` to one that has the package{hint}"
+        ) from error
+    except lasting as error:
+        raise TrainingError(f"{what}: {reason(error)}{hint}") from error
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        raise TrainingError(
+            f"out of memory ({reason(error)}): lower batch_size or max_seq_len, or compute "
+            f"activations again (gradient_checkpointing, activation_checkpoint)"
+        ) from error
 
 
 def lacks(what: str, package: str) -> TrainingError:

@@ -6,13 +6,11 @@ import logging
 from typing import Any
 
 import session as sessions
-from run import TrainingError
-from runners import hf_data, hf_model, hf_trl
+from runners import explained, hf_data, hf_model, hf_resuming, hf_trl
 from runners.hf_arguments import Wish
 from runners.hf_callback import Publishing
 from runners.hf_saving import later
 from session import Session
-from storage import reason
 
 LOG = logging.getLogger("trainer")
 
@@ -33,10 +31,38 @@ def run(session: Session) -> None:
     trainer.before_copying = session.publisher.wait
     trainer.remove_callback(PrinterCallback)
     session.publisher.keep(wish.value("save_total_limit"))
-    found = session.prepare(wish.resolved())
+    found = session.prepare(wish.resolved(), terms(session, wish, trainer))
+    if found:
+        hf_resuming.prepare(session, trainer, *found)
+        if 0 < arguments.max_steps <= found[0].step:
+            LOG.info("the run has ended at step %d: nothing to train", found[0].step)
+            return
     LOG.info("training %s with %s", session.run.model_id, type(trainer).__name__)
-    trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
+    with explained("transformers cannot train this job"):
+        trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
     publishing.end()
+
+
+def terms(session: Session, wish: Wish, trainer: Any) -> dict[str, Any]:
+    """What a run that resumes has in common with the one that saved."""
+    run, arguments, method = session.run, trainer.args, wish.value("peft_method")
+    adapters = ("lora_rank", "lora_alpha", "lora_target_modules") if method != "none" else ()
+    data = trainer.train_dataset
+    return {
+        "global_batch_size": hf_resuming.global_batch(arguments),
+        "max_seq_len": wish.value("max_seq_len"),
+        "packing": wish.value("packing"),
+        "assistant_only_loss": wish.value("assistant_only_loss"),
+        "dataset_streaming": wish.value("dataset_streaming"),
+        "evaluation": arguments.eval_strategy != "no",
+        "dataset_uri": run.dataset_uri,
+        "sequences": len(data) if hasattr(data, "__len__") else None,
+        "tokenizer": wish.value("tokenizer_name") or run.model_id,
+        "seed": arguments.seed,
+        "optim": str(getattr(arguments.optim, "value", arguments.optim)),
+        "peft_method": method,
+        **{name: wish.value(name) for name in adapters},
+    }
 
 
 def training_arguments(session: Session, wish: Wish, device: str) -> Any:
@@ -56,37 +82,39 @@ def training_arguments(session: Session, wish: Wish, device: str) -> Any:
         "save_on_each_node": session.run.nodes > 1,
         "remove_unused_columns": False,
     }
-    try:
+    with explained("transformers refuses the arguments", others=(RuntimeError,)):
         if wish.needs_trl:
             return hf_trl.arguments(native, wish)
         from transformers import TrainingArguments
 
         return TrainingArguments(**native)
-    except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise TrainingError(f"transformers refuses the arguments: {reason(error)}") from error
 
 
 def build(session: Session, wish: Wish, arguments: Any) -> tuple[Any, float]:
     """The trainer, and the tokens that a sequence has on average."""
     from transformers import Trainer
 
-    model = hf_model.build(session.run.model_id, wish, arguments)
-    adapters = hf_model.adapters(wish)
-    try:
+    with explained("transformers refuses the job", others=(RuntimeError,)):
+        model = hf_model.build(session.run.model_id, wish, arguments)
+        adapters = hf_model.adapters(wish)
+        tokens = hf_data.tokenizer(session.run, wish)
+        hf_model.check_fits(model.config, tokens, wish)
         if wish.needs_trl:
-            return hf_trl.build(session, wish, arguments, model, adapters)
+            return hf_trl.build(
+                session, wish, tokens, model=model, args=arguments, peft_config=adapters
+            )
         if adapters:
             from peft import get_peft_model
 
             model = get_peft_model(model, adapters)
-        data = hf_data.read(session, wish)
+        data = hf_data.read(session, wish, tokens)
         trainer = later(Trainer)(
             model=model,
             args=arguments,
             train_dataset=data.train,
             eval_dataset=data.held,
             data_collator=data.collate,
+            # Each checkpoint has the tokenizer that its weights were trained with.
+            processing_class=tokens.pretrained(),
         )
-    except (ImportError, RuntimeError, ValueError) as error:
-        raise TrainingError(f"transformers refuses the job: {reason(error)}") from error
-    return trainer, data.tokens_per_sequence
+        return trainer, data.tokens_per_sequence

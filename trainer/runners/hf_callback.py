@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from pathlib import Path
@@ -13,9 +12,8 @@ from transformers import TrainerCallback
 from checkpoints import Native, name_of
 from logs import LOG, Progress
 from publisher import Draft
+from runners.hf_resuming import step_of
 from session import Session, meet
-
-OF_A_STEP = re.compile(r"^checkpoint-(\d+)$")
 
 
 class Publishing(TrainerCallback):
@@ -35,13 +33,8 @@ class Publishing(TrainerCallback):
             self._session.stop(self._published)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Fetches the best checkpoint of before, which a new machine does not have."""
+        """Starts to count."""
         self._progress = Progress(self._session.run, state.global_step, state.max_steps)
-        best = state.best_model_checkpoint
-        if best and args.load_best_model_at_end and not Path(best).exists():
-            if self._session.run.is_leader:
-                self._fetch(Path(best))
-            meet()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Counts, and stops where a process was told to."""
@@ -79,7 +72,7 @@ class Publishing(TrainerCallback):
         step = state.global_step
         self._session.publisher.wait()
         meet()
-        best = _step_of(state.best_model_checkpoint)
+        best = step_of(state.best_model_checkpoint)
         folder = Path(args.output_dir) / f"checkpoint-{step}"
         self._remove_all_but({step, best} if args.load_best_model_at_end else {step})
         natives = [Native(folder, name_of(step))]
@@ -115,19 +108,5 @@ class Publishing(TrainerCallback):
         if not self._session.run.is_leader:
             return
         for folder in Path(self._trainer.args.output_dir).glob("checkpoint-*"):
-            if _step_of(str(folder)) not in steps:
+            if step_of(str(folder)) not in steps:
                 shutil.rmtree(folder, ignore_errors=True)
-
-    def _fetch(self, best: Path) -> None:
-        manager = self._session.checkpoints
-        for checkpoint in manager.candidates():
-            if checkpoint.step == _step_of(str(best)):
-                found = manager.fetch(checkpoint, self._session.run.scratch / "best")
-                if found:
-                    best.parent.mkdir(parents=True, exist_ok=True)
-                    found.rename(best)
-
-
-def _step_of(folder: str | None) -> int | None:
-    match = OF_A_STEP.match(Path(folder).name) if folder else None
-    return int(match[1]) if match else None

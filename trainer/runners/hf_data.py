@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 import data
 from data import Layout, Sequences
-from run import TrainingError
+from run import Run, TrainingError
 from runners import hf_model
 from runners.hf_arguments import Wish
 from session import Session
@@ -32,12 +32,16 @@ class Data:
     tokens_per_sequence: float
 
 
-def read(session: Session, wish: Wish) -> Data:
+def tokenizer(run: Run, wish: Wish) -> Tokenizer:
+    """The tokenizer of a job: the named one, the model's, or bytes for a model of this image."""
+    if wish.value("tokenizer_name") or run.model_id not in hf_model.DEBUG:
+        return Pretrained(hf_model.tokenizer(run.model_id, wish))
+    return Bytes()
+
+
+def read(session: Session, wish: Wish, tokens: Tokenizer) -> Data:
     """Reads the dataset, or prepares to read it while training."""
     run, field = session.run, wish.value("dataset_text_field")
-    tokens: Tokenizer = Bytes()
-    if wish.value("tokenizer_name") or run.model_id not in hf_model.DEBUG:
-        tokens = Pretrained(hf_model.tokenizer(run.model_id, wish))
     layout = Layout(wish.value("max_seq_len"), 0, packing=False)
     collate = Collate(tokens)
     evaluates = wish.native(on_cpu=False)["eval_strategy"] != "no"
@@ -78,18 +82,42 @@ class Collate:
 
 
 class Stream(IterableDataset[Any]):
-    """The sequences in the order of the dataset, read while training.
+    """The sequences in the order of the dataset, over and over, read while training.
 
-    Accelerate lets rank 0 read and hand the others their part, so no process reads for itself.
+    The stream never ends: a batch that would be cut by the end of a pass takes the first sequences
+    of the next pass. So sequence number `n` of a run is the same however often the run resumed.
+
+    Accelerate lets rank 0 read and hand the others their part. There the first worker reads
+    alone: where a sequence begins is known only when all texts before it are tokenized.
     """
 
     def __init__(
-        self, run: Any, storage: Storage, tokens: Tokenizer, field: str, layout: Layout
+        self, run: Run, storage: Storage, tokens: Tokenizer, field: str, layout: Layout
     ) -> None:
         self._run, self._storage, self._field = run, storage, field
         self._tokens, self._layout = tokens, layout
+        # The number of the first sequence that is given.
+        self.begin = 0
 
     def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        if worker and worker.id > 0:
+            return
+        skipped = 0
+        while True:
+            length = 0
+            for sequence in self._one_pass():
+                length += 1
+                if skipped < self.begin:
+                    skipped += 1
+                    continue
+                yield sequence
+            if not length:
+                raise data.no_rows(self._run.dataset_uri)
+            # One pass tells how long all are: the others before the position need no reading.
+            skipped += (self.begin - skipped) // length * length
+
+    def _one_pass(self) -> Iterator[Any]:
         for text in data.texts(self._run, self._storage, self._field):
             laid = self._layout.lay(self._tokens.encode(text), self._tokens)
             yield from laid.reshape(-1, self._layout.length)

@@ -6,11 +6,13 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from run import TrainingError
 from runners import lacks
 from runners.hf_arguments import Wish
 from storage import reason
-from tokens import Bytes
+from tokens import Bytes, Tokenizer
 
 # Models that need no download: a type of transformers, and the shape.
 DEBUG: dict[str, tuple[str, dict[str, Any]]] = {
@@ -27,21 +29,24 @@ DEBUG: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "gpt2-debug": ("gpt2", {"n_embd": 128, "n_layer": 4, "n_head": 4, "n_positions": 4096}),
 }
-# A conversation as text, with the marks that assistant_only_loss needs.
-CHAT = (
-    "{% for message in messages %}{{ message.role + ': ' }}"
-    "{% if message.role == 'assistant' %}"
-    "{% generation %}{{ message.content + eos_token }}{% endgeneration %}"
-    "{% else %}{{ message.content + eos_token }}{% endif %}{% endfor %}"
-)
 
 
 def build(model_id: str, wish: Wish, arguments: Any) -> Any:
-    """The model, with the weights of its name or made anew from a configuration."""
+    """The model, with the weights of its name or new ones from a configuration.
+
+    Weights are float32 whatever type they are stored in: `precision` decides what is computed in,
+    and an optimizer that updates bfloat16 or float16 weights loses most of its small steps.
+    """
     import transformers
 
-    # A model made anew is the same on every process.
+    # New weights are the same on every process.
     transformers.set_seed(arguments.seed)
+    made = model_id in DEBUG or _has_no_weights(model_id)
+    if made and wish.value("peft_method") == "qlora":
+        raise TrainingError(
+            f"peft_method qlora: {model_id} has no weights to quantize; use lora, or a model that "
+            f"has weights"
+        )
     attention = wish.value("attn_implementation")
     trust = wish.value("trust_remote_code")
     try:
@@ -59,7 +64,8 @@ def build(model_id: str, wish: Wish, arguments: Any) -> Any:
             model_id,
             attn_implementation=attention,
             trust_remote_code=trust,
-            quantization_config=_quantization(wish),
+            dtype=torch.float32,
+            quantization_config=_quantization(wish, arguments),
         )
     except (ImportError, OSError, ValueError) as error:
         raise TrainingError(
@@ -74,7 +80,7 @@ def tokenizer(model_id: str, wish: Wish) -> Any:
 
     name = wish.value("tokenizer_name")
     if not name and model_id in DEBUG:
-        return byte_tokenizer()
+        return Bytes().pretrained()
     name = name or model_id
     try:
         found = transformers.AutoTokenizer.from_pretrained(
@@ -89,19 +95,22 @@ def tokenizer(model_id: str, wish: Wish) -> Any:
     return found
 
 
-def byte_tokenizer() -> Any:
-    """Bytes as tokens, for models that need no download."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bytewise = Tokenizer(models.BPE({letter: at for at, letter in enumerate(letters)}, []))
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    bytewise.decoder = decoders.ByteLevel()
-    bytewise.add_special_tokens([AddedToken("<end>"), AddedToken("<padding>")])
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=bytewise, eos_token="<end>", pad_token="<padding>", chat_template=CHAT
-    )
+def check_fits(config: Any, tokens: Tokenizer, wish: Wish) -> None:
+    """Refuses sequences and tokens that a model has no embeddings for, before any data is read."""
+    shape = config.get_text_config()
+    length, positions = wish.value("max_seq_len"), getattr(shape, "max_position_embeddings", None)
+    if positions and length > positions:
+        default = "" if "max_seq_len" in wish.given else " (the default)"
+        raise TrainingError(
+            f"max_seq_len {length}{default}: the model has {positions} positions "
+            f"(max_position_embeddings in its config.json); give at most {positions}"
+        )
+    words, size = tokens.vocabulary - 1, getattr(shape, "vocab_size", None)
+    if size and words > size:
+        raise TrainingError(
+            f"the tokenizer has {words} tokens and the model has embeddings for {size} (vocab_size "
+            f"in its config.json): tokenizer_name names the tokenizer that belongs to the model"
+        )
 
 
 def adapters(wish: Wish) -> Any:
@@ -127,21 +136,25 @@ def _modules(names: list[str] | None) -> list[str] | str | None:
     return "all-linear" if names == ["all-linear"] else names
 
 
-def _quantization(wish: Wish) -> Any:
+def _quantization(wish: Wish, arguments: Any) -> Any:
     if wish.value("peft_method") != "qlora":
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
         raise lacks("peft_method qlora", "bitsandbytes")
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(load_in_4bit=True)  # type: ignore[no-untyped-call]
+    computed = torch.bfloat16 if arguments.bf16 else torch.float16
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_compute_dtype=computed if arguments.bf16 or arguments.fp16 else torch.float32,
+    )
 
 
 def _from(config: Any, attention: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
-    return auto.from_config(config, attn_implementation=attention)
+    return auto.from_config(config, attn_implementation=attention, dtype=torch.float32)
 
 
 def _has_no_weights(model_id: str) -> bool:

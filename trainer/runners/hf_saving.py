@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from memory import available
+from runners import explained
 
 # The names that transformers' resume reads (trainer.py, trainer_utils.py).
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
@@ -33,6 +34,15 @@ def later(trainer: type[Any]) -> type[Any]:
         _writes: tuple[Callable[[], None], ...] = ()
         # Waits for the copies of the checkpoint before.
         before_copying: Callable[[], None] = staticmethod(lambda: None)
+
+        def create_optimizer(self, *arguments: Any, **more: Any) -> Any:
+            with explained(f"optim {_name(self.args.optim)}", "choose another optim"):
+                return super().create_optimizer(*arguments, **more)
+
+        def create_scheduler(self, *arguments: Any, **more: Any) -> Any:
+            name = _name(self.args.lr_scheduler_type)
+            with explained(f"lr_scheduler {name}", "set lr_scheduler_kwargs, or choose another"):
+                return super().create_scheduler(*arguments, **more)
 
         def take_writes(self) -> list[Callable[[], None]]:
             """What is still to be written of the newest checkpoint. It is taken once."""
@@ -94,6 +104,11 @@ def later(trainer: type[Any]) -> type[Any]:
     # As it is told in logs.
     Later.__name__ = trainer.__name__
     return Later
+
+
+def _name(choice: Any) -> str:
+    """A choice of transformers as a request spells it."""
+    return str(getattr(choice, "value", choice))
 
 
 def copy_of(state: Any) -> Any:

@@ -6,11 +6,13 @@ from typing import Any
 
 import data
 import dataset
+from formats import Place, Row
 from run import TrainingError
-from runners import hf_model, lacks
+from runners import lacks
 from runners.hf_arguments import Wish
 from runners.hf_saving import later
 from session import Session
+from tokens import Tokenizer
 
 
 def arguments(native: dict[str, Any], wish: Wish) -> Any:
@@ -31,14 +33,19 @@ def arguments(native: dict[str, Any], wish: Wish) -> Any:
 
 
 def build(
-    session: Session, wish: Wish, arguments: Any, model: Any, adapters: Any
+    session: Session, wish: Wish, tokens: Tokenizer, *, args: Any, **given: Any
 ) -> tuple[Any, float]:
-    """The trainer, and the tokens that a sequence has."""
+    """The trainer, and the tokens that a sequence has. `args` and `given` are TRL's own."""
     from trl.trainer.sft_trainer import SFTTrainer
 
-    rows = gather(session, wish)
+    if wish.value("dataset_streaming"):
+        raise TrainingError(
+            "dataset_streaming: packing and assistant_only_loss read the whole dataset first; "
+            "leave one of them out"
+        )
+    rows = gather(session, wish, tokens)
     held = None
-    if arguments.eval_strategy != "no":
+    if args.eval_strategy != "no":
         if len(rows) < data.HELD_OUT:
             raise TrainingError(
                 f"dataset {session.run.dataset_uri} has {len(rows)} rows: an evaluation keeps one "
@@ -48,24 +55,49 @@ def build(
         others = [at for at in range(len(rows)) if at % data.HELD_OUT != data.HELD_OUT - 1]
         rows = rows.select(others)
     trainer = later(SFTTrainer)(
-        model=model,
-        args=arguments,
+        args=args,
         train_dataset=rows,
         eval_dataset=held,
-        processing_class=hf_model.tokenizer(session.run.model_id, wish),
-        peft_config=adapters,
+        processing_class=tokens.pretrained(),
+        **given,
     )
     return trainer, float(wish.value("max_seq_len"))
 
 
-def gather(session: Session, wish: Wish) -> Any:
-    """All rows, each read from the store by one process."""
+# What TRL reads of a row, each name with the rows that have it.
+CHAT = ("messages", "tools", "chat_template_kwargs")
+PROMPTED = ("prompt", "completion", "tools", "chat_template_kwargs")
+
+
+def gather(session: Session, wish: Wish, tokens: Tokenizer) -> Any:
+    """All rows, each read from the store by one process, with the columns that TRL reads."""
     from datasets import Dataset
 
     field = wish.value("dataset_text_field")
-    own = []
-    for place, row in data.rows(session.run, session.storage):
-        if "messages" not in row and "prompt" not in row:
-            dataset.text_of(place, row, field)
-        own.append(dict(row))
-    return Dataset.from_list(data.of_all(session.run, own))
+    own = [
+        _columns(place, row, field, tokens)
+        for place, row in data.rows(session.run, session.storage)
+    ]
+    rows = data.of_all(session.run, own)
+    kinds = {frozenset(row) & {"input_ids", "messages", "prompt"} for row in rows}
+    if len(kinds) > 1:
+        raise TrainingError(
+            f"dataset {session.run.dataset_uri} mixes rows of text, of messages and of prompts: "
+            f"packing and assistant_only_loss need rows of one kind"
+        )
+    if wish.value("assistant_only_loss") and "input_ids" in rows[0]:
+        raise TrainingError(
+            f"assistant_only_loss needs rows with a field 'messages'; the rows of dataset "
+            f"{session.run.dataset_uri} are text"
+        )
+    return Dataset.from_list(rows)
+
+
+def _columns(place: Place, row: Row, field: str, tokens: Tokenizer) -> dict[str, Any]:
+    """What TRL reads of a row. Text goes in as tokens, so that every path makes the same ones."""
+    names = CHAT if "messages" in row else PROMPTED if "prompt" in row else ()
+    if names:
+        found = {name: row[name] for name in names if row.get(name) is not None}
+        dataset.check_text(place, found)
+        return found
+    return {"input_ids": [*tokens.encode(dataset.text_of(place, row, field)), tokens.end]}

@@ -70,7 +70,7 @@ class Training:
         """Trains from the step that it stands at to the last."""
         arguments, session = self.arguments, self.session
         session.publisher.keep(arguments.save_total_limit)
-        found = session.prepare(asdict(arguments))
+        found = session.prepare(self._resolved(), self._terms())
         if found:
             self.keeper.load(found[1])
             self.step = found[0].step
@@ -87,7 +87,9 @@ class Training:
         first, batches = self.step, self._batches()
         while self.step < self.total_steps:
             if session.should_stop():
-                self._save()
+                # A step that this start has not moved beyond is saved, or there is none yet.
+                if self.step > first:
+                    self._save()
                 session.stop(self.step)
             loss, count = self._optimize([next(batches) for _ in range(self.accumulation)])
             self.step += 1
@@ -99,6 +101,32 @@ class Training:
                 self._evaluate()
             if last or self.step % arguments.save_steps == 0:
                 self._save()
+
+    def _resolved(self) -> dict[str, Any]:
+        """The arguments as this run reads them, for its record."""
+        return {
+            **asdict(self.arguments),
+            "gradient_accumulation": self.accumulation,
+            "precision": self.plan.precision,
+        }
+
+    def _terms(self) -> dict[str, Any]:
+        """What a run that resumes has in common with the one that saved."""
+        arguments, method = self.arguments, self.arguments.peft_method
+        adapters = ("lora_rank", "lora_alpha", "lora_target_modules") if method != "none" else ()
+        return {
+            "global_batch_size": self.global_batch,
+            "max_seq_len": arguments.max_seq_len,
+            "packing": arguments.packing,
+            "evaluation": self.held is not None,
+            "dataset_uri": self.run.dataset_uri,
+            "sequences": len(self.sequences),
+            "tokenizer": arguments.tokenizer_name,
+            "seed": arguments.seed,
+            "optimizer_in_bwd": arguments.optimizer_in_bwd,
+            "peft_method": method,
+            **{name: getattr(arguments, name) for name in adapters},
+        }
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         def adamw(parameters: list[nn.Parameter]) -> AdamW:

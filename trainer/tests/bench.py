@@ -90,10 +90,10 @@ def main() -> None:
 
 def larger(folder: Path) -> Path:
     """A folder with a configuration and a tokenizer, whose model is made anew."""
-    from runners.hf_model import byte_tokenizer
+    from tokens import Bytes
 
     model = folder / "larger"
-    byte_tokenizer().save_pretrained(model)
+    Bytes().pretrained().save_pretrained(model)
     (model / "config.json").write_text(json.dumps(LARGER))
     return model
 

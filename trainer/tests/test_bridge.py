@@ -166,9 +166,9 @@ def test_what_it_lacks_is_refused(run_of_eight: Run, wish: dict[str, Any], error
 
 
 def test_its_dataset_reads_the_rows(run_of_eight: Run, make_run: MakeRun, tmp_path: Path) -> None:
-    from runners.hf_model import byte_tokenizer
+    from tokens import Bytes
 
-    byte_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    Bytes().pretrained().save_pretrained(tmp_path / "tokenizer")
     tokenizers = bridge("training.tokenizers.config")
     tokenizer = bridge("training.tokenizers.tokenizer").build_tokenizer(
         tokenizers.TokenizerConfig(

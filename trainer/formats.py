@@ -1,0 +1,148 @@
+"""The rows of one file, in each format: read strictly, or refused with the place and the remedy."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from run import TrainingError
+
+Row = dict[str, Any]
+# Where a row is, for the person who corrects it: its text names file and line.
+Place = object
+
+# Formats by the end of a name. Those in lines can be read in part, and so can Parquet.
+JSON_LINES = (".jsonl", ".ndjson")
+TEXT = (".txt", ".text")
+LINES = (*JSON_LINES, *TEXT)
+TABLES = {".csv": ",", ".tsv": "\t"}
+FORMATS = (*LINES, ".json", *TABLES, ".parquet")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+# The marks that begin files of other encodings. That of UTF-8 has no meaning, and is left out.
+UTF8_MARK = b"\xef\xbb\xbf"
+OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def format_of(name: str) -> str | None:
+    """The format of a file, by the end of its name."""
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return next((known for known in FORMATS if name.endswith(known)), None)
+
+
+def line_parser(name: str) -> Callable[[Place, bytes], Row]:
+    """What makes a row of a line."""
+    return _text_row if name in TEXT else _json_row
+
+
+def whole(uri: str, name: str, file: IO[bytes]) -> Iterator[tuple[Place, Row]]:
+    """The rows of a file that is read from its beginning."""
+    if name in TABLES:
+        yield from _table(uri, file, TABLES[name])
+        return
+    if name == ".json":
+        content = file.read().removeprefix(UTF8_MARK)
+        if content.lstrip().startswith(b"["):
+            yield from _json_array(uri, content)
+            return
+        file = io.BytesIO(content)
+    parse = line_parser(name)
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            place = f"dataset {uri}, line {number}"
+            yield place, parse(place, line)
+
+
+def _table(uri: str, file: IO[bytes], delimiter: str) -> Iterator[tuple[Place, Row]]:
+    # A cell may be as long as any text.
+    csv.field_size_limit(sys.maxsize)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    table = csv.reader(text, delimiter=delimiter, strict=True)
+    at = 1
+    try:
+        names = next(table, [])
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise TrainingError(
+                f"dataset {uri}, line 1: the header names {', '.join(twice)} twice: rename a column"
+            )
+        for cells in table:
+            place, at = f"dataset {uri}, line {at + 1}", table.line_num
+            if not cells:
+                continue
+            if len(cells) != len(names):
+                raise TrainingError(
+                    f"{place}: {len(cells)} cells, but the header names {len(names)} columns: "
+                    f"quote cells that contain the delimiter"
+                )
+            yield place, dict(zip(names, cells, strict=True))
+    except csv.Error as error:
+        raise TrainingError(
+            f"dataset {uri}, line {at + 1}: {_table_fault(str(error))}: quote the whole cell, and "
+            f"write a quote in it twice"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _not_utf8(f"dataset {uri}, after line {table.line_num}", error.object) from error
+
+
+def _table_fault(words: str) -> str:
+    if "unexpected end of data" in words:
+        return "a quote is opened here and never closed"
+    if "expected after" in words:
+        return "text follows the quote that closes a cell"
+    return f"not a table ({words})"
+
+
+def _json_array(uri: str, content: bytes) -> Iterator[tuple[Place, Row]]:
+    items = _json(f"dataset {uri}", content)
+    for number, item in enumerate(items, start=1):
+        place = f"dataset {uri}, row {number}"
+        yield place, _object(place, item)
+
+
+def _json_row(place: Place, line: bytes) -> Row:
+    return _object(place, _json(place, line))
+
+
+def _json(place: Place, content: bytes) -> Any:
+    try:
+        return json.loads(_text(place, content))
+    except RecursionError as error:
+        raise TrainingError(f"{place}: JSON that is nested too deeply") from error
+    except ValueError as error:
+        raise TrainingError(
+            f"{place}: not JSON: {error}; a file has one object in each line, or one array"
+        ) from error
+
+
+def _object(place: Place, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise TrainingError(f"{place}: expected an object such as {{'text': ...}}")
+    return row
+
+
+class _AnyField(dict[str, Any]):
+    """A line of plain text has no fields: whatever is asked for is the line."""
+
+    def get(self, _key: str, _default: Any = None) -> Any:
+        return self["text"]
+
+
+def _text_row(place: Place, line: bytes) -> Row:
+    return _AnyField(text=_text(place, line).rstrip("\r\n"))
+
+
+def _text(place: Place, content: bytes) -> str:
+    try:
+        return content.removeprefix(UTF8_MARK).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(place, content) from error
+
+
+def _not_utf8(place: Place, content: bytes) -> TrainingError:
+    kind = "UTF-16" if content.startswith(OTHER_MARKS) else "another encoding"
+    return TrainingError(f"{place}: not UTF-8 but {kind}: save the file as UTF-8")

@@ -1,0 +1,85 @@
+"""Prepares transformers' Trainer to continue a checkpoint: its best checkpoint and its data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from checkpoints import Checkpoint
+from run import TrainingError
+from runners.hf_data import Stream
+from session import Session, meet
+
+LOG = logging.getLogger("trainer")
+
+# The names that transformers gives (trainer.py, trainer_utils.py).
+STATE = "trainer_state.json"
+FOLDER = re.compile(r"^checkpoint-(\d+)$")
+
+
+def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) -> None:
+    """Readies a trainer for a fetched checkpoint. All processes call it together."""
+    if isinstance(trainer.train_dataset, Stream):
+        # The stream itself starts at the position; transformers would read up to it once more.
+        trainer.train_dataset.begin = checkpoint.step * global_batch(trainer.args)
+        trainer.args.ignore_data_skip = True
+    if not (path / STATE).exists():
+        raise TrainingError(
+            f"cannot resume from step {checkpoint.step}: the checkpoint has no {STATE}; "
+            f"start a new run with another run_id"
+        )
+    if session.run.is_leader and trainer.args.load_best_model_at_end:
+        _restore_best(session, path / STATE)
+    meet()
+
+
+def global_batch(arguments: Any) -> int:
+    """Sequences of an optimizer step over all processes."""
+    micro: int = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    return micro * int(arguments.world_size)
+
+
+def step_of(folder: str | None) -> int | None:
+    """The step of a folder of transformers."""
+    match = FOLDER.match(Path(folder).name) if folder else None
+    return int(match[1]) if match else None
+
+
+def _restore_best(session: Session, file: Path) -> None:
+    """Fetches the best checkpoint, and names its place on this machine in the state.
+
+    transformers forgets a best checkpoint that is not where the state says, before it calls any
+    callback. Then nothing would protect it in the store either.
+    """
+    state = json.loads(file.read_text())
+    best = step_of(state.get("best_model_checkpoint"))
+    if best is None:
+        return
+    place = session.saving / f"checkpoint-{best}"
+    if _fetch(session, best, place):
+        state["best_model_checkpoint"] = str(place)
+    else:
+        LOG.warning(
+            "the best checkpoint, of step %d, is gone: the next evaluation is the best", best
+        )
+        state |= {"best_model_checkpoint": None, "best_metric": None, "best_global_step": None}
+    file.write_text(json.dumps(state, indent=2) + "\n")
+
+
+def _fetch(session: Session, step: int, place: Path) -> bool:
+    for checkpoint in session.checkpoints.candidates():
+        if checkpoint.step != step:
+            continue
+        folder = session.run.scratch / "best"
+        found = session.checkpoints.fetch(checkpoint, folder)
+        if found:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            found.rename(place)
+            shutil.rmtree(folder, ignore_errors=True)
+        return found is not None
+    return False

@@ -1,0 +1,63 @@
+"""Notices SIGTERM, whatever handler a library installs over ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Termination:
+    """Whether this process has received SIGTERM since the block was entered.
+
+    Python writes the number of each signal that has a handler to the wakeup descriptor before it
+    runs the handler. A library that replaces the handler therefore cannot hide a signal.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def __enter__(self) -> Termination:
+        self._handler: Any = signal.signal(signal.SIGTERM, self._on_signal)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        # A forked worker of a data loader shares the descriptor; its signals are not ours.
+        os.register_at_fork(after_in_child=self._let_go)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        # Reads what is left, so that `told` stays right afterwards.
+        _ = self.told
+        signal.set_wakeup_fd(self._wakeup)
+        signal.signal(signal.SIGTERM, self._handler)
+        self._reader.close()
+        self._writer.close()
+
+    @property
+    def told(self) -> bool:
+        """Whether SIGTERM has come."""
+        if self._told or self._reader.fileno() < 0:
+            return self._told
+        with suppress(BlockingIOError):
+            self._told = signal.SIGTERM in self._reader.recv(4096)
+        # Without a handler there is no wakeup either.
+        if signal.getsignal(signal.SIGTERM) in (signal.SIG_IGN, signal.SIG_DFL):
+            signal.signal(signal.SIGTERM, self._on_signal)
+        return self._told
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        self._told = True
+
+    def _let_go(self) -> None:
+        if self._writer.fileno() >= 0:
+            signal.set_wakeup_fd(-1)
