@@ -123,6 +123,14 @@ test-python: build python ## Tests of train.py, and of what plugins write with t
 	$(call say,tests of train.py)
 	@cd trainer && $(ENVIRONMENT)/bin/pytest -q
 
+# Rounds of the race for one prefix. The tests of train.py run a few.
+ROUNDS ?= 200
+
+.PHONY: race
+race: python ## Race writers of two clusters for one checkpoint prefix (ROUNDS=200)
+	$(call say,racing for one prefix)
+	@cd trainer && TRAINER_TEST_ROUNDS=$(ROUNDS) $(ENVIRONMENT)/bin/pytest -q tests/test_lease.py -k race
+
 .PHONY: e2e
 e2e: build hostile registry python ## End-to-end tests: the real service, real training
 	$(call say,end-to-end tests: real servers and real training)

@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from storage import Storage
 LOG = logging.getLogger("trainer")
 
 COMMIT = re.compile(r"^step-(\d{6,})\.json$")
+PART = re.compile(r"^step-\d{6,}\.part-\d+\.json$")
 OF_A_STEP = re.compile(r"^step-(\d{6,})[./]")
 # Names of before: `checkpoint-500/` of transformers, `…-step=500-last/` of NeMo.
 OLDER = re.compile(r"^(?:checkpoint-|(?:[^/]*[-_])?step=)(\d+)(?=[-./_]|$)")
@@ -71,6 +72,8 @@ class CheckpointManager:
     def __init__(self, run: Run, storage: Storage) -> None:
         self._run = run
         self._storage = storage
+        # Files of an earlier run, which are removed after the first commit of this one.
+        self._replaced: frozenset[str] = frozenset()
 
     def upload(
         self, natives: list[Native], only: re.Pattern[str] | None = None
@@ -93,8 +96,11 @@ class CheckpointManager:
             "saved_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "files": [asdict(file) for file in files],
             "metadata": metadata,
+            "written_by": self._run.holder.attempts_of,
         }
         self._write_json(f"{name_of(step)}.json", content)
+        # It has taken the place of an earlier run's.
+        self._replaced -= {f"{name_of(step)}.json"}
 
     def write_part(self, step: int, node: int, files: list[StoredFile]) -> None:
         """Says which files another node has written, for the commit of rank 0."""
@@ -120,6 +126,7 @@ class CheckpointManager:
     def candidates(self) -> Iterator[Checkpoint]:
         """What can be resumed from, newest first: commits, and what has an older name."""
         sizes = self._storage.sizes(self._run.checkpoints_uri)
+        sizes = {name: size for name, size in sizes.items() if name not in self._replaced}
         steps = {int(match[1]) for name in sizes if (match := COMMIT.match(name))}
         older: dict[int, list[StoredFile]] = {}
         for name, size in sizes.items():
@@ -156,21 +163,56 @@ class CheckpointManager:
         self._storage.delete(self._uri(f"{name_of(step)}.json") for step in old)
         self._delete_steps(set(old))
 
-    def clear(self) -> None:
-        """Removes every checkpoint: commits first, so that none is ever half there."""
-        names = [n for n in self._sizes() if OF_A_STEP.match(n) or OLDER.match(n)]
-        names.sort(key=lambda name: not COMMIT.match(name))
+    def steps(self) -> list[int]:
+        """The steps that a run before this one has left, newest first, also under older names."""
+        matches = [COMMIT.match(name) or OLDER.match(name) for name in self._sizes()]
+        return sorted({int(match[1]) for match in matches if match}, reverse=True)
+
+    def steps_of(self, writer: str) -> list[int]:
+        """The committed steps of one writer, newest first."""
+        steps = self.committed_steps()
+        return [step for step in steps if self._written_by(writer, f"{name_of(step)}.json")]
+
+    def replace_others(self, writer: str) -> None:
+        """Marks the checkpoints of other writers, to be removed after the next commit."""
+        names = {name for name in self._sizes() if OF_A_STEP.match(name) or OLDER.match(name)}
+        for name in filter(COMMIT.match, list(names)):
+            names -= self._written_by(writer, name)
+        self._replaced = frozenset(names)
+
+    def remove_replaced(self) -> None:
+        """Removes what this run replaces: commits first, so that none is ever half there."""
+        names = sorted(self._replaced, key=lambda name: not COMMIT.match(name))
         self._storage.delete(map(self._uri, names))
+        self._replaced = frozenset()
+
+    def beside_replaced(self, native: Native) -> Native:
+        """Names a native file or folder so that it overwrites nothing of an earlier run."""
+        root, _, rest = native.name.partition("/")
+        step, dot, ending = root.partition(".")
+        count = 1
+        while any(name == root or name.startswith(f"{root}/") for name in self._replaced):
+            count += 1
+            root = f"{step}.{count}{dot}{ending}"
+        return replace(native, name=f"{root}/{rest}" if rest else root)
 
     def clear_uncommitted(self) -> None:
         """Removes what a killed process left of a checkpoint."""
         committed = set(self.committed_steps())
-        matches = [match for name in self._sizes() if (match := OF_A_STEP.match(name))]
+        names = self._sizes()
+        matches = [match for name in names if (match := OF_A_STEP.match(name))]
         self._delete_steps({int(match[1]) for match in matches} - committed)
+        self._storage.delete(self._uri(name) for name in names if PART.match(name))
 
-    def is_empty(self) -> bool:
-        """Whether there is nothing that a run before this one has left."""
-        return not any(OF_A_STEP.match(name) or OLDER.match(name) for name in self._sizes())
+    def _written_by(self, writer: str, commit: str) -> set[str]:
+        """The files of a checkpoint, where it is one of this writer."""
+        try:
+            content = json.loads(self._storage.read(self._uri(commit)))
+            if content.get("written_by") != writer:
+                return set()
+            return {commit, *(str(file["name"]) for file in content["files"])}
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return set()
 
     def _delete_steps(self, steps: set[int]) -> None:
         if not steps:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpoints import CheckpointManager, Native, StoredFile, name_of
-from run import Run, TrainingError
+from run import PassingError, Run
 
 LOG = logging.getLogger("trainer")
 
@@ -43,8 +43,15 @@ class Draft:
 class Publisher:
     """Uploads and commits in the background; what fails there fails the run at the next call."""
 
-    def __init__(self, run: Run, manager: CheckpointManager, after: Callable[[], None]) -> None:
-        self._run, self._manager, self._after = run, manager, after
+    def __init__(
+        self,
+        run: Run,
+        manager: CheckpointManager,
+        check: Callable[[], None],
+        after: Callable[[], None],
+    ) -> None:
+        """`check` refuses to write, `after` is called when a checkpoint is published."""
+        self._run, self._manager, self._check, self._after = run, manager, check, after
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._keep: int | None = None
@@ -82,12 +89,16 @@ class Publisher:
         natives = draft.write()
         if not self._run.is_leader or self._run.node >= draft.nodes:
             return
-        files = self._manager.upload(natives, None if self._run.is_writer else OF_A_PROCESS)
+        self._check()
+        stored = [self._manager.beside_replaced(native) for native in natives]
+        files = self._manager.upload(stored, None if self._run.is_writer else OF_A_PROCESS)
         if self._run.is_writer:
             files += self._of_others(draft)
             # The first is what a run resumes from; others, such as exports, stand beside it.
-            metadata = {**draft.metadata, "native": natives[0].name}
+            metadata = {**draft.metadata, "native": stored[0].name}
+            self._check()
             self._manager.commit(draft.step, files, metadata)
+            self._manager.remove_replaced()
             self._manager.delete_parts(draft.step, range(1, draft.nodes))
             LOG.info("saved step %d in %.2f s", draft.step, time.monotonic() - begun)
             if self._keep is not None:
@@ -106,7 +117,7 @@ class Publisher:
         for node in range(1, draft.nodes):
             while (part := self._manager.read_part(draft.step, node)) is None:
                 if time.monotonic() - begun > PATIENCE:
-                    raise TrainingError(
+                    raise PassingError(
                         f"{name_of(draft.step)}: node {node} has not uploaded its files in "
                         f"{PATIENCE:.0f} s; see its log"
                     )

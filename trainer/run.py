@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from holder import Holder
+
 
 class TrainingError(Exception):
-    """What a person has to mend: one line that says what is wrong and what to do."""
+    """One line that says what is wrong and what to do. A restart of the job does not help."""
+
+
+class PassingError(TrainingError):
+    """What may succeed when the job is started again."""
 
 
 class Terminated(Exception):  # noqa: N818 it is no error
@@ -70,9 +78,19 @@ class Run:
         return self.local_rank == 0
 
     @property
-    def is_restart(self) -> bool:
-        """Whether torchrun has started this process before."""
-        return int(self.environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    def prefix(self) -> str:
+        """What all artifacts of the run lie beneath."""
+        return self.checkpoints_uri.removesuffix("/checkpoints")
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether this run replaces the checkpoints of an earlier one."""
+        return self.environment.get("TRAINER_OVERWRITE") == "1"
+
+    @cached_property
+    def holder(self) -> Holder:
+        """Who writes the run's checkpoints: this job and this process."""
+        return Holder.of(self.environment)
 
     @property
     def job_uid(self) -> str | None:
@@ -81,9 +99,11 @@ class Run:
 
     @property
     def scratch(self) -> Path:
-        """This node's own folder: two nodes of the local cluster share a machine."""
+        """This node's own folder: nodes and runs of the local cluster share a machine."""
         root = Path(self.environment.get("TRAINING_LOCAL_ROOT", "/tmp/trainer"))
-        return root / self.run_id / f"node-{self.node}"
+        # One run id may stand beneath several prefixes.
+        prefix = hashlib.sha256(self.prefix.encode()).hexdigest()[:12]
+        return root / f"{self.run_id}-{prefix}" / f"node-{self.node}"
 
     @property
     def wants_gpu(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import logs
 import resuming
 from checkpoints import Checkpoint, CheckpointManager
+from lease import Lease
 from publisher import Draft, Publisher
 from run import Run, Terminated, TrainingError
 from signals import Termination
@@ -31,11 +32,28 @@ class Session:
         self.run = run
         self.storage = Storage(run.environment)
         self.checkpoints = CheckpointManager(run, self.storage)
-        self.publisher = Publisher(run, self.checkpoints, self.upload_logs)
+        self.lease = Lease(self.storage, run.prefix, run.holder)
+        self.publisher = Publisher(run, self.checkpoints, self.check, self.upload_logs)
         self._log = log
         self._termination = termination
         self._terms: Mapping[str, Any] = {}
+        self._may_write = False
         self._begun = time.time()
+
+    def claim(self) -> None:
+        """Takes the prefix of the run for this job, or says why it may not write there."""
+        run = self.run
+        if not run.is_writer:
+            return
+        self.lease.acquire()
+        steps = self.checkpoints.steps()
+        if steps and not (run.resume or run.overwrite or self._belongs_to_this_job()):
+            raise TrainingError(
+                f"{run.checkpoints_uri} has checkpoints of an earlier run, the newest of step "
+                f"{steps[0]}: set resume_from_checkpoint to continue it, overwrite to replace it, "
+                "or choose another run_id"
+            )
+        self._may_write = True
 
     def prepare(
         self, resolved: dict[str, Any], terms: Mapping[str, Any] | None = None
@@ -48,25 +66,33 @@ class Session:
         """
         self._terms = terms or {}
         run = self.run
-        resume = run.resume or run.is_restart or self._belongs_to_this_job()
         if run.is_leader:
             # What a killed process was about to publish.
             shutil.rmtree(self.saving, ignore_errors=True)
-        meet()
+        restarted = any_process(run.is_writer and self._belongs_to_this_job())
         if run.is_writer:
-            if not resume and not self.checkpoints.is_empty():
-                LOG.warning("starting anew: removing the checkpoints of the run before this one")
-                self.checkpoints.clear()
+            self.lease.check()
             self.checkpoints.clear_uncommitted()
             self._write_run_config(resolved)
         meet()
-        found = self._newest() if resume else None
+        self._may_write = True
+        self._termination.take_note()
+        if run.overwrite:
+            self._replace_earlier_run()
+        found = self._newest() if run.resume or restarted else None
+        if found and self._only_weights(found[0]):
+            return None
         if found:
             resuming.check(found[0], self._terms)
             LOG.info("resumed from step %d", found[0].step)
-        elif resume:
+        elif run.resume:
             LOG.warning("no checkpoint to resume from: starting at step 0")
         return found
+
+    def check(self) -> None:
+        """Makes sure that this job still has its prefix, before something is written there."""
+        if self.run.is_writer:
+            self.lease.check()
 
     @property
     def saving(self) -> Path:
@@ -89,12 +115,16 @@ class Session:
 
     def upload_logs(self) -> None:
         """Publishes this node's logs as they are; those of restarts before are there already."""
+        if not self._may_write:
+            return
         for file in sorted(self._log.parent.glob("*.log")):
             if file.stat().st_mtime >= self._begun:
                 self.storage.upload(file, f"{self.run.logs_uri}/{file.name}")
 
     def upload_log(self) -> None:
-        """Publishes the log of this process."""
+        """Publishes the log of this process, unless the prefix is another job's."""
+        if not self._may_write or (self.run.is_writer and not self.lease.is_held):
+            return
         self.storage.upload(self._log, f"{self.run.logs_uri}/{self._log.name}")
 
     def _newest(self) -> tuple[Checkpoint, Path] | None:
@@ -110,14 +140,30 @@ class Session:
         return None
 
     def _belongs_to_this_job(self) -> bool:
-        """Whether the run under this prefix was started by the very job that starts it now."""
-        if self.run.job_uid is None:
+        """Whether an earlier attempt of this job has saved checkpoints."""
+        return bool(self.checkpoints.steps_of(self.run.holder.attempts_of))
+
+    def _replace_earlier_run(self) -> None:
+        """Has the earlier run's checkpoints removed after the first commit of this one."""
+        writer = of_rank_0(self.run.holder.attempts_of)
+        self.checkpoints.replace_others(writer)
+        if self.run.is_writer and self.checkpoints.steps_of(writer):
+            self.checkpoints.remove_replaced()
+
+    def _only_weights(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint cannot be resumed from, which is an error if the job asks for it."""
+        if not checkpoint.metadata.get("weights_only"):
             return False
-        try:
-            config = json.loads(self.storage.read(f"{self.run.config_uri}/run.json"))
-        except (FileNotFoundError, ValueError):
-            return False
-        return bool(config.get("job_uid") == self.run.job_uid)
+        if self.run.resume:
+            raise TrainingError(
+                f"step {checkpoint.step} cannot be resumed: it holds the weights alone "
+                "(save_only_model); start a new run with these weights as model_id"
+            )
+        LOG.warning(
+            "step %d holds the weights alone (save_only_model): starting again at step 0",
+            checkpoint.step,
+        )
+        return True
 
     def _write_run_config(self, resolved: dict[str, Any]) -> None:
         """Records how the run was started, in `config/run.json`."""
@@ -151,8 +197,12 @@ def opened(run: Run) -> Iterator[Session]:
     """A session from the first line of the log to its last."""
     with Termination() as termination:
         session = Session(run, logs.start(run), termination)
+        if not run.is_writer:
+            # It has nothing to save yet, and may be waiting for a process that has failed.
+            termination.end_at_once()
         try:
             with _reported(session):
+                session.claim()
                 yield session
                 session.publisher.wait()
                 _leave()
@@ -202,6 +252,10 @@ def _close(session: Session) -> None:
         session.upload_log()
     except Exception as error:
         LOG.warning("the log could not be published: %s", error)
+    try:
+        session.lease.release()
+    except Exception as error:
+        LOG.warning("the lease of the prefix expires later: %s", error)
     shutil.rmtree(session.run.scratch / "resumed", ignore_errors=True)
 
 
@@ -225,6 +279,17 @@ def meet() -> None:
 
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def of_rank_0(mine: str) -> str:
+    """What rank 0 has. All processes call it together."""
+    import torch
+    from torch import distributed
+
+    values = [mine]
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        distributed.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]
 
 
 def any_process(mine: bool) -> bool:

@@ -43,6 +43,14 @@ class Termination:
         self._reader.close()
         self._writer.close()
 
+    def end_at_once(self) -> None:
+        """Lets SIGTERM end this process, until it is to take note."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def take_note(self) -> None:
+        """Takes note of SIGTERM from now on."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+
     @property
     def told(self) -> bool:
         """Whether SIGTERM has come."""

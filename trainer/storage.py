@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar
 import fsspec
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from run import TrainingError
+from run import PassingError, TrainingError
 
 Result = TypeVar("Result")
 
@@ -167,7 +167,7 @@ def reason(error: BaseException) -> str:
 
 def no_space(what: str) -> TrainingError:
     """What is said when a disk is full."""
-    return TrainingError(
+    return PassingError(
         f"no space left to write {what}: free some, or keep fewer checkpoints (save_total_limit)"
     )
 
@@ -205,16 +205,22 @@ def _told(verb: str, uri: str) -> Iterator[None]:
     except (FileNotFoundError, TrainingError):
         raise
     except PermissionError as error:
-        raise TrainingError(
+        # Rights that were just given take a while to reach every server.
+        raise PassingError(
             f"no rights to {verb} {uri} ({reason(error)}): check the job's credentials"
         ) from error
     except OSError as error:
         if error.errno in FULL:
             raise no_space(uri) from error
-        raise TrainingError(f"cannot {verb} {uri}: {reason(error)}") from error
+        raise _error_for(error)(f"cannot {verb} {uri}: {reason(error)}") from error
     except Exception as error:
         if type(error).__name__ in LASTING_NAMES:
-            raise TrainingError(
+            # The servers that give them out are away at times.
+            raise PassingError(
                 f"no credentials to {verb} {uri}: {reason(error)}; give them with the job's `env`"
             ) from error
-        raise TrainingError(f"cannot {verb} {uri}: {reason(error)}") from error
+        raise _error_for(error)(f"cannot {verb} {uri}: {reason(error)}") from error
+
+
+def _error_for(error: Exception) -> type[TrainingError]:
+    return PassingError if _is_passing(error) else TrainingError

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+import failure
 import runners
 import session
 from run import Run, Terminated, TrainingError
@@ -32,7 +33,9 @@ EXIT_CODE_TERMINATED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Trains, and gives the exit code: 0 when done, 1 for what a person has to mend."""
+    """Trains, and gives the exit code: 0 when done, 78 where another start would fail alike."""
+    if failure.told_before(environment):
+        return failure.EXIT_CODE_PERMANENT
     try:
         run = read_command(argv, environment)
         runner = runners.find(run.framework)
@@ -41,17 +44,22 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     except Terminated:
         return EXIT_CODE_TERMINATED
     except TrainingError as error:
-        rank = environment.get("RANK", "0")
-        place = "" if rank == "0" else f"[rank {rank}] "
-        print(f"train.py: error: {place}{error}", file=sys.stderr, flush=True)
-        return 1
+        return failure.tell(error, environment)
     return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line as everything else is said."""
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of the usage, which nobody who sends requests can use."""
+        raise TrainingError(message)
 
 
 def read_command(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
     """Reads the options, and the framework's arguments behind them."""
     # Without allow_abbrev=False argparse would take `--dataset x` as the dataset's URI.
-    parser = argparse.ArgumentParser(prog="train.py", allow_abbrev=False)
+    parser = Parser(prog="train.py", allow_abbrev=False)
     for option, variable in OPTIONS.items():
         flag = "--" + option.replace("_", "-")
         parser.add_argument(flag, dest=option, default=environment.get(variable))
@@ -86,7 +94,10 @@ def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> dict
     """
     typed = environment.get("TRAINING_EXTRA_ARGS_JSON")
     if typed is not None:
-        arguments = json.loads(typed)
+        try:
+            arguments = json.loads(typed)
+        except ValueError as error:
+            raise TrainingError(f"TRAINING_EXTRA_ARGS_JSON is not JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise TrainingError("TRAINING_EXTRA_ARGS_JSON is not a JSON object")
         return arguments

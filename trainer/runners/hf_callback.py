@@ -92,6 +92,7 @@ class Publishing(TrainerCallback):
                     "model_id": self._session.run.model_id,
                     "best_step": best,
                     "best_metric": state.best_metric,
+                    "weights_only": bool(args.save_only_model),
                 },
                 protected=frozenset({best} if best else ()),
                 discard=not args.load_best_model_at_end,

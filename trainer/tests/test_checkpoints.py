@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 
 def test_no_checkpoint_is_no_error(manager: CheckpointManager, tmp_path: Path) -> None:
     assert newest(manager, tmp_path) is None
-    assert manager.is_empty()
+    assert manager.steps() == []
 
 
 @pytest.mark.parametrize(
@@ -192,12 +192,60 @@ def test_commits_without_a_list_of_files_are_read(
     assert found == [(40, "checkpoint-40"), (30, "step-000030.pt")]
 
 
-def test_clearing_leaves_nothing_of_the_run_before(
-    save: Save, manager: CheckpointManager, tmp_path: Path
+def other_run(make_run: MakeRun) -> CheckpointManager:
+    """The manager of another job with the same prefix, which replaces what is there."""
+    manager = CheckpointManager(make_run(uid="job-2"), Storage({}))
+    manager.replace_others("job //job-2")
+    return manager
+
+
+def publish(manager: CheckpointManager, step: int, file: Path) -> None:
+    native = manager.beside_replaced(Native(file, f"step-{step:06}.pt"))
+    manager.commit(step, manager.upload([native]), {"native": native.name})
+
+
+def test_replacing_a_run_removes_nothing_before_the_first_commit(
+    save: Save, make_run: MakeRun, tmp_path: Path
 ) -> None:
     save(1, b"x")
+    save(2, b"y", b"z")
     (folder(tmp_path) / "checkpoint-5").mkdir()
     (folder(tmp_path) / "checkpoint-5/x").write_bytes(b"x")
-    manager.clear()
-    assert names(tmp_path) == []
-    assert manager.is_empty()
+    before = {name: (folder(tmp_path) / name).read_bytes() for name in names(tmp_path)}
+    (tmp_path / "new").write_bytes(b"new")
+    manager = other_run(make_run)
+    assert newest(manager, tmp_path) is None
+    for step in (1, 2):
+        native = manager.beside_replaced(Native(tmp_path / "new", f"step-{step:06}.pt"))
+        manager.upload([native])
+    after = {name: (folder(tmp_path) / name).read_bytes() for name in names(tmp_path)}
+    assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize("step", [1, 2, 9])
+def test_the_first_commit_replaces_the_run_before(
+    save: Save, make_run: MakeRun, tmp_path: Path, step: int
+) -> None:
+    save(1, b"x")
+    save(2, b"y")
+    (tmp_path / "new").write_bytes(b"new")
+    manager = other_run(make_run)
+    publish(manager, step, tmp_path / "new")
+    manager.remove_replaced()
+    assert manager.committed_steps() == [step]
+    assert newest(manager, tmp_path) == (step, b"new")
+    assert len(names(tmp_path)) == 2
+
+
+def test_a_restart_that_finds_the_removal_half_done_completes_it(
+    save: Save, make_run: MakeRun, tmp_path: Path
+) -> None:
+    save(1, b"x")
+    save(20, b"y")
+    (tmp_path / "new").write_bytes(b"new")
+    # Killed after its commit.
+    publish(other_run(make_run), 1, tmp_path / "new")
+    manager = other_run(make_run)
+    assert newest(manager, tmp_path) == (1, b"new")
+    manager.remove_replaced()
+    assert names(tmp_path) == ["step-000001.2.pt", "step-000001.json"]

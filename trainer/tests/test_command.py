@@ -72,6 +72,6 @@ def test_a_framework_without_a_runner_is_told_in_one_line(framework: str, line: 
         text=True,
         check=False,
     )
-    assert process.returncode == 1
+    assert process.returncode == 78
     assert process.stderr.startswith(f"train.py: error: {line}")
     assert process.stderr.count("\n") == 1

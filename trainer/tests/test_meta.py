@@ -124,21 +124,11 @@ def test_copies_of_shards_and_recomputed_activations_give_the_same_curve(
     assert many == pytest.approx(alone, rel=0.002)
 
 
-def test_a_run_that_starts_anew_removes_what_was_there(tmp_path: Path, dataset: Path) -> None:
-    assert dataset.exists()
-    train(tmp_path, {**BASE, "max_steps": 10})
-    log = train(tmp_path, {**BASE, "max_steps": 5})
-    assert "removing the checkpoints of the run before" in log
-    assert names(tmp_path) == {"step-000005.json", "step-000005.pt"}
-
-
 def test_a_restart_within_one_job_resumes(tmp_path: Path, dataset: Path) -> None:
     assert dataset.exists()
     job = {"variables": {"TRAINER_JOB_UID": "one"}}
     train(tmp_path, {**BASE, "max_steps": 5}, **job)
     assert "resumed from step 5" in train(tmp_path, {**BASE, "max_steps": 6}, **job)
-    other = {"variables": {"TRAINER_JOB_UID": "two"}}
-    assert "starting anew" in train(tmp_path, {**BASE, "max_steps": 5}, **other)
 
 
 def test_epochs_are_counted_in_steps_and_unknown_arguments_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Which failures end a job for good, and how the cluster learns of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TRAINER
+
+import failure
+from run import PassingError, TrainingError
+
+
+class Answer(Exception):  # noqa: N818
+    """An error of an HTTP client."""
+
+    def __init__(self, status: int) -> None:
+        self.response = type("Response", (), {"status_code": status})
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch has it."""
+
+
+class OfflineModeIsEnabled(ConnectionError):  # noqa: N818
+    """As huggingface_hub has it."""
+
+
+def caused_by(cause: BaseException) -> TrainingError:
+    error = TrainingError("model x cannot be loaded")
+    error.__cause__ = OSError("cannot load")
+    error.__cause__.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TrainingError("wrong field"), caused_by(KeyError("x")), caused_by(Answer(404)),
+     caused_by(Answer(401)), caused_by(OfflineModeIsEnabled())],
+)  # fmt: skip
+def test_what_another_start_meets_again_is_permanent(
+    error: TrainingError, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "failure"
+    environment = {"TRAINER_FAILURE_FILE": str(file), "RANK": "3"}
+    assert failure.tell(error, environment) == 78
+    assert capsys.readouterr().err == f"train.py: error: [rank 3] {error}\n"
+    assert json.loads(file.read_text()) == {"permanent": True, "message": f"[rank 3] {error}"}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PassingError("no rights"), caused_by(ConnectionResetError()), caused_by(TimeoutError()),
+     caused_by(Answer(503)), caused_by(Answer(429)), caused_by(OutOfMemoryError())],
+)  # fmt: skip
+def test_what_may_pass_is_worth_a_restart(error: TrainingError, tmp_path: Path) -> None:
+    environment = {"TRAINER_FAILURE_FILE": str(tmp_path / "failure")}
+    assert failure.tell(error, environment) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def start(*words: str, **environment: str) -> tuple[int, str]:
+    process = subprocess.run(
+        [sys.executable, "train.py", *words],
+        cwd=TRAINER, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return process.returncode, process.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "message"),
+    [
+        ((), {}, "missing: --framework, --run-id"),
+        (("--run-id",), {}, "argument --run-id: expected one argument"),
+        (
+            ("--framework", "own", "--run-id", "r", "--model-id", "m", "--dataset-uri", "file:///d",
+             "--checkpoint-prefix", "file:///p"),
+            {"TRAINING_EXTRA_ARGS_JSON": "{"},
+            "TRAINING_EXTRA_ARGS_JSON is not JSON",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_is_told_in_one_line(
+    words: tuple[str, ...], variables: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "failure"
+    code, told = start(*words, TRAINER_FAILURE_FILE=str(file), **variables)
+    assert code == 78
+    assert told.startswith(f"train.py: error: {message}")
+    assert told.count("\n") == 1
+    assert message in json.loads(file.read_text())["message"]
+
+
+def test_a_restart_after_a_permanent_failure_ends_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "failure"
+    file.write_text(json.dumps({"permanent": True, "message": "no such dataset"}))
+    began = time.monotonic()
+    assert start(TRAINER_FAILURE_FILE=str(file)) == (78, "train.py: error: no such dataset\n")
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"permanent": false, "message": "x"}', "\0"])
+def test_a_file_that_says_nothing_of_a_permanent_failure_is_passed_over(
+    tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "failure"
+    file.write_text(content)
+    _, told = start(TRAINER_FAILURE_FILE=str(file))
+    assert told.startswith("train.py: error: missing")
