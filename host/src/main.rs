@@ -26,7 +26,8 @@ use trainer_host::fault::Fault;
 use trainer_host::http::{App, Token, router};
 use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{
-    Limits, Loader, LoaderSettings, PlanError, Plugin, Plugins, Registry, Workshop, watch, workshop,
+    Limits, LoadError, Loader, LoaderSettings, PlanError, Plugin, Plugins, Registry, Workshop,
+    watch, workshop,
 };
 use trainer_host::preview::Preview;
 use trainer_host::{author, client};
@@ -58,7 +59,11 @@ fn main() -> ExitCode {
 
 fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().build()?.block_on(work)
+    let runtime = runtime.enable_all().build()?;
+    let done = runtime.block_on(work);
+    // Nobody waits for a plugin that is still being compiled.
+    runtime.shutdown_background();
+    done
 }
 
 async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
@@ -148,19 +153,25 @@ fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> {
         program: std::env::current_exe()?,
         niceness: COMPILING_STEPS_BACK,
     };
-    let registry = open(settings, workshop)?;
-    some(&registry.current(), &settings.plugins)?;
+    let registry = open(settings, workshop, Registry::start)?;
+    if !registry.is_pulling() {
+        some(&registry.current(), &settings.plugins)?;
+    }
     Ok(registry)
 }
 
 /// The plugins of a command that ends soon.
 fn load(settings: &PlanningSettings) -> anyhow::Result<Arc<Plugins>> {
-    let plugins = open(settings, Workshop::Here)?.current();
+    let plugins = open(settings, Workshop::Here, Registry::open)?.current();
     some(&plugins, &settings.plugins)?;
     Ok(plugins)
 }
 
-fn open(settings: &PlanningSettings, workshop: Workshop) -> anyhow::Result<Registry> {
+fn open(
+    settings: &PlanningSettings,
+    workshop: Workshop,
+    registry: fn(Loader) -> Result<Registry, LoadError>,
+) -> anyhow::Result<Registry> {
     let folder = &settings.plugins;
     let loader = Loader::open(LoaderSettings {
         folder: folder.clone(),
@@ -171,7 +182,7 @@ fn open(settings: &PlanningSettings, workshop: Workshop) -> anyhow::Result<Regis
         own_tests: OwnTests::Run,
     });
     loader
-        .and_then(Registry::open)
+        .and_then(registry)
         .with_context(|| format!("cannot load plugins from {}", folder.display()))
 }
 

@@ -98,6 +98,12 @@ pub const PLUGINS_SERVED: Measure = Measure {
     meaning: "Plugins that are served",
     kind: Kind::Gauge,
 };
+pub const PLUGINS_DISPLACED: Measure = Measure {
+    name: "trainer_plugins_displaced_total",
+    labels: &["framework"],
+    meaning: "Times that plugins.toml gave a framework that was served to another source",
+    kind: Kind::Counter,
+};
 pub const KUBERNETES_REQUESTS: Measure = Measure {
     name: "trainer_kubernetes_requests_total",
     labels: &["method", "outcome"],
@@ -119,7 +125,7 @@ pub const WATCH_AGE: Measure = Measure {
 };
 
 /// Everything that is measured.
-pub const ALL: [Measure; 13] = [
+pub const ALL: [Measure; 14] = [
     BUILD_INFO,
     HTTP_REQUESTS,
     HTTP_REQUEST_DURATION,
@@ -130,6 +136,7 @@ pub const ALL: [Measure; 13] = [
     PLUGIN_LOADS,
     PLUGIN_REFUSED,
     PLUGINS_SERVED,
+    PLUGINS_DISPLACED,
     KUBERNETES_REQUESTS,
     KUBERNETES_REQUEST_DURATION,
     WATCH_AGE,

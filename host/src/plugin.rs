@@ -12,6 +12,7 @@ mod cache;
 mod call;
 mod engine;
 mod error;
+mod files;
 pub mod golden;
 pub mod inspect;
 mod limits;
@@ -19,6 +20,7 @@ mod loader;
 mod registry;
 mod served;
 pub mod settings;
+mod slots;
 pub mod source;
 pub mod watch;
 pub mod workshop;
@@ -110,16 +112,33 @@ pub struct Usage {
 impl Description {
     fn check(&self) -> Result<(), LoadError> {
         let wrong = |what: String| Err(LoadError::Description(what));
-        if !metadata::is_dns_label(&self.name) {
-            // A name can be megabytes, and this text goes into a log.
-            let name: String = self.name.chars().take(64).collect();
-            return wrong(format!("the name {name:?} is not a DNS label"));
-        }
+        check_name(&self.name).map_err(LoadError::Description)?;
         let one_line = |text: &str| text.len() <= 1024 && !text.contains(char::is_control);
         if self.version.is_empty() || !one_line(&self.version) || !one_line(&self.summary) {
             return wrong("version and summary are one line each".to_string());
         }
         Ok(())
+    }
+}
+
+/// Checks that a text can be a framework's name.
+///
+/// # Errors
+///
+/// Why it cannot.
+pub fn check_name(name: &str) -> Result<(), String> {
+    // A name can be megabytes, and this text goes into a log.
+    let shown: String = name.chars().take(64).collect();
+    if !metadata::is_dns_label(name) {
+        return Err(format!("the name {shown:?} is not a DNS label"));
+    }
+    // RFC 5890: the prefix of names that stand for others is two characters and two hyphens.
+    match name.get(2..4) == Some("--") {
+        true => Err(format!(
+            "the name {shown:?} is an encoded international name (xn--), which can look like another \
+             one"
+        )),
+        false => Ok(()),
     }
 }
 

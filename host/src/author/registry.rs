@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::print;
 use crate::plugin::inspect;
-use crate::plugin::source::{Digest, KeySet, Location, Source, oci};
+use crate::plugin::source::{Digest, KeySet, Location, SignedAs, Source, oci};
 use crate::plugin::{CallLimits, Limits};
 
 /// What `trainer plugin push` takes.
@@ -36,6 +36,9 @@ pub struct PullSettings {
     /// Public key that has to have signed it.
     #[arg(long)]
     key: Option<PathBuf>,
+    /// Repository that the signature names, where the plugin is a copy: registry/name, or * for any.
+    #[arg(long)]
+    signed_as: Option<String>,
 }
 
 pub(super) fn push(settings: &PushSettings) -> anyhow::Result<()> {
@@ -68,10 +71,11 @@ pub(super) fn pull(settings: &PullSettings) -> anyhow::Result<()> {
     let keys: Vec<PathBuf> = settings.key.iter().cloned().collect();
     let keys = KeySet::read(Path::new(""), &keys).map_err(wrong)?;
     source.keys.extend(keys);
-    let kept = tempfile_folder()?;
-    let fetched = source.fetch(Limits::default().file_bytes, &kept);
-    let _ = std::fs::remove_dir_all(&kept);
-    let fetched = fetched?;
+    let signed_as = settings.signed_as.as_deref().map(SignedAs::parse);
+    source.signed_as = signed_as.transpose().map_err(wrong)?;
+    // Private, under a name that nobody can know before, and gone afterwards.
+    let kept = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let fetched = source.fetch(&Limits::default(), kept.path())?;
     std::fs::write(&settings.output, &fetched.bytes)
         .with_context(|| format!("cannot write {}", settings.output.display()))?;
     print(&format!(
@@ -83,11 +87,4 @@ pub(super) fn pull(settings: &PullSettings) -> anyhow::Result<()> {
 
 fn location(text: &str) -> anyhow::Result<Location> {
     Location::parse(text, Path::new("")).map_err(|why| anyhow::anyhow!("{text}: {why}"))
-}
-
-/// What is pulled for a file is kept nowhere else.
-fn tempfile_folder() -> anyhow::Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("trainer-pull-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder)
 }

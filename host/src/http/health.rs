@@ -81,6 +81,8 @@ fn plugins(app: &App) -> Result<String, String> {
             refused.why()
         ));
     }
+    let pulling = plugins.pulling().iter();
+    lines.extend(pulling.map(|source| format!("pulling {source}")));
     match is_empty {
         true => Err(format!("none is loaded; {}", lines.join("; "))),
         false => Ok(lines.join("; ")),

@@ -215,7 +215,9 @@ impl From<RollbackError> for Problem {
     fn from(error: RollbackError) -> Self {
         let kind = match error {
             RollbackError::NotLoaded(_) => Kind::NoSuchFramework,
-            RollbackError::NoEarlierVersion(_) => Kind::NoEarlierVersion,
+            RollbackError::NoEarlierVersion(_) | RollbackError::NameTaken(_) => {
+                Kind::NoEarlierVersion
+            }
         };
         Self::new(kind, error.to_string())
     }

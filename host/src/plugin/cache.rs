@@ -4,9 +4,6 @@
 //! So the folder is private, only files that this host made are read, and a folder that others
 //! can write is refused.
 
-use std::fs::{DirBuilder, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,11 +11,7 @@ use serde_json::Value;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::engine;
-use super::{Description, LoadError};
-
-/// Nobody but the owner.
-const PRIVATE: u32 = 0o700;
+use super::{Description, LoadError, engine, files};
 
 /// The folder of compiled plugins that fit one engine.
 #[derive(Debug)]
@@ -46,17 +39,8 @@ impl Cache {
             folder: folder.clone(),
             source,
         };
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(PRIVATE);
-        builder.create(&folder).map_err(refuse)?;
         for folder in [root, &folder] {
-            let metadata = std::fs::metadata(folder).map_err(refuse)?;
-            let others = metadata.mode() & 0o022;
-            if others != 0 || metadata.uid() != rustix::process::geteuid().as_raw() {
-                let why = "others can write it, and what is in it runs as native code; \
-                           make it this user's own with mode 0700";
-                return Err(refuse(std::io::Error::other(why)));
-            }
+            files::private_folder(folder).map_err(refuse)?;
         }
         Ok(Self { folder })
     }
@@ -84,8 +68,8 @@ impl Cache {
         description: &Description,
     ) -> Result<(), LoadError> {
         let described = serde_json::to_vec(description).unwrap_or_default();
-        self.write(&self.compiled(digest), compiled)
-            .and_then(|()| self.write(&self.described(digest), &described))
+        files::write_private(&self.compiled(digest), compiled)
+            .and_then(|()| files::write_private(&self.described(digest), &described))
             .map_err(|source| LoadError::Cache {
                 folder: self.folder.clone(),
                 source,
@@ -103,7 +87,7 @@ impl Cache {
     pub(super) fn put_refusal(&self, digest: &str, limits: &impl Serialize, why: String) {
         let limits = serde_json::to_value(limits).unwrap_or_default();
         let refusal = serde_json::to_vec(&Refusal { limits, why }).unwrap_or_default();
-        if let Err(error) = self.write(&self.refused(digest), &refusal) {
+        if let Err(error) = files::write_private(&self.refused(digest), &refusal) {
             tracing::warn!(%error, "a refusal is not remembered");
         }
     }
@@ -124,16 +108,6 @@ impl Cache {
 
     fn described(&self, digest: &str) -> PathBuf {
         self.folder.join(format!("{digest}.json"))
-    }
-
-    /// Writes a whole file or none: another process may read the folder at the same time.
-    fn write(&self, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-        let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
-        let mut writer = std::fs::File::create(&unfinished)?;
-        writer.set_permissions(Permissions::from_mode(0o600))?;
-        writer.write_all(bytes)?;
-        writer.sync_all()?;
-        std::fs::rename(unfinished, file)
     }
 }
 

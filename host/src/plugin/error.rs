@@ -51,12 +51,22 @@ pub enum LoadError {
     /// What the process that compiles and tries plugins says of one.
     #[error("{0}")]
     Tried(String),
-    #[error("the name {name} is taken by the plugin with digest {digest}")]
-    NameTaken { name: String, digest: String },
+    #[error("framework {name} is served from {holder}, which keeps the name")]
+    NameTaken { name: String, holder: String },
+    #[error("plugins.toml binds framework {name} to {holder}")]
+    NameBound { name: String, holder: String },
+    #[error("it is framework {found}, plugins.toml expects {expected} of this source")]
+    OtherName { found: String, expected: String },
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("the folder {folder} for compiled plugins cannot be used")]
     Cache {
+        folder: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the folder {folder} for pulled plugins cannot be used")]
+    Kept {
         folder: PathBuf,
         #[source]
         source: std::io::Error,
@@ -73,6 +83,7 @@ impl LoadError {
             Self::Read(_)
                 | Self::Source(_)
                 | Self::Cache { .. }
+                | Self::Kept { .. }
                 | Self::Compiler(_)
                 | Self::Engine(_)
         )
@@ -92,6 +103,11 @@ pub enum SourceError {
     NoSignature(String),
     #[error("its signature is by none of the keys {keys}")]
     Signature { keys: String },
+    #[error(
+        "its signature is for {found:?}, {expected} is required: where that is a copy of it, say so \
+         with signed_as in plugins.toml"
+    )]
+    SignedAs { found: String, expected: String },
     #[error("the registry gave no plugin: {0}")]
     Registry(String),
 }
@@ -188,4 +204,6 @@ pub enum RollbackError {
     NotLoaded(String),
     #[error("framework {0} has no earlier version in this process")]
     NoEarlierVersion(String),
+    #[error("the earlier version is framework {0}, and that name is taken now")]
+    NameTaken(String),
 }

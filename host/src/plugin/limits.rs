@@ -28,6 +28,8 @@ pub struct Limits {
     pub compile_time: Duration,
     /// Memory of the process that does it. One in Python takes 0.4 GB.
     pub compile_memory_bytes: usize,
+    /// How long pulling one plugin from a registry may take.
+    pub pull_time: Duration,
     /// What a plugin may use that `plugins.toml` gives nothing else.
     pub call: CallLimits,
 }
@@ -59,6 +61,7 @@ impl Default for Limits {
             queue: Duration::from_secs(2),
             compile_time: Duration::from_secs(60),
             compile_memory_bytes: 1024 * MIB,
+            pull_time: Duration::from_secs(120),
             call: CallLimits::default(),
         }
     }

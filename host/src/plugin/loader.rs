@@ -110,7 +110,7 @@ impl Loader {
 
     pub(super) fn fetch(&self, source: &Source) -> Result<Fetched, LoadError> {
         let pulled = self.settings.data.join("pulled-plugins");
-        source.fetch(self.settings.limits.file_bytes, &pulled)
+        source.fetch(&self.settings.limits, &pulled)
     }
 
     /// A plugin out of the cache, or compiled and tried and put there.

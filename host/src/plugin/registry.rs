@@ -1,89 +1,114 @@
 //! What is served now, and how it changes: as a whole, and never to something that was not tried.
+//!
+//! A registry can be slow, gone or hostile, so nobody waits for one: each is asked on a thread of
+//! its own with a deadline, and its plugin is served when it has come. The lock of the state is
+//! held for moments only, never while a registry is asked or a plugin is compiled.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use metrics::{counter, gauge};
-use tracing::{info, warn};
+use metrics::gauge;
+use tracing::warn;
 
-use super::source::Source;
-use super::{LoadError, Loader, Look, Plugin, Plugins, Refused, RollbackError, settings};
+use super::slots::Slots;
+use super::source::{Fetched, Location, Source};
+use super::{LoadError, Loader, Look, Plugins, RollbackError};
 use crate::measure;
+
+/// How long the start of a service waits for registries. Most answer at once, and then the first
+/// request finds their plugins.
+const PATIENCE_AT_START: Duration = Duration::from_secs(2);
 
 /// The plugins that are served. A request takes [`Registry::current`] once and stays with it.
 pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     loader: Loader,
     current: ArcSwap<Plugins>,
-    /// By source. The lock is held for the whole of a change, so changes come one after the other.
     slots: Mutex<Slots>,
+    /// Held while a plugin is compiled and tried: one after the other.
+    making: Mutex<()>,
 }
 
-#[derive(Default)]
-struct Slots {
-    /// In the order in which names are given away.
-    order: Vec<String>,
-    by_source: BTreeMap<String, Slot>,
-    /// Why `plugins.toml` or the folder cannot be read.
-    unreadable: Option<Arc<LoadError>>,
-}
-
-/// What one source has given.
-#[derive(Default)]
-struct Slot {
-    serving: Option<Arc<Plugin>>,
-    /// The version before.
-    previous: Option<Arc<Plugin>>,
-    /// The digest that somebody rolled back from: it is not loaded again.
-    held_back: Option<String>,
-    refused: Option<Arc<LoadError>>,
-}
+/// What a source gave, by its place among those that were looked at.
+type Pulled = (usize, Result<Fetched, LoadError>);
 
 impl Registry {
-    /// Loads everything that there is.
+    /// Loads everything that there is, however long registries take.
     ///
     /// # Errors
     ///
     /// When the folder cannot be read.
     pub fn open(loader: Loader) -> Result<Self, LoadError> {
-        let mut slots = Slots::default();
-        slots.load(&loader, loader.sources()?, Look::AtNews);
-        let plugins = slots.served(&loader);
-        Ok(Self {
-            current: ArcSwap::from_pointee(plugins),
-            slots: Mutex::new(slots),
+        // Each pull has its own deadline.
+        Self::begin(loader, Duration::MAX)
+    }
+
+    /// Loads everything that is on this machine. What registries do not give at once is served
+    /// when it comes.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn start(loader: Loader) -> Result<Self, LoadError> {
+        Self::begin(loader, PATIENCE_AT_START)
+    }
+
+    fn begin(loader: Loader, patience: Duration) -> Result<Self, LoadError> {
+        let sources = loader.sources()?;
+        let shared = Arc::new(Shared {
+            current: ArcSwap::from_pointee(Slots::default().served(&loader)),
+            slots: Mutex::default(),
+            making: Mutex::default(),
             loader,
-        })
+        });
+        shared.slots().configure(&sources);
+        shared.look_at(sources, Look::AtNews, patience);
+        Ok(Self { shared })
     }
 
     /// What is served now.
     pub fn current(&self) -> Arc<Plugins> {
-        self.current.load_full()
+        self.shared.current.load_full()
     }
 
     /// The folder of plugins.
     pub fn folder(&self) -> &Path {
-        self.loader.folder()
+        self.shared.loader.folder()
+    }
+
+    /// Whether some registry has not answered yet.
+    pub fn is_pulling(&self) -> bool {
+        self.shared.slots().is_pulling()
     }
 
     /// Looks at every source again. What has changed is compiled and tried, which takes its time on
     /// this thread, and is then served as a whole; what cannot be loaded leaves its last good
-    /// version serving.
+    /// version serving. Registries are not waited for.
     pub fn reload(&self, look: Look) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.loader.sources() {
+        match self.shared.loader.sources() {
             Ok(sources) => {
-                slots.unreadable = None;
-                slots.load(&self.loader, sources, look);
+                self.shared.slots().configure(&sources);
+                self.shared.look_at(sources, look, Duration::ZERO);
             }
             Err(error) => {
-                let why = super::workshop::told(&error);
-                warn!(why, "plugins are not looked at again: all stay as they are");
-                slots.unreadable = Some(Arc::new(error));
+                let mut slots = self.shared.slots();
+                slots.unreadable(error);
+                self.shared.publish(&slots);
             }
         }
-        self.current.store(Arc::new(slots.served(&self.loader)));
+    }
+
+    /// Asks registries again that could not be reached.
+    pub fn retry(&self) {
+        let sources = self.shared.slots().unreachable();
+        self.shared.look_at(sources, Look::AtNews, Duration::ZERO);
     }
 
     /// Serves the version of a framework that was served before the present one, until its source
@@ -93,146 +118,130 @@ impl Registry {
     ///
     /// When there is none.
     pub fn roll_back(&self, framework: &str) -> Result<(), RollbackError> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.shared.slots();
         slots.roll_back(framework)?;
-        self.current.store(Arc::new(slots.served(&self.loader)));
+        self.shared.publish(&slots);
         Ok(())
     }
 }
 
-impl Slots {
-    fn load(&mut self, loader: &Loader, sources: Vec<Source>, look: Look) {
-        self.order = sources.iter().map(|source| source.name.clone()).collect();
-        let order = &self.order;
-        self.by_source.retain(|name, slot| {
-            let stays = order.contains(name);
-            if let (false, Some(plugin)) = (stays, &slot.serving) {
-                info!(
-                    source = name,
-                    framework = plugin.identity.name,
-                    "a plugin was removed"
-                );
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at sources in their order, so that a start gives names away in that order. What
+    /// registries give later than `patience` is loaded on a thread of its own.
+    fn look_at(self: &Arc<Self>, sources: Vec<Source>, look: Look, patience: Duration) {
+        let (tell, told) = channel();
+        for (place, source) in sources.iter().enumerate() {
+            if matches!(source.location, Location::Registry(_)) && self.slots().begin_pull(source) {
+                self.pull(place, source.clone(), tell.clone());
             }
-            if !stays {
-                gauge!(measure::PLUGIN_REFUSED.name, "source" => name.clone()).set(0.0);
+        }
+        drop(tell);
+        let mut pulled = within(patience, &told);
+        for (place, source) in sources.iter().enumerate() {
+            match source.location {
+                Location::File(_) => self.load(source, self.loader.fetch(source), look),
+                Location::Registry(_) => {
+                    if let Some(fetched) = pulled.remove(&place) {
+                        self.load_pulled(source, fetched, look);
+                    }
+                }
             }
-            stays
-        });
-        for source in sources {
-            let slot = self.by_source.entry(source.name.clone()).or_default();
-            slot.load(loader, &source, look);
+        }
+        let slots = self.slots();
+        self.publish(&slots);
+        if slots.is_pulling() {
+            self.clone().load_later(sources, told, look);
         }
     }
 
-    fn served(&self, loader: &Loader) -> Plugins {
-        let slots = self
-            .order
-            .iter()
-            .filter_map(|name| Some((name, self.by_source.get(name)?)));
-        let refused = slots.clone().filter_map(|(name, slot)| {
-            Some(Refused {
-                source: name.clone(),
-                error: slot.refused.clone()?,
-                serving: slot.serving.as_ref().map(|p| p.identity.digest.clone()),
-            })
-        });
-        let unreadable = self.unreadable.iter().map(|error| Refused {
-            source: settings::FILE.to_string(),
-            error: error.clone(),
-            serving: None,
-        });
-        let refused = unreadable.chain(refused).collect();
-        let candidates = slots.filter_map(|(_, slot)| slot.serving.clone());
-        let served = Plugins::new(candidates, refused, loader);
-        gauge!(measure::PLUGINS_SERVED.name).set(served.all().count() as f64);
-        served
-    }
-
-    fn roll_back(&mut self, framework: &str) -> Result<(), RollbackError> {
-        let is_it = |plugin: &Arc<Plugin>| plugin.identity.name == framework;
-        let mut slots = self.by_source.values_mut();
-        let slot = slots.find(|slot| slot.serving.as_ref().is_some_and(is_it));
-        let slot = slot.ok_or_else(|| RollbackError::NotLoaded(framework.to_string()))?;
-        let none = || RollbackError::NoEarlierVersion(framework.to_string());
-        let previous = slot.previous.take().ok_or_else(none)?;
-        info!(
-            framework,
-            to = previous.identity.digest,
-            "a framework was rolled back"
-        );
-        let bad = slot.serving.replace(previous);
-        slot.held_back = bad.map(|plugin| plugin.identity.digest.clone());
-        Ok(())
-    }
-}
-
-impl Slot {
-    fn load(&mut self, loader: &Loader, source: &Source, look: Look) {
-        let loaded = self.changed(loader, source, look);
-        let outcome = match &loaded {
-            Ok(None) => None,
-            Ok(Some(_)) => Some("loaded"),
-            Err(_) => Some("refused"),
-        };
-        if let Some(outcome) = outcome {
-            let name = source.name.clone();
-            counter!(measure::PLUGIN_LOADS.name, "source" => name, "outcome" => outcome)
-                .increment(1);
-        }
-        let refused = loaded.is_err();
-        match loaded {
-            Ok(None) => self.refused = None,
-            Ok(Some(plugin)) => {
-                info!(
-                    source = source.name,
-                    framework = plugin.identity.name,
-                    version = plugin.identity.version,
-                    digest = plugin.identity.digest,
-                    "a plugin is served"
-                );
-                self.serve(plugin);
-            }
-            Err(error) => {
-                let serving = self.serving.as_ref().map(|p| p.identity.digest.as_str());
-                let why = super::workshop::told(&error);
-                warn!(source = source.name, why, serving, "a plugin was refused");
-                self.refused = Some(Arc::new(error));
-            }
-        }
+    fn pull(self: &Arc<Self>, place: usize, source: Source, tell: Sender<Pulled>) {
+        let shared = self.clone();
         let name = source.name.clone();
-        gauge!(measure::PLUGIN_REFUSED.name, "source" => name).set(f64::from(u8::from(refused)));
+        let thread = std::thread::Builder::new().name("pull".to_string());
+        let started = thread.spawn(move || {
+            let fetched = shared.loader.fetch(&source);
+            // Without a receiver the service is about to end.
+            let _ = tell.send((place, fetched));
+        });
+        if let Err(error) = started {
+            warn!(source = name, %error, "a registry is not asked");
+            self.slots().end_pull(&name);
+        }
     }
 
-    /// The source's plugin, if it is another one than is served.
-    fn changed(
-        &mut self,
-        loader: &Loader,
+    /// Loads what registries give from now on.
+    fn load_later(self: Arc<Self>, sources: Vec<Source>, told: Receiver<Pulled>, look: Look) {
+        let started = std::thread::Builder::new()
+            .name("pulled".to_string())
+            .spawn(move || {
+                for (place, fetched) in told {
+                    self.load_pulled(&sources[place], fetched, look);
+                    self.publish(&self.slots());
+                }
+            });
+        if let Err(error) = started {
+            warn!(%error, "what registries give is not loaded");
+        }
+    }
+
+    /// Loads what a registry gave. If somebody wanted another look meanwhile, it is asked again.
+    fn load_pulled(
+        self: &Arc<Self>,
         source: &Source,
+        fetched: Result<Fetched, LoadError>,
         look: Look,
-    ) -> Result<Option<Plugin>, LoadError> {
-        let fetched = loader.fetch(source)?;
-        let digest = fetched.digest.to_string();
-        if self.held_back.as_ref() == Some(&digest) {
-            return Ok(None);
-        }
-        self.held_back = None;
-        let is_the_same = |plugin: &Arc<Plugin>| {
-            plugin.identity.digest == digest && *plugin.limits() == source.limits
-        };
-        match self.serving.as_ref().is_some_and(is_the_same) {
-            true => Ok(None),
-            false => loader.plugin(source, &fetched, look).map(Some),
+    ) {
+        self.load(source, fetched, look);
+        let again = self.slots().end_pull(&source.name);
+        if let Some(source) = again {
+            self.look_at(vec![source], look, Duration::ZERO);
         }
     }
 
-    fn serve(&mut self, plugin: Plugin) {
-        let digest = plugin.identity.digest.clone();
-        let replaced = self.serving.replace(Arc::new(plugin));
-        // Other limits are no other version.
-        if let Some(replaced) = replaced.filter(|old| old.identity.digest != digest) {
-            self.previous = Some(replaced);
+    /// Loads what a source gave, if that is another plugin than it serves.
+    fn load(&self, source: &Source, fetched: Result<Fetched, LoadError>, look: Look) {
+        let _one_at_a_time = self.making.lock();
+        let loaded = fetched.and_then(|fetched| {
+            let is_known = self.slots().knows(source, &fetched.digest);
+            match is_known {
+                true => Ok(None),
+                false => self.loader.plugin(source, &fetched, look).map(Some),
+            }
+        });
+        let mut slots = self.slots();
+        if slots.has(source) {
+            slots.note(source, loaded);
         }
-        self.held_back = None;
-        self.refused = None;
     }
+
+    /// Serves the present state as a whole.
+    fn publish(&self, slots: &Slots) {
+        let served = Arc::new(slots.served(&self.loader));
+        gauge!(measure::PLUGINS_SERVED.name).set(served.all().count() as f64);
+        let before = self.current.swap(served.clone());
+        for plugin in before.all() {
+            let framework = &plugin.identity.name;
+            if served.get(framework).is_none() {
+                let source = &plugin.source;
+                warn!(framework, source, "a framework is no longer served");
+            }
+        }
+    }
+}
+
+/// What is told within a time.
+fn within(
+    patience: Duration,
+    told: &Receiver<Pulled>,
+) -> BTreeMap<usize, Result<Fetched, LoadError>> {
+    let begun = Instant::now();
+    let next = || {
+        told.recv_timeout(patience.saturating_sub(begun.elapsed()))
+            .ok()
+    };
+    std::iter::from_fn(next).collect()
 }

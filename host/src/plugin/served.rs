@@ -25,6 +25,7 @@ pub struct Plugins {
     plugins: BTreeMap<String, Arc<Plugin>>,
     schemas: ArgumentSchemas,
     refused: Vec<Refused>,
+    pulling: Vec<String>,
     calls: Arc<Semaphore>,
     limits: Limits,
     context: Arc<str>,
@@ -43,7 +44,7 @@ pub struct Refused {
 impl Refused {
     /// Why, in one line.
     pub fn why(&self) -> String {
-        super::workshop::told(&*self.error)
+        super::told(&*self.error)
     }
 }
 
@@ -71,31 +72,21 @@ impl Plugins {
         Ok(Registry::open(loader)?.current())
     }
 
+    /// Plugins of different names.
     pub(super) fn new(
-        candidates: impl Iterator<Item = Arc<Plugin>>,
-        mut refused: Vec<Refused>,
+        plugins: impl Iterator<Item = Arc<Plugin>>,
+        refused: Vec<Refused>,
+        pulling: Vec<String>,
         loader: &Loader,
     ) -> Self {
-        let (mut plugins, mut schemas) = (BTreeMap::new(), ArgumentSchemas::new());
-        for plugin in candidates {
-            let name = plugin.identity.name.clone();
-            if let Some(first) = plugins.get(&name) {
-                let first: &Arc<Plugin> = first;
-                let digest = first.identity.digest.clone();
-                refused.push(Refused {
-                    source: plugin.source.clone(),
-                    error: Arc::new(LoadError::NameTaken { name, digest }),
-                    serving: None,
-                });
-                continue;
-            }
-            schemas.insert(name.clone(), plugin.schema());
-            plugins.insert(name, plugin);
-        }
+        let named = |plugin: Arc<Plugin>| (plugin.identity.name.clone(), plugin);
+        let plugins: BTreeMap<String, Arc<Plugin>> = plugins.map(named).collect();
+        let schema = |(name, plugin): (&String, &Arc<Plugin>)| (name.clone(), plugin.schema());
         Self {
+            schemas: plugins.iter().map(schema).collect(),
             plugins,
-            schemas,
             refused,
+            pulling,
             calls: loader.calls(),
             limits: loader.limits(),
             context: loader.context(),
@@ -115,6 +106,11 @@ impl Plugins {
     /// What gives no plugin for this host.
     pub fn refused(&self) -> &[Refused] {
         &self.refused
+    }
+
+    /// Sources whose registry has not answered yet.
+    pub fn pulling(&self) -> &[String] {
+        &self.pulling
     }
 
     /// The compiled schema of each plugin's `extra_args`.

@@ -1,17 +1,21 @@
 //! `plugins.toml`, in the folder of plugins: where plugins come from, what is required of them, and
 //! what each may use. Without the file every `*.wasm` of the folder is a plugin.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::SourceError;
 use super::limits::{CallLimits, KIB, Limits, MIB, MOST_MEMORY_BYTES};
-use super::source::{Digest, KeySet, Location, Source};
+use super::source::oci::Registries;
+use super::source::{Digest, KeySet, Location, SignedAs, Source};
+use super::{SourceError, check_name, files};
 
 /// The file's name.
 pub const FILE: &str = "plugins.toml";
+/// Most bytes of it.
+const MOST_BYTES: usize = 1 << 20;
 
 /// What the file says.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ struct HostWire {
     file_mib: Option<u64>,
     compile_seconds: Option<u64>,
     compile_memory_mib: Option<u64>,
+    pull_seconds: Option<u64>,
 }
 
 /// One plugin, or those that say nothing else.
@@ -71,9 +76,11 @@ struct RequireWire {
 #[serde(deny_unknown_fields)]
 struct PluginWire {
     source: String,
+    name: Option<String>,
     digest: Option<String>,
     #[serde(default)]
     keys: Vec<PathBuf>,
+    signed_as: Option<String>,
     #[serde(default)]
     limits: CallWire,
 }
@@ -86,7 +93,7 @@ impl PluginSettings {
     /// What is wrong with it.
     pub fn read(folder: &Path, defaults: Limits) -> Result<Self, SourceError> {
         let file = folder.join(FILE);
-        let text = match std::fs::read_to_string(&file) {
+        let text = match files::read_text(&file, MOST_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(wrong(&file, error)),
@@ -109,7 +116,17 @@ impl PluginSettings {
                 return Err(format!("plugin {name}: listed twice"));
             }
             let source = plugin.source(folder, &limits.call);
-            listed.push(source.map_err(|why| format!("plugin {name}: {why}"))?);
+            let source = source.map_err(|why| format!("plugin {name}: {why}"))?;
+            let same_name =
+                |other: &&Source| source.framework.is_some() && other.framework == source.framework;
+            if let Some(other) = listed.iter().find(same_name) {
+                return Err(format!("plugin {name}: {} has the same name", other.name));
+            }
+            listed.push(source);
+        }
+        let registries = registries(&listed);
+        for source in &mut listed {
+            source.registries = registries;
         }
         Ok(Self {
             limits,
@@ -148,6 +165,11 @@ impl PluginWire {
         let mut source = Source::new(self.source, location, limits);
         source.digest = self.digest.as_deref().map(Digest::parse).transpose()?;
         source.keys.extend(KeySet::read(folder, &self.keys)?);
+        source.signed_as = self.signed_as.as_deref().map(SignedAs::parse).transpose()?;
+        if let Some(name) = &self.name {
+            check_name(name)?;
+        }
+        source.framework = self.name;
         Ok(source)
     }
 }
@@ -169,6 +191,9 @@ impl HostWire {
         }
         if let Some(value) = within("compile_memory_mib", self.compile_memory_mib, 64..=65_536)? {
             limits.compile_memory_bytes = bytes(value, MIB);
+        }
+        if let Some(value) = within("pull_seconds", self.pull_seconds, 1..=3600)? {
+            limits.pull_time = Duration::from_secs(value);
         }
         Ok(limits)
     }
@@ -197,6 +222,19 @@ impl CallWire {
             limits.rest = Duration::from_secs(value);
         }
         Ok(limits)
+    }
+}
+
+/// Whether one login can be meant for every registry that is listed.
+fn registries(listed: &[Source]) -> Registries {
+    let of_source = |source: &Source| match &source.location {
+        Location::Registry(reference) => Some(reference.registry().to_string()),
+        Location::File(_) => None,
+    };
+    let names: BTreeSet<String> = listed.iter().filter_map(of_source).collect();
+    match names.len() {
+        0 | 1 => Registries::One,
+        _ => Registries::Several,
     }
 }
 
@@ -275,6 +313,18 @@ mod tests {
             wrong("[[plugin]]\nsource = \"http://x\"\n"),
             "plugin http://x: scheme http:// is neither a path nor oci://"
         );
+        assert_eq!(
+            wrong("[[plugin]]\nsource = \"a.wasm\"\nname = \"xn--mta-hdc\"\n"),
+            "plugin a.wasm: the name \"xn--mta-hdc\" is an encoded international name (xn--), which \
+             can look like another one"
+        );
+        assert_eq!(
+            wrong(
+                "[[plugin]]\nsource = \"a.wasm\"\nname = \"a\"\n[[plugin]]\nsource = \"b.wasm\"\nname \
+                 = \"a\"\n"
+            ),
+            "plugin b.wasm: a.wasm has the same name"
+        );
         assert!(wrong("[defaults]\ntime = 1\n").contains("unknown field `time`"));
         assert!(wrong("[require]\nkeys = [\"team.pub\"]\n").starts_with("key team.pub:"));
     }
@@ -286,7 +336,7 @@ mod tests {
         std::fs::write(folder.path().join("a.wasm"), "").unwrap();
         let settings = PluginSettings::read(folder.path(), Limits::default()).unwrap();
         let sources = settings.sources(folder.path()).unwrap();
-        let fetched = sources[0].fetch(1024, folder.path());
+        let fetched = sources[0].fetch(&Limits::default(), folder.path());
         assert!(
             fetched
                 .unwrap_err()

@@ -1,6 +1,5 @@
 //! Where a plugin's bytes come from, and whether they are those that the operator asks for.
 
-mod at_most;
 pub mod oci;
 pub mod signature;
 
@@ -10,10 +9,14 @@ use std::path::{Path, PathBuf};
 use oci_client::Reference;
 use sha2::{Digest as _, Sha256};
 
-use super::limits::CallLimits;
-use super::{LoadError, SourceError};
-pub use signature::KeySet;
+use super::limits::{CallLimits, Limits};
+use super::{LoadError, SourceError, files};
+use oci::{Artifact, Registries, Signatures, Wanted};
 use signature::Signed;
+pub use signature::{KeySet, SignedAs};
+
+/// Most bytes of the signature of a file.
+const MOST_SIGNATURE_BYTES: usize = 64 * 1024;
 
 /// The SHA-256 of bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,17 +30,22 @@ pub enum Location {
 }
 
 /// A plugin that is to be served: where it is, what is required of it, what it may use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// As the operator calls it: `hf.wasm` or `oci://…`.
     pub name: String,
     pub location: Location,
+    /// The framework that the plugin has to be. Nobody else gets this name.
+    pub framework: Option<String>,
     /// What the file has to hash to.
     pub digest: Option<Digest>,
     /// Whether it is refused without a digest to compare with.
     pub(super) needs_digest: bool,
     /// A signature by one key of each set is required.
     pub keys: Vec<KeySet>,
+    /// The repository that the signature names, where it is not the source's own.
+    pub signed_as: Option<SignedAs>,
+    pub(super) registries: Registries,
     pub limits: CallLimits,
 }
 
@@ -105,42 +113,93 @@ impl Source {
         Self {
             name,
             location,
+            framework: None,
             digest: None,
             needs_digest: false,
             keys: Vec::new(),
+            signed_as: None,
+            registries: Registries::One,
             limits,
         }
     }
 
-    /// Gets the bytes, and checks their size, digest and signature. Artifacts of a registry are
-    /// kept in the folder `pulled`, so that one that is pinned is asked for once.
+    /// Gets the bytes, and checks their size, digest and signature. Artifacts of a registry that
+    /// are named by digest are kept in the folder `pulled`, so that they are asked for once.
     ///
     /// # Errors
     ///
     /// When they cannot be had, or are not those that were asked for.
-    pub fn fetch(&self, most_bytes: usize, pulled: &Path) -> Result<Fetched, LoadError> {
+    pub fn fetch(&self, limits: &Limits, pulled: &Path) -> Result<Fetched, LoadError> {
+        match self.fetch_here(limits, pulled)? {
+            Some(fetched) => Ok(fetched),
+            None => self.fetch_from_registry(limits, pulled),
+        }
+    }
+
+    /// Gets the bytes as [`Source::fetch`] does, or nothing where that takes a registry.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::fetch`].
+    pub fn fetch_here(&self, limits: &Limits, pulled: &Path) -> Result<Option<Fetched>, LoadError> {
+        self.check_pin()?;
+        let reference = match &self.location {
+            Location::Registry(reference) => reference,
+            Location::File(file) => {
+                let bytes = files::read(file, limits.file_bytes)?;
+                let signed = self.signature_beside(file)?;
+                return self.checked(bytes, &signed).map(Some);
+            }
+        };
+        let kept = oci::kept(self.wanted(reference, limits), pulled)?;
+        let kept = kept.map(|artifact| self.checked_artifact(artifact, reference));
+        // A signature that was added since is in the registry.
+        Ok(kept.and_then(Result::ok))
+    }
+
+    fn fetch_from_registry(&self, limits: &Limits, pulled: &Path) -> Result<Fetched, LoadError> {
+        let Location::Registry(reference) = &self.location else {
+            return Err(SourceError::Registry("it is a file".to_string()).into());
+        };
+        let wanted = self.wanted(reference, limits);
+        let artifact = oci::pull(wanted, limits.pull_time, pulled)?;
+        self.checked_artifact(artifact, reference)
+    }
+
+    fn wanted<'a>(&self, reference: &'a Reference, limits: &Limits) -> Wanted<'a> {
+        Wanted {
+            reference,
+            most_bytes: limits.file_bytes,
+            signatures: match self.keys.is_empty() {
+                true => Signatures::Unneeded,
+                false => Signatures::Needed,
+            },
+            registries: self.registries,
+        }
+    }
+
+    fn check_pin(&self) -> Result<(), SourceError> {
         let is_pinned = match &self.location {
             Location::File(_) => self.digest.is_some(),
             Location::Registry(reference) => self.digest.is_some() || reference.digest().is_some(),
         };
-        if self.needs_digest && !is_pinned {
-            return Err(SourceError::NoDigest.into());
+        match self.needs_digest && !is_pinned {
+            true => Err(SourceError::NoDigest),
+            false => Ok(()),
         }
-        let needs = match self.keys.is_empty() {
-            true => oci::Signatures::Unneeded,
-            false => oci::Signatures::Needed,
-        };
-        let (bytes, signed) = match &self.location {
-            Location::File(file) => {
-                let bytes = read_at_most(file, most_bytes)?;
-                (bytes, self.signature_beside(file)?)
-            }
-            Location::Registry(reference) => {
-                let artifact = oci::pull(reference, most_bytes, pulled, needs)?;
-                let signed = artifact.signed();
-                (artifact.bytes, signed)
-            }
-        };
+    }
+
+    fn checked_artifact(
+        &self,
+        artifact: Artifact,
+        reference: &Reference,
+    ) -> Result<Fetched, LoadError> {
+        let signed_as = self.signed_as.clone();
+        let signed = artifact.signed(signed_as.unwrap_or_else(|| SignedAs::of(reference)));
+        self.checked(artifact.bytes, &signed)
+    }
+
+    fn checked(&self, bytes: Vec<u8>, signed: &Signed) -> Result<Fetched, LoadError> {
         let digest = Digest::of(&bytes);
         if let Some(expected) = self.digest.as_ref().filter(|expected| **expected != digest) {
             return Err(LoadError::Source(SourceError::Digest {
@@ -149,7 +208,7 @@ impl Source {
             }));
         }
         for keys in &self.keys {
-            keys.check(&signed, &bytes)?;
+            keys.check(signed, &bytes)?;
         }
         Ok(Fetched { bytes, digest })
     }
@@ -161,7 +220,7 @@ impl Source {
         if self.keys.is_empty() {
             return Ok(Signed::default());
         }
-        match std::fs::read_to_string(&beside) {
+        match files::read_text(Path::new(&beside), MOST_SIGNATURE_BYTES) {
             Ok(signature) => Ok(Signed::File(signature)),
             Err(error) => Err(SourceError::NoSignature(format!(
                 "{}: {error}",
@@ -169,17 +228,4 @@ impl Source {
             ))),
         }
     }
-}
-
-/// A file's bytes, unless they are too many: then none is read.
-pub(super) fn read_at_most(file: &Path, most: usize) -> Result<Vec<u8>, LoadError> {
-    let size = std::fs::metadata(file).map_err(LoadError::Read)?.len();
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    if size > most {
-        return Err(LoadError::Size {
-            size,
-            allowed: most,
-        });
-    }
-    std::fs::read(file).map_err(LoadError::Read)
 }

@@ -1,28 +1,25 @@
 //! Plugins in OCI registries, as artifacts of one WebAssembly layer (`application/wasm`), which is
 //! what other tools for WebAssembly in registries make and take too.
 
+mod download;
+mod kept;
+mod login;
+
 use std::io::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use docker_credential::CredentialRetrievalError::{
-    ConfigNotFound, HelperCommunicationError, HelperFailure, MalformedHelperResponse,
-    NoCredentialConfigured,
-};
-use docker_credential::{DockerCredential, get_credential};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest};
-use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tracing::warn;
 
-use super::super::{LoadError, SourceError};
-use super::at_most::AtMost;
-use super::signature::{Signed, SignedDocument, sign_manifest};
-use super::{Digest, read_at_most};
+use super::super::{LoadError, SourceError, told};
+use super::Digest;
+use super::signature::{Signed, SignedAs, SignedDocument, sign_manifest};
+use download::{Access, Repository};
+pub use login::Registries;
 
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LAYER: &str = "application/wasm";
@@ -31,13 +28,10 @@ const SIGNED: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 /// Most bytes of a document that is signed.
 const MOST_DOCUMENT_BYTES: usize = 64 * 1024;
-/// How long a registry may be silent.
+/// Most documents that are read about one manifest.
+const MOST_DOCUMENTS: usize = 512;
+/// How long connecting may take, and how long a registry may be silent, while a plugin is pushed.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Names and passwords for registries, before those of `docker login`.
-const USER: &str = "TRAINER_REGISTRY_USER";
-const PASSWORD: &str = "TRAINER_REGISTRY_PASSWORD";
-/// The name by which docker keeps what belongs to `docker.io`.
-const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// Whether signatures are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,48 +40,70 @@ pub enum Signatures {
     Unneeded,
 }
 
+/// What to get from a registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub reference: &'a Reference,
+    /// Largest plugin.
+    pub most_bytes: usize,
+    pub signatures: Signatures,
+    pub registries: Registries,
+}
+
 /// A plugin from a registry.
 #[derive(Debug)]
 pub struct Artifact {
-    pub manifest: Digest,
+    manifest: Vec<u8>,
     pub bytes: Vec<u8>,
-    documents: Vec<SignedDocument>,
-}
-
-/// What is kept of an artifact beside its bytes.
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    layer: String,
     documents: Vec<SignedDocument>,
 }
 
 impl Artifact {
     /// What was signed of it.
-    pub(super) fn signed(&self) -> Signed {
+    pub(super) fn signed(&self, signed_as: SignedAs) -> Signed {
         Signed::Manifest {
-            digest: self.manifest.clone(),
+            digest: Digest::of(&self.manifest),
+            signed_as,
             documents: self.documents.clone(),
         }
     }
 }
 
-/// Gets a plugin. One that is named by its manifest's digest and was got before is read from the
-/// folder, without a registry.
+/// Finds a plugin that is named by its manifest's digest and was pulled before.
 ///
 /// # Errors
 ///
-/// When the registry does not give it, or what it gives is not what was asked for.
-pub fn pull(
-    reference: &Reference,
-    most_bytes: usize,
-    kept: &Path,
-    signatures: Signatures,
-) -> Result<Artifact, LoadError> {
-    if let Some(artifact) = kept_artifact(reference, most_bytes, kept, signatures) {
-        return Ok(artifact);
+/// When others can write the folder.
+pub fn kept(wanted: Wanted<'_>, folder: &Path) -> Result<Option<Artifact>, LoadError> {
+    let Wanted {
+        reference,
+        most_bytes,
+        signatures,
+        ..
+    } = wanted;
+    kept::find(reference, most_bytes, folder, signatures)
+}
+
+/// Gets a plugin from its registry within a time, and keeps it in a folder.
+///
+/// # Errors
+///
+/// When the registry does not give it in time, or what it gives is not what was asked for.
+pub fn pull(wanted: Wanted<'_>, within: Duration, folder: &Path) -> Result<Artifact, LoadError> {
+    let late = |_| {
+        let seconds = within.as_secs();
+        SourceError::Registry(format!(
+            "it took more than {seconds} s (limit pull_seconds)"
+        ))
+    };
+    let artifact = blocking(async {
+        let fetched = tokio::time::timeout(within, fetch(wanted)).await;
+        fetched.map_err(late)?
+    })??;
+    // Where it cannot be kept, it is pulled again next time.
+    if wanted.reference.digest().is_some() {
+        kept::keep(&artifact, folder)?;
     }
-    let artifact = blocking(fetch(reference, most_bytes, signatures))??;
-    keep(&artifact, kept).map_err(LoadError::Read)?;
     Ok(artifact)
 }
 
@@ -95,7 +111,7 @@ pub fn pull(
 ///
 /// # Errors
 ///
-/// When the registry does not take it, or the key is none.
+/// When the registry does not take it, or the key is not valid.
 pub fn push(
     reference: &Reference,
     bytes: Vec<u8>,
@@ -104,99 +120,48 @@ pub fn push(
     blocking(store(reference, bytes, signing_key))?
 }
 
-fn kept_artifact(
-    reference: &Reference,
-    most_bytes: usize,
-    folder: &Path,
-    signatures: Signatures,
-) -> Option<Artifact> {
-    let manifest = Digest::parse(reference.digest()?).ok()?;
-    let kept: Kept =
-        serde_json::from_slice(&std::fs::read(manifest_file(folder, &manifest)).ok()?).ok()?;
-    if signatures == Signatures::Needed && kept.documents.is_empty() {
-        return None;
-    }
-    let layer = Digest::parse(&kept.layer).ok()?;
-    let bytes = read_at_most(&layer_file(folder, &layer), most_bytes).ok()?;
-    (Digest::of(&bytes) == layer).then_some(Artifact {
-        manifest,
-        bytes,
-        documents: kept.documents,
-    })
-}
-
-fn keep(artifact: &Artifact, folder: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    let layer = Digest::of(&artifact.bytes);
-    let kept = Kept {
-        layer: layer.to_string(),
-        documents: artifact.documents.clone(),
-    };
-    write_whole(&layer_file(folder, &layer), &artifact.bytes)?;
-    write_whole(
-        &manifest_file(folder, &artifact.manifest),
-        &serde_json::to_vec(&kept)?,
-    )
-}
-
-fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&unfinished, bytes)?;
-    std::fs::rename(unfinished, file)
-}
-
-fn manifest_file(folder: &Path, digest: &Digest) -> PathBuf {
-    folder.join(format!("{}.json", digest.hex()))
-}
-
-fn layer_file(folder: &Path, digest: &Digest) -> PathBuf {
-    folder.join(format!("{}.wasm", digest.hex()))
-}
-
-async fn fetch(
-    reference: &Reference,
-    most_bytes: usize,
-    signatures: Signatures,
-) -> Result<Artifact, LoadError> {
-    let client = client(reference)?;
-    let (manifest, digest) = manifest(&client, reference).await.map_err(failed)?;
+async fn fetch(wanted: Wanted<'_>) -> Result<Artifact, LoadError> {
+    let reference = wanted.reference;
+    let login = login::login(reference, wanted.registries);
+    let mut repository = Repository::new(reference, login, Access::Pull)?;
+    let which = reference.digest().or(reference.tag()).unwrap_or("latest");
+    let manifest = repository.manifest(which).await?;
+    let digest = Digest::of(&manifest);
     if let Some(expected) = reference.digest()
         && expected != digest.to_string()
     {
-        return Err(LoadError::Source(SourceError::Digest {
-            found: digest.to_string(),
-            expected: expected.to_string(),
-        }));
+        return Err(other_digest(&digest, expected));
     }
-    let [layer] = manifest.layers.as_slice() else {
-        let why = format!("{} layers, a plugin has one", manifest.layers.len());
-        return Err(SourceError::Registry(why).into());
-    };
-    let bytes = blob(&client, reference, layer, most_bytes).await?;
-    let documents = match signatures {
-        Signatures::Needed => documents(&client, reference, &digest).await?,
+    let layer = layer(&manifest)?;
+    let bytes = blob(&mut repository, &layer, wanted.most_bytes).await?;
+    let documents = match wanted.signatures {
+        Signatures::Needed => documents(&mut repository, &digest).await?,
         Signatures::Unneeded => Vec::new(),
     };
     Ok(Artifact {
-        manifest: digest,
+        manifest,
         bytes,
         documents,
     })
 }
 
-async fn manifest(
-    client: &Client,
-    reference: &Reference,
-) -> Result<(OciImageManifest, Digest), OciDistributionError> {
-    let (bytes, _) = client
-        .pull_manifest_raw(reference, &auth(reference), &[OCI_IMAGE_MEDIA_TYPE])
-        .await?;
-    Ok((serde_json::from_slice(&bytes)?, Digest::of(&bytes)))
+/// The one layer that a plugin's manifest names.
+fn layer(manifest: &[u8]) -> Result<OciDescriptor, LoadError> {
+    let manifest = parsed(manifest)?;
+    let count = manifest.layers.len();
+    let wrong = |_| SourceError::Registry(format!("{count} layers, a plugin has one"));
+    let one: Result<[OciDescriptor; 1], _> = manifest.layers.try_into();
+    let [layer] = one.map_err(wrong)?;
+    Ok(layer)
+}
+
+fn parsed(manifest: &[u8]) -> Result<OciImageManifest, SourceError> {
+    serde_json::from_slice(manifest)
+        .map_err(|error| SourceError::Registry(format!("its manifest cannot be read: {error}")))
 }
 
 async fn blob(
-    client: &Client,
-    reference: &Reference,
+    repository: &mut Repository,
     layer: &OciDescriptor,
     most: usize,
 ) -> Result<Vec<u8>, LoadError> {
@@ -205,40 +170,39 @@ async fn blob(
         let allowed = most;
         return Err(LoadError::Size { size, allowed });
     }
-    let mut got = AtMost {
-        bytes: Vec::with_capacity(size),
-        most,
-    };
     // By its digest alone: a descriptor may send the client anywhere.
-    let pulled = client.pull_blob(reference, layer.digest.as_str(), &mut got);
-    pulled.await.map_err(failed)?;
-    let found = Digest::of(&got.bytes);
-    match found.to_string() == layer.digest {
-        true => Ok(got.bytes),
-        false => Err(LoadError::Source(SourceError::Digest {
-            found: found.to_string(),
-            expected: layer.digest.clone(),
-        })),
+    let digest = Digest::parse(&layer.digest).map_err(SourceError::Registry)?;
+    let bytes = repository.blob(&layer.digest, most).await?;
+    let found = Digest::of(&bytes);
+    match found == digest {
+        true => Ok(bytes),
+        false => Err(other_digest(&found, &layer.digest)),
     }
+}
+
+fn other_digest(found: &Digest, expected: &str) -> LoadError {
+    LoadError::Source(SourceError::Digest {
+        found: found.to_string(),
+        expected: expected.to_string(),
+    })
 }
 
 /// The documents that were signed about a manifest: cosign keeps them under a tag that is made of
 /// its digest.
 async fn documents(
-    client: &Client,
-    reference: &Reference,
+    repository: &mut Repository,
     digest: &Digest,
 ) -> Result<Vec<SignedDocument>, LoadError> {
-    let reference = signatures_of(reference, digest);
-    let none = |error| SourceError::NoSignature(format!("{reference}: {error}"));
-    let (manifest, _) = manifest(client, &reference).await.map_err(none)?;
+    let tag = signature_tag(digest);
+    let none = |error| SourceError::NoSignature(format!("{tag}: {error}"));
+    let manifest = parsed(&repository.manifest(&tag).await.map_err(none)?)?;
     let mut documents = Vec::new();
-    for layer in &manifest.layers {
+    for layer in manifest.layers.iter().take(MOST_DOCUMENTS) {
         let annotations = layer.annotations.as_ref();
         let Some(signature) = annotations.and_then(|known| known.get(SIGNATURE)) else {
             continue;
         };
-        let payload = blob(client, &reference, layer, MOST_DOCUMENT_BYTES).await?;
+        let payload = blob(repository, layer, MOST_DOCUMENT_BYTES).await?;
         documents.push(SignedDocument {
             payload: String::from_utf8_lossy(&payload).into_owned(),
             signature: signature.clone(),
@@ -252,7 +216,7 @@ async fn store(
     bytes: Vec<u8>,
     signing_key: Option<&str>,
 ) -> Result<Digest, LoadError> {
-    let client = client(reference)?;
+    let client = client(reference).await?;
     let digest = Digest::of(&bytes).to_string();
     let config = json!({
         "architecture": "wasm",
@@ -263,10 +227,14 @@ async fn store(
     let manifest = upload(&client, reference, CONFIG, config.to_string(), layer).await?;
     if let Some(key) = signing_key {
         let wrong = |why: String| SourceError::NoSignature(why);
-        let document = sign_manifest(key, reference.repository(), &manifest).map_err(wrong)?;
+        let document = sign_manifest(key, reference, &manifest).map_err(wrong)?;
         let mut layer = Layer::new(SIGNED, document.payload.into_bytes());
         layer.annotations = json!({ SIGNATURE: document.signature });
-        let beside = signatures_of(reference, &manifest);
+        let beside = Reference::with_tag(
+            reference.registry().to_string(),
+            reference.repository().to_string(),
+            signature_tag(&manifest),
+        );
         let config = "application/vnd.oci.image.config.v1+json";
         upload(&client, &beside, config, "{}".to_string(), layer).await?;
     }
@@ -297,9 +265,6 @@ async fn upload(
     config: String,
     layer: Layer,
 ) -> Result<Digest, LoadError> {
-    client
-        .store_auth_if_needed(reference.resolve_registry(), &auth(reference))
-        .await;
     let (config, of_layer) = (config.into_bytes(), Digest::of(&layer.bytes));
     let of_config = Digest::of(&config);
     let manifest = json!({
@@ -333,65 +298,34 @@ async fn upload(
     Ok(digest)
 }
 
-fn signatures_of(reference: &Reference, digest: &Digest) -> Reference {
-    Reference::with_tag(
-        reference.registry().to_string(),
-        reference.repository().to_string(),
-        format!("sha256-{}.sig", digest.hex()),
-    )
+/// Where cosign keeps the signatures of a manifest.
+fn signature_tag(digest: &Digest) -> String {
+    format!("sha256-{}.sig", digest.hex())
 }
 
-/// A registry on this very machine is spoken to in clear, as other clients do.
-fn client(reference: &Reference) -> Result<Client, SourceError> {
-    let registry = reference.resolve_registry().to_string();
-    let host = registry
-        .rsplit_once(':')
-        .map_or(&*registry, |(host, _)| host);
-    let is_here = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-    // Whoever asks first decides, and everybody asks for the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::try_from(ClientConfig {
-        protocol: match is_here {
-            true => ClientProtocol::HttpsExcept(vec![registry]),
-            false => ClientProtocol::Https,
+/// A client that is logged in. A token server that may not have the password is never asked.
+async fn client(reference: &Reference) -> Result<Client, LoadError> {
+    let login = login::login(reference, Registries::One);
+    let auth = Repository::new(reference, login, Access::Push)?
+        .login()
+        .await?;
+    let registry = reference.resolve_registry();
+    let client = Client::try_from(ClientConfig {
+        protocol: match login::address(reference)?.scheme() {
+            "http" => ClientProtocol::HttpsExcept(vec![registry.to_string()]),
+            _ => ClientProtocol::Https,
         },
         read_timeout: Some(SILENCE),
         connect_timeout: Some(SILENCE),
         ..ClientConfig::default()
     })
-    .map_err(|error| SourceError::Registry(error.to_string()))
-}
-
-/// The operator's name and password, else those of `docker login`, else none.
-fn auth(reference: &Reference) -> RegistryAuth {
-    if let (Ok(user), Ok(password)) = (std::env::var(USER), std::env::var(PASSWORD)) {
-        return RegistryAuth::Basic(user, password);
-    }
-    let registry = match reference.resolve_registry() {
-        "index.docker.io" => DOCKER_HUB,
-        registry => registry,
-    };
-    // Not the error's own text: it repeats what a helper printed, and that may be a password.
-    let cannot = match get_credential(registry) {
-        Ok(DockerCredential::UsernamePassword(user, password)) => {
-            return RegistryAuth::Basic(user, password);
-        }
-        Err(NoCredentialConfigured | ConfigNotFound) => return RegistryAuth::Anonymous,
-        Ok(DockerCredential::IdentityToken(_)) => "an identity token is none that it can use",
-        Err(HelperCommunicationError | MalformedHelperResponse | HelperFailure { .. }) => {
-            "the credential helper gave none"
-        }
-        Err(_) => "docker's config.json cannot be read",
-    };
-    warn!(
-        registry,
-        cannot, "the registry is asked without credentials"
-    );
-    RegistryAuth::Anonymous
+    .map_err(failed)?;
+    client.store_auth_if_needed(registry, &auth).await;
+    Ok(client)
 }
 
 fn failed(error: OciDistributionError) -> LoadError {
-    SourceError::Registry(super::super::workshop::told(&error)).into()
+    SourceError::Registry(told(&error)).into()
 }
 
 /// Runs on a thread of its own, whatever thread this is: the caller may be a worker of a runtime.
@@ -401,7 +335,10 @@ fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, LoadErro
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            Ok(runtime.block_on(work))
+            let done = runtime.block_on(work);
+            // Looking up a name cannot be cut off, and nobody waits for it.
+            runtime.shutdown_background();
+            Ok(done)
         });
         let lost = || Err(Error::other("the download was lost"));
         thread.join().unwrap_or_else(|_| lost())

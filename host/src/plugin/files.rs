@@ -1,0 +1,181 @@
+//! Reads and writes files of folders that others may change too.
+//!
+//! A plugin folder can hold a FIFO, a device or a sparse file of terabytes, and reading one must
+//! not block a reload. What the host keeps for itself is private, and is checked again when read.
+
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io::{Error, Read, Result, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::LoadError;
+
+/// Only the owner may use the folder.
+const PRIVATE_FOLDER: u32 = 0o700;
+/// Only the owner may use the file.
+const PRIVATE_FILE: u32 = 0o600;
+/// Group and others may write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Reads a regular file of at most `most` bytes.
+///
+/// # Errors
+///
+/// When it cannot be read, is not a regular file, or is larger.
+pub(super) fn read(file: &Path, most: usize) -> std::result::Result<Vec<u8>, LoadError> {
+    let (file, metadata) = open(file).map_err(LoadError::Read)?;
+    let too_large = |size| LoadError::Size {
+        size,
+        allowed: most,
+    };
+    let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    if size > most {
+        return Err(too_large(size));
+    }
+    let mut bytes = Vec::with_capacity(size);
+    // The file may grow while it is read.
+    let mut limited = file.take(most as u64 + 1);
+    limited.read_to_end(&mut bytes).map_err(LoadError::Read)?;
+    match bytes.len() > most {
+        true => Err(too_large(bytes.len())),
+        false => Ok(bytes),
+    }
+}
+
+/// Reads a regular file of text, such as settings or keys.
+///
+/// # Errors
+///
+/// When it cannot be read, is not a regular file or not UTF-8, or has more than `most` bytes.
+pub(super) fn read_text(file: &Path, most: usize) -> Result<String> {
+    let (file, _) = open(file)?;
+    let mut text = String::new();
+    file.take(most as u64 + 1).read_to_string(&mut text)?;
+    match text.len() > most {
+        true => Err(Error::other(format!("it has more than {most} bytes"))),
+        false => Ok(text),
+    }
+}
+
+/// Reads a file that only this user can have written.
+///
+/// # Errors
+///
+/// As [`read`], and when others own it or can write it.
+pub(super) fn read_private(file: &Path, most: usize) -> std::result::Result<Vec<u8>, LoadError> {
+    let metadata = std::fs::symlink_metadata(file).map_err(LoadError::Read)?;
+    check_private(&metadata).map_err(LoadError::Read)?;
+    read(file, most)
+}
+
+/// Makes a folder for this user alone, or checks the one that is there.
+///
+/// # Errors
+///
+/// When it cannot be made, or others own it or can write it.
+pub(super) fn private_folder(folder: &Path) -> Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(PRIVATE_FOLDER);
+    builder.create(folder)?;
+    check_private(&std::fs::metadata(folder)?)
+}
+
+/// Checks that nobody but this user and root can have changed a file or folder.
+///
+/// # Errors
+///
+/// When somebody else owns it or can write it.
+pub(super) fn check_private(metadata: &Metadata) -> Result<()> {
+    let owners = [0, rustix::process::geteuid().as_raw()];
+    match owners.contains(&metadata.uid()) && metadata.mode() & WRITABLE_BY_OTHERS == 0 {
+        true => Ok(()),
+        false => Err(Error::other(
+            "others can write it; make it this user's own, without write permission for others",
+        )),
+    }
+}
+
+/// Writes a private file as a whole: another process may read the folder at the same time.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub(super) fn write_private(file: &Path, bytes: &[u8]) -> Result<()> {
+    let unfinished = file.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
+    let mut writer = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE_FILE)
+        .open(&unfinished)?;
+    let written = writer
+        .write_all(bytes)
+        .and_then(|()| writer.sync_all())
+        .and_then(|()| std::fs::rename(&unfinished, file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(unfinished);
+    }
+    written
+}
+
+/// Opens a regular file. Opening a FIFO does not wait for its other end.
+fn open(file: &Path) -> Result<(File, Metadata)> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).map_err(Error::other)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(file)?;
+    let metadata = file.metadata()?;
+    match metadata.is_file() {
+        true => Ok((file, metadata)),
+        false => Err(Error::other("it is not a regular file")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_regular_file_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo.wasm");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let socket = folder.path().join("socket.wasm");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for file in [&fifo, &socket, folder.path(), Path::new("/dev/zero")] {
+            assert!(read(file, 1024).is_err(), "{}", file.display());
+            assert!(read_text(file, 1024).is_err(), "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn a_sparse_file_of_terabytes_is_refused_by_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("huge.wasm");
+        File::create(&file).unwrap().set_len(4 << 40).unwrap();
+        assert!(matches!(read(&file, 1024), Err(LoadError::Size { .. })));
+        assert!(read_text(&file, 1024).is_err());
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_not_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kept");
+        write_private(&file, b"kept").unwrap();
+        assert_eq!(read_private(&file, 4).unwrap(), b"kept");
+        for mode in [0o620, 0o602, 0o666] {
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+            assert!(read_private(&file, 4).is_err(), "{mode:o}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Which registry gets which name and password, and where a password may travel.
+//!
+//! A password goes to the registry it is for, over TLS, or without TLS to this machine alone. A
+//! registry may send clients to a token server. That server gets the password when it belongs to
+//! the registry by its name, or when the operator names it.
+
+use docker_credential::CredentialRetrievalError::{
+    ConfigNotFound, HelperCommunicationError, HelperFailure, MalformedHelperResponse,
+    NoCredentialConfigured,
+};
+use docker_credential::{DockerCredential, get_credential};
+use oci_client::Reference;
+use reqwest::Url;
+use tracing::warn;
+
+use super::super::super::SourceError;
+
+/// The operator's name and password for a registry. They precede those of `docker login`.
+const USER: &str = "TRAINER_REGISTRY_USER";
+const PASSWORD: &str = "TRAINER_REGISTRY_PASSWORD";
+/// The registry that they are for: a host, with its port where it has one.
+const HOST: &str = "TRAINER_REGISTRY_HOST";
+/// A token server that may get passwords, besides those that belong to a registry by name.
+const TOKEN_HOST: &str = "TRAINER_REGISTRY_TOKEN_HOST";
+/// The name under which docker keeps what belongs to `docker.io`.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+
+/// How many registries the operator's sources name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registries {
+    One,
+    Several,
+}
+
+/// A name and its password.
+#[derive(Clone)]
+pub(super) struct Login {
+    pub(super) user: String,
+    pub(super) password: String,
+}
+
+/// The login for a registry, if there is one.
+pub(super) fn login(reference: &Reference, registries: Registries) -> Option<Login> {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let (Some(user), Some(password)) = (set(USER), set(PASSWORD)) {
+        let host = set(HOST);
+        if is_for(host.as_deref(), reference, registries) {
+            return Some(Login { user, password });
+        }
+        if host.is_none() {
+            warn!("{USER} goes to no registry, since the sources name several: set {HOST}");
+        }
+    }
+    login_of_docker(reference)
+}
+
+/// Whether the operator's login is for a registry. Without a host it is for the only registry that
+/// the operator's sources name.
+fn is_for(host: Option<&str>, reference: &Reference, registries: Registries) -> bool {
+    match host {
+        Some(host) => {
+            let names = [reference.registry(), reference.resolve_registry()];
+            names.iter().any(|name| name.eq_ignore_ascii_case(host))
+        }
+        None => registries == Registries::One,
+    }
+}
+
+fn login_of_docker(reference: &Reference) -> Option<Login> {
+    let registry = match reference.resolve_registry() {
+        "index.docker.io" => DOCKER_HUB,
+        registry => registry,
+    };
+    // Not the error's own text: it repeats what a helper printed, and that may be a password.
+    let why = match get_credential(registry) {
+        Ok(DockerCredential::UsernamePassword(user, password)) => {
+            return Some(Login { user, password });
+        }
+        Err(NoCredentialConfigured | ConfigNotFound) => return None,
+        Ok(DockerCredential::IdentityToken(_)) => "identity tokens are not supported",
+        Err(HelperCommunicationError | MalformedHelperResponse | HelperFailure { .. }) => {
+            "the credential helper failed"
+        }
+        Err(_) => "docker's config.json cannot be read",
+    };
+    warn!(registry, why, "the registry is used without a login");
+    None
+}
+
+/// The address of a registry. One on this machine is used without TLS, as docker does.
+pub(super) fn address(reference: &Reference) -> Result<Url, SourceError> {
+    let registry = reference.resolve_registry();
+    let wrong = |_| SourceError::Registry(format!("{registry} is not the name of a registry"));
+    let address = Url::parse(&format!("https://{registry}/v2/")).map_err(wrong)?;
+    match is_this_machine(&address) {
+        true => Url::parse(&format!("http://{registry}/v2/")).map_err(wrong),
+        false => Ok(address),
+    }
+}
+
+/// Whether requests to an address reach no network: its host is `localhost` or a loopback address.
+pub(super) fn is_this_machine(address: &Url) -> bool {
+    let host = address.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |ip: std::net::IpAddr| ip.is_loopback();
+    host == "localhost" || ip.parse().is_ok_and(is_loopback)
+}
+
+/// Checks that a registry's token server may be asked, with the password if there is one.
+///
+/// # Errors
+///
+/// Why it may not.
+pub(super) fn check_token_server(
+    server: &Url,
+    registry: &Url,
+    login: Option<&Login>,
+) -> Result<(), SourceError> {
+    let configured = std::env::var(TOKEN_HOST).ok();
+    let is_secure = server.scheme() == "https"
+        || (server.scheme() == "http" && is_this_machine(server) && is_this_machine(registry));
+    let name = authority(server);
+    if !is_secure {
+        let why = format!("its token server {name} is not reached over https");
+        return Err(SourceError::Registry(why));
+    }
+    let is_named = configured.is_some_and(|host| host.eq_ignore_ascii_case(&name));
+    if login.is_none() || is_named || belongs(server, registry) {
+        return Ok(());
+    }
+    Err(SourceError::Registry(format!(
+        "it asks for its password to be sent to {name}, which is another host: if that is right, \
+         set {TOKEN_HOST}={name}"
+    )))
+}
+
+/// Whether a token server belongs to a registry by its name: it is the same host, or one is a
+/// subdomain of the other, as `gitlab.com` and `registry.gitlab.com`.
+fn belongs(server: &Url, registry: &Url) -> bool {
+    if server.scheme() != "https" {
+        return authority(server) == authority(registry);
+    }
+    let (server, registry) = (
+        server.host_str().unwrap_or_default(),
+        registry.host_str().unwrap_or_default(),
+    );
+    let docker_hub = ("auth.docker.io", "index.docker.io");
+    server == registry
+        || (server, registry) == docker_hub
+        || is_beneath(server, registry)
+        || is_beneath(registry, server)
+}
+
+fn is_beneath(host: &str, domain: &str) -> bool {
+    let above = host.strip_suffix(domain);
+    domain.contains('.') && above.is_some_and(|labels| labels.ends_with('.'))
+}
+
+/// Host and port as people write them.
+fn authority(address: &Url) -> String {
+    let host = address.host_str().unwrap_or_default();
+    match address.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address_of(registry: &str) -> String {
+        let reference: Reference = format!("{registry}/team/meta:1").parse().unwrap();
+        address(&reference).unwrap().to_string()
+    }
+
+    #[test]
+    fn only_loopback_addresses_and_localhost_are_used_without_tls() {
+        for registry in [
+            "127.0.0.1:5000",
+            "127.8.8.8:5000",
+            "localhost:5000",
+            "localhost",
+        ] {
+            assert!(address_of(registry).starts_with("http://"), "{registry}");
+        }
+        for registry in [
+            "127.evil.test",
+            "127.0.0.1.evil.test",
+            "127.0.0.1.evil.test:5000",
+            "localhost.evil.test",
+            "evil.localhost",
+            "registry.example.com",
+            "10.0.0.1:5000",
+            "0.0.0.0:5000",
+        ] {
+            assert!(address_of(registry).starts_with("https://"), "{registry}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_never_used_without_tls(name in "(127|localhost|0)(\\.[0-9a-z]{1,5}){0,4}\\.[a-z]{2,5}") {
+            prop_assert!(address_of(&name).starts_with("https://"));
+        }
+    }
+
+    #[test]
+    fn a_token_server_gets_a_password_when_it_belongs_to_the_registry() {
+        let login = Login {
+            user: "team".to_string(),
+            password: "secret".to_string(),
+        };
+        let check = |server: &str, registry: &str| {
+            let (server, registry) = (Url::parse(server).unwrap(), Url::parse(registry).unwrap());
+            check_token_server(&server, &registry, Some(&login)).is_ok()
+        };
+        for (server, registry) in [
+            ("https://ghcr.io/token", "https://ghcr.io/v2/"),
+            (
+                "https://gitlab.com/jwt/auth",
+                "https://registry.gitlab.com/v2/",
+            ),
+            (
+                "https://auth.docker.io/token",
+                "https://index.docker.io/v2/",
+            ),
+            (
+                "https://git.example.com/jwt/auth",
+                "https://git.example.com:5050/v2/",
+            ),
+            ("http://127.0.0.1:5000/token", "http://127.0.0.1:5000/v2/"),
+        ] {
+            assert!(check(server, registry), "{server} for {registry}");
+        }
+        for (server, registry) in [
+            ("https://evil.test/token", "https://ghcr.io/v2/"),
+            ("https://evilghcr.io/token", "https://ghcr.io/v2/"),
+            ("https://ghcr.io.evil.test/token", "https://ghcr.io/v2/"),
+            ("https://io/token", "https://ghcr.io/v2/"),
+            (
+                "https://evil.example.com/token",
+                "https://registry.example.com/v2/",
+            ),
+            ("http://ghcr.io/token", "https://ghcr.io/v2/"),
+            ("http://127.0.0.1:1/token", "https://ghcr.io/v2/"),
+            ("http://127.0.0.1:5001/token", "http://127.0.0.1:5000/v2/"),
+            ("http://localhost:5000/token", "http://127.0.0.1:5000/v2/"),
+            ("ftp://ghcr.io/token", "https://ghcr.io/v2/"),
+        ] {
+            assert!(!check(server, registry), "{server} for {registry}");
+        }
+    }
+
+    #[test]
+    fn the_operators_login_is_for_the_registry_that_is_named() {
+        let reference: Reference = "registry.example.com/team/meta:1".parse().unwrap();
+        let one = Registries::One;
+        assert!(is_for(
+            Some("registry.example.com"),
+            &reference,
+            Registries::Several
+        ));
+        for other in ["example.com", "registry.example.com:5000", "evil.test"] {
+            assert!(!is_for(Some(other), &reference, one), "{other}");
+        }
+        assert!(is_for(None, &reference, one));
+        assert!(!is_for(None, &reference, Registries::Several));
+    }
+}
