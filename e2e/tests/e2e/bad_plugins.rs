@@ -183,3 +183,46 @@ fn the_version_before_serves_whatever_file_comes() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_folder_that_is_replaced_is_noticed() {
+    let site = Site::with_launcher("#!/bin/sh\n").unwrap();
+    let path = |name: &str| site.data.path().join(name);
+    let fill = |folder: &str, framework: &str| {
+        std::fs::create_dir(path(folder)).unwrap();
+        let file = format!("{framework}.wasm");
+        let built = root().join("target/plugins").join(&file);
+        std::fs::copy(built, path(folder).join(file)).unwrap();
+    };
+    fill("first", "meta");
+    fill("second", "hf");
+    fill("third", "meta");
+    std::os::unix::fs::symlink(path("first"), path("current")).unwrap();
+    let plugins = path("current").display().to_string();
+    let link = path("current");
+    let (second, third) = (path("second"), path("third"));
+    let next_link = path("next");
+    let site = site.set("TRAINER_PLUGINS", &plugins);
+    let server = site.start().unwrap();
+    let serves = |framework: &str| {
+        let begun = Instant::now();
+        let view = format!("/frameworks/{framework}");
+        while server.get(&view).unwrap().0 != 200 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "no {framework}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    serves("meta");
+    // A symbolic link that is switched, as deployments do.
+    std::os::unix::fs::symlink(&second, &next_link).unwrap();
+    std::fs::rename(&next_link, &link).unwrap();
+    serves("hf");
+    // A folder that takes the place of another one.
+    std::fs::rename(&second, site.data.path().join("gone")).unwrap();
+    std::fs::rename(&third, &second).unwrap();
+    serves("meta");
+    assert!(
+        site.service_log()
+            .contains("a framework is no longer served")
+    );
+}

@@ -12,6 +12,7 @@
 
 mod authors;
 mod bad_plugins;
+mod bad_registries;
 mod client;
 mod command_line;
 mod crash;

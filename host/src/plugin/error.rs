@@ -51,7 +51,7 @@ pub enum LoadError {
     /// What the process that compiles and tries plugins says of one.
     #[error("{0}")]
     Tried(String),
-    #[error("framework {name} is served from {holder}, which keeps the name")]
+    #[error("the name {name} is taken: the framework is served from {holder}")]
     NameTaken { name: String, holder: String },
     #[error("plugins.toml binds framework {name} to {holder}")]
     NameBound { name: String, holder: String },

@@ -92,6 +92,10 @@ fn an_attack_in_describe_is_refused() {
             "it describes itself wrongly: the name \"../etc\" is not a DNS label",
         ),
         (
+            "punycode",
+            "it describes itself wrongly: the name \"xn--mta-hdc\" is an encoded international name",
+        ),
+        (
             "bad-schema",
             "it describes itself wrongly: args-schema is not a JSON Schema",
         ),
@@ -127,6 +131,27 @@ fn two_files_of_one_name_are_not_both_served() {
             .to_string()
             .starts_with("the name hf is taken")
     );
+}
+
+#[test]
+fn what_is_not_a_file_in_the_folder_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::copy(built_plugins().join("hf.wasm"), path("hf.wasm")).unwrap();
+    for pipe in ["pipe.wasm", "hf.wasm.sig"] {
+        let made = std::process::Command::new("mkfifo")
+            .arg(path(pipe))
+            .status();
+        assert!(made.unwrap().success());
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket.wasm")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", path("device.wasm")).unwrap();
+    let sparse = std::fs::File::create(path("sparse.wasm")).unwrap();
+    sparse.set_len(4 << 40).unwrap();
+    std::fs::create_dir(path("folder.wasm")).unwrap();
+    let plugins = load(folder.path());
+    assert!(plugins.get("hf").is_some());
+    assert_eq!(plugins.refused().len(), 5, "{:?}", plugins.refused());
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod loading;
 mod local_cluster;
 mod logs;
 mod namespaces;
+mod names;
 mod operations;
 mod processes;
 mod profiles;

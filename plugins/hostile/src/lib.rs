@@ -30,6 +30,7 @@ impl Plugin for Hostile {
         };
         match attack.as_str() {
             "bad-name" => description.name = "../etc".to_string(),
+            "punycode" => description.name = "xn--mta-hdc".to_string(),
             "bad-schema" => description.args_schema = r#"{"type":"nonsense"}"#.to_string(),
             "not-json" => description.args_schema = "{".to_string(),
             "remote" => description.args_schema = r#"{"$ref":"http://localhost/x"}"#.to_string(),
