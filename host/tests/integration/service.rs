@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
-use trainer_host::http::{App, Token, router};
+use trainer_host::http::{App, Failures, Token, router};
 use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{Limits, Loader, LoaderSettings, Registry, UnknownArguments, Workshop};
 use trainer_host::request::RequestPolicy;
@@ -133,6 +133,7 @@ impl Service {
             token,
             allowed_hosts: Arc::new([]),
             allowed_origins: Arc::new(["https://dashboard.example".parse().unwrap()]),
+            failures: Failures::default(),
             draining: draining.subscribe(),
         };
         Self {
