@@ -179,11 +179,6 @@ bench-logs: build ## Measure the memory that following a million lines takes
 	$(call say,following a million lines)
 	@cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored --nocapture following_a_million
 
-.PHONY: bench-connections
-bench-connections: build ## Measure health checks and submissions beside 2500 hostile connections
-	$(call say,2000 clients that send a byte a second and 500 that read nothing)
-	@cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored --nocapture thousands_of_slow
-
 .PHONY: bench-plugins
 bench-plugins: build hostile ## Measure plugins of each language, and write docs/plugin-performance.md
 	$(call say,measuring plugins)
@@ -221,6 +216,10 @@ docs: build ## Write docs/frameworks from the plugins
 	@for framework in $(FRAMEWORKS); do \
 		target/release/trainer explain $$framework --output markdown > docs/frameworks/$$framework.md; \
 	done
+
+.PHONY: known-options
+known-options: python ## Write the options of torchrun and the frameworks from their source
+	@cd trainer && $(ENVIRONMENT)/bin/python tests/known_options.py ../plugins/sdk/known
 
 .PHONY: openapi
 openapi: build ## Write docs/openapi.json from the types

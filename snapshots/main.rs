@@ -105,7 +105,9 @@ async fn findings(plugins: &Plugins, framework: &str, case: &Value, which: &str)
         "extra_args": case[which],
     });
     let members = request.as_object_mut().unwrap();
-    members.extend(case["request"].as_object().cloned().unwrap_or_default());
+    for more in ["request".to_string(), format!("{which}_request")] {
+        members.extend(case[more].as_object().cloned().unwrap_or_default());
+    }
     for count in ["num_nodes", "gpus_per_node"] {
         members.extend(
             case.get(count)
@@ -152,7 +154,12 @@ async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Value, Vec<Fault>> {
 
 fn plugins(cache: &Path) -> Arc<Plugins> {
     let folder = root().join("target/plugins");
-    let plugins = Plugins::load(&folder, cache, Limits::default(), UnknownArguments::Forward);
+    let plugins = Plugins::load(
+        &folder,
+        cache,
+        Limits::default(),
+        UnknownArguments::default(),
+    );
     let plugins = plugins.expect("the plugins are there: `make plugins` builds them");
     assert!(plugins.refused().is_empty(), "{:?}", plugins.refused());
     plugins

@@ -121,7 +121,7 @@ impl PluginFile {
             },
             own_tests,
             limits: Limits::default(),
-            unknown: UnknownArguments::Forward,
+            unknown: UnknownArguments::default(),
             workshop: Workshop::Child {
                 program: std::env::current_exe()?,
                 niceness: 0,

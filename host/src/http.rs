@@ -4,7 +4,6 @@ mod body;
 mod documentation;
 mod events;
 mod frameworks;
-mod hardening;
 mod health;
 mod idempotency;
 mod jobs;
@@ -13,7 +12,6 @@ mod logs;
 mod measured;
 mod origin;
 mod problem;
-mod query;
 mod reference;
 mod representation;
 mod streams;
@@ -23,7 +21,7 @@ mod trace_context;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{AppendHeaders, IntoResponse, Response};
@@ -54,9 +52,8 @@ use crate::request::{self, Checked, RequestPolicy};
 use body::JsonBody;
 pub use origin::Origin;
 use problem::Problem;
-use query::Query;
 use streams::Streams;
-pub use token::{Failures, Token};
+pub use token::Token;
 
 /// Carries a request's id, in and out.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -81,8 +78,6 @@ pub struct App {
     pub allowed_hosts: Arc<[String]>,
     /// Other sites whose pages may use this service.
     pub allowed_origins: Arc<[Origin]>,
-    /// What is logged of requests without the right token.
-    pub failures: Failures,
     /// Set when the service is about to end.
     pub draining: watch::Receiver<bool>,
 }
@@ -100,17 +95,13 @@ impl App {
 
 /// The whole interface.
 pub fn router(app: App) -> Router {
-    // Load balancers and scrapers add parameters of their own, which these ignore.
-    let probes = Router::new()
+    let open = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics));
-    let described = Router::new()
+        .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(documentation::openapi))
-        .route("/docs", get(documentation::docs))
-        .route_layer(middleware::from_fn(query::check))
-        .route_layer(middleware::from_fn(hardening::check_room));
+        .route("/docs", get(documentation::docs));
     let guarded = Router::new()
         .route("/train", get(list::list).post(submit))
         .route("/train/preview", post(preview))
@@ -130,29 +121,25 @@ pub fn router(app: App) -> Router {
         .route("/frameworks/{name}", get(frameworks::one))
         .route("/frameworks/{name}/rollback", post(frameworks::roll_back))
         .route_layer(middleware::from_fn(representation::negotiate))
-        .route_layer(middleware::from_fn(query::check))
-        .route_layer(middleware::from_fn_with_state(app.clone(), token::check))
-        .route_layer(middleware::from_fn(hardening::check_room));
+        .route_layer(middleware::from_fn_with_state(app.clone(), token::check));
     let guarded = match app.token {
         Some(_) => guarded,
-        None => guarded.route_layer(origin::csrf(&app.allowed_origins)),
+        None => guarded
+            .route_layer(origin::csrf(&app.allowed_origins))
+            .route_layer(middleware::from_fn_with_state(
+                app.clone(),
+                origin::check_host,
+            )),
     };
-    probes
-        .merge(described)
-        .merge(guarded)
+    open.merge(guarded)
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn_with_state(
-            app.clone(),
-            origin::check_host,
-        ))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             LONGEST_ANSWER,
         ))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::finish))
-        .layer(middleware::map_response(hardening::never_sniffed))
         .layer(CompressionLayer::new().compress_when(compressible()))
         .layer(middleware::from_fn(measured::request))
         .layer(
@@ -164,7 +151,6 @@ pub fn router(app: App) -> Router {
         .layer(option_layer(origin::cors(&app.allowed_origins)))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
-        .layer(middleware::map_request(hardening::check_id))
         .with_state(app)
 }
 
@@ -266,14 +252,16 @@ fn yaml(value: &impl Serialize) -> Result<Response, Problem> {
 
 /// The answer to a job that was created, with what its author should know as `Warning` headers.
 fn accepted<'a>(created: &Created, faults: impl Iterator<Item = &'a Fault>) -> Response {
-    let summary = JobSummary::created(&created.job);
+    let told = faults.map(|fault| format!("{} {}", fault.code, fault.detail));
+    // What the cluster says of the moment, such as a lack of slots, is no part of the answer.
+    let told: Vec<String> = told.collect();
+    let summary = JobSummary::created(&created.job, &told);
     info!(
         job = summary.name,
         framework = summary.framework,
         "a job was created"
     );
-    let told = faults.map(|fault| format!("{} {}", fault.code, fault.detail));
-    let warnings = warning_headers(told.chain(created.warnings.iter().cloned()));
+    let warnings = warning_headers(told.into_iter().chain(created.warnings.iter().cloned()));
     let location = [(header::LOCATION, format!("/train/{}", summary.name))];
     (StatusCode::CREATED, location, warnings, Json(summary)).into_response()
 }

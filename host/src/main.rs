@@ -1,14 +1,15 @@
 //! The binary: reads the settings and puts the parts together.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use axum::serve::ListenerExt;
 use clap::Parser;
-use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,14 +23,15 @@ use trainer_host::config::{
 };
 use trainer_host::explain::{self, Style};
 use trainer_host::fault::Fault;
-use trainer_host::http::{App, Failures, router};
+use trainer_host::http::{App, Token, router};
 use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{
     Limits, LoadError, Loader, LoaderSettings, PlanError, Plugin, Plugins, Registry, Workshop,
     watch, workshop,
 };
 use trainer_host::preview::Preview;
-use trainer_host::{author, client, listen, measure, request, telemetry};
+use trainer_host::{author, client};
+use trainer_host::{measure, request, telemetry};
 
 /// A request is many small strings; the C library's allocator is slow at those on several threads.
 #[global_allocator]
@@ -67,7 +69,6 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     let begun = Instant::now();
     measure::metrics();
-    let token = settings.token()?;
     let telemetry = telemetry::start(&settings.log)?;
     let registry = Arc::new(registry(&settings.planning)?);
     let policy = settings.planning.policy()?;
@@ -80,6 +81,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
             Arc::new(LocalCluster::open(settings).await?)
         }
     };
+    let token = settings.token();
     if token.is_none() && !settings.listen.ip().is_loopback() {
         warn!(
             listen = %settings.listen,
@@ -91,10 +93,9 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
         plugins: registry.clone(),
         cluster: cluster.clone(),
         policy: Arc::new(policy),
-        token,
+        token: token.as_deref().map(Token::new),
         allowed_hosts: settings.allowed_hosts.clone().into(),
         allowed_origins: settings.allowed_origins.clone().into(),
-        failures: Failures::default(),
         draining: draining.clone(),
     };
     let listener = TcpListener::bind(settings.listen)
@@ -105,16 +106,19 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
     tokio::spawn(watch::keep_current(registry));
     tokio::spawn(measure::sum_up());
     let grace = Duration::from_secs(settings.shutdown_grace);
-    let mut late = draining.clone();
-    let limits = settings.connections(getrlimit(Resource::Nofile).current);
-    let server = listen::serve(listener, router(app), limits, draining);
-    tokio::spawn(async move {
+    let mut late = draining;
+    // Small pieces of events and logs are not to wait for more.
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         stopped().await;
         info!("stopping: finishing the requests in flight");
         told.send_replace(true);
     });
     tokio::select! {
-        () = server => {}
+        served = server => served?,
         () = async {
             let _ = late.wait_for(|told| *told).await;
             tokio::time::sleep(grace).await;

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -87,18 +88,28 @@ struct Description {
     args_schema: String,
 }
 
-/// Whether arguments that a framework's table does not have are forwarded or refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What becomes of arguments that the plugin does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum UnknownArguments {
+    /// They are forwarded with a warning.
     Forward,
+    /// One that is nearly a known name is refused with that name; others are forwarded.
+    #[default]
+    Suggest,
+    /// They are refused.
     Refuse,
 }
 
 impl UnknownArguments {
-    /// What the host tells every plugin beside the job.
+    /// What the host tells every plugin beside the job. Plugins built before `suggest` read
+    /// `strict_arguments`.
     fn context(self) -> String {
-        let strict = self == Self::Refuse;
-        serde_json::json!({ "strict_arguments": strict }).to_string()
+        let (unknown, strict) = match self {
+            Self::Forward => ("forward", false),
+            Self::Suggest => ("suggest", false),
+            Self::Refuse => ("refuse", true),
+        };
+        serde_json::json!({ "strict_arguments": strict, "unknown_arguments": unknown }).to_string()
     }
 }
 

@@ -5,10 +5,12 @@
 //! filled, so nothing after this step checks again.
 
 mod check;
+mod image;
 pub mod json;
 pub mod metadata;
 mod name;
 pub mod schema;
+mod secret;
 pub mod uri;
 
 use std::collections::{BTreeMap, BTreeSet};

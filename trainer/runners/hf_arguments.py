@@ -75,8 +75,9 @@ OTHERS: dict[str, Any] = {
 }
 # Arguments that `training_arguments` reads beside those of NATIVE.
 READ = {
-    "bf16", "dataloader_prefetch_factor", "deepspeed", "eval_batch_size", "eval_steps",
-    "eval_strategy", "fp16", "fsdp", "fsdp_offload", "max_steps", "precision", "warmup_ratio",
+    "bf16", "dataloader_prefetch_factor", "decay_steps", "deepspeed", "eval_batch_size",
+    "eval_steps", "eval_strategy", "fp16", "fsdp", "fsdp_offload", "max_steps", "min_lr",
+    "precision", "warmup_ratio",
 }  # fmt: skip
 
 # Steps between two evaluations where a job evaluates by steps and does not say how often.
@@ -153,7 +154,19 @@ def training_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     if "warmup_ratio" in value:
         # A share below 1 in the place of steps: transformers 5 has no warmup_ratio any more.
         native["warmup_steps"] = value["warmup_ratio"]
-    return {**native, **_evaluation(value), **_precision(value), **_sharding(value)}
+    return {
+        **native,
+        **_schedule(value),
+        **_evaluation(value),
+        **_precision(value),
+        **_sharding(value),
+    }
+
+
+def _schedule(value: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"min_lr": "min_lr", "decay_steps": "num_decay_steps"}
+    given = {theirs: value[ours] for ours, theirs in names.items() if ours in value}
+    return {"lr_scheduler_kwargs": given} if given else {}
 
 
 def _evaluation(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ fn plugins() -> Result<Arc<Plugins>> {
         &folder,
         cache.path(),
         Limits::default(),
-        UnknownArguments::Forward,
+        UnknownArguments::default(),
     )?)
 }
 

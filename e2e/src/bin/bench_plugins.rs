@@ -79,7 +79,7 @@ fn loader(folder: &Path, data: &Path) -> Result<Loader> {
         folder: folder.to_path_buf(),
         data: data.to_path_buf(),
         limits: Limits::default(),
-        unknown: UnknownArguments::Forward,
+        unknown: UnknownArguments::default(),
         workshop: Workshop::Child {
             program: binary(),
             niceness: 0,

@@ -15,7 +15,6 @@ mod bad_plugins;
 mod bad_registries;
 mod client;
 mod command_line;
-mod connections;
 mod crash;
 mod documents;
 mod observed;

@@ -78,7 +78,7 @@ async fn the_strict_dry_run_finds_a_field_that_is_none() {
 async fn cases(requests: Vec<(String, Value)>) -> Vec<Case> {
     let cache = tempfile::tempdir().unwrap();
     let folder = root().join("target/plugins");
-    let unknown = UnknownArguments::Forward;
+    let unknown = UnknownArguments::default();
     let plugins = Plugins::load(&folder, cache.path(), Limits::default(), unknown).unwrap();
     let policy = RequestPolicy::default();
     let mut cases = Vec::new();

@@ -65,6 +65,10 @@ fn dry_run(server: &Server, request: &Value, output: Option<Output>) -> Result<(
     let call = server.call(Method::POST, &["train", "preview"]);
     let preview: Value = call.query("dry_run", Some("server")).body(request).read()?;
     let name = preview["name"].as_str().unwrap_or_default();
+    let warnings = preview["warnings"].as_array().into_iter().flatten();
+    for warning in warnings.filter_map(|warning| warning["detail"].as_str()) {
+        writeln!(std::io::stderr(), "warning: {warning}")?;
+    }
     match output {
         None => output::print(&preview["manifest"], &[], Output::Yaml),
         Some(output) => output::print(&preview, &[name], output),

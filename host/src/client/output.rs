@@ -114,6 +114,10 @@ pub fn details(job: &Value) -> String {
     if let Ok(progress) = Progress::deserialize(&job["progress"]) {
         table.add_row(["Progress:", &told(&progress)]);
     }
+    let warnings = job["warnings"].as_array().into_iter().flatten();
+    for warning in warnings.filter_map(|warning| warning["detail"].as_str()) {
+        table.add_row(["Warning:", warning]);
+    }
     let mut details = lines(&table);
     for sentence in job["explanation"].as_array().into_iter().flatten() {
         details.push_str(&format!("\n\n{}", sentence.as_str().unwrap_or_default()));

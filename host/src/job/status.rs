@@ -7,6 +7,9 @@ use super::{
     Condition, ConditionType, FRAMEWORK_LABEL, ObservedJob, PyTorchJobStatus, RUN_ID_LABEL,
 };
 
+/// Most warnings that the answer to a submission repeats. A preview has all of them.
+const MAX_WARNINGS: usize = 8;
+
 /// The specification's words for the state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -84,9 +87,17 @@ pub struct JobSummary {
 }
 
 impl JobSummary {
-    /// The answer to a submission.
-    pub fn created(job: &ObservedJob) -> Self {
-        Self::with(job, JobState::Submitted, "PyTorchJob created")
+    /// The answer to a submission, with the first of what it was warned of.
+    pub fn created(job: &ObservedJob, warnings: &[String]) -> Self {
+        let mut detail = "PyTorchJob created".to_string();
+        for warning in warnings.iter().take(MAX_WARNINGS) {
+            detail.push_str("; warning: ");
+            detail.push_str(warning);
+        }
+        if let Some(more @ 1..) = warnings.len().checked_sub(MAX_WARNINGS) {
+            detail.push_str(&format!("; and {more} more warnings"));
+        }
+        Self::with(job, JobState::Submitted, &detail)
     }
 
     /// What the job's conditions tell.

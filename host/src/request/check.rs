@@ -4,13 +4,36 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::image;
 use super::metadata::{self, NameFault};
 use super::schema::{self, field};
+use super::secret::looks_secret;
 use super::uri::{StorageUri, UriRole};
 use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, TrainingJobRequest};
 use crate::fault::{Fault, pointer};
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
 use crate::suggestion::did_you_mean;
+
+/// Most bytes of one `NAME=value` of an environment with the NUL at its end (Linux's MAX_ARG_STRLEN).
+const MAX_VARIABLE_BYTES: usize = 128 * 1024;
+/// Most bytes of `env`. Command and variables of the plugin are at most twice as much, and Linux
+/// starts no program with more than 2 MiB of both.
+const MAX_ENV_BYTES: usize = 256 * 1024;
+
+/// The bytes that a variable takes when a program is started.
+fn exec_bytes(name: &str, value: &str) -> usize {
+    name.len() + "=".len() + value.len() + "\0".len()
+}
+
+fn too_long_for_exec(name: &str, value: &str) -> Option<String> {
+    let size = exec_bytes(name, value);
+    (size > MAX_VARIABLE_BYTES).then(|| {
+        format!(
+            "env.{name}: {size} bytes with its name are more than the {MAX_VARIABLE_BYTES} that Linux \
+             takes for a variable; put it into a file"
+        )
+    })
+}
 
 /// Checks what no schema can say, and collects the faults.
 pub(super) struct Checker<'a> {
@@ -66,7 +89,10 @@ impl<'a> Checker<'a> {
 
         let framework = framework.and_then(|name| self.framework(name, &extra_args));
         for (name, text) in [("model_id", &model_id), ("config_path", &config_path)] {
-            self.no_control_characters(name, text.as_deref());
+            self.word_of_a_command(name, text.as_deref());
+        }
+        if let Some(image) = &image {
+            self.keep("format", "image", image::check(image));
         }
         let checkpoint_base_uri = checkpoint_base_uri
             .and_then(|text| self.uri(UriRole::Checkpoint, "checkpoint_base_uri", &text));
@@ -147,7 +173,15 @@ impl<'a> Checker<'a> {
             UriRole::Dataset => &self.policy.dataset_schemes,
             UriRole::Checkpoint => &self.policy.checkpoint_schemes,
         };
-        self.keep("uri", name, StorageUri::parse(role, text, allowed))
+        let uri = self.keep("uri", name, StorageUri::parse(role, text, allowed))?;
+        if let Some(encoded) = uri.undecoded() {
+            let detail = format!(
+                "{name}: {encoded} is not decoded: it is looked for as these three characters"
+            );
+            let warning = Fault::new("percent-encoding", pointer([name]), detail);
+            self.warnings.push(warning);
+        }
+        Some(uri)
     }
 
     fn environment(&mut self, env: &BTreeMap<String, String>) {
@@ -159,7 +193,16 @@ impl<'a> Checker<'a> {
             } else if value.contains('\0') {
                 let detail = format!("{}: must not hold a NUL character", field(&at));
                 self.faults.push(Fault::new("environment", at, detail));
-            } else if metadata::looks_secret(name) && !value.is_empty() {
+            } else if let Some(detail) = too_long_for_exec(name, value) {
+                self.faults.push(Fault::new("length", at, detail));
+            } else if metadata::is_search_path(name) {
+                let detail = format!(
+                    "{}: replaces the image's own value whole, and nothing expands $ in it; without \
+                     what it had, torchrun or its libraries may not be found",
+                    field(&at)
+                );
+                self.warnings.push(Fault::new("replaced-env", at, detail));
+            } else if looks_secret(name, value) {
                 let detail = format!(
                     "{}: a secret in env stands in the PyTorchJob in clear; \
                      mount a Kubernetes Secret instead",
@@ -170,6 +213,14 @@ impl<'a> Checker<'a> {
                 let detail = format!("{}: no longer read; set {successor} instead", field(&at));
                 self.warnings.push(Fault::new("deprecated-env", at, detail));
             }
+        }
+        let size: usize = env
+            .iter()
+            .map(|(name, value)| exec_bytes(name, value))
+            .sum();
+        if size > MAX_ENV_BYTES {
+            let detail = format!("env: {size} bytes are more than the {MAX_ENV_BYTES} allowed");
+            self.fault("length", "env", detail);
         }
     }
 
@@ -201,9 +252,20 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn no_control_characters(&mut self, name: &str, text: Option<&str>) {
-        if text.is_some_and(|text| text.chars().any(char::is_control)) {
+    /// What stands behind an option on the command line, where a dash would begin another option.
+    fn word_of_a_command(&mut self, name: &str, text: Option<&str>) {
+        let Some(text) = text else {
+            return;
+        };
+        if text.chars().any(char::is_control) {
             let detail = format!("{name}: control characters are not allowed");
+            self.fault("format", name, detail);
+        }
+        if text.starts_with('-') {
+            let detail = format!(
+                "{name}: {} begins with -, so train.py would take it for an option",
+                schema::quote(&Value::from(text))
+            );
             self.fault("format", name, detail);
         }
     }

@@ -80,7 +80,10 @@ pub enum UriError {
     TooLong(usize),
     #[error("not a URI (expected scheme://...); accepted schemes: {}", list(.0))]
     NotAUri(Vec<Scheme>),
-    #[error("white space and control characters are not allowed")]
+    #[error(
+        "white space and control characters are not allowed: rename the object, or give the prefix \
+         above it; %20 is not decoded"
+    )]
     Characters,
     #[error("use {right} instead of {given}://")]
     Spelling { given: String, right: String },
@@ -160,6 +163,18 @@ impl StorageUri {
 
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// What looks like percent-encoding and stays as it is, such as `%20`. Only a web server decodes
+    /// it: in an object's key or a file's name it is three characters.
+    pub fn undecoded(&self) -> Option<&str> {
+        let mut signs = self.text.match_indices('%').map(|(at, _)| at);
+        let encoded = signs.find_map(|at| {
+            let encoded = self.text.get(at..at + 3)?;
+            let is_hex = encoded.bytes().skip(1).all(|b| b.is_ascii_hexdigit());
+            is_hex.then_some(encoded)
+        });
+        encoded.filter(|_| self.scheme != Scheme::Https)
     }
 
     /// The PersistentVolumeClaim of a `pvc://` URI.
@@ -429,7 +444,8 @@ mod tests {
             ("s3://bucket/$(RANK)", "'$' is not allowed in a path"),
             (
                 "s3://bucket/a b",
-                "white space and control characters are not allowed",
+                "white space and control characters are not allowed: rename the object, or give the \
+                 prefix above it; %20 is not decoded",
             ),
             (
                 "s3://ab/x",

@@ -126,7 +126,7 @@ fn a_plugin_built_against_each_released_version_loads() {
             folder.path(),
             &folder.path().join("data"),
             Limits::default(),
-            UnknownArguments::Forward,
+            UnknownArguments::default(),
         );
         let plugins = plugins.unwrap();
         assert!(plugins.get("old").is_some(), "{:?}", plugins.refused());

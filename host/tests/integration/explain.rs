@@ -15,7 +15,7 @@ fn plugins() -> std::sync::Arc<Plugins> {
         built_plugins(),
         cache.path(),
         limits,
-        UnknownArguments::Forward,
+        UnknownArguments::default(),
     )
     .unwrap()
 }

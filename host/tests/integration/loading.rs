@@ -9,7 +9,13 @@ use crate::service::{built_plugins, with_attack};
 
 fn load(folder: &Path) -> Arc<Plugins> {
     let cache = folder.join("cache");
-    Plugins::load(folder, &cache, Limits::default(), UnknownArguments::Forward).unwrap()
+    Plugins::load(
+        folder,
+        &cache,
+        Limits::default(),
+        UnknownArguments::default(),
+    )
+    .unwrap()
 }
 
 /// What a host says of a file that stands beside a good plugin.
@@ -190,7 +196,7 @@ fn a_cache_that_others_can_write_is_refused() {
         folder.path(),
         &data,
         Limits::default(),
-        UnknownArguments::Forward,
+        UnknownArguments::default(),
     );
     assert!(matches!(loaded, Err(LoadError::Cache { .. })));
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
-use trainer_host::http::{App, Failures, Token, router};
+use trainer_host::http::{App, Token, router};
 use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{Limits, Loader, LoaderSettings, Registry, UnknownArguments, Workshop};
 use trainer_host::request::RequestPolicy;
@@ -133,7 +133,6 @@ impl Service {
             token,
             allowed_hosts: Arc::new([]),
             allowed_origins: Arc::new(["https://dashboard.example".parse().unwrap()]),
-            failures: Failures::default(),
             draining: draining.subscribe(),
         };
         Self {
@@ -216,7 +215,7 @@ pub fn registry(folder: &Path, data: &Path) -> Registry {
         folder: folder.to_path_buf(),
         data: data.to_path_buf(),
         limits: Limits::default(),
-        unknown: UnknownArguments::Forward,
+        unknown: UnknownArguments::default(),
         workshop: Workshop::Child {
             program: env!("CARGO_BIN_EXE_trainer").into(),
             niceness: 0,

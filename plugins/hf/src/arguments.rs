@@ -6,7 +6,7 @@ use trainer_plugin::Literal::{Integer, List, Number, Text};
 use trainer_plugin::Spelling::Text as Word;
 use trainer_plugin::vocabulary::*;
 use trainer_plugin::{
-    Interval, Kind, Launch, Table, Value, boolean, choice, integer, json, list, text,
+    Interval, Kind, Launch, Table, Value, boolean, choice, integer, json, list, number, text,
 };
 
 /// `SchedulerType` (transformers/trainer_utils.py).
@@ -108,6 +108,8 @@ pub static ARGUMENTS: Table = Table::new(&[
     integer("dataloader_prefetch_factor", 1, 128).alias(&["prefetch_factor"]).native("dataloader_prefetch_factor").unit("batches").example(Integer(2)).about("Batches that each data process reads ahead"),
     TOKENIZER_NAME.native("AutoTokenizer"),
     choice("lr_scheduler", SCHEDULERS).alias(&["lr_scheduler_type", "scheduler"]).default(Text("linear")).native("lr_scheduler_type").about("How the learning rate falls after its peak"),
+    number("min_lr", Interval::closed(0.0, 1.0)).alias(&["lr_min"]).example(Number(1e-6)).native("lr_scheduler_kwargs.min_lr").about("Learning rate at the end of the decay, for the schedules that have one"),
+    integer("decay_steps", 1, 10_000_000).alias(&["num_decay_steps", "lr_wsd_decay_iters"]).unit("steps").example(Integer(600)).native("lr_scheduler_kwargs.num_decay_steps").about("Optimizer steps of the decay at the end of warmup_stable_decay"),
     choice("optim", OPTIMIZERS).alias(&["optimizer"]).default(Text("adamw_torch_fused")).native("optim").about("Optimizer"),
     choice("precision", &["bf16", "fp16", "fp32"]).alias(&["mixed_precision"]).default(Text("bf16")).derived("bf16; fp16 when fp16 is on", precision).value_alias(&[(Word("bf16-mixed"), "bf16"), (Word("16-mixed"), "fp16"), (Word("no"), "fp32")]).native("bf16 and fp16").about("Number format of the training"),
     boolean("bf16").native("bf16").about("The same as precision bf16"),
@@ -115,7 +117,7 @@ pub static ARGUMENTS: Table = Table::new(&[
     choice("eval_strategy", &["no", "steps", "epoch"]).alias(&["evaluation_strategy"]).default(Text("no")).derived("no; steps when eval_steps is given", eval_strategy).native("eval_strategy").about("When to evaluate"),
     choice("save_strategy", &["no", "steps", "epoch", "best"]).default(Text("steps")).native("save_strategy").about("When to save a checkpoint"),
     boolean("load_best_model_at_end").alias(&["load_best"]).native("load_best_model_at_end").about("End with the checkpoint that evaluated best"),
-    text("metric_for_best_model", 1, 128).alias(&["best_metric"]).default(Text("loss")).native("metric_for_best_model").about("What the best checkpoint is best at"),
+    text("metric_for_best_model", 1, 128).alias(&["best_metric"]).default(Text("loss")).form("loss or eval_loss, the only metrics of an evaluation", is_metric).native("metric_for_best_model").about("What the best checkpoint is best at"),
     boolean("save_only_model").native("save_only_model").about("Save no optimizer state: such a run cannot be resumed"),
     boolean("gradient_checkpointing").alias(&["activation_checkpointing"]).native("gradient_checkpointing").about("Compute activations anew in the backward pass, to save memory"),
     choice("fsdp", &["none", "full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2"]).alias(&["fsdp_mode"]).default(Text("none")).native("fsdp and fsdp_config").about("Shard the model over the processes with PyTorch's FSDP"),
@@ -132,7 +134,8 @@ pub static ARGUMENTS: Table = Table::new(&[
     boolean("dataset_streaming").alias(&["streaming"]).native("ScriptArguments.dataset_streaming").about("Read the dataset while training, instead of before it"),
     list("report_to").alias(&["loggers"]).default(List(&["none"])).form("one of none, all, tensorboard, wandb, mlflow, trackio, comet_ml, clearml, neptune, swanlab, dvclive", is_reporter).native("report_to").example(List(&["tensorboard"])).about("Where to report progress"),
     boolean("trust_remote_code").native("ModelConfig.trust_remote_code").about("Run code that comes with the model"),
-]);
+])
+.with_options(include_str!("../../sdk/known/hf.txt"));
 
 fn eval_steps(launch: &Launch) -> Option<Value> {
     (launch.text("eval_strategy")? == "steps").then(|| json!(100))
@@ -154,6 +157,10 @@ fn precision(launch: &Launch) -> Option<Value> {
 
 fn is_deepspeed(text: &str) -> bool {
     matches!(text, "zero1" | "zero2" | "zero3") || text.ends_with(".json")
+}
+
+fn is_metric(name: &str) -> bool {
+    matches!(name, "loss" | "eval_loss")
 }
 
 fn is_reporter(name: &str) -> bool {

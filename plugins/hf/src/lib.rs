@@ -2,7 +2,9 @@
 
 mod arguments;
 mod environment;
+mod image;
 mod rules;
+mod schedule;
 
 use trainer_plugin::rules::SHARED;
 use trainer_plugin::{Arguments, Framework, Parallelism};
@@ -13,7 +15,7 @@ pub const FRAMEWORK: Framework = Framework {
     version: env!("CARGO_PKG_VERSION"),
     summary: "Hugging Face transformers and TRL: training with the Trainer",
     arguments: &arguments::ARGUMENTS,
-    rules: &[SHARED, rules::RULES],
+    rules: &[SHARED, rules::RULES, schedule::RULES, image::RULES],
     parallelism: Parallelism::data_only,
     imply,
     environment: environment::add,

@@ -12,12 +12,15 @@ pub const RULES: &[Rule] = &[
     refuse("H06", "fsdp and deepspeed exclude each other", "transformers, accelerate", one_engine),
     refuse("H07", "fsdp_offload requires fsdp", "definition", offload_needs_fsdp),
     refuse("H08", "fsdp requires more than one process", "definition", fsdp_needs_processes),
-    refuse("H09", "schedules that watch the evaluation require one", "transformers training_args.py", schedule_needs_evaluation),
     refuse("H12", "a resumed run has saved more than its model", "transformers training_args.py", resume_needs_state),
     refuse("H13", "dataset_streaming requires max_steps", "transformers training_args.py", streaming_needs_steps),
     refuse("H14", "dataloader_prefetch_factor requires dataloader_workers", "transformers training_args.py", prefetch_needs_workers),
+    refuse("H19", "report_to none stands alone", "transformers integration_utils.py", none_reports_alone),
+    refuse("H20", "dataset_streaming excludes an evaluation", "train.py: a stream is read once and in order, so no row can be held out", streaming_without_evaluation),
+    refuse("H21", "train_sampling_strategy group_by_length requires packing or assistant_only_loss", "transformers trainer_pt_utils.py", grouping_needs_columns),
     warn("W04", "trust_remote_code runs code of others", "transformers", remote_code),
     warn("W07", "qlora with deepspeed zero3 depends on bitsandbytes", "experience", quantized_zero3),
+    warn("W11", "dataset_streaming has an effect", "TRL, which reads the dataset before it trains", streaming_has_an_effect),
     warn("W08", "with fsdp, activation checkpointing belongs to fsdp_config", "transformers training_args.py", checkpointing_within_fsdp),
 ];
 
@@ -124,18 +127,6 @@ fn fsdp_needs_processes(launch: &Launch) -> Option<Broken> {
     Broken::new(&["fsdp"], "extra_args.fsdp requires a world size > 1")
 }
 
-fn schedule_needs_evaluation(launch: &Launch) -> Option<Broken> {
-    let schedule = launch.text("lr_scheduler")?;
-    let watches = matches!(schedule.as_ref(), "reduce_lr_on_plateau" | "greedy");
-    if !watches || launch.text("eval_strategy")? != "no" {
-        return None;
-    }
-    Broken::new(
-        &["lr_scheduler"],
-        format!("extra_args.lr_scheduler {schedule} requires eval_strategy steps or epoch"),
-    )
-}
-
 fn resume_needs_state(launch: &Launch) -> Option<Broken> {
     if !launch.job.resume_from_checkpoint || !launch.is_on("save_only_model") {
         return None;
@@ -164,6 +155,59 @@ fn prefetch_needs_workers(launch: &Launch) -> Option<Broken> {
     Broken::new(
         &["dataloader_prefetch_factor"],
         "extra_args.dataloader_prefetch_factor requires dataloader_workers > 0",
+    )
+}
+
+fn none_reports_alone(launch: &Launch) -> Option<Broken> {
+    let reporters: Vec<&str> = launch.items("report_to").collect();
+    if reporters.len() < 2 || !reporters.contains(&"none") {
+        return None;
+    }
+    let others = reporters.into_iter().filter(|name| *name != "none");
+    let others: Vec<&str> = others.collect();
+    Broken::new(
+        &["report_to"],
+        format!(
+            "extra_args.report_to: none excludes {}; leave one of them out",
+            others.join(", ")
+        ),
+    )
+}
+
+fn streaming_without_evaluation(launch: &Launch) -> Option<Broken> {
+    let strategy = launch.text("eval_strategy")?;
+    if !launch.is_on("dataset_streaming") || strategy == "no" {
+        return None;
+    }
+    Broken::new(
+        &["dataset_streaming"],
+        format!(
+            "extra_args.dataset_streaming excludes eval_strategy {strategy}: a stream is read once and \
+             in order, so no row can be held out"
+        ),
+    )
+}
+
+fn grouping_needs_columns(launch: &Launch) -> Option<Broken> {
+    let grouped = launch.text("train_sampling_strategy")? == "group_by_length";
+    if !grouped || launch.is_on("packing") || launch.is_on("assistant_only_loss") {
+        return None;
+    }
+    Broken::new(
+        &["train_sampling_strategy"],
+        "extra_args.train_sampling_strategy group_by_length requires packing or \
+         assistant_only_loss: elsewhere all sequences have the same length",
+    )
+}
+
+fn streaming_has_an_effect(launch: &Launch) -> Option<Broken> {
+    if !launch.is_on("dataset_streaming") || !launch.is_on("assistant_only_loss") {
+        return None;
+    }
+    Broken::new(
+        &["dataset_streaming"],
+        "extra_args.dataset_streaming has no effect with assistant_only_loss: the whole dataset is \
+         read before the training",
     )
 }
 

@@ -54,7 +54,8 @@ pub static ARGUMENTS: Table = Table::new(&[
     choice("async_checkpoint", &["disabled", "async", "async_with_pinned_mem"]).alias(&["async_mode"]).default(Text("disabled")).native("titan checkpoint.async_mode, tune enable_async_checkpointing").about("Write checkpoints while the training goes on"),
     boolean("save_hf").alias(&["last_save_in_hf"]).native("titan checkpoint.last_save_in_hf").about("Save the last checkpoint in Hugging Face's format"),
     text("initial_load_path", 1, 512).alias(&["checkpoint_dir", "pretrained_path"]).form("an absolute path or a URI", is_loadable).native("titan checkpoint.initial_load_path, tune checkpointer.checkpoint_dir").example(Text("/models/llama-3.1-8b")).about("Weights to start from; a run that has checkpoints ignores it"),
-]);
+])
+.with_options(include_str!("../../sdk/known/meta.txt"));
 
 fn is_loadable(path: &str) -> bool {
     path.starts_with('/') || path.contains("://")

@@ -20,8 +20,12 @@ pub const RULES: &[Rule] = &[
     refuse("M11", "pipeline arguments require pipeline_parallel > 1", "torchtitan/distributed/pipeline_parallel.py", pipeline_arguments_need_pipeline),
     refuse("M12", "the backend has the parallelism that is asked for", "torchtune, llama-cookbook", backend_has_parallelism),
     refuse("M13", "max_seq_len is a multiple of tensor_parallel * 2 * context_parallel", "torchtitan/distributed/parallel_dims.py seq_len_divisor", sequence_splits_evenly),
-    refuse("M14", "backend torchtitan trains by steps", "torchtitan/config/job_config.py", titan_trains_by_steps),
+    refuse("M14", "backend torchtitan trains by steps, so max_steps is given", "torchtitan/config/job_config.py", titan_trains_by_steps),
     refuse("M15", "backend torchtitan has no adapters", "torchtitan/config/job_config.py", titan_has_no_adapters),
+    refuse("M16", "the plain loop has no 4 bit weights", "train.py", plain_loop_is_not_quantized),
+    refuse("M17", "save_hf writes whole weights, so it excludes peft_method", "train.py", whole_weights_are_saved),
+    refuse("M18", "optimizer_in_bwd and activation_offloading are not for torchtitan", "torchtitan/config", titan_lacks),
+    refuse("M19", "float8 and torchtitan require GPUs", "train.py, torchao", gpus_are_there),
     warn("W09", "there are as many pipeline microbatches as stages", "torchtitan/distributed/pipeline_parallel.py", enough_microbatches),
 ];
 
@@ -270,15 +274,72 @@ fn sequence_splits_evenly(launch: &Launch) -> Option<Broken> {
 }
 
 fn titan_trains_by_steps(launch: &Launch) -> Option<Broken> {
-    let epochs_only = launch.is_given("num_epochs")
-        && !launch.is_given("max_steps")
-        && !launch.arguments.is_refused("max_steps");
-    if launch.text("backend")? != "torchtitan" || !epochs_only {
+    let by_steps = launch.is_given("max_steps") || launch.arguments.is_refused("max_steps");
+    if launch.text("backend")? != "torchtitan" || by_steps {
         return None;
     }
     Broken::new(
-        &["num_epochs"],
+        &["num_epochs", "backend"],
         "backend torchtitan trains by steps: give max_steps",
+    )
+}
+
+fn plain_loop_is_not_quantized(launch: &Launch) -> Option<Broken> {
+    if launch.text("backend")? != "fsdp" || launch.text("peft_method")? != "qlora" {
+        return None;
+    }
+    Broken::new(
+        &["peft_method"],
+        "extra_args.peft_method qlora: backend fsdp has no 4 bit weights; use lora, or framework hf",
+    )
+}
+
+fn whole_weights_are_saved(launch: &Launch) -> Option<Broken> {
+    let method = launch.text("peft_method")?;
+    if !launch.is_on("save_hf") || launch.text("backend")? != "fsdp" || method == "none" {
+        return None;
+    }
+    Broken::new(
+        &["save_hf"],
+        format!(
+            "extra_args.save_hf writes whole weights, which peft_method {method} does not train: \
+             leave one of them out"
+        ),
+    )
+}
+
+fn titan_lacks(launch: &Launch) -> Option<Broken> {
+    const ARGUMENTS: [&[&str]; 2] = [&["optimizer_in_bwd"], &["activation_offloading"]];
+    if launch.text("backend")? != "torchtitan" {
+        return None;
+    }
+    let on = ARGUMENTS.into_iter().filter(|name| launch.is_on(name[0]));
+    Broken::all(on.map(|name| {
+        let detail = format!(
+            "extra_args.{}: backend torchtitan does not have it",
+            name[0]
+        );
+        Breach::new(name, detail)
+    }))
+}
+
+fn gpus_are_there(launch: &Launch) -> Option<Broken> {
+    if launch.job.gpus_per_node > 0 {
+        return None;
+    }
+    if launch.text("backend")? == "torchtitan" {
+        return Broken::new(
+            &["backend"],
+            "extra_args.backend torchtitan needs GPUs: leave it out where gpus_per_node is 0",
+        );
+    }
+    if !launch.is_on("float8") {
+        return None;
+    }
+    Broken::new(
+        &["float8"],
+        "extra_args.float8 needs GPUs of the Hopper generation or later: leave it out where \
+         gpus_per_node is 0",
     )
 }
 

@@ -57,7 +57,8 @@ pub static ARGUMENTS: Table = Table::new(&[
     text("recipe", 1, 128).alias(&["factory"]).form("a recipe's name: letters, digits and _", is_recipe).native("nemo llm finetune --factory / --recipe").example(Text("llama31_8b")).about("NeMo's recipe to start from"),
     choice("gpu_arch", &["ampere", "hopper", "blackwell"]).alias(&["gpu_type"]).default(Text("hopper")).plugin_only().about("Generation of the GPUs, which decides some variables; not forwarded"),
     list("overrides").alias(&["hydra_overrides"]).default(List(&[])).form("an override such as ++a.b=c", is_override).native("++a.b=c / a.b=c").example(List(&["++trainer.val_check_interval=50"])).about("Settings of NeMo that have no argument here"),
-]);
+])
+.with_options(include_str!("../../sdk/known/nemo.txt"));
 
 /// Hugging Face's names pass here: a rule refuses them with NeMo's own names.
 fn is_target(module: &str) -> bool {

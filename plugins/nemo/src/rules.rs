@@ -21,6 +21,11 @@ pub const RULES: &[Rule] = &[
     refuse("N11", "with sequence_parallel, max_seq_len is a multiple of tensor_parallel", "Megatron-Bridge padding", sequence_splits_by_tensor),
     refuse("N12", "lora_target_modules are NeMo's fused layers", "nemo/collections/llm/peft/lora.py", target_modules_are_nemos),
     refuse("N13", "fsdp excludes CUDA_DEVICE_MAX_CONNECTIONS=1", "megatron/training/arguments.py", fsdp_without_one_connection),
+    refuse("N14", "with sequence_parallel, what context_parallel leaves of max_seq_len is a multiple of tensor_parallel", "megatron/core/tensor_parallel/mappings.py", parts_split_by_tensor),
+    refuse("N15", "with virtual_pipeline_parallel, the micro batches are a multiple of pipeline_parallel", "megatron/core/pipeline_parallel/schedules.py", micro_batches_fill_stages),
+    refuse("N16", "the GPUs compute in the precision: bf16-fp8 from Hopper on, bf16-mxfp8 from Blackwell on", "Transformer Engine", gpus_have_precision),
+    refuse("N17", "nemo requires GPUs", "Megatron, NeMo AutoModel", gpus_are_there),
+    warn("W12", "gpu_arch says which GPUs compute in bf16-mxfp8", "Transformer Engine", mxfp8_names_its_gpus),
 ];
 
 /// Data parallel size: what tensor, pipeline and context parallelism leave of the world.
@@ -214,5 +219,97 @@ fn fsdp_without_one_connection(launch: &Launch) -> Option<Broken> {
     Broken::new(
         &["/env/CUDA_DEVICE_MAX_CONNECTIONS"],
         "env.CUDA_DEVICE_MAX_CONNECTIONS must not be 1 with extra_args.fsdp: Megatron refuses it",
+    )
+}
+
+fn parts_split_by_tensor(launch: &Launch) -> Option<Broken> {
+    let (context, tensor) = (
+        launch.integer("context_parallel")?,
+        launch.integer("tensor_parallel")?,
+    );
+    let length = launch.integer("max_seq_len")?;
+    // Where it does not split by one of them alone, N06 and N11 say so.
+    let splits = length % (2 * context) == 0 && length % tensor == 0;
+    if !launch.is_on("sequence_parallel") || context == 1 || !splits {
+        return None;
+    }
+    let part = length / context;
+    if part % tensor == 0 {
+        return None;
+    }
+    Broken::new(
+        &["max_seq_len", "context_parallel", "tensor_parallel"],
+        format!(
+            "extra_args.max_seq_len ({length}) must be a multiple of context_parallel ({context}) * \
+             tensor_parallel ({tensor}) = {} with sequence_parallel",
+            context * tensor
+        ),
+    )
+}
+
+fn micro_batches_fill_stages(launch: &Launch) -> Option<Broken> {
+    let (virtual_stages, stages) = (
+        launch.integer("virtual_pipeline_parallel")?,
+        launch.integer("pipeline_parallel")?,
+    );
+    // It follows from global_batch_size, where that is given.
+    let micro_batches = launch.integer("gradient_accumulation")?;
+    if virtual_stages == 1 || stages == 1 || micro_batches % stages == 0 {
+        return None;
+    }
+    Broken::new(
+        &[
+            "gradient_accumulation",
+            "global_batch_size",
+            "virtual_pipeline_parallel",
+        ],
+        format!(
+            "extra_args.virtual_pipeline_parallel: the micro batches of a step ({micro_batches}, \
+             gradient_accumulation) must be a multiple of pipeline_parallel ({stages})"
+        ),
+    )
+}
+
+fn gpus_have_precision(launch: &Launch) -> Option<Broken> {
+    let (precision, gpus) = (launch.text("precision")?, launch.text("gpu_arch")?);
+    let fits = match precision.as_ref() {
+        "bf16-fp8" => gpus != "ampere",
+        "bf16-mxfp8" => gpus == "blackwell" || !launch.is_given("gpu_arch"),
+        _ => true,
+    };
+    if fits {
+        return None;
+    }
+    let from = if precision == "bf16-fp8" {
+        "hopper"
+    } else {
+        "blackwell"
+    };
+    Broken::new(
+        &["precision"],
+        format!(
+            "extra_args.precision {precision} needs gpu_arch {from} or later, got {gpus}; use \
+             bf16-mixed"
+        ),
+    )
+}
+
+fn mxfp8_names_its_gpus(launch: &Launch) -> Option<Broken> {
+    if launch.text("precision")? != "bf16-mxfp8" || launch.is_given("gpu_arch") {
+        return None;
+    }
+    Broken::new(
+        &["precision"],
+        "extra_args.precision bf16-mxfp8 needs GPUs of the Blackwell generation: give gpu_arch blackwell",
+    )
+}
+
+fn gpus_are_there(launch: &Launch) -> Option<Broken> {
+    if launch.job.gpus_per_node > 0 {
+        return None;
+    }
+    Broken::new(
+        &["/gpus_per_node"],
+        "gpus_per_node: framework nemo needs GPUs; use framework hf or meta on CPUs",
     )
 }

@@ -342,6 +342,11 @@ impl Argument {
         self.name == key || self.aliases.contains(&key)
     }
 
+    /// Its name and the other spellings of it.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
     /// The JSON Schema of its values. Each spelling of a value that the plugin takes is in it, so
     /// that whoever checks a request against it refuses nothing that the plugin accepts.
     pub fn schema(&self) -> Value {

@@ -117,6 +117,9 @@ impl Framework {
                     mistakes.push(format!("{name} is reserved, so nobody can give it"));
                 }
             }
+            if reserved::torchrun_option(argument.name).is_some() {
+                mistakes.push(format!("torchrun would read --{}", argument.name));
+            }
             if let Some(literal) = argument.default.literal()
                 && let Err(wrong) = checked(argument, literal.value())
             {
@@ -199,8 +202,12 @@ fn tell(rule: &Rule, broken: Broken, launch: &Launch, findings: &mut Findings) {
 /// What the host's context says of arguments that are in no table.
 fn unknown(context: &str) -> Unknown {
     let context: Value = serde_json::from_str(context).unwrap_or_default();
-    match context["strict_arguments"] {
-        Value::Bool(true) => Unknown::Refuse,
+    match (
+        &context["strict_arguments"],
+        context["unknown_arguments"].as_str(),
+    ) {
+        (Value::Bool(true), _) | (_, Some("refuse")) => Unknown::Refuse,
+        (_, Some("suggest")) => Unknown::Suggest,
         _ => Unknown::Forward,
     }
 }

@@ -17,11 +17,13 @@ mod argument;
 mod arguments;
 mod framework;
 mod json;
+mod known;
 mod launch;
 pub mod parallel;
 mod reserved;
 mod rule;
 pub mod rules;
+mod suggestion;
 mod table;
 pub mod vocabulary;
 

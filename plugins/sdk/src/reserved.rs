@@ -2,7 +2,7 @@
 
 /// The fields of the request. A person who writes one of them into `extra_args` put it one level
 /// too deep.
-const REQUEST_FIELDS: &[&str] = &[
+pub(crate) const REQUEST_FIELDS: &[&str] = &[
     "annotations",
     "checkpoint_base_uri",
     "config_path",
@@ -39,6 +39,22 @@ const TRAIN_OPTIONS: &[&str] = &[
     "extra-args-json",
     "help",
 ];
+
+/// The options of torchrun, written from its source. Its parser looks at the words behind `train.py`
+/// too, and stops at one that could be several of its options.
+const TORCHRUN_OPTIONS: &str = include_str!("../known/torchrun.txt");
+
+/// The option of torchrun that `--<key>` is, or begins.
+pub(crate) fn torchrun_option(key: &str) -> Option<&'static str> {
+    let options = TORCHRUN_OPTIONS
+        .lines()
+        .filter(|line| !line.starts_with('#'));
+    let mut beginning = options.filter(|option| option.starts_with(key));
+    beginning
+        .clone()
+        .find(|option| *option == key)
+        .or_else(|| beginning.next())
+}
 
 /// Whether a key, with `-` made `_`, is a field of the request.
 pub(crate) fn is_request_field(key: &str) -> bool {

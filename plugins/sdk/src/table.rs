@@ -3,6 +3,7 @@
 //! Each call runs in a fresh instance, so an index made at run time would be made for each call.
 
 use crate::Argument;
+use crate::known::KnownOptions;
 
 /// Places of the index: a power of two, and few of them taken, so that a search is one step.
 const PLACES: usize = 1024;
@@ -19,6 +20,7 @@ pub struct Table {
     places: [u8; PLACES],
     /// The arguments' numbers in the order of their canonical names.
     order: [u8; MOST],
+    options: KnownOptions,
 }
 
 impl Table {
@@ -29,6 +31,7 @@ impl Table {
             arguments,
             places: [FREE; PLACES],
             order: [FREE; MOST],
+            options: KnownOptions(""),
         };
         let mut names = 0;
         let mut number = 0;
@@ -46,6 +49,17 @@ impl Table {
         }
         assert!(names <= PLACES / 2, "too many names");
         table
+    }
+
+    /// Adds the options that the framework itself has beside these arguments: they are forwarded
+    /// with their types checked, and never taken for a slip of another name.
+    ///
+    /// `list` has a line for each, `name type`. The types are `integer`, `number`, `boolean`,
+    /// `text`, `list`, `object` and `any`, several of them joined by `|`. A third word, `unread`,
+    /// says that `train.py` does not pass the option on. Lines that begin with `#` are comments.
+    pub const fn with_options(mut self, list: &'static str) -> Self {
+        self.options = KnownOptions(list);
+        self
     }
 
     const fn enter(&mut self, name: &str, number: usize) {
@@ -72,6 +86,10 @@ impl Table {
 
     pub fn arguments(&self) -> &'static [Argument] {
         self.arguments
+    }
+
+    pub(crate) fn options(&self) -> KnownOptions {
+        self.options
     }
 
     /// The number of the argument that a key of `extra_args`, with `-` already made `_`, means.

@@ -47,7 +47,10 @@ static ARGUMENTS: Table = Table::new(&[
             Some(json!(2 * launch.integer("count")?))
         })
         .about("Twice as many"),
-]);
+])
+.with_options(
+    "# demo 1\nbetas list\ncounts integer\nschedule_kwargs object|text\nsplit any unread\nwarmup number\n",
+);
 
 const FRAMEWORK: Framework = Framework {
     name: "demo",
@@ -290,6 +293,99 @@ fn unknown_arguments_are_forwarded_with_a_warning_or_refused_with_the_nearest_na
     let strict = FRAMEWORK.plan(job(&json!({"cuont": 1}), r#"{"strict_arguments":true}"#));
     let detail = "extra_args.cuont: unknown argument, did you mean \"count\"?";
     assert_eq!(strict.unwrap_err()[0].detail, detail);
+}
+
+/// What a job with the arguments is answered where slips are refused: findings, or warnings.
+fn suggested(extra_args: &Value) -> Vec<String> {
+    let findings = match FRAMEWORK.plan(job(extra_args, r#"{"unknown_arguments":"suggest"}"#)) {
+        Ok(plan) => plan.warnings,
+        Err(findings) => findings,
+    };
+    let told = findings.into_iter();
+    told.map(|finding| format!("{} {}", finding.code, finding.detail))
+        .collect()
+}
+
+#[test]
+fn a_slip_of_a_name_is_refused_with_what_was_meant_and_other_names_are_forwarded() {
+    for (slip, meant) in [
+        ("cuont", "\"count\""),
+        ("COUNT", "\"count\""),
+        ("number-off", "\"number_of\""),
+        ("strateg", "\"strategy\""),
+        ("schedule_kwarg", "\"schedule_kwargs\""),
+        ("num_node", "the top-level field \"num_nodes\""),
+    ] {
+        let refused = format!("E11 extra_args.{slip}: unknown argument, did you mean {meant}?");
+        assert_eq!(suggested(&json!({slip: 1})), [refused]);
+    }
+    for far in ["nsys_profile", "zz", "my_count", "a.count"] {
+        let forwarded =
+            format!("W05 extra_args.{far}: unknown to framework demo, forwarded as --{far}");
+        assert_eq!(suggested(&json!({far: 1})), [forwarded]);
+    }
+}
+
+#[test]
+fn an_option_of_the_framework_itself_is_forwarded_when_it_has_its_type() {
+    let given =
+        json!({"counts": 2, "warmup": 1, "schedule_kwargs": {"a": [1, null]}, "betas": [1, 2]});
+    assert_eq!(suggested(&given), Vec::<String>::new());
+    assert_eq!(
+        words(&given).join(" "),
+        r#"--betas 1,2 --counts 2 --schedule_kwargs {"a":[1,null]} --warmup 1"#
+    );
+    let unread = "W05 extra_args.split: an option of framework demo that train.py does not pass on, \
+                  forwarded as --split";
+    assert_eq!(suggested(&json!({"split": "train"})), [unread]);
+    for (wrong, told) in [
+        (json!({"counts": 2.5}), "counts: expected integer, got 2.5"),
+        (
+            json!({"counts": true}),
+            "counts: expected integer, got true",
+        ),
+        (
+            json!({"betas": {"a": 1}}),
+            "betas: expected list, got {\"a\":1}",
+        ),
+        (
+            json!({"schedule_kwargs": 1}),
+            "schedule_kwargs: expected object or string, got 1",
+        ),
+    ] {
+        assert_eq!(suggested(&wrong), [format!("E05 extra_args.{told}")]);
+    }
+}
+
+#[test]
+fn what_torchrun_would_read_is_refused() {
+    for (key, option) in [
+        ("monitor", "monitor_interval"),
+        ("start", "start_method"),
+        ("local", "local_addr"),
+        ("node-", "node_rank"),
+        ("ma", "master_addr"),
+        ("max_restarts", "max_restarts"),
+        ("rdzv-id", "rdzv_id"),
+    ] {
+        let name = key.replace('-', "_");
+        let refused = format!(
+            "E03 extra_args.{key}: reserved by torchrun (it would read --{name} as its own option \
+             --{option})"
+        );
+        assert_eq!(suggested(&json!({key: 1})), [refused]);
+    }
+    assert_eq!(suggested(&json!({"monitoring": 1})).len(), 1);
+}
+
+#[test]
+fn a_string_that_begins_with_a_dash_is_no_value_unless_it_is_a_number() {
+    for value in ["-h", "-", "-x y", "-m"] {
+        let told = &suggested(&json!({"note": value}))[0];
+        assert!(told.starts_with("E08 "), "{told}");
+        assert!(suggested(&json!({"items": ["a", value]}))[0].starts_with("E08 "));
+    }
+    assert_eq!(suggested(&json!({"note": "-1.5"})), Vec::<String>::new());
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! The rules of hf for what the image and the machine have.
+
+use trainer_plugin::{Broken, Launch, Rule, refuse, warn};
+
+#[rustfmt::skip]
+pub const RULES: &[Rule] = &[
+    refuse("H22", "the trainer image has the package of the optimizer", "transformers trainer_optimizer.py", trainer_image_has_optimizer),
+    refuse("H23", "fp16 and GPU kernels for attention require GPUs", "accelerate, transformers", kernels_need_gpus),
+    refuse("H24", "optimizers of a low rank require optim_target_modules", "transformers trainer_optimizer.py", low_rank_needs_modules),
+    warn("W10", "the image has the package of each reporter, and one of your own that of the optimizer", "transformers trainer_optimizer.py, integration_utils.py", image_has_packages),
+];
+
+/// The image of this project, whatever its tag.
+const TRAINER_IMAGE: &str = "ghcr.io/deepfinery/trainer";
+
+/// Packages that the trainer image lacks, with the optimizers that need them.
+const OPTIMIZERS: &[(&str, &[&str])] = &[
+    ("apollo-torch", &["apollo_adamw", "apollo_adamw_layerwise"]),
+    (
+        "galore-torch",
+        &[
+            "galore_adafactor",
+            "galore_adafactor_layerwise",
+            "galore_adamw",
+            "galore_adamw_8bit",
+            "galore_adamw_8bit_layerwise",
+            "galore_adamw_layerwise",
+        ],
+    ),
+    ("grokadamw", &["grokadamw"]),
+    ("lomo-optim", &["lomo", "adalomo"]),
+    (
+        "schedulefree",
+        &[
+            "schedule_free_adamw",
+            "schedule_free_radam",
+            "schedule_free_sgd",
+        ],
+    ),
+    ("torch-npu", &["adamw_torch_npu_fused"]),
+    ("torch-optimi", &["stable_adamw"]),
+    ("torch-xla", &["adamw_torch_xla"]),
+    ("torchao", &["adamw_torch_4bit", "adamw_torch_8bit"]),
+    ("torchdistx", &["adamw_anyprecision"]),
+    (
+        "bitsandbytes",
+        &[
+            "adamw_8bit",
+            "adamw_bnb_8bit",
+            "ademamix",
+            "ademamix_8bit",
+            "lion_32bit",
+            "lion_8bit",
+            "paged_adamw_32bit",
+            "paged_adamw_8bit",
+            "paged_ademamix_32bit",
+            "paged_ademamix_8bit",
+            "paged_lion_32bit",
+            "paged_lion_8bit",
+            "rmsprop_bnb",
+            "rmsprop_bnb_32bit",
+            "rmsprop_bnb_8bit",
+        ],
+    ),
+];
+
+/// Reporters whose packages the trainer image lacks; most are called as their package.
+const REPORTERS: &[(&str, &str)] = &[
+    ("clearml", "clearml"),
+    ("comet_ml", "comet-ml"),
+    ("dvclive", "dvclive"),
+    ("mlflow", "mlflow"),
+    ("neptune", "neptune"),
+    ("swanlab", "swanlab"),
+    ("trackio", "trackio"),
+    ("wandb", "wandb"),
+];
+
+fn trainer_image_has_optimizer(launch: &Launch) -> Option<Broken> {
+    optimizer(launch).filter(|_| is_trainer_image(&launch.job.image))
+}
+
+/// On the local cluster the packages are those of its Python environment, so a reporter, which many
+/// install there, is only warned of.
+fn image_has_packages(launch: &Launch) -> Option<Broken> {
+    let optimizer = optimizer(launch).filter(|_| !is_trainer_image(&launch.job.image));
+    optimizer.or_else(|| reporter(launch))
+}
+
+fn optimizer(launch: &Launch) -> Option<Broken> {
+    let optimizer = launch.text("optim")?;
+    // The weights of qlora need bitsandbytes too, which train.py looks for first.
+    let quantized = launch.text("peft_method")? == "qlora";
+    let (package, _) = OPTIMIZERS
+        .iter()
+        .find(|(_, optimizers)| optimizers.contains(&optimizer.as_ref()))
+        .filter(|(package, _)| !(quantized && *package == "bitsandbytes"))?;
+    Broken::new(
+        &["optim"],
+        format!(
+            "extra_args.optim {optimizer} needs the package {package}: {}",
+            remedy(launch)
+        ),
+    )
+}
+
+fn reporter(launch: &Launch) -> Option<Broken> {
+    let (reporter, package) = launch
+        .items("report_to")
+        .find_map(|item| REPORTERS.iter().find(|(reporter, _)| *reporter == item))?;
+    Broken::new(
+        &["report_to"],
+        format!(
+            "extra_args.report_to {reporter} needs the package {package}: {}",
+            remedy(launch)
+        ),
+    )
+}
+
+fn remedy(launch: &Launch) -> String {
+    match is_trainer_image(&launch.job.image) {
+        true => format!(
+            "{} lacks it; set image to one that has it",
+            launch.job.image
+        ),
+        false => "the image must have it".to_string(),
+    }
+}
+
+fn is_trainer_image(image: &str) -> bool {
+    let rest = image.strip_prefix(TRAINER_IMAGE);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
+}
+
+fn kernels_need_gpus(launch: &Launch) -> Option<Broken> {
+    if launch.job.gpus_per_node > 0 {
+        return None;
+    }
+    if launch.text("precision")? == "fp16" {
+        return Broken::new(
+            &["fp16", "precision"],
+            "extra_args.precision fp16 needs GPUs: with gpus_per_node 0 use bf16 or fp32",
+        );
+    }
+    let attention = launch.text("attn_implementation")?;
+    let on_gpus = attention.starts_with("flash_attention") || attention == "flex_attention";
+    if !on_gpus {
+        return None;
+    }
+    Broken::new(
+        &["attn_implementation"],
+        format!(
+            "extra_args.attn_implementation {attention} needs GPUs: with gpus_per_node 0 use sdpa or \
+             eager"
+        ),
+    )
+}
+
+fn low_rank_needs_modules(launch: &Launch) -> Option<Broken> {
+    let optimizer = launch.text("optim")?;
+    let low_rank = optimizer.starts_with("galore_") || optimizer.starts_with("apollo_");
+    if !low_rank || launch.is_given("optim_target_modules") {
+        return None;
+    }
+    Broken::new(
+        &["optim"],
+        format!("extra_args.optim {optimizer} requires optim_target_modules"),
+    )
+}
