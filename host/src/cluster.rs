@@ -222,7 +222,7 @@ fn of_run(run_id: Option<&str>) -> String {
 
 fn no_log(start: LogStart) -> &'static str {
     match start {
-        LogStart::Latest => {
+        LogStart::First | LogStart::Latest => {
             "log: it was not started yet or its pod is gone; follow=true waits for it"
         }
         LogStart::Previous => "earlier log: it was never started again",

@@ -10,6 +10,7 @@ mod jobs;
 mod list;
 mod logs;
 mod measured;
+mod metrics;
 mod origin;
 mod problem;
 mod reference;
@@ -109,6 +110,10 @@ pub fn router(app: App) -> Router {
         .route(
             "/train/{job_name}/logs",
             get(logs::logs).layer(Extension(Streams::new("logs", MAX_LOGS))),
+        )
+        .route(
+            "/train/{job_name}/metrics",
+            get(metrics::metrics).layer(Extension(Streams::new("metrics", MAX_LOGS))),
         )
         .route(
             "/train/{job_name}/events",

@@ -9,6 +9,7 @@ mod idempotency;
 mod identity;
 mod listing;
 mod logs;
+mod metrics;
 mod observed;
 mod placement;
 mod progress;
@@ -31,6 +32,7 @@ pub use idempotency::{BadKey, IDEMPOTENCY_LABEL, Submission};
 pub use identity::{identify, identity_variables};
 pub use listing::{Filter, JobPage, ListedJob, Listing, NoPage, PageSize};
 pub use logs::{LogEnd, LogLines, LogSelection, LogStart, Unfinished, replica_names, since};
+pub use metrics::{Evaluation, Metrics, Point, Recorder};
 pub use observed::{DesiredReplicas, ObservedJob, ObservedSpec};
 pub use progress::Progress;
 pub use pytorch_job::{

@@ -11,7 +11,7 @@ pub use page::page;
 
 use crate::explain::Framework;
 use crate::fault::Fault;
-use crate::job::{JobDetails, JobPage, JobSummary, ListedJob};
+use crate::job::{JobDetails, JobPage, JobSummary, ListedJob, Metrics};
 use crate::preview::Preview;
 use crate::request;
 use operations::{Answer, Body, OPERATIONS, Operation, PARAMETERS, Parameter};
@@ -64,6 +64,7 @@ fn schemas() -> Value {
     generator.subschema_for::<JobPage>();
     generator.subschema_for::<ListedJob>();
     generator.subschema_for::<JobDetails>();
+    generator.subschema_for::<Metrics>();
     generator.subschema_for::<Preview>();
     generator.subschema_for::<Fault>();
     let mut schemas = generator.take_definitions(true);

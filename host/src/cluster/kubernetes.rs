@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use serde_json::Value;
@@ -27,7 +28,7 @@ use tracing::warn;
 
 use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
 use crate::job::{
-    IDEMPOTENCY_LABEL, Inspection, JobEvent, KIND, LogSelection, ObservedJob, PodDetails,
+    IDEMPOTENCY_LABEL, Inspection, JobEvent, KIND, LogSelection, LogStart, ObservedJob, PodDetails,
     PyTorchJob, Submission,
 };
 use crate::request::AllowedNamespaces;
@@ -240,13 +241,25 @@ impl Cluster for KubernetesCluster {
         replica: &str,
         selection: &LogSelection,
     ) -> Result<LogStream, ClusterError> {
-        let sight = self.follow(job.namespace(), job.name()).await?;
-        let replica = log::Replica {
-            namespace: job.namespace().to_string(),
-            job: job.name().to_string(),
-            name: replica.to_string(),
+        let open = |start| async move {
+            let sight = self.follow(job.namespace(), job.name()).await?;
+            let replica = log::Replica {
+                namespace: job.namespace().to_string(),
+                job: job.name().to_string(),
+                name: replica.to_string(),
+            };
+            let selection = selection.starting_at(start);
+            log::open(self.calls.clone(), replica, selection, sight).await
         };
-        log::open(self.calls.clone(), replica, selection.clone(), sight).await
+        if selection.start != LogStart::First {
+            return open(selection.start).await;
+        }
+        // A kubelet keeps the log of one earlier start.
+        match open(LogStart::Previous).await {
+            Ok(previous) => Ok(previous.chain(open(LogStart::Latest).await?).boxed()),
+            Err(ClusterError::NoLog { .. }) => open(LogStart::Latest).await,
+            Err(error) => Err(error),
+        }
     }
 
     async fn submitted(

@@ -28,9 +28,27 @@ pub enum Unfinished {
     Split,
 }
 
+impl LogSelection {
+    /// The same part of the log of another start. An earlier start's log is complete, so it ends
+    /// with what is there.
+    #[must_use]
+    pub fn starting_at(&self, start: LogStart) -> Self {
+        Self {
+            start,
+            end: match start {
+                LogStart::Previous => LogEnd::Now,
+                LogStart::First | LogStart::Latest => self.end,
+            },
+            ..self.clone()
+        }
+    }
+}
+
 /// Which start of the replica's container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogStart {
+    /// The first one that is kept, followed by all later ones.
+    First,
     Latest,
     /// The one before, after a restart.
     Previous,

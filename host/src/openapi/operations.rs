@@ -227,6 +227,27 @@ pub const OPERATIONS: &[Operation] = &[
     ),
     of_job(
         "get",
+        "/train/{job_name}/metrics",
+        "jobMetrics",
+        "Loss, learning rate and throughput of a run over its steps",
+        &["namespace", "points", "follow", "If-None-Match"],
+        &[
+            answer(
+                200,
+                "The series; with follow=true server-sent events `metrics`, each with new points, \
+                 and `end`",
+                &[
+                    ("application/json", "Metrics"),
+                    ("application/yaml", ""),
+                    ("text/csv", ""),
+                    ("text/event-stream", ""),
+                ],
+            ),
+            UNCHANGED,
+        ],
+    ),
+    of_job(
+        "get",
         "/train/{job_name}/events",
         "events",
         "Each change of a job's status until it ends, as server-sent events",
@@ -420,7 +441,12 @@ pub const PARAMETERS: &[Parameter] = &[
         "Replicas such as master-0,worker-1, or all. Default: the first",
         TEXT,
     ),
-    query("follow", "Go on until the job ends", FLAG),
+    query("follow", "Continue until the job ends", FLAG),
+    query(
+        "points",
+        "Maximum number of points; a longer series is downsampled",
+        r#"{"type": "integer", "minimum": 4, "maximum": 10000, "default": 500}"#,
+    ),
     query(
         "tail",
         "Only the last so many lines",

@@ -15,18 +15,18 @@ use trainer_host::request::{AllowedNamespaces, RequestPolicy};
 use crate::service::{Answer, Service, built_plugins, request};
 
 /// An answer whose body is read as it comes.
-async fn open(service: &Service, request: Request<Body>) -> (u16, BodyDataStream) {
+pub(crate) async fn open(service: &Service, request: Request<Body>) -> (u16, BodyDataStream) {
     let response = service.router.clone().oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     (status, response.into_body().into_data_stream())
 }
 
-fn get(path: &str) -> Request<Body> {
+pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).unwrap()
 }
 
 /// A request whose replica runs a shell script.
-fn script(run_id: &str, script: &str) -> Value {
+pub(crate) fn script(run_id: &str, script: &str) -> Value {
     let mut request = request("script", run_id);
     request["env"] = json!({"SCRIPT": script});
     request

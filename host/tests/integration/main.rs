@@ -19,6 +19,7 @@ mod live;
 mod loading;
 mod local_cluster;
 mod logs;
+mod metrics;
 mod names;
 mod namespaces;
 mod operations;

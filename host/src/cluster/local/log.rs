@@ -128,6 +128,7 @@ impl Follower {
         let starts = (0..).take_while(|number| path(&folder, *number).exists());
         let starts = u32::try_from(starts.count()).unwrap_or(u32::MAX);
         let number = match selection.start {
+            LogStart::First => starts.checked_sub(1).map(|_| 0),
             LogStart::Latest => starts.checked_sub(1),
             LogStart::Previous => starts.checked_sub(2),
         };
@@ -168,6 +169,7 @@ impl Follower {
             }
         }
         let over = match self.selection.end {
+            LogEnd::Now if self.has_later_log() => Some(Over::Restarted),
             LogEnd::Now => Some(Over::Ended),
             LogEnd::WithJob => self.over,
         };
@@ -203,6 +205,11 @@ impl Follower {
         self.number = next;
         self.over = None;
         self.step(client)
+    }
+
+    /// Whether the log of a later start is to be read after this one.
+    fn has_later_log(&self) -> bool {
+        self.selection.start == LogStart::First && path(&self.folder, self.number + 1).exists()
     }
 
     fn is_over(&self) -> Option<Over> {

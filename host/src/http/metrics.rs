@@ -1,0 +1,242 @@
+//! `GET /train/{job_name}/metrics`: the curves of a run, from the log of its first replica.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures_util::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::App;
+use super::problem::Problem;
+use super::reference::FoundJob;
+use super::streams::{Caller, Streams};
+use crate::cluster::{ClusterError, LogStream};
+use crate::job::{
+    LogEnd, LogLines, LogSelection, LogStart, Metrics, ObservedJob, Recorder, Unfinished,
+    replica_names,
+};
+
+const DEFAULT_POINTS: usize = 500;
+const MIN_POINTS: usize = 4;
+const MAX_POINTS: usize = 10_000;
+/// How long a follower waits for more lines before it sends what it has read.
+const QUIET: Duration = Duration::from_millis(200);
+/// How often a comment shows proxies that the connection is alive: half of nginx's timeout.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Deserialize)]
+pub(super) struct MetricsQuery {
+    points: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+impl MetricsQuery {
+    fn points(&self) -> Result<usize, Problem> {
+        let points = self.points.unwrap_or(DEFAULT_POINTS);
+        if (MIN_POINTS..=MAX_POINTS).contains(&points) {
+            return Ok(points);
+        }
+        let detail = format_args!("takes a number from {MIN_POINTS} to {MAX_POINTS}, not {points}");
+        Err(Problem::parameter("points", detail))
+    }
+
+    fn end(&self) -> LogEnd {
+        match self.follow {
+            true => LogEnd::WithJob,
+            false => LogEnd::Now,
+        }
+    }
+}
+
+pub(super) async fn metrics(
+    State(app): State<App>,
+    Extension(streams): Extension<Arc<Streams>>,
+    caller: Caller,
+    found: FoundJob,
+    Query(query): Query<MetricsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let points = query.points()?;
+    let job = app.cluster.get(&found.namespace, &found.name).await?;
+    let place = streams.enter(caller, 1)?;
+    let log = place.hold(open(&app, &job, query.end()).await?).boxed();
+    match query.follow {
+        true => Ok(found.answer(followed(log, points, app.draining))),
+        false => Ok(found.answer(represented(recorded(log, points).await?, &headers))),
+    }
+}
+
+/// The log of the replica that reports progress, from its first start on. Empty where it has none yet.
+async fn open(app: &App, job: &ObservedJob, end: LogEnd) -> Result<LogStream, ClusterError> {
+    let selection = LogSelection {
+        start: LogStart::First,
+        end,
+        lines: LogLines::WithTime,
+        tail: None,
+        since: None,
+        unfinished: Unfinished::Split,
+    };
+    let Some(first) = replica_names(job).into_iter().next() else {
+        return Ok(stream::empty().boxed());
+    };
+    match app.cluster.log(job, &first, &selection).await {
+        Err(ClusterError::NoLog { .. }) => Ok(stream::empty().boxed()),
+        log => log,
+    }
+}
+
+async fn recorded(mut log: LogStream, points: usize) -> Result<Metrics, Problem> {
+    let mut recorder = Recorder::new(points);
+    while let Some(lines) = log.next().await {
+        recorder.read(&lines.map_err(Problem::internal)?);
+    }
+    Ok(recorder.take())
+}
+
+fn represented(metrics: Metrics, headers: &HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT);
+    let wants_csv = accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/csv"));
+    if !wants_csv {
+        return Json(metrics).into_response();
+    }
+    let csv = [(header::CONTENT_TYPE, "text/csv; charset=utf-8")];
+    (csv, comma_separated(&metrics)).into_response()
+}
+
+/// One row per point or evaluation, by rising step. Numbers and times need no quotes.
+fn comma_separated(metrics: &Metrics) -> String {
+    let mut rows: Vec<(u64, String)> = Vec::new();
+    for point in &metrics.points {
+        let (time, loss) = (cell(point.time.as_ref()), cell(point.loss.as_ref()));
+        let tokens = cell(point.tokens_per_second.as_ref());
+        let (rate, norm) = (
+            cell(point.learning_rate.as_ref()),
+            cell(point.grad_norm.as_ref()),
+        );
+        let row = format!("{},{time},{loss},{tokens},{rate},{norm},\n", point.step);
+        rows.push((point.step, row));
+    }
+    for evaluation in &metrics.evaluations {
+        let (time, loss) = (
+            cell(evaluation.time.as_ref()),
+            cell(evaluation.eval_loss.as_ref()),
+        );
+        rows.push((
+            evaluation.step,
+            format!("{},{time},,,,,{loss}\n", evaluation.step),
+        ));
+    }
+    rows.sort_by_key(|(step, _)| *step);
+    let header = "step,time,loss,tokens_per_second,learning_rate,grad_norm,eval_loss\n";
+    let mut csv = header.to_string();
+    for (_, row) in rows {
+        let _ = csv.write_str(&row);
+    }
+    csv
+}
+
+fn cell(value: Option<&impl ToString>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+/// Events `metrics`, first with what is there, then with each step, and `end`.
+fn followed(log: LogStream, points: usize, draining: watch::Receiver<bool>) -> Response {
+    let follower = Follower {
+        log,
+        recorder: Recorder::new(points),
+        draining,
+        stage: Stage::Open,
+    };
+    let events = Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // A proxy that buffers the answer would hold the events back.
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    let fresh = [(header::CACHE_CONTROL, "no-cache")];
+    (unbuffered, fresh, events).into_response()
+}
+
+struct Follower {
+    log: LogStream,
+    recorder: Recorder,
+    draining: watch::Receiver<bool>,
+    stage: Stage,
+}
+
+/// How far a stream of events is.
+enum Stage {
+    Open,
+    /// The job has ended and the client does not know yet.
+    Ending,
+    Done,
+}
+
+/// What a follower waited for.
+enum Next {
+    Lines,
+    Quiet,
+    End,
+    /// The client has to connect again: the rest is missing.
+    CutOff,
+}
+
+impl Follower {
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        stream::unfold(self, |mut follower| async {
+            let event = follower.event().await?;
+            Some((Ok(event), follower))
+        })
+    }
+
+    async fn event(&mut self) -> Option<Event> {
+        loop {
+            match self.stage {
+                Stage::Open => {}
+                Stage::Ending => {
+                    self.stage = Stage::Done;
+                    return Some(Event::default().event("end").data("{}"));
+                }
+                Stage::Done => return None,
+            }
+            match self.next().await {
+                Next::Lines => continue,
+                Next::Quiet => {}
+                Next::End => self.stage = Stage::Ending,
+                Next::CutOff => return None,
+            }
+            if let Some(event) = self.new_points() {
+                return Some(event);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        tokio::select! {
+            lines = self.log.next() => match lines {
+                Some(Ok(lines)) => {
+                    self.recorder.read(&lines);
+                    Next::Lines
+                }
+                Some(Err(_)) => Next::CutOff,
+                None => Next::End,
+            },
+            () = tokio::time::sleep(QUIET) => Next::Quiet,
+            _ = self.draining.wait_for(|draining| *draining) => Next::CutOff,
+        }
+    }
+
+    fn new_points(&mut self) -> Option<Event> {
+        let metrics = self.recorder.take();
+        if metrics.points.is_empty() && metrics.evaluations.is_empty() {
+            return None;
+        }
+        Event::default().event("metrics").json_data(metrics).ok()
+    }
+}
