@@ -206,6 +206,13 @@ pub enum ClusterError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The store of the local cluster. Nothing was changed.
+    #[error("{action}: the data folder cannot be written")]
+    NotStored {
+        action: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("{action}")]
     Internal {
         action: &'static str,

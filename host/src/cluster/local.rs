@@ -3,35 +3,44 @@
 //!
 //! Jobs are in a [`store`] on disk before a request is answered, so none is lost when the service
 //! is killed; a [`keeper`] stands by each replica, so none runs twice when it comes back.
+//! [`lifecycle`] says what follows from what happens to a job.
 
+mod attempt;
 mod conditions;
 mod expand;
+mod failure;
+mod folder;
 pub mod keeper;
+mod lifecycle;
 mod log;
 mod machine;
+mod orphans;
+mod ports;
+mod processes;
+mod removal;
 mod replica;
 mod slots;
 mod store;
-mod supervisor;
+mod timer;
 mod times;
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
-use tracing::info;
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
 use crate::job::{Inspection, LogSelection, ObservedJob, PyTorchJob, RUN_ID_LABEL, Submission};
 use conditions::Transition;
+use folder::DataFolder;
+use lifecycle::Pace;
 use machine::{Machine, MachineSettings};
 use slots::Slots;
 use store::{Record, Store, key};
@@ -64,6 +73,27 @@ pub struct LocalSettings {
 pub struct LocalCluster {
     machine: Arc<Machine>,
     logs: log::Logs,
+    newest: Newest,
+    /// No other service uses it.
+    _folder: DataFolder,
+}
+
+/// When the newest job was created, in microseconds since 1970. No two jobs have one time.
+#[derive(Debug, Default)]
+struct Newest(AtomicI64);
+
+impl Newest {
+    fn next(&self, now: Timestamp) -> Timestamp {
+        let now = now.as_microsecond();
+        let later = |newest: i64| now.max(newest + 1);
+        let newest = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |newest| {
+                Some(later(newest))
+            });
+        let (Ok(newest) | Err(newest)) = newest;
+        Timestamp::from_microsecond(later(newest)).unwrap_or_default()
+    }
 }
 
 impl LocalCluster {
@@ -82,52 +112,39 @@ impl LocalCluster {
             restart_backoff,
             shutdown_grace,
         } = settings;
-        let doing = "preparing the data folder";
-        let internal = |error| ClusterError::internal(doing, error);
-        // Jobs and logs may hold what their authors would not show to everybody.
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(&data_folder).map_err(internal)?;
-        let data_folder = data_folder.canonicalize().map_err(internal)?;
+        let folder = DataFolder::open(&data_folder)
+            .map_err(|error| ClusterError::internal("starting the local cluster", error))?;
         let working_directory = working_directory
             .canonicalize()
             .unwrap_or(working_directory);
-        let claims = data_folder.join("pvc");
-        let store = Store::open(&data_folder.join("jobs.redb"))?;
-        let deleted_folder = data_folder.join("deleted");
-        // What their replicas held is free: no keeper outlives the service that started it.
-        let _ = std::fs::remove_dir_all(&deleted_folder);
+        let store = Store::open(&folder.path)?;
+        orphans::become_subreaper();
+        // Whatever a killed service and its killed shims left.
+        let owner = folder.id.clone();
+        orphans::end_marked(&format!("{owner}/"));
         let settings = MachineSettings {
             program,
-            jobs_folder: data_folder.join("jobs"),
-            deleted_folder,
+            jobs_folder: folder.path.join("jobs"),
+            deleted_folder: folder.path.join("deleted"),
             working_directory,
-            environment: replica_environment(python, claims),
-            restart_backoff,
-            shutdown_grace,
+            environment: replica_environment(python, folder.path.join("pvc")),
+            scratch: folder.path.join("scratch"),
+            owner,
+            pace: Pace {
+                first_backoff: restart_backoff,
+                shutdown_grace,
+            },
         };
         let slots = Slots::of_this_machine(slots);
-        let cluster = Self {
-            machine: Arc::new(Machine::open(settings, slots, store)?),
+        let machine = Arc::new(Machine::open(settings, slots, store)?);
+        removal::sweep(&machine.settings, &machine.keys());
+        machine.take_up().await;
+        Ok(Self {
+            machine,
             logs: log::Logs::default(),
-        };
-        cluster.recover().await;
-        Ok(cluster)
-    }
-
-    /// Starts again what was cut off, as after a reboot of the machine.
-    async fn recover(&self) {
-        for job in self.machine.unfinished() {
-            let key = key(job.namespace(), job.name());
-            info!(job = key, "taking up a job that was cut off");
-            let status = job.status.as_ref();
-            let was_running = status.is_some_and(|status| status.start_time.is_some());
-            let transition = was_running.then_some(Transition::Restarting);
-            self.machine
-                .change(&job, supervisor::no_replicas, transition)
-                .await;
-            self.machine.supervise(key);
-        }
+            newest: Newest::default(),
+            _folder: folder,
+        })
     }
 
     fn find(&self, namespace: &str, name: &str) -> Result<Arc<ObservedJob>, ClusterError> {
@@ -149,11 +166,9 @@ fn not_found(name: &str) -> ClusterError {
 #[async_trait]
 impl Cluster for LocalCluster {
     async fn create(&self, mut job: PyTorchJob) -> Result<Created, ClusterError> {
-        let now = Timestamp::now();
+        let now = self.newest.next(Timestamp::now());
         job.metadata.uid = Some(Uuid::new_v4().to_string());
-        // Whole seconds, as Kubernetes counts them: the order of jobs must outlive a restart.
-        let created = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        job.metadata.creation_timestamp = Some(Time(created));
+        job.metadata.creation_timestamp = Some(Time(now));
         conditions::apply(&mut job, &Transition::Created, now);
         let created = self.admitted(&job);
         self.machine.add(Record::new(job)).await?;
@@ -176,12 +191,12 @@ impl Cluster for LocalCluster {
 
     async fn inspect(&self, namespace: &str, name: &str) -> Result<Inspection, ClusterError> {
         let record = self.record(namespace, name)?;
-        let waits = self.machine.waits(&record.job);
+        let notes = self.machine.waits(&record.key());
         Ok(Inspection {
             job: ObservedJob::from(&record.job),
             pods: record.pods.into_values().collect(),
             events: Vec::new(),
-            notes: waits.into_iter().collect(),
+            notes,
         })
     }
 
@@ -243,7 +258,7 @@ impl Cluster for LocalCluster {
     }
 
     async fn ready(&self) -> Result<(), ClusterError> {
-        Ok(())
+        self.machine.check().await
     }
 
     fn watch_ages(&self) -> BTreeMap<String, Duration> {

@@ -256,6 +256,13 @@ impl From<ClusterError> for Problem {
                               happen, so look at the job before you try again";
                 Self::new(Kind::ClusterTimeout, detail).because(chain(&error))
             }
+            ClusterError::NotStored { .. } => {
+                let detail = "the service cannot write to its data folder, so nothing was changed; \
+                              try again when its disk has space";
+                Self::new(Kind::ClusterUnavailable, detail)
+                    .with_header("retry-after", "5")
+                    .because(chain(&error))
+            }
             ClusterError::Internal { .. } => Self::internal(error),
         }
     }

@@ -36,7 +36,8 @@ pub struct PodDetails {
     /// Where it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Kubernetes' word: `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    /// Kubernetes' word: `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`. On the local
+    /// cluster also `Waiting`, for a failed replica that is to restart.
     pub phase: String,
     /// How often its container was started again.
     pub restarts: u32,
@@ -54,6 +55,10 @@ pub struct PodDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<Time>,
+    /// When a failed replica starts again, on the local cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub restarts_at: Option<Time>,
 }
 
 /// Something that happened to a job or to one of its pods.
@@ -281,7 +286,7 @@ fn trouble(pod: &PodDetails) -> Option<String> {
         (_, reason, Some(code)) if code != 0 => {
             let reason = reason.map(|reason| format!(" ({reason})"));
             let again = match (pod.phase.as_str(), pod.restarts) {
-                ("Failed", _) | (_, 0) => String::new(),
+                ("Failed" | "Waiting", _) | (_, 0) => String::new(),
                 (_, times) => format!(", and was started again, {times} so far"),
             };
             let reason = reason.unwrap_or_default();

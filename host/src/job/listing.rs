@@ -80,6 +80,9 @@ struct Position {
     /// Seconds since 1970.
     #[serde(rename = "c")]
     created: i64,
+    /// Microseconds after that. Kubernetes has none.
+    #[serde(rename = "m", default)]
+    micros: i64,
     #[serde(rename = "n")]
     name: String,
     #[serde(rename = "s")]
@@ -166,22 +169,27 @@ impl Filter {
     }
 }
 
-/// Newest first. Kubernetes counts whole seconds, so names decide within one.
-type Order<'a> = (Reverse<i64>, &'a str, &'a str);
+/// Newest first. Kubernetes counts whole seconds, so names decide within one there.
+type Order<'a> = (Reverse<(i64, i64)>, &'a str, &'a str);
 
 fn order(job: &ObservedJob) -> Order<'_> {
     (Reverse(created(job)), job.name(), job.namespace())
 }
 
-fn created(job: &ObservedJob) -> i64 {
+/// Seconds since 1970, and microseconds after that.
+fn created(job: &ObservedJob) -> (i64, i64) {
+    const MICROS: i64 = 1_000_000;
     let created = job.metadata.creation_timestamp.as_ref();
-    created.map_or(0, |Time(created)| created.as_second())
+    let micros = created.map_or(0, |Time(created)| created.as_microsecond());
+    (micros.div_euclid(MICROS), micros.rem_euclid(MICROS))
 }
 
 impl Position {
     fn of(job: &ObservedJob, query: &str) -> Self {
+        let (created, micros) = created(job);
         Self {
-            created: created(job),
+            created,
+            micros,
             name: job.name().to_string(),
             namespace: job.namespace().to_string(),
             query: query.to_string(),
@@ -189,7 +197,11 @@ impl Position {
     }
 
     fn order(&self) -> Order<'_> {
-        (Reverse(self.created), &self.name, &self.namespace)
+        (
+            Reverse((self.created, self.micros)),
+            &self.name,
+            &self.namespace,
+        )
     }
 
     fn token(&self) -> String {

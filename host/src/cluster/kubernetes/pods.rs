@@ -53,6 +53,7 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
         message,
         started_at: status.start_time.clone(),
         finished_at: ended.and_then(|ended| ended.finished_at.clone()),
+        restarts_at: None,
     }
 }
 

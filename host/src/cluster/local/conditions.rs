@@ -75,6 +75,20 @@ pub fn apply(job: &mut PyTorchJob, transition: &Transition, now: Timestamp) {
     }
 }
 
+/// Says what a job that runs is doing: that it runs, or what one of its replicas waits for.
+pub fn describe_running(job: &mut PyTorchJob, waiting: Option<String>) {
+    let name = job.name().to_string();
+    let status = job.status.iter_mut().flat_map(|s| &mut s.conditions);
+    let mut running =
+        status.filter(|c| c.condition_type == ConditionType::Running && c.status == "True");
+    if let Some(running) = running.next() {
+        running.message = match waiting {
+            Some(waiting) => format!("PyTorchJob {name} waits: {waiting}"),
+            None => format!("PyTorchJob {name} is running."),
+        };
+    }
+}
+
 fn end(status: &mut PyTorchJobStatus, condition: ConditionType, message: String, now: &Time) {
     stop_running(status, "PyTorchJobRunning", now);
     remove(status, ConditionType::Restarting);

@@ -1,5 +1,5 @@
-//! `trainer keep-replica`: the small process between the service and one replica, as a container's
-//! shim stands between a kubelet and its container.
+//! `trainer keep-replica`, the shim: the small process between the service and one replica, as a
+//! container's shim stands between a kubelet and its container.
 //!
 //! The service may be killed at any moment, and then no process of its jobs may live on beside the
 //! ones that its successor starts. A keeper notices, because its standard input ends, and takes
@@ -16,8 +16,9 @@
 //! lines of JSON. It is single-purpose and has no async runtime: it starts in a millisecond.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufRead, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -30,6 +31,7 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::processes::{all, parent_of, variable};
 use super::times::{self, MarkWriter};
 
 /// Names the replica in the environment of each of its processes.
@@ -85,6 +87,9 @@ static KILLING: AtomicBool = AtomicBool::new(false);
 ///
 /// When it cannot even read what it is to run.
 pub fn run() -> std::io::Result<()> {
+    // A session of its own: the service tells what this process leaves from its own children by it,
+    // and a Ctrl-C at the terminal is for the service, which stops its replicas itself.
+    let _ = rustix::process::setsid();
     let mut lines = std::io::stdin().lock().lines();
     let Some(line) = lines.next() else {
         return Ok(());
@@ -94,7 +99,7 @@ pub fn run() -> std::io::Result<()> {
     // Elsewhere only the process group is known, which what puts itself into a session leaves.
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(getpid()))?;
-    let lock = File::create(&assignment.lock)?;
+    let lock = private().write(true).open(&assignment.lock)?;
     lock.lock()?;
     end_leftovers(&assignment.replica);
     let code = match start(&assignment) {
@@ -142,11 +147,16 @@ fn look(marks: &Mutex<MarkWriter>) {
     let _ = marks.look();
 }
 
+/// Makes a file for this user alone, and follows no link that somebody put in its place.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).mode(0o600);
+    options.custom_flags(libc::O_NOFOLLOW);
+    options
+}
+
 fn start(assignment: &Assignment) -> std::io::Result<Pid> {
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&assignment.log)?;
+    let log = private().append(true).open(&assignment.log)?;
     let (program, arguments) = assignment
         .command
         .split_first()
@@ -226,7 +236,7 @@ fn kill_everything(main: Pid) {
 /// The processes whose parent is this one.
 fn children() -> Vec<Pid> {
     let parent = getpid();
-    processes()
+    all()
         .filter(|pid| parent_of(*pid) == Some(parent))
         .collect()
 }
@@ -235,11 +245,10 @@ fn children() -> Vec<Pid> {
 fn end_leftovers(replica: &str) {
     /// Killed processes end within milliseconds, unless the kernel itself is stuck.
     const PATIENCE: Duration = Duration::from_secs(30);
-    let marker = format!("{MARKER}={replica}");
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
-        let left: Vec<Pid> = processes()
-            .filter(|pid| *pid != getpid() && has_variable(*pid, &marker))
+        let left: Vec<Pid> = all()
+            .filter(|pid| *pid != getpid() && variable(*pid, MARKER).as_deref() == Some(replica))
             .collect();
         if left.is_empty() {
             return;
@@ -249,23 +258,6 @@ fn end_leftovers(replica: &str) {
         }
         std::thread::sleep(RECHECK);
     }
-}
-
-fn processes() -> impl Iterator<Item = Pid> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
-}
-
-fn parent_of(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    // The second field is the program's name in brackets, which may hold anything.
-    let (_, after_name) = stat.rsplit_once(')')?;
-    Pid::from_raw(after_name.split_whitespace().nth(1)?.parse().ok()?)
-}
-
-fn has_variable(pid: Pid, variable: &str) -> bool {
-    let environment = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()));
-    environment.is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|v| v == variable.as_bytes()))
 }
 
 fn report(report: &Report) {

@@ -1,53 +1,109 @@
-//! This machine as the local cluster sees it: its jobs, on disk and in memory, its slots, and a
-//! supervisor for each job that has not ended.
+//! This machine as the local cluster sees it: its jobs, on disk and in memory, its slots, and what
+//! is done for each job that has not ended.
+//!
+//! What happens to a job goes through [`Machine::happen`]: the state machine of [`lifecycle`] says
+//! what follows, the store keeps it, then everybody sees it, and then it is done.
+//!
+//! [`lifecycle`]: super::lifecycle
+
+mod reads;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use super::conditions::{self, Transition};
-use super::slots::Slots;
-use super::store::{Record, Store, key};
-use super::supervisor::{self, Order};
-use crate::cluster::changes::{Changes, Sight};
+use super::attempt::{self, Launch};
+use super::lifecycle::{Action, Attempt, Event, Job, Pace, Step, Write};
+use super::ports::HeldPort;
+use super::replica::{ReplicaIndex, Surroundings};
+use super::slots::{Request, Slots};
+use super::store::{Record, Store};
+use super::{removal, timer};
+use crate::cluster::changes::Changes;
 use crate::cluster::{ClusterError, Wish};
-use crate::job::{ObservedJob, PyTorchJob, RUN_ID_LABEL, Submission};
+use crate::job::{ObservedJob, PyTorchJob, RUN_ID_LABEL};
+use reads::is;
 
-/// What the supervisors of all jobs share.
+/// How long to wait before writing again what could not be stored.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// The jobs of this machine and what is done for them.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub settings: MachineSettings,
-    pub slots: Slots,
+    slots: Mutex<Slots>,
     store: Arc<Store>,
-    jobs: RwLock<BTreeMap<String, Known>>,
+    jobs: RwLock<Jobs>,
     changes: Changes,
-    /// What is to become of each job that has not ended.
-    orders: Mutex<BTreeMap<String, watch::Sender<Order>>>,
-    /// Keeps the changes of one job in the order in which they happened.
-    changing: tokio::sync::Mutex<()>,
-    pub stopping: watch::Sender<bool>,
-    supervisors: TaskTracker,
+    /// What is done for jobs that are not at rest, by uid.
+    efforts: Mutex<BTreeMap<String, Effort>>,
+    /// Keeps what happens to the jobs in order.
+    changing: tokio::sync::Mutex<Service>,
+    /// Attempts and what follows them.
+    tasks: TaskTracker,
+}
+
+/// Whether new jobs are started.
+#[derive(Debug, PartialEq, Eq)]
+enum Service {
+    Runs,
+    Stops,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    /// By key.
+    kept: BTreeMap<String, Known>,
+    /// Deleted jobs with replicas that have not ended, by uid.
+    leaving: BTreeMap<String, Job>,
 }
 
 /// A job in memory.
 #[derive(Debug)]
 struct Known {
-    record: Record,
+    job: Job,
     /// The same as answers tell it, so that a read copies nothing.
     observed: Arc<ObservedJob>,
 }
 
-impl From<Record> for Known {
-    fn from(record: Record) -> Self {
-        let observed = Arc::new(ObservedJob::from(&record.job));
-        Self { record, observed }
+impl From<Job> for Known {
+    fn from(job: Job) -> Self {
+        let observed = Arc::new(ObservedJob::from(&job.record.job));
+        Self { job, observed }
     }
+}
+
+/// Which job, also when another has its name by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct JobId {
+    pub key: String,
+    pub uid: String,
+}
+
+impl From<&Record> for JobId {
+    fn from(record: &Record) -> Self {
+        Self {
+            key: record.key(),
+            uid: record.job.metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// What is done for a job.
+#[derive(Debug)]
+struct Effort {
+    /// When [`Event::Wake`] is due.
+    wake: watch::Sender<Option<Timestamp>>,
+    /// Where the nodes of the job meet.
+    port: Option<HeldPort>,
+    /// How each attempt is told to stop.
+    stops: BTreeMap<Attempt, mpsc::UnboundedSender<Duration>>,
 }
 
 #[derive(Debug)]
@@ -59,37 +115,61 @@ pub(super) struct MachineSettings {
     pub working_directory: PathBuf,
     /// What every replica has in its environment.
     pub environment: BTreeMap<String, String>,
-    pub restart_backoff: Duration,
-    pub shutdown_grace: Duration,
+    /// What stands for a pod's own temporary folder.
+    pub scratch: PathBuf,
+    /// Tells the jobs of this service from those of others on this machine.
+    pub owner: String,
+    pub pace: Pace,
 }
 
 impl Machine {
-    /// Takes the jobs of a store over. None of them is supervised yet.
+    /// Takes the jobs of a store over. None of them is started yet.
     pub fn open(
         settings: MachineSettings,
         slots: Slots,
         store: Store,
     ) -> Result<Self, ClusterError> {
-        let records = store.all()?;
+        let pace = settings.pace;
+        let jobs = store.all()?.into_iter();
+        let jobs = jobs.map(|record| (record.key(), Job::new(record, pace).into()));
+        let jobs = Jobs {
+            kept: jobs.collect(),
+            leaving: BTreeMap::new(),
+        };
         Ok(Self {
             settings,
-            slots,
+            slots: Mutex::new(slots),
             store: Arc::new(store),
-            jobs: RwLock::new(records.into_iter().map(|r| (r.key(), r.into())).collect()),
+            jobs: RwLock::new(jobs),
             changes: Changes::default(),
-            orders: Mutex::default(),
-            changing: tokio::sync::Mutex::new(()),
-            stopping: watch::Sender::new(false),
-            supervisors: TaskTracker::new(),
+            efforts: Mutex::default(),
+            changing: tokio::sync::Mutex::new(Service::Runs),
+            tasks: TaskTracker::new(),
         })
+    }
+
+    /// Starts again what was cut off, the oldest first, as after a reboot of the machine.
+    pub async fn take_up(self: &Arc<Self>) {
+        for id in self.unfinished() {
+            info!(job = id.key, "taking up a job that was cut off");
+            if self.happen(&id, &Event::TakenUp).await.is_err() {
+                // The disk does not take writes now. The service serves until it does.
+                self.report(id, Event::TakenUp);
+            }
+        }
     }
 
     /// Adds a job, on disk first, and sees to it.
     pub async fn add(self: &Arc<Self>, record: Record) -> Result<(), ClusterError> {
         // Who hears that a name is taken has to find the job that has it.
-        let in_order = self.changing.lock().await;
-        let key = record.key();
-        if let Some(taken) = self.observed_job(&key) {
+        let service = self.changing.lock().await;
+        if *service == Service::Stops {
+            let action = "creating a job";
+            let source = "the service stops".into();
+            return Err(ClusterError::Unavailable { action, source });
+        }
+        let id = JobId::from(&record);
+        if let Some(taken) = self.observed_job(&id.key) {
             return Err(ClusterError::AlreadyExists {
                 name: taken.name().to_string(),
                 run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
@@ -97,175 +177,38 @@ impl Machine {
         }
         let store = self.store.clone();
         let stored = record.clone();
-        blocking("storing a job", move || store.insert(&stored)).await?;
-        self.jobs_mut().insert(key.clone(), record.into());
-        drop(in_order);
-        self.supervise(key);
-        Ok(())
-    }
-
-    /// Sees to a job until it has ended.
-    pub fn supervise(self: &Arc<Self>, key: String) {
-        let suspended = self
-            .record(&key)
-            .is_some_and(|record| is_suspended(&record.job));
-        let order = match suspended {
-            true => Order::Suspend,
-            false => Order::Run,
+        blocking("storing a job", move || store.put(&stored)).await?;
+        let job = Job::new(record, self.settings.pace);
+        let job = match self.is_leaving(&id.key) {
+            true => job.behind_another(),
+            false => job,
         };
-        let (sender, orders) = watch::channel(order);
-        self.orders().insert(key.clone(), sender);
-        let run = supervisor::run(self.clone(), key, orders);
-        self.supervisors.spawn(run);
-    }
-
-    /// Stops the supervisors, and waits until they have stopped their replicas.
-    pub async fn stop(&self) {
-        self.stopping.send_replace(true);
-        self.supervisors.close();
-        self.supervisors.wait().await;
-    }
-
-    pub fn record(&self, key: &str) -> Option<Record> {
-        self.jobs().get(key).map(|known| known.record.clone())
-    }
-
-    /// A job as answers tell it.
-    pub fn observed_job(&self, key: &str) -> Option<Arc<ObservedJob>> {
-        self.jobs().get(key).map(|known| known.observed.clone())
-    }
-
-    /// A job and its changes.
-    pub fn follow(&self, key: &str) -> Option<Sight> {
-        let jobs = self.jobs();
-        let known = jobs.get(key)?;
-        Some(self.changes.follow(known.observed.clone()))
-    }
-
-    /// The job of a namespace that was submitted with a key.
-    pub fn submitted(&self, namespace: &str, submission: &Submission) -> Option<PyTorchJob> {
-        let jobs = self.jobs();
-        let mut jobs = jobs.values();
-        let found = jobs.find(|Known { observed, .. }| {
-            observed.namespace() == namespace && submission.has_key_of(observed)
-        });
-        found.map(|known| known.record.job.clone())
-    }
-
-    pub fn job(&self, key: &str) -> Option<PyTorchJob> {
-        self.record(key).map(|record| record.job)
-    }
-
-    /// All jobs of a name, in whichever namespaces.
-    pub fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
-        let jobs = self.jobs();
-        let jobs = jobs.values().map(|known| &known.observed);
-        jobs.filter(|job| job.name() == name).cloned().collect()
-    }
-
-    /// The jobs that have not ended.
-    pub fn unfinished(&self) -> Vec<PyTorchJob> {
-        let jobs = self.jobs();
-        let jobs = jobs.values().map(|known| &known.record.job);
-        jobs.filter(|job| !has_ended(job)).cloned().collect()
-    }
-
-    /// All jobs of a namespace, or of all.
-    pub fn observed(&self, namespace: Option<&str>) -> Vec<Arc<ObservedJob>> {
-        let jobs = self.jobs();
-        let jobs = jobs.values().map(|known| &known.observed);
-        jobs.filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
-            .cloned()
-            .collect()
-    }
-
-    /// Why a job will wait for ever, if it will.
-    pub fn never_starts(&self, job: &PyTorchJob) -> Option<String> {
-        self.slots.never(supervisor::slots_needed(self, job))
-    }
-
-    /// Why a job that has not been started waits.
-    pub fn waits(&self, job: &PyTorchJob) -> Option<String> {
-        let started = job.status.as_ref().is_some_and(|s| s.start_time.is_some());
-        let waits = !started && !has_ended(job) && !is_suspended(job);
-        waits.then(|| self.slots.waiting(supervisor::slots_needed(self, job)))
-    }
-
-    /// Changes a job, on disk first, so that nobody reads what a crash would take back. A job that
-    /// is deleted is not changed, nor is another that has its name by now.
-    pub async fn change(
-        &self,
-        job: &PyTorchJob,
-        change: impl FnOnce(&mut Record),
-        transition: Option<Transition>,
-    ) {
-        let _in_order = self.changing.lock().await;
-        let record = self.record(&key(job.namespace(), job.name()));
-        let record = record.filter(|record| record.job.metadata.uid == job.metadata.uid);
-        if let Some(record) = record {
-            self.change_in_order(record, change, transition).await;
-        }
-    }
-
-    async fn change_in_order(
-        &self,
-        mut record: Record,
-        change: impl FnOnce(&mut Record),
-        transition: Option<Transition>,
-    ) {
-        let key = record.key();
-        change(&mut record);
-        if let Some(transition) = transition {
-            conditions::apply(&mut record.job, &transition, Timestamp::now());
-            info!(job = key.as_str(), ?transition, "a job moved on");
-        }
-        let store = self.store.clone();
-        let stored = record.clone();
-        let written = blocking("storing a job's state", move || store.update(&stored)).await;
-        if let Err(error) = written {
-            // The job goes on; at worst a crash now starts it again.
-            error!(
-                job = key.as_str(),
-                error = &error as &dyn std::error::Error,
-                "a state was not stored"
-            );
-        }
-        let known = Known::from(record);
-        let mut jobs = self.jobs_mut();
-        self.changes.tell(&known.observed);
-        jobs.insert(key, known);
+        let step = job.step(&Event::Created, Timestamp::now());
+        self.take(&id, step).await
     }
 
     /// Lets a job run or wait.
     ///
     /// # Errors
     ///
-    /// When there is no such job, or it has ended.
+    /// When there is no such job, it has ended, or the wish cannot be stored.
     pub async fn set_running(
-        &self,
+        self: &Arc<Self>,
         key: &str,
         wish: Wish,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
-        let in_order = self.changing.lock().await;
-        let record = self.record(key).ok_or_else(|| not_found(key))?;
-        if has_ended(&record.job) {
-            let name = record.job.name().to_string();
+        let _in_order = self.changing.lock().await;
+        let job = self.kept(key).ok_or_else(|| not_found(key))?;
+        if job.has_ended() {
+            let name = job.record.job.name().to_string();
             return Err(ClusterError::Ended { name });
         }
-        let wanted = wish == Wish::Suspend;
-        if is_suspended(&record.job) != wanted {
-            let (order, transition) = match wish {
-                Wish::Suspend => (Order::Suspend, Transition::Suspended),
-                Wish::Resume => (Order::Run, Transition::Resumed),
-            };
-            let change = |record: &mut Record| {
-                record.job.spec.run_policy.suspend = Some(wanted);
-                supervisor::no_replicas(record);
-            };
-            self.change_in_order(record, change, Some(transition)).await;
-            self.order(key, order);
-        }
-        drop(in_order);
+        let event = match wish {
+            Wish::Suspend => Event::Suspend,
+            Wish::Resume => Event::Resume,
+        };
+        let id = JobId::from(&job.record);
+        self.take(&id, job.step(&event, Timestamp::now())).await?;
         self.observed_job(key).ok_or_else(|| not_found(key))
     }
 
@@ -274,28 +217,250 @@ impl Machine {
     /// # Errors
     ///
     /// When there is no such job, or the store cannot be written.
-    pub async fn delete(&self, key: &str) -> Result<(), ClusterError> {
+    pub async fn delete(self: &Arc<Self>, key: &str) -> Result<(), ClusterError> {
         let _in_order = self.changing.lock().await;
-        let record = self.record(key).ok_or_else(|| not_found(key))?;
-        let store = self.store.clone();
-        let of = key.to_string();
-        blocking("deleting a job", move || store.remove(&of)).await?;
-        let mut jobs = self.jobs_mut();
-        jobs.remove(key);
-        self.changes.tell_gone(&ObservedJob::from(&record.job));
-        drop(jobs);
+        let job = self.kept(key).ok_or_else(|| not_found(key))?;
+        let id = JobId::from(&job.record);
+        self.take(&id, job.step(&Event::Delete, Timestamp::now()))
+            .await?;
         info!(job = key, "a job was deleted");
-        let folder = self.put_away(&record.job);
-        let orders = self.orders().remove(key);
-        let ended = async move {
-            if let Some(orders) = orders {
-                orders.send_replace(Order::Delete);
-                orders.closed().await;
-            }
-            remove(folder).await;
-        };
-        self.supervisors.spawn(ended);
         Ok(())
+    }
+
+    /// Stops all replicas, and waits until they have ended.
+    pub async fn stop(self: &Arc<Self>) {
+        let mut service = self.changing.lock().await;
+        *service = Service::Stops;
+        for id in self.all() {
+            if let Some(job) = self.living(&id) {
+                let step = job.step(&Event::Leave, Timestamp::now());
+                // Nothing is written of a job that is left.
+                let _ = self.take(&id, step).await;
+            }
+        }
+        drop(service);
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Takes note of something that happened.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be stored. Then it did not happen yet.
+    pub async fn happen(self: &Arc<Self>, id: &JobId, event: &Event) -> Result<(), ClusterError> {
+        let _in_order = self.changing.lock().await;
+        match self.living(id) {
+            Some(job) => self.take(id, job.step(event, Timestamp::now())).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of something that happened, as soon as the disk takes it.
+    pub async fn insist(self: &Arc<Self>, id: &JobId, event: Event) {
+        let mut told = false;
+        while let Err(error) = self.happen(id, &event).await {
+            if !told {
+                told = true;
+                let error = &error as &dyn std::error::Error;
+                error!(
+                    job = id.key,
+                    error, "a state cannot be stored; trying again"
+                );
+            }
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+    }
+
+    /// The same, beside whatever else is done.
+    fn report(self: &Arc<Self>, id: JobId, event: Event) {
+        let machine = self.clone();
+        self.tasks
+            .spawn(async move { machine.insist(&id, event).await });
+    }
+
+    /// Takes a step of a job, on disk first, so that nobody reads what a crash would take back.
+    async fn take(self: &Arc<Self>, id: &JobId, step: Step) -> Result<(), ClusterError> {
+        let written = self.write(&step).await;
+        let (job, actions) = step.stored(written)?;
+        self.show(id, job);
+        for action in actions {
+            self.act(id, action);
+        }
+        Ok(())
+    }
+
+    async fn write(&self, step: &Step) -> Result<(), ClusterError> {
+        let store = self.store.clone();
+        match step.write {
+            Write::Nothing => Ok(()),
+            Write::Update => {
+                let record = step.record().clone();
+                blocking("storing a job's state", move || store.put(&record)).await
+            }
+            Write::Remove => {
+                let key = step.record().key();
+                blocking("deleting a job", move || store.remove(&key)).await
+            }
+        }
+    }
+
+    /// Shows everybody what became of a job.
+    fn show(self: &Arc<Self>, id: &JobId, job: Job) {
+        self.set_wake(id, &job);
+        let mut jobs = self.jobs_mut();
+        if job.is_deleted() {
+            let is_news = jobs
+                .kept
+                .get(&id.key)
+                .is_some_and(|known| is(&known.job, id));
+            if is_news {
+                jobs.kept.remove(&id.key);
+                self.changes.tell_gone(&ObservedJob::from(&job.record.job));
+                removal::put_away(&self.settings, &job.record.job);
+            }
+            jobs.leaving.insert(id.uid.clone(), job);
+            return;
+        }
+        let known = Known::from(job);
+        self.changes.tell(&known.observed);
+        jobs.kept.insert(id.key.clone(), known);
+    }
+
+    fn act(self: &Arc<Self>, id: &JobId, action: Action) {
+        match action {
+            Action::AskForSlots(number) => {
+                if let Some(job) = self.living(id) {
+                    let needed = self.slots_needed(&job.record.job);
+                    let job = id.uid.clone();
+                    let granted = self.slots().ask(Request { job, number }, needed);
+                    self.grant(granted);
+                }
+            }
+            Action::ReturnSlots => {
+                let granted = self.slots().give_back(&id.uid);
+                self.grant(granted);
+            }
+            Action::ChoosePort => self.choose_port(id),
+            Action::Start(attempt) => self.start(id, attempt),
+            Action::Stop(attempt, grace) => {
+                if let Some(stop) = self
+                    .efforts()
+                    .get(&id.uid)
+                    .and_then(|e| e.stops.get(&attempt))
+                {
+                    // An attempt that does not listen has ended.
+                    let _ = stop.send(grace);
+                }
+            }
+            Action::EndLost(attempt) => {
+                let lost = attempt::end_lost(self.clone(), id.clone(), attempt);
+                self.tasks.spawn(lost);
+            }
+            Action::Forget => self.forget(id),
+        }
+    }
+
+    fn grant(self: &Arc<Self>, granted: Vec<Request>) {
+        for Request { job, number } in granted {
+            if let Some(id) = self.of_uid(&job) {
+                self.report(id, Event::SlotsGranted(number));
+            }
+        }
+    }
+
+    fn choose_port(&self, id: &JobId) {
+        let port = HeldPort::choose();
+        let port = port.inspect_err(|error| error!(job = id.key, %error, "no port is free"));
+        if let Some(effort) = self.efforts().get_mut(&id.uid) {
+            effort.port = port.ok();
+        }
+    }
+
+    fn start(self: &Arc<Self>, id: &JobId, attempt: Attempt) {
+        let Some(job) = self.living(id) else { return };
+        let Some(index) = job.index(attempt) else {
+            return;
+        };
+        let record = job.record;
+        let mut efforts = self.efforts();
+        let Some(effort) = efforts.get_mut(&id.uid) else {
+            return;
+        };
+        let surroundings = Surroundings {
+            program: self.settings.program.clone(),
+            working_directory: self.settings.working_directory.clone(),
+            base: self.settings.environment.clone(),
+            folder: self.folder(record.job.namespace(), record.job.name()),
+            master_port: effort.port.as_ref().map_or(0, HeldPort::number),
+            job_uid: id.uid.clone(),
+            owner: self.settings.owner.clone(),
+            scratch: self.settings.scratch.clone(),
+        };
+        let launch = Launch {
+            id: id.clone(),
+            attempt,
+            gpus: self.gpus_of(id, attempt.replica, &record.job),
+            job: record.job,
+            index,
+            surroundings,
+        };
+        let (stop, stops) = mpsc::unbounded_channel();
+        effort
+            .stops
+            .retain(|other, _| other.replica != attempt.replica);
+        effort.stops.insert(attempt, stop);
+        self.tasks.spawn(attempt::run(self.clone(), launch, stops));
+    }
+
+    /// Nothing is left of a deleted job.
+    fn forget(self: &Arc<Self>, id: &JobId) {
+        let job = self.jobs_mut().leaving.remove(&id.uid);
+        self.efforts().remove(&id.uid);
+        if let Some(job) = job {
+            let folder = removal::away(&self.settings, &job.record.job);
+            self.tasks.spawn(removal::remove(folder));
+        }
+        if self.is_leaving(&id.key) {
+            return;
+        }
+        if let Some(next) = self.kept(&id.key) {
+            self.report(JobId::from(&next.record), Event::NameFree);
+        }
+    }
+
+    /// Sets the alarm of a job, or lets go of everything when nothing is left to do for it.
+    fn set_wake(self: &Arc<Self>, id: &JobId, job: &Job) {
+        let mut efforts = self.efforts();
+        if job.is_at_rest() {
+            efforts.remove(&id.uid);
+            return;
+        }
+        let effort = efforts.entry(id.uid.clone()).or_insert_with(|| {
+            let (wake, due) = watch::channel(None);
+            tokio::spawn(timer::run(self.clone(), id.clone(), due));
+            Effort {
+                wake,
+                port: None,
+                stops: BTreeMap::new(),
+            }
+        });
+        let next = job.next_wake();
+        effort
+            .wake
+            .send_if_modified(|wake| std::mem::replace(wake, next) != next);
+    }
+
+    fn gpus_of(&self, id: &JobId, number: usize, job: &PyTorchJob) -> Option<Vec<u32>> {
+        let each = gpus_per_replica(job) as usize;
+        let gpus = self.slots().gpus(&id.uid)?;
+        Some(gpus.into_iter().skip(number * each).take(each).collect())
+    }
+
+    fn slots_needed(&self, job: &PyTorchJob) -> u32 {
+        let replicas = ReplicaIndex::all(&job.spec).len();
+        let replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
+        self.slots().needed(replicas, gpus_per_replica(job))
     }
 
     /// The folder of a job: the logs and locks of its replicas.
@@ -303,46 +468,29 @@ impl Machine {
         self.settings.jobs_folder.join(namespace).join(name)
     }
 
-    /// Moves a job's folder away, so that another of the same name finds none.
-    fn put_away(&self, job: &PyTorchJob) -> PathBuf {
-        let folders = &self.settings;
-        let folder = self.folder(job.namespace(), job.name());
-        let uid = job.metadata.uid.clone().unwrap_or_default();
-        let away = folders.deleted_folder.join(uid);
-        let moved = std::fs::create_dir_all(&folders.deleted_folder)
-            .and_then(|()| std::fs::rename(&folder, &away));
-        match moved {
-            Ok(()) => away,
-            // A job that was never started has none.
-            Err(_) => folder,
-        }
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn order(&self, key: &str, order: Order) {
-        if let Some(orders) = self.orders().get(key) {
-            orders.send_replace(order);
-        }
+    fn efforts(&self) -> MutexGuard<'_, BTreeMap<String, Effort>> {
+        self.efforts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn orders(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, watch::Sender<Order>>> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn jobs(&self) -> RwLockReadGuard<'_, BTreeMap<String, Known>> {
+    fn jobs(&self) -> RwLockReadGuard<'_, Jobs> {
         self.jobs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn jobs_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Known>> {
+    fn jobs_mut(&self) -> RwLockWriteGuard<'_, Jobs> {
         self.jobs.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn has_ended(job: &PyTorchJob) -> bool {
-    job.status.as_ref().is_some_and(|status| status.has_ended())
-}
-
-fn is_suspended(job: &PyTorchJob) -> bool {
-    job.spec.run_policy.suspend == Some(true)
+fn gpus_per_replica(job: &PyTorchJob) -> u32 {
+    let pod = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
+    let container = pod.and_then(|pod| pod.containers.first());
+    let limits = container.and_then(|c| c.resources.as_ref()?.limits.as_ref());
+    let gpus = limits.and_then(|limits| limits.get("nvidia.com/gpu")?.0.parse().ok());
+    gpus.unwrap_or(0)
 }
 
 /// There is no job of a key any more.
@@ -350,15 +498,6 @@ fn not_found(key: &str) -> ClusterError {
     let (_, name) = key.split_once('/').unwrap_or(("", key));
     ClusterError::NotFound {
         name: name.to_string(),
-    }
-}
-
-/// Removes a folder, if it is there.
-async fn remove(folder: PathBuf) {
-    if let Err(error) = tokio::fs::remove_dir_all(&folder).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        warn!(folder = %folder.display(), %error, "the folder of a deleted job stays");
     }
 }
 

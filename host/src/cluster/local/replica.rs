@@ -1,5 +1,5 @@
 //! One replica of a local job: what the operator and the kubelet would make of its pod template,
-//! and the keeper that runs it.
+//! and the shim that runs it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{ChildStdin, Command};
 
 use super::expand::expand;
-use super::keeper::{Assignment, Order, Report};
+use super::failure;
+use super::keeper::{Assignment, MARKER, Order, Report};
+use super::lifecycle::Exit;
+use super::orphans::Shim;
 use crate::job::{
     CONTAINER, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType, identity_variables,
 };
@@ -39,15 +42,21 @@ pub struct Surroundings {
     /// Where the nodes of the job meet.
     pub master_port: u16,
     pub job_uid: String,
+    /// Tells the jobs of this service from those of others on this machine.
+    pub owner: String,
+    /// What stands for a pod's own temporary folder.
+    pub scratch: PathBuf,
 }
 
 /// A replica that runs.
 #[derive(Debug)]
 pub struct Replica {
-    keeper: Child,
+    shim: Shim,
     orders: ChildStdin,
     reports: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
     log: PathBuf,
+    failure_file: PathBuf,
+    master_port: u16,
 }
 
 impl ReplicaIndex {
@@ -105,7 +114,7 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// When its keeper cannot be started.
+    /// When its shim cannot be started.
     pub async fn start(
         job: &PyTorchJob,
         replica: ReplicaIndex,
@@ -114,61 +123,103 @@ impl Replica {
     ) -> std::io::Result<Self> {
         let pod = replica.pod(job.name());
         let folder = surroundings.folder.join(&pod);
-        tokio::fs::create_dir_all(&folder).await?;
+        make_private(&folder).await?;
+        make_private(&surroundings.scratch).await?;
         let log = next_log(&folder).await?;
-        let assignment = Assignment {
-            replica: format!("{}/{pod}", surroundings.job_uid),
+        let failure_file = folder.join("failure.json");
+        failure::forget(&failure_file).await?;
+        let marker = marker(surroundings, &pod);
+        let mut assignment = Assignment {
+            replica: marker.clone(),
             lock: folder.join("lock"),
             log: log.clone(),
             working_directory: surroundings.working_directory.clone(),
             ..process(job, replica, gpus, surroundings)
         };
-        let mut keeper = Command::new(&surroundings.program)
+        let file = failure_file.display().to_string();
+        let name = failure::FILE_VARIABLE.to_string();
+        assignment.environment.insert(name, file);
+        let mut command = Command::new(&surroundings.program);
+        command
             .arg("keep-replica")
             .env_clear()
+            .env(MARKER, marker)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            // A Ctrl-C at the terminal is for the service, which tells its replicas itself.
-            .process_group(0)
-            .spawn()?;
-        let (Some(mut orders), Some(reports)) = (keeper.stdin.take(), keeper.stdout.take()) else {
-            return Err(std::io::Error::other("a keeper without pipes"));
+            .stderr(Stdio::inherit());
+        let mut shim = Shim::spawn(&mut command)?;
+        let pipes = (shim.process.stdin.take(), shim.process.stdout.take());
+        let (Some(orders), Some(reports)) = pipes else {
+            return Err(std::io::Error::other("a shim without pipes"));
         };
-        orders.write_all(&line(&assignment)?).await?;
-        Ok(Self {
-            keeper,
+        let mut replica = Self {
+            shim,
             orders,
             reports: BufReader::new(reports).lines(),
             log,
-        })
+            failure_file,
+            master_port: surroundings.master_port,
+        };
+        // A shim that does not listen has ended, and its reports say so.
+        let _ = replica.orders.write_all(&line(&assignment)?).await;
+        Ok(replica)
     }
 
-    /// What the keeper has to say next; `None` when it has ended.
+    /// What the shim reports next; `None` when it has ended.
     pub async fn report(&mut self) -> Option<Report> {
         let line = self.reports.next_line().await.ok().flatten();
-        if line.is_none() {
-            // It has closed its output, so it is gone or about to be: leave no zombie.
-            let _ = self.keeper.wait().await;
+        let report = line.and_then(|line| serde_json::from_str(&line).ok());
+        if report.is_none() {
+            // Its output is closed, so it is gone or about to be: leave no zombie.
+            self.shim.wait().await;
         }
-        serde_json::from_str(&line?).ok()
+        report
+    }
+
+    /// Waits until the shim is gone, after its last report.
+    pub async fn gone(mut self) {
+        drop(self.orders);
+        self.shim.wait().await;
     }
 
     /// Tells the replica to stop: SIGTERM, then SIGKILL when the grace is over.
     pub async fn stop(&mut self, grace: std::time::Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         if let Ok(line) = line(&Order::Stop { grace_ms }) {
-            // A keeper that does not listen has ended, which is what is wanted.
+            // A shim that does not listen has ended, which is what is wanted.
             let _ = self.orders.write_all(&line).await;
         }
     }
 
-    /// What the log of a failed replica says of the cause.
-    pub async fn cause(&self) -> Option<String> {
-        let log = self.log.clone();
-        let tail = tokio::task::spawn_blocking(move || tail(&log)).await;
-        cause_in(&tail.ok()?.ok()?)
+    /// How the replica ended, with what it left about a failure.
+    pub async fn exit(&self, code: i32) -> Exit {
+        if code == 0 {
+            return Exit::ordinary(code, None);
+        }
+        let (log, file) = (self.log.clone(), self.failure_file.clone());
+        let master_port = self.master_port;
+        let read = move || {
+            let log = tail(&log).unwrap_or_default();
+            let told = failure::read(&file);
+            let kind = failure::kind(code, told.as_ref(), &log, master_port);
+            let cause = cause_in(&log).or_else(|| Some(told?.message).filter(|m| !m.is_empty()));
+            Exit { code, cause, kind }
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        read.unwrap_or_else(|_| Exit::ordinary(code, None))
     }
+}
+
+/// What marks the processes of a replica in their environment.
+fn marker(surroundings: &Surroundings, pod: &str) -> String {
+    let Surroundings { owner, job_uid, .. } = surroundings;
+    format!("{owner}/{job_uid}/{pod}")
+}
+
+async fn make_private(folder: &Path) -> std::io::Result<()> {
+    let mut builder = tokio::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(folder).await
 }
 
 fn line(message: &impl serde::Serialize) -> std::io::Result<Vec<u8>> {
@@ -210,11 +261,14 @@ fn process(
         let value = variable.value.as_deref().unwrap_or_default();
         variables.insert(variable.name.clone(), expand(value, &variables));
     }
+    for value in variables.values_mut() {
+        *value = in_scratch(value, &surroundings.scratch);
+    }
     variables.extend(operator_variables(job, replica, surroundings.master_port));
     let command: Vec<String> = container
         .iter()
         .flat_map(|c| c.command.iter().flatten().chain(c.args.iter().flatten()))
-        .map(|word| expand(word, &variables))
+        .map(|word| in_scratch(&expand(word, &variables), &surroundings.scratch))
         .collect();
     let mut environment = surroundings.base.clone();
     let identity = identity_variables(job, &surroundings.job_uid);
@@ -235,6 +289,19 @@ fn process(
         working_directory: PathBuf::new(),
         log: PathBuf::new(),
         lock: PathBuf::new(),
+    }
+}
+
+/// A path in the temporary folder of a pod, in a folder of this service instead. In a pod the folder
+/// is the pod's own; here anybody could make it first, with links in it.
+fn in_scratch(value: &str, scratch: &Path) -> String {
+    /// Where plugins put the scratch files of a replica.
+    const IN_A_POD: &str = "/tmp/trainer";
+    match value.strip_prefix(IN_A_POD) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            format!("{}{rest}", scratch.display())
+        }
+        _ => value.to_string(),
     }
 }
 
@@ -301,6 +368,21 @@ fn cause_in(log: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_temporary_folder_of_a_pod_is_a_private_one_here() {
+        let scratch = Path::new("/data/scratch");
+        let cases = [
+            ("/tmp/trainer", "/data/scratch"),
+            ("/tmp/trainer/hf", "/data/scratch/hf"),
+            ("/tmp/trainer-demo", "/tmp/trainer-demo"),
+            ("file:///tmp/trainer/runs", "file:///tmp/trainer/runs"),
+            ("/tmp", "/tmp"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(in_scratch(value, scratch), expected);
+        }
+    }
 
     #[test]
     fn the_cause_is_read_from_torchruns_report() {

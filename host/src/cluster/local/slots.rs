@@ -1,19 +1,29 @@
 //! What replicas wait for: the machine's GPUs, or its cores where there are none.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// The slots of this machine. Jobs get theirs all at once and in the order in which they came, so
+/// The slots of this machine. Jobs get theirs all at once and in the order in which they asked, so
 /// that none starves and no two wait for each other.
 #[derive(Clone, Debug)]
 pub struct Slots {
     total: u32,
     kind: SlotKind,
-    free: Arc<Semaphore>,
+    free: u32,
     /// The numbers of the free GPUs; empty where slots are cores.
-    gpus: Arc<Mutex<BTreeSet<u32>>>,
+    free_gpus: BTreeSet<u32>,
+    /// Who waits, and for how many.
+    waiting: VecDeque<(Request, u32)>,
+    /// By the job's uid.
+    leases: BTreeMap<String, Lease>,
+}
+
+/// One request of a job. A job that withdrew a request may have made another by the time it hears
+/// that the first was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The job's uid.
+    pub job: String,
+    pub number: u64,
 }
 
 /// What a slot is.
@@ -23,13 +33,12 @@ pub enum SlotKind {
     Core,
 }
 
-/// Slots that a job has until this is dropped.
-#[derive(Debug)]
-pub struct Lease {
-    slots: Slots,
+/// The slots of a job.
+#[derive(Clone, Debug)]
+struct Lease {
+    slots: u32,
     /// The numbers of its GPUs.
-    pub gpus: Vec<u32>,
-    _permit: OwnedSemaphorePermit,
+    gpus: Vec<u32>,
 }
 
 impl Slots {
@@ -44,16 +53,18 @@ impl Slots {
         Self::new(kind, count.unwrap_or(found))
     }
 
-    fn new(kind: SlotKind, total: u32) -> Self {
-        let gpus = match kind {
+    pub(super) fn new(kind: SlotKind, total: u32) -> Self {
+        let free_gpus = match kind {
             SlotKind::Gpu => (0..total).collect(),
             SlotKind::Core => BTreeSet::new(),
         };
         Self {
             total,
             kind,
-            free: Arc::new(Semaphore::new(total as usize)),
-            gpus: Arc::new(Mutex::new(gpus)),
+            free: total,
+            free_gpus,
+            waiting: VecDeque::new(),
+            leases: BTreeMap::new(),
         }
     }
 
@@ -85,44 +96,70 @@ impl Slots {
     /// What a job that waits for its turn is told.
     pub fn waiting(&self, needed: u32) -> String {
         self.never(needed).unwrap_or_else(|| {
-            let free = self.free.available_permits();
-            let total = self.total;
+            let (free, total) = (self.free, self.total);
             format!("It waits for {needed} slots; {free} of {total} are free now, and jobs get theirs in turn.")
         })
     }
 
-    /// Waits for slots. Waits for ever for more than there are.
-    pub async fn acquire(&self, needed: u32) -> Lease {
-        if self.never(needed).is_some() {
-            return std::future::pending().await;
+    /// Puts a job at the end of the queue. Gives the requests that are granted now. Who asks for
+    /// more than there are waits beside the queue, for ever.
+    #[must_use]
+    pub fn ask(&mut self, request: Request, needed: u32) -> Vec<Request> {
+        if self.never(needed).is_none() {
+            self.waiting.push_back((request, needed));
         }
-        let Ok(permit) = self.free.clone().acquire_many_owned(needed).await else {
-            // The semaphore is never closed.
-            return std::future::pending().await;
-        };
-        let mut free = self.gpus.lock().unwrap_or_else(PoisonError::into_inner);
-        let gpus: Vec<u32> = free.iter().copied().take(needed as usize).collect();
-        free.retain(|gpu| !gpus.contains(gpu));
-        Lease {
-            slots: self.clone(),
-            gpus,
-            _permit: permit,
-        }
+        self.grant()
     }
 
-    pub fn kind(&self) -> SlotKind {
-        self.kind
+    /// Takes the slots of a job back, or its place in the queue. Gives the requests that are
+    /// granted now.
+    #[must_use]
+    pub fn give_back(&mut self, job: &str) -> Vec<Request> {
+        self.waiting.retain(|(waiting, _)| waiting.job != job);
+        if let Some(lease) = self.leases.remove(job) {
+            self.free += lease.slots;
+            self.free_gpus.extend(lease.gpus);
+        }
+        self.grant()
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let mut free = self
-            .slots
-            .gpus
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        free.extend(self.gpus.drain(..));
+    /// The numbers of a job's GPUs; `None` where slots are cores.
+    pub fn gpus(&self, job: &str) -> Option<Vec<u32>> {
+        if self.kind == SlotKind::Core {
+            return None;
+        }
+        self.leases.get(job).map(|lease| lease.gpus.clone())
+    }
+
+    fn grant(&mut self) -> Vec<Request> {
+        let mut granted = Vec::new();
+        while let Some((_, slots)) = self.waiting.front()
+            && *slots <= self.free
+            && let Some((request, slots)) = self.waiting.pop_front()
+        {
+            self.free -= slots;
+            let gpus = self.free_gpus.iter().copied().take(slots as usize);
+            let gpus: Vec<u32> = gpus.collect();
+            self.free_gpus.retain(|gpu| !gpus.contains(gpu));
+            let lease = Lease { slots, gpus };
+            self.leases.insert(request.job.clone(), lease);
+            granted.push(request);
+        }
+        granted
+    }
+
+    /// The jobs that have slots, and how many.
+    #[cfg(test)]
+    pub fn held(&self) -> BTreeMap<&str, u32> {
+        let leases = self.leases.iter();
+        leases
+            .map(|(job, lease)| (job.as_str(), lease.slots))
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub fn free(&self) -> u32 {
+        self.free
     }
 }
 
@@ -139,32 +176,45 @@ fn gpus_of_this_machine() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
-    #[tokio::test]
-    async fn jobs_get_their_slots_all_at_once_and_in_order() {
-        let slots = Slots::new(SlotKind::Gpu, 4);
-        let first = slots.acquire(3).await;
-        assert_eq!(first.gpus, [0, 1, 2]);
-        let second = slots.acquire(2);
-        let third = slots.acquire(1);
-        tokio::pin!(second, third);
-        let waits = Duration::from_millis(20);
-        assert!(tokio::time::timeout(waits, &mut second).await.is_err());
-        assert!(tokio::time::timeout(waits, &mut third).await.is_err());
-        drop(first);
-        let (second, third) = tokio::join!(second, third);
-        assert_eq!((second.gpus.len(), third.gpus.len()), (2, 1));
-        assert!(second.gpus.iter().all(|gpu| !third.gpus.contains(gpu)));
+    fn request(job: &str) -> Request {
+        let (job, number) = (job.to_string(), 1);
+        Request { job, number }
     }
 
-    #[tokio::test]
-    async fn a_job_that_never_fits_keeps_nobody_waiting() {
-        let slots = Slots::new(SlotKind::Core, 2);
-        let never = slots.acquire(3);
-        tokio::pin!(never);
-        let waits = Duration::from_millis(20);
-        assert!(tokio::time::timeout(waits, &mut never).await.is_err());
-        slots.acquire(2).await;
+    #[test]
+    fn jobs_get_their_slots_all_at_once_and_in_order() {
+        let mut slots = Slots::new(SlotKind::Gpu, 4);
+        assert_eq!(slots.ask(request("first"), 3), [request("first")]);
+        assert_eq!(slots.gpus("first").unwrap(), [0, 1, 2]);
+        assert!(slots.ask(request("second"), 2).is_empty());
+        assert!(
+            slots.ask(request("third"), 1).is_empty(),
+            "it does not overtake"
+        );
+        assert_eq!(
+            slots.give_back("first"),
+            [request("second"), request("third")]
+        );
+        let (second, third) = (slots.gpus("second").unwrap(), slots.gpus("third").unwrap());
+        assert_eq!((second.len(), third.len()), (2, 1));
+        assert!(second.iter().all(|gpu| !third.contains(gpu)));
+    }
+
+    #[test]
+    fn a_job_that_never_fits_keeps_nobody_waiting() {
+        let mut slots = Slots::new(SlotKind::Core, 2);
+        assert!(slots.ask(request("never"), 3).is_empty());
+        assert_eq!(slots.ask(request("fits"), 2), [request("fits")]);
+    }
+
+    #[test]
+    fn a_job_that_leaves_the_queue_lets_the_next_one_pass() {
+        let mut slots = Slots::new(SlotKind::Core, 2);
+        assert_eq!(slots.ask(request("one"), 1), [request("one")]);
+        assert!(slots.ask(request("wide"), 2).is_empty());
+        assert!(slots.ask(request("narrow"), 1).is_empty());
+        assert_eq!(slots.give_back("wide"), [request("narrow")]);
+        assert_eq!(slots.free(), 0);
     }
 }

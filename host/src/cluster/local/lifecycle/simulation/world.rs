@@ -1,0 +1,491 @@
+//! A machine with a disk, processes and a clock, and a service on it that may be killed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::super::{Action, Attempt, Event, Exit, ExitKind, Job, Pace, Write};
+use super::jobs::{job, uid_of};
+use crate::cluster::local::folder::tries_again;
+use crate::cluster::local::slots::{Request, SlotKind, Slots};
+use crate::cluster::local::store::Record;
+
+pub const SLOTS: u32 = 3;
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const PACE: Pace = Pace {
+    first_backoff: Duration::from_secs(1),
+    shutdown_grace: Duration::from_secs(10),
+};
+/// How long a child of a killed service may keep its locks.
+const LONGEST_LOCK_MS: u64 = 5000;
+
+pub type Uid = String;
+
+pub struct World {
+    pub random: u64,
+    pub now: Timestamp,
+    disk_works: bool,
+    pub stored: BTreeMap<String, Record>,
+    pub processes: Vec<Process>,
+    pub service: Option<Service>,
+    /// Jobs of which it was told that they have ended.
+    pub told_ended: BTreeSet<Uid>,
+    submissions: u64,
+    pub trace: Vec<String>,
+}
+
+/// The service's memory.
+pub struct Service {
+    pub jobs: BTreeMap<Uid, Job>,
+    pub slots: Slots,
+    /// What happened and was not taken note of yet, in order for each attempt.
+    facts: BTreeMap<(Uid, usize), VecDeque<Event>>,
+}
+
+/// One attempt of a replica on the machine: a shim and what it started.
+pub struct Process {
+    pub uid: Uid,
+    pub key: String,
+    pub attempt: Attempt,
+    shim: bool,
+    pub stage: ProcessStage,
+    /// When SIGKILL follows the SIGTERM.
+    killed_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ProcessStage {
+    /// The shim has not started anything yet.
+    Forked,
+    Alive,
+    Gone,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut world = Self {
+            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            disk_works: true,
+            stored: BTreeMap::new(),
+            processes: Vec::new(),
+            service: None,
+            told_ended: BTreeSet::new(),
+            submissions: 0,
+            trace: Vec::new(),
+        };
+        world.start().unwrap();
+        world
+    }
+
+    pub fn trace(&self) -> String {
+        self.trace.join("\n")
+    }
+
+    /// One thing happens.
+    pub fn step(&mut self) -> Result<(), String> {
+        match self.below(22) {
+            0..=2 => self.submit(),
+            3 | 4 => self.ask(&Event::Suspend),
+            5 | 6 => self.ask(&Event::Resume),
+            7 | 8 => self.ask(&Event::Delete),
+            9..=11 => self.process_moves(),
+            12..=15 => self.deliver_one(),
+            16 => self.kill_shim(),
+            17 => {
+                self.disk_works = !self.disk_works;
+                self.note(format!("the disk works: {}", self.disk_works));
+            }
+            18 => match self.service {
+                Some(_) => self.kill_service(),
+                None => self.start()?,
+            },
+            19 if self.below(3) == 0 => self.stop_service()?,
+            20 => {
+                self.settle();
+                if self.disk_works {
+                    self.check_settled()?;
+                }
+            }
+            _ => self.time_passes(),
+        }
+        self.check()
+    }
+
+    /// Everything works again and ends: nothing may be left.
+    pub fn end(&mut self) -> Result<(), String> {
+        self.disk_works = true;
+        if self.service.is_none() {
+            self.start()?;
+        }
+        self.note("everything ends".to_string());
+        for _ in 0..400 {
+            self.settle();
+            self.check()?;
+            self.check_settled()?;
+            self.ask(&Event::Resume);
+            for number in 0..self.processes.len() {
+                match self.processes[number].stage {
+                    ProcessStage::Forked => self.begins(number),
+                    ProcessStage::Alive => self.exits(number, 0),
+                    ProcessStage::Gone => {}
+                }
+            }
+            self.now += Duration::from_secs(1);
+            self.wake();
+        }
+        self.settle();
+        let service = self.service.as_ref().unwrap();
+        for (uid, job) in &service.jobs {
+            if !job.has_ended() {
+                return Err(format!("{uid} never ends: {job:?}"));
+            }
+        }
+        if service.slots.free() != SLOTS {
+            return Err(format!("slots are lost: {:?}", service.slots));
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) {
+        let name = NAMES[self.below(3)];
+        if self.service.is_none() || !self.disk_works || self.of_name(name).is_some() {
+            return;
+        }
+        self.submissions += 1;
+        let (uid, workers) = (format!("{name}-{}", self.submissions), self.below(2));
+        let deadline = self.below(4);
+        let deadline = (deadline == 0).then_some(Duration::from_secs(14));
+        let record = Record::new(job(name, &uid, workers, deadline));
+        let mut job = Job::new(record.clone(), PACE);
+        let service = self.service.as_mut().unwrap();
+        if service
+            .jobs
+            .values()
+            .any(|job| job.record.key() == record.key())
+        {
+            job = job.behind_another();
+        }
+        self.note(format!("submit {uid} with {workers} workers"));
+        self.stored.insert(record.key(), record);
+        self.service.as_mut().unwrap().jobs.insert(uid.clone(), job);
+        assert!(self.happen(&uid, &Event::Created));
+    }
+
+    /// The job of a name that is not deleted.
+    fn of_name(&self, name: &str) -> Option<Uid> {
+        let mut jobs = self.service.as_ref()?.jobs.iter();
+        let of = |job: &Job| !job.is_deleted() && job.record.job.name() == name;
+        jobs.find(|(_, job)| of(job)).map(|(uid, _)| uid.clone())
+    }
+
+    /// Somebody wants something of a job.
+    fn ask(&mut self, event: &Event) {
+        let name = NAMES[self.below(3)];
+        if let Some(uid) = self.of_name(name) {
+            self.happen(&uid, event);
+        }
+    }
+
+    /// What the machine does with an event. Whether it was taken note of.
+    fn happen(&mut self, uid: &str, event: &Event) -> bool {
+        let Some(job) = self.service.as_ref().and_then(|s| s.jobs.get(uid)) else {
+            return true;
+        };
+        let step = job.step(event, self.now);
+        let written = match (step.write, self.disk_works) {
+            (Write::Nothing, _) => Ok(()),
+            (Write::Update, true) => {
+                let record = step.record().clone();
+                self.stored.insert(record.key(), record);
+                Ok(())
+            }
+            (Write::Remove, true) => {
+                self.stored.remove(&step.record().key());
+                Ok(())
+            }
+            (_, false) => Err("the disk is full"),
+        };
+        self.note(format!("{uid}: {event:?}, written: {written:?}"));
+        let Ok((job, actions)) = step.stored(written) else {
+            return false;
+        };
+        let key = job.record.key();
+        if let Some(service) = &mut self.service {
+            service.jobs.insert(uid.to_string(), job);
+        }
+        for action in actions {
+            self.note(format!("    {action:?}"));
+            self.act(uid, &key, action);
+        }
+        true
+    }
+
+    fn act(&mut self, uid: &str, key: &str, action: Action) {
+        let Some(service) = &mut self.service else {
+            return;
+        };
+        let fact = |service: &mut Service, uid: &str, replica, event| {
+            let facts = service.facts.entry((uid.to_string(), replica));
+            facts.or_default().push_back(event);
+        };
+        const JOB: usize = usize::MAX;
+        match action {
+            Action::AskForSlots(_) | Action::ReturnSlots => {
+                let needed = service.jobs[uid].replicas.len() as u32;
+                let job = uid.to_string();
+                let granted = match action {
+                    Action::AskForSlots(number) => {
+                        service.slots.ask(Request { job, number }, needed)
+                    }
+                    _ => service.slots.give_back(uid),
+                };
+                for Request { job, number } in granted {
+                    fact(service, &job, JOB, Event::SlotsGranted(number));
+                }
+            }
+            Action::ChoosePort => {}
+            Action::Start(attempt) => self.processes.push(Process {
+                uid: uid.to_string(),
+                key: key.to_string(),
+                attempt,
+                shim: true,
+                stage: ProcessStage::Forked,
+                killed_at: None,
+            }),
+            Action::Stop(attempt, grace) => {
+                let at = self.now + grace;
+                let is = |p: &&mut Process| p.uid == uid && p.attempt == attempt;
+                if let Some(process) = self.processes.iter_mut().find(is) {
+                    process.killed_at = Some(process.killed_at.map_or(at, |before| before.min(at)));
+                }
+            }
+            Action::EndLost(attempt) => {
+                let is = |p: &&mut Process| p.uid == uid && p.attempt == attempt;
+                if let Some(process) = self.processes.iter_mut().find(is) {
+                    process.stage = ProcessStage::Gone;
+                }
+                let exit = Exit::ordinary(137, None);
+                fact(service, uid, attempt.replica, Event::Exited(attempt, exit));
+            }
+            Action::Forget => {
+                service.jobs.remove(uid);
+                let mut others = service.jobs.iter();
+                let other = others.find(|(_, job)| job.record.key() == key);
+                let is_free = !service
+                    .jobs
+                    .values()
+                    .any(|j| j.is_deleted() && j.record.key() == key);
+                if let (Some((next, _)), true) = (other, is_free) {
+                    let next = next.clone();
+                    fact(service, &next, JOB, Event::NameFree);
+                }
+            }
+        }
+    }
+
+    /// A process begins, ends, or gives way to a signal.
+    fn process_moves(&mut self) {
+        if self.processes.is_empty() {
+            return;
+        }
+        let number = self.below(self.processes.len());
+        match self.processes[number].stage {
+            ProcessStage::Forked => self.begins(number),
+            ProcessStage::Alive => {
+                let code = [0, 1, 1, 78, 98][self.below(5)];
+                self.exits(number, code);
+            }
+            ProcessStage::Gone => {}
+        }
+    }
+
+    fn begins(&mut self, number: usize) {
+        let process = &mut self.processes[number];
+        if process.shim {
+            process.stage = ProcessStage::Alive;
+            let event = Event::Started(process.attempt);
+            self.report(number, event);
+        }
+    }
+
+    fn exits(&mut self, number: usize, code: i32) {
+        let process = &mut self.processes[number];
+        if process.stage == ProcessStage::Gone {
+            return;
+        }
+        process.stage = ProcessStage::Gone;
+        if process.shim {
+            let kind = match code {
+                78 => ExitKind::Permanent,
+                98 => ExitKind::PortTaken,
+                _ => ExitKind::Ordinary,
+            };
+            let cause = None;
+            let exit = Exit { code, cause, kind };
+            let event = Event::Exited(process.attempt, exit);
+            self.report(number, event);
+        }
+    }
+
+    /// The shim of a process tells the service something.
+    fn report(&mut self, number: usize, event: Event) {
+        let process = &self.processes[number];
+        let facts = (process.uid.clone(), process.attempt.replica);
+        if let Some(service) = &mut self.service {
+            service.facts.entry(facts).or_default().push_back(event);
+        }
+    }
+
+    fn kill_shim(&mut self) {
+        if self.processes.is_empty() {
+            return;
+        }
+        let number = self.below(self.processes.len());
+        let process = &mut self.processes[number];
+        if !process.shim || process.stage == ProcessStage::Gone {
+            return;
+        }
+        process.shim = false;
+        if process.stage == ProcessStage::Forked {
+            process.stage = ProcessStage::Gone;
+        }
+        let (uid, event) = (process.uid.clone(), Event::ShimLost(process.attempt));
+        self.note(format!("{uid}: its shim is killed"));
+        self.report(number, event);
+    }
+
+    /// The service takes note of one thing that happened, if the disk lets it.
+    fn deliver_one(&mut self) {
+        let Some(service) = &self.service else { return };
+        let waiting: Vec<_> = service
+            .facts
+            .iter()
+            .filter(|(_, f)| !f.is_empty())
+            .collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let keys: Vec<_> = waiting.into_iter().map(|(key, _)| key.clone()).collect();
+        let key = keys[self.below(keys.len())].clone();
+        let event = self.service.as_ref().unwrap().facts[&key][0].clone();
+        if self.happen(&key.0, &event)
+            && let Some(facts) = self.service.as_mut().and_then(|s| s.facts.get_mut(&key))
+        {
+            facts.pop_front();
+        }
+    }
+
+    /// Everything is taken note of, where the disk works.
+    fn settle(&mut self) {
+        while self.disk_works
+            && let Some(service) = &self.service
+            && service.facts.values().any(|facts| !facts.is_empty())
+        {
+            self.deliver_one();
+        }
+    }
+
+    fn time_passes(&mut self) {
+        self.settle();
+        let passed = self.below(20_000) as u64;
+        self.now += Duration::from_millis(passed);
+        for number in 0..self.processes.len() {
+            let overdue = |at: Timestamp| at <= self.now;
+            if self.processes[number].killed_at.is_some_and(overdue) {
+                self.exits(number, 137);
+            }
+        }
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        let Some(service) = &self.service else { return };
+        let due = |job: &&Job| job.next_wake().is_some_and(|wake| wake <= self.now);
+        let due: Vec<Uid> = service
+            .jobs
+            .iter()
+            .filter(|(_, job)| due(job))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in due {
+            self.happen(&uid, &Event::Wake);
+        }
+    }
+
+    /// SIGKILL. The shims notice when their input ends, and kill their replicas; those without a
+    /// shim live on.
+    fn kill_service(&mut self) {
+        self.note("the service is killed".to_string());
+        self.service = None;
+        self.processes
+            .retain(|process| !process.shim && process.stage == ProcessStage::Alive);
+    }
+
+    fn stop_service(&mut self) -> Result<(), String> {
+        let Some(service) = &self.service else {
+            return Ok(());
+        };
+        let jobs: Vec<Uid> = service.jobs.keys().cloned().collect();
+        self.note("the service stops".to_string());
+        for uid in jobs {
+            if !self.happen(&uid, &Event::Leave) {
+                return Err(format!("{uid} cannot be left without a disk"));
+            }
+        }
+        self.now += PACE.shutdown_grace;
+        for number in 0..self.processes.len() {
+            if self.processes[number]
+                .killed_at
+                .is_some_and(|at| at <= self.now)
+            {
+                self.exits(number, 137);
+            }
+        }
+        for _ in 0..100 {
+            self.deliver_one();
+        }
+        self.processes
+            .retain(|process| process.stage != ProcessStage::Gone);
+        if let Some(process) = self.processes.first() {
+            return Err(format!("{} outlives a clean stop", process.uid));
+        }
+        self.service = None;
+        Ok(())
+    }
+
+    /// A start, while a child of the service before may still hold its locks.
+    fn start(&mut self) -> Result<(), String> {
+        let held = Duration::from_millis(self.below(LONGEST_LOCK_MS as usize) as u64);
+        let mut waited = Duration::ZERO;
+        while waited < held {
+            if !tries_again(waited) {
+                return Err(format!(
+                    "a start fails after {waited:?}: the lock is held for {held:?}"
+                ));
+            }
+            waited += Duration::from_millis(20);
+        }
+        self.note("the service starts".to_string());
+        // What is marked is killed before any job is taken up.
+        self.processes.clear();
+        let jobs = self.stored.values().cloned();
+        let jobs = jobs.map(|record| (uid_of(&record), Job::new(record, PACE)));
+        self.service = Some(Service {
+            jobs: jobs.collect(),
+            slots: Slots::new(SlotKind::Core, SLOTS),
+            facts: BTreeMap::new(),
+        });
+        let unfinished = self.stored.values().map(uid_of).collect::<Vec<_>>();
+        for uid in unfinished {
+            let service = self.service.as_mut().unwrap();
+            if !service.jobs[&uid].has_ended() {
+                let facts = service.facts.entry((uid, usize::MAX)).or_default();
+                facts.push_back(Event::TakenUp);
+            }
+        }
+        self.settle();
+        Ok(())
+    }
+}

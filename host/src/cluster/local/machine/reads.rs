@@ -1,0 +1,154 @@
+//! What is read of the jobs of this machine. Nothing here waits for the disk or for a change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Job, JobId, Known, Machine, blocking};
+use crate::cluster::ClusterError;
+use crate::cluster::changes::Sight;
+use crate::cluster::local::store::Record;
+use crate::job::{ObservedJob, PyTorchJob, Submission};
+
+impl Machine {
+    pub fn record(&self, key: &str) -> Option<Record> {
+        self.jobs()
+            .kept
+            .get(key)
+            .map(|known| known.job.record.clone())
+    }
+
+    /// A job as answers tell it.
+    pub fn observed_job(&self, key: &str) -> Option<Arc<ObservedJob>> {
+        self.jobs()
+            .kept
+            .get(key)
+            .map(|known| known.observed.clone())
+    }
+
+    /// A job and its changes.
+    pub fn follow(&self, key: &str) -> Option<Sight> {
+        let jobs = self.jobs();
+        let known = jobs.kept.get(key)?;
+        Some(self.changes.follow(known.observed.clone()))
+    }
+
+    /// The job of a namespace that was submitted with a key.
+    pub fn submitted(&self, namespace: &str, submission: &Submission) -> Option<PyTorchJob> {
+        let jobs = self.jobs();
+        let mut jobs = jobs.kept.values();
+        let found = jobs.find(|Known { observed, .. }| {
+            observed.namespace() == namespace && submission.has_key_of(observed)
+        });
+        found.map(|known| known.job.record.job.clone())
+    }
+
+    /// All jobs of a name, in whichever namespaces.
+    pub fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
+        let jobs = self.jobs();
+        let jobs = jobs.kept.values().map(|known| &known.observed);
+        jobs.filter(|job| job.name() == name).cloned().collect()
+    }
+
+    /// All jobs of a namespace, or of all.
+    pub fn observed(&self, namespace: Option<&str>) -> Vec<Arc<ObservedJob>> {
+        let jobs = self.jobs();
+        let jobs = jobs.kept.values().map(|known| &known.observed);
+        jobs.filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
+            .cloned()
+            .collect()
+    }
+
+    /// The keys of all jobs.
+    pub fn keys(&self) -> BTreeSet<String> {
+        self.jobs().kept.keys().cloned().collect()
+    }
+
+    /// Why a job will wait for ever, if it will.
+    pub fn never_starts(&self, job: &PyTorchJob) -> Option<String> {
+        let needed = self.slots_needed(job);
+        self.slots().never(needed)
+    }
+
+    /// Sentences about what a job waits for.
+    pub fn waits(&self, key: &str) -> Vec<String> {
+        let Some(job) = self.kept(key) else {
+            return Vec::new();
+        };
+        let mut waits = job.waits(Timestamp::now());
+        if job.waits_for_slots() {
+            let needed = self.slots_needed(&job.record.job);
+            waits.push(self.slots().waiting(needed));
+        }
+        waits
+    }
+
+    /// Whether jobs can be stored now.
+    ///
+    /// # Errors
+    ///
+    /// When the last one could not be, and still none can.
+    pub async fn check(&self) -> Result<(), ClusterError> {
+        let store = self.store.clone();
+        blocking("writing to the store of jobs", move || store.check()).await
+    }
+
+    /// The jobs that have not ended, oldest first.
+    pub(super) fn unfinished(&self) -> Vec<JobId> {
+        let jobs = self.jobs();
+        let jobs = jobs.kept.values().map(|known| &known.job);
+        let mut jobs: Vec<&Job> = jobs.filter(|job| !job.has_ended()).collect();
+        jobs.sort_by_key(|job| {
+            job.record
+                .job
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|t| t.0)
+        });
+        jobs.into_iter()
+            .map(|job| JobId::from(&job.record))
+            .collect()
+    }
+
+    /// Every job that something may be done for.
+    pub(super) fn all(&self) -> Vec<JobId> {
+        let jobs = self.jobs();
+        let kept = jobs.kept.values().map(|known| &known.job);
+        let all = kept.chain(jobs.leaving.values());
+        let busy = all.filter(|job| !job.is_at_rest());
+        busy.map(|job| JobId::from(&job.record)).collect()
+    }
+
+    pub(super) fn kept(&self, key: &str) -> Option<Job> {
+        self.jobs().kept.get(key).map(|known| known.job.clone())
+    }
+
+    /// A job that is there, or was deleted and has replicas that have not ended.
+    pub(super) fn living(&self, id: &JobId) -> Option<Job> {
+        let jobs = self.jobs();
+        let kept = jobs.kept.get(&id.key).map(|known| &known.job);
+        let kept = kept.filter(|job| is(job, id));
+        kept.or_else(|| jobs.leaving.get(&id.uid)).cloned()
+    }
+
+    /// Whether replicas of deleted jobs of this name still run.
+    pub(super) fn is_leaving(&self, key: &str) -> bool {
+        let jobs = self.jobs();
+        jobs.leaving.values().any(|job| job.record.key() == key)
+    }
+
+    /// The job that has a uid.
+    pub(super) fn of_uid(&self, uid: &str) -> Option<JobId> {
+        let jobs = self.jobs();
+        let mut jobs = jobs.kept.values().map(|known| &known.job.record);
+        let found = jobs.find(|record| record.job.metadata.uid.as_deref() == Some(uid));
+        found.map(JobId::from)
+    }
+}
+
+/// Whether a job is the one that is meant, and not another of its name.
+pub(super) fn is(job: &Job, id: &JobId) -> bool {
+    job.record.job.metadata.uid.as_deref() == Some(&id.uid)
+}
