@@ -136,6 +136,11 @@ e2e: build hostile registry python ## End-to-end tests: the real service, real t
 	$(call say,end-to-end tests: real servers and real training)
 	@TRAINER_TEST_PYTHON=$(ENVIRONMENT) cargo test $(CARGO_FLAGS) -p e2e --test e2e
 
+.PHONY: test-kills
+test-kills: build ## Kill the service 500 times and its shims 200 times, with jobs in flight
+	$(call say,killing the service and its shims)
+	@TRAINER_KILLS=500 TRAINER_SHIM_KILLS=200 cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --nocapture kills::
+
 # What the tests against Kubernetes need, and not every machine has.
 GO := $(shell command -v go)
 

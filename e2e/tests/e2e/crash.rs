@@ -74,15 +74,21 @@ fn a_job_that_was_answered_is_never_lost() {
 }
 
 /// Numbers without a pattern (xorshift), from the clock: another test run kills at other moments.
-struct Random(u64);
+#[derive(Debug)]
+pub struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Self(now.as_nanos() as u64 | 1)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    /// Other numbers, for another thread.
+    pub fn fork(&mut self) -> Self {
+        Self(self.below(u64::MAX) | 1)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

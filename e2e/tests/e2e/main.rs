@@ -17,6 +17,7 @@ mod client;
 mod command_line;
 mod crash;
 mod documents;
+mod kills;
 mod observed;
 mod supply_chain;
 mod training;

@@ -41,7 +41,7 @@ use crate::job::{Inspection, LogSelection, ObservedJob, PyTorchJob, RUN_ID_LABEL
 use conditions::Transition;
 use folder::DataFolder;
 use lifecycle::Pace;
-use machine::{Machine, MachineSettings};
+use machine::{Machine, MachineSettings, blocking};
 use slots::Slots;
 use store::{Record, Store, key};
 
@@ -112,16 +112,19 @@ impl LocalCluster {
             restart_backoff,
             shutdown_grace,
         } = settings;
-        let folder = DataFolder::open(&data_folder)
-            .map_err(|error| ClusterError::internal("starting the local cluster", error))?;
+        let (folder, store) = blocking("starting the local cluster", move || {
+            let folder = DataFolder::open(&data_folder)
+                .map_err(|error| ClusterError::internal("starting the local cluster", error))?;
+            let store = Store::open(&folder.path)?;
+            orphans::become_subreaper();
+            // Whatever a killed service and its killed shims left.
+            orphans::end_marked(&format!("{}/", folder.id));
+            Ok((folder, store))
+        })
+        .await?;
         let working_directory = working_directory
             .canonicalize()
             .unwrap_or(working_directory);
-        let store = Store::open(&folder.path)?;
-        orphans::become_subreaper();
-        // Whatever a killed service and its killed shims left.
-        let owner = folder.id.clone();
-        orphans::end_marked(&format!("{owner}/"));
         let settings = MachineSettings {
             program,
             jobs_folder: folder.path.join("jobs"),
@@ -129,7 +132,7 @@ impl LocalCluster {
             working_directory,
             environment: replica_environment(python, folder.path.join("pvc")),
             scratch: folder.path.join("scratch"),
-            owner,
+            owner: folder.id.clone(),
             pace: Pace {
                 first_backoff: restart_backoff,
                 shutdown_grace,

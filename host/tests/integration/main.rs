@@ -16,6 +16,7 @@ mod fields;
 mod habits;
 mod hostile;
 mod live;
+mod lives;
 mod loading;
 mod local_cluster;
 mod logs;

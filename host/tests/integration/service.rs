@@ -113,18 +113,47 @@ impl Service {
         .await
     }
 
+    /// A service that waits so long before a failed replica starts again.
+    pub async fn with_backoff(backoff: Duration) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let settings = LocalSettings {
+            restart_backoff: backoff,
+            ..local_settings(data.path())
+        };
+        let plugins = built_plugins().to_path_buf();
+        Self::of(data, settings, plugins, None, RequestPolicy::default()).await
+    }
+
+    /// The same data, after a clean stop and a new start.
+    pub async fn restarted(self) -> Self {
+        self.cluster.shut_down().await;
+        let Self { data, cluster, .. } = self;
+        drop((self.router, cluster));
+        // The alarms of its jobs end, and with them the last user of the store.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let plugins = built_plugins().to_path_buf();
+        Self::within(data, plugins, None, RequestPolicy::default()).await
+    }
+
     async fn within(
         data: TempDir,
         plugins: PathBuf,
         token: Option<Token>,
         policy: RequestPolicy,
     ) -> Self {
+        let settings = local_settings(data.path());
+        Self::of(data, settings, plugins, token, policy).await
+    }
+
+    async fn of(
+        data: TempDir,
+        settings: LocalSettings,
+        plugins: PathBuf,
+        token: Option<Token>,
+        policy: RequestPolicy,
+    ) -> Self {
         let registry = Arc::new(registry(&plugins, data.path()));
-        let cluster = Arc::new(
-            LocalCluster::open(local_settings(data.path()))
-                .await
-                .unwrap(),
-        );
+        let cluster = Arc::new(LocalCluster::open(settings).await.unwrap());
         let draining = watch::Sender::new(false);
         let app = App {
             plugins: registry.clone(),

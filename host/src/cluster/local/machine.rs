@@ -502,7 +502,7 @@ fn not_found(key: &str) -> ClusterError {
 }
 
 /// Waits for the disk without keeping a thread of the runtime from its other work.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> Result<T, ClusterError> + Send + 'static,
 ) -> Result<T, ClusterError> {

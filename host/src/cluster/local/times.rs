@@ -60,6 +60,7 @@ impl MarkWriter {
     pub fn open(log: &Path) -> std::io::Result<Self> {
         let marks = OpenOptions::new()
             .create(true)
+            .mode(0o600)
             .append(true)
             .open(file_of(log))?;
         Ok(Self {

@@ -18,7 +18,7 @@ const PACE: Pace = Pace {
     shutdown_grace: Duration::from_secs(10),
 };
 /// How long a child of a killed service may keep its locks.
-const LONGEST_LOCK_MS: u64 = 5000;
+const LONGEST_LOCK_MS: usize = 5000;
 
 pub type Uid = String;
 
@@ -457,7 +457,11 @@ impl World {
 
     /// A start, while a child of the service before may still hold its locks.
     fn start(&mut self) -> Result<(), String> {
-        let held = Duration::from_millis(self.below(LONGEST_LOCK_MS as usize) as u64);
+        let longest = match self.trace.is_empty() {
+            true => 1,
+            false => LONGEST_LOCK_MS,
+        };
+        let held = Duration::from_millis(self.below(longest) as u64);
         let mut waited = Duration::ZERO;
         while waited < held {
             if !tries_again(waited) {
