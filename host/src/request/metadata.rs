@@ -33,8 +33,13 @@ const OPERATOR_VARIABLES: &[&str] = &[
     "GROUP_RANK",
     "NODE_RANK",
 ];
-/// The prefixes of further variables of torchrun's.
-const OPERATOR_PREFIXES: &[&str] = &["PET_", "TORCHELASTIC_"];
+/// The prefixes of further variables of torchrun's, and of the service's settings and what it tells
+/// `train.py`: with `TRAINER_PVC_ROOT`, say, a request could read what the operator's schemes forbid.
+const SERVICE_PREFIXES: &[&str] = &["PET_", "TORCHELASTIC_", "TRAINER_"];
+/// The one variable of such a prefix that is for requests: how much `train.py` logs.
+const LOG_LEVEL: &str = "TRAINER_LOG_LEVEL";
+/// Variables that say which GPUs a replica has: the cluster gives them out.
+const DEVICE_VARIABLES: &[&str] = &["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
 
 /// The variables that identify a run. They are this host's, whatever the request or the plugin say.
 pub const IDENTITY_VARIABLES: &[&str] = &[
@@ -172,14 +177,16 @@ pub fn check_plugin_variable(name: &str) -> Result<(), NameFault> {
     }
     let reserved = OPERATOR_VARIABLES.contains(&name)
         || IDENTITY_VARIABLES.contains(&name)
-        || JOB_VARIABLES.contains(&name)
-        || OPERATOR_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix));
+        || DEVICE_VARIABLES.contains(&name)
+        || name != LOG_LEVEL && has_prefix(name, SERVICE_PREFIXES);
     match reserved {
         true => Err(NameFault::ReservedVariable),
         false => Ok(()),
     }
+}
+
+fn has_prefix(name: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Variables that libraries read no more, each with what they read now.
@@ -313,6 +320,12 @@ mod tests {
             "PET_NNODES",
             "TORCHELASTIC_X",
             "RUN_ID",
+            "TRAINER_PVC_ROOT",
+            "TRAINER_API_TOKEN",
+            "TRAINER_JOB_UID",
+            "TRAINER_",
+            "CUDA_VISIBLE_DEVICES",
+            "NVIDIA_VISIBLE_DEVICES",
             ARGUMENTS_VARIABLE,
         ] {
             let fault = Err(NameFault::ReservedVariable);
@@ -322,7 +335,14 @@ mod tests {
             let fault = Err(NameFault::VariableName);
             assert_eq!(check_request_variable(name), fault, "{name}");
         }
-        assert_eq!(check_request_variable("HF_HOME"), Ok(()));
+        for name in [
+            "HF_HOME",
+            "TRAINER_LOG_LEVEL",
+            "TRAINERS",
+            "CUDA_LAUNCH_BLOCKING",
+        ] {
+            assert_eq!(check_request_variable(name), Ok(()), "{name}");
+        }
         assert_eq!(check_plugin_variable(ARGUMENTS_VARIABLE), Ok(()));
     }
 }
