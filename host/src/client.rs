@@ -7,6 +7,7 @@ mod follow;
 mod output;
 mod server;
 mod source;
+pub mod terminal;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

@@ -1,8 +1,9 @@
 //! Logs through the API server and a kubelet, which reads them as every kubelet does (cri-client).
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use e2e::binary;
 use e2e::control_plane::{ControlPlane, Part};
@@ -69,6 +70,52 @@ fn a_follower_misses_nothing_while_a_kubelet_is_started_again() {
     follower.wait().unwrap();
 }
 
+#[test]
+fn of_the_last_lines_a_long_one_is_cut() {
+    let service = Deployed::start("cut").unwrap();
+    let job = running(&service);
+    for words in ["first", &"x".repeat(2_000_000), "last"] {
+        says(service.plane, Timestamp::now(), words);
+    }
+    let path = format!("/train/{job}/logs?tail=3");
+    let (status, log) = service.server.get(&path).unwrap();
+    assert_eq!(status, 200);
+    let lines: Vec<&str> = log.as_str().unwrap().lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[2]), (3, "first", "last"));
+    assert!(lines[1].starts_with('x') && lines[1].len() <= 256 * 1024);
+}
+
+/// A container runtime writes such a line in parts.
+#[test]
+fn a_follower_sees_a_line_before_it_ends() {
+    let service = Deployed::start("unfinished").unwrap();
+    let job = running(&service);
+    let mut follower = Command::new("timeout")
+        .arg("60")
+        .arg(binary())
+        .args(["logs", "--follow", "--tail", "0", &job])
+        .env("TRAINER_URL", format!("http://{}", service.server.address))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = follower.stdout.take().unwrap();
+    let mut next = |length: usize| {
+        let mut bytes = vec![0; length];
+        output.read_exact(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    writes(service.plane, Timestamp::now(), "P", "10%\r");
+    assert_eq!(next(4), "10%\r");
+    writes(service.plane, Timestamp::now(), "P", "20%\r");
+    assert_eq!(next(4), "20%\r");
+    writes(service.plane, Timestamp::now(), "F", "done");
+    says(service.plane, Timestamp::now(), "next");
+    assert_eq!(next(10), "done\nnext\n");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
 fn running(service: &Deployed) -> String {
     let fate = json!({"fake.test/run-for": "1h"});
     let job = service.server.submit(&request("said", &fate)).unwrap();
@@ -78,7 +125,12 @@ fn running(service: &Deployed) -> String {
 
 /// Writes a line into the log of every container, as container runtimes write it.
 fn says(plane: &ControlPlane, time: Timestamp, words: &str) {
+    writes(plane, time, "F", words);
+}
+
+/// Writes a whole line (`F`) or a part of one (`P`).
+fn writes(plane: &ControlPlane, time: Timestamp, tag: &str, words: &str) {
     let file = plane.logs.join("current.log");
     let log = OpenOptions::new().append(true).open(file);
-    writeln!(log.unwrap(), "{time} stdout F {words}").unwrap();
+    writeln!(log.unwrap(), "{time} stdout {tag} {words}").unwrap();
 }

@@ -1,6 +1,6 @@
 //! What each command does.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use clap::CommandFactory;
 use http::Method;
@@ -18,6 +18,7 @@ use super::follow::{self, Ending};
 use super::output;
 use super::server::Server;
 use super::source::Source;
+use super::terminal::{Terminal, visible};
 use crate::config::CommandLine;
 use crate::job::{JobPage, JobState, JobSummary, ListedJob};
 
@@ -106,7 +107,8 @@ fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Resu
 /// Waits until a job ends; the changes of its status are no output, but for who looks on.
 fn watch(server: &Server, job: &str, namespace: Option<&str>) -> Result<(), Failure> {
     let ending = follow::events(server, job, namespace, |job| {
-        Ok(writeln!(std::io::stderr(), "{}", follow::told(job))?)
+        let told = follow::told(job);
+        Ok(writeln!(std::io::stderr(), "{}", visible(&told))?)
     })?;
     succeeded(job, ending)
 }
@@ -130,7 +132,7 @@ fn get(arguments: &JobArguments) -> Result<(), Failure> {
     let name = job["name"].as_str().unwrap_or_default();
     match arguments.output {
         Some(output) => output::print(&job, &[name], output),
-        None => output::line(&output::details(&job)),
+        None => output::tell(&output::details(&job)),
     }
 }
 
@@ -159,13 +161,17 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
     match arguments.output {
         Some(output) => output::print(&jobs, &names, output),
         None if jobs.is_empty() => Ok(writeln!(std::io::stderr(), "no jobs")?),
-        None => output::line(&output::jobs(&jobs, Timestamp::now())),
+        None => output::tell(&output::jobs(&jobs, Timestamp::now())),
     }
 }
 
 fn logs(arguments: &LogsArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
-    follow::logs(&server, arguments, &mut std::io::stdout().lock())
+    let output = std::io::stdout();
+    match output.is_terminal() {
+        true => follow::logs(&server, arguments, &mut Terminal::new(output.lock())),
+        false => follow::logs(&server, arguments, &mut output.lock()),
+    }
 }
 
 fn events(arguments: &EventsArguments) -> Result<(), Failure> {
@@ -173,7 +179,7 @@ fn events(arguments: &EventsArguments) -> Result<(), Failure> {
     let namespace = arguments.namespace.as_deref();
     let ending = follow::events(&server, &arguments.job, namespace, |job| {
         match arguments.output {
-            None => output::line(&follow::told(job)),
+            None => output::tell(&follow::told(job)),
             Some(Output::Name) => output::line(&job.summary.name),
             Some(Output::Json | Output::Yaml) => output::line(&follow::json(job)),
         }
@@ -226,6 +232,6 @@ fn frameworks(arguments: &FrameworksArguments) -> Result<(), Failure> {
     let names: Vec<&str> = names.map(Option::unwrap_or_default).collect();
     match arguments.output {
         Some(output) => output::print(&frameworks, &names, output),
-        None => output::line(&output::frameworks(&frameworks)),
+        None => output::tell(&output::frameworks(&frameworks)),
     }
 }

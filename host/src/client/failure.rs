@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::output::Style;
 use super::source::Source;
+use super::terminal::visible;
 use crate::fault::Fault;
 
 /// Why a command did not do what it was asked.
@@ -63,12 +64,14 @@ impl Failure {
                 problem,
                 source: Some(source),
             } if !problem.errors.is_empty() => source.report(&problem.errors, style),
-            Self::Refused { problem, .. } => format!("error: {}", problem.detail),
+            Self::Refused { problem, .. } => format!("error: {}", visible(&problem.detail)),
             Self::Unreachable { url, error } => format!(
                 "error: no answer from {url}: {error}\nIs the service running there? TRAINER_URL \
                  and --url name another address."
             ),
-            Self::JobFailed { job, detail } => format!("error: {job} has failed: {detail}"),
+            Self::JobFailed { job, detail } => {
+                format!("error: {job} has failed: {}", visible(detail))
+            }
         }
     }
 }

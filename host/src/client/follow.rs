@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::arguments::LogsArguments;
 use super::failure::Failure;
 use super::server::Server;
-use crate::job::{JobState, ListedJob};
+use crate::job::{JobState, ListedJob, LogLines};
 
 /// How soon a broken connection is made again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -156,6 +156,10 @@ pub fn logs(
 ) -> Result<(), Failure> {
     let mut patience = Patience::default();
     let mut seen = Seen::default();
+    let form = match asked.timestamps {
+        true => LogLines::WithTime,
+        false => LogLines::Plain,
+    };
     loop {
         let since = seen.since().or_else(|| asked.since.clone());
         let tail = asked.tail.filter(|_| seen.since().is_none());
@@ -187,7 +191,7 @@ pub fn logs(
             std::io::copy(&mut reader, output)?;
             return Ok(output.flush()?);
         }
-        match pass(&mut reader, asked, &mut seen, output)? {
+        match pass(&mut reader, form, &mut seen, output)? {
             Passed::Whole => return Ok(()),
             Passed::Some => patience = Patience::default(),
             Passed::Nothing => {}
@@ -204,36 +208,99 @@ enum Passed {
     Nothing,
 }
 
+/// A line of a log, as far as it has come.
+enum Line {
+    /// It is not known yet whose it is and when it was written.
+    Head(Vec<u8>),
+    /// It is printed as it comes.
+    Printed { replica: Vec<u8> },
+    /// It was printed before.
+    Old,
+}
+
+impl Line {
+    fn begin() -> Self {
+        Self::Head(Vec::new())
+    }
+}
+
 fn pass(
     reader: &mut impl BufRead,
-    asked: &LogsArguments,
+    form: LogLines,
     seen: &mut Seen,
     output: &mut impl Write,
 ) -> Result<Passed, Failure> {
     let mut passed = Passed::Nothing;
-    let mut line = Vec::new();
+    let mut line = Line::begin();
     loop {
-        line.clear();
-        match reader.read_until(b'\n', &mut line) {
-            Ok(0) => return Ok(Passed::Whole),
-            Ok(_) if line.ends_with(b"\n") => {}
-            // A line that was cut comes again.
-            Ok(_) | Err(_) => return Ok(passed),
-        }
-        let (replica, time, text) = parts(&line);
-        if !seen.is_new(replica, time) {
-            continue;
-        }
-        passed = Passed::Some;
-        match asked.timestamps {
-            true => output.write_all(&line)?,
-            false => {
-                output.write_all(replica)?;
-                output.write_all(text)?;
+        let read = match reader.fill_buf() {
+            Ok([]) => return Ok(Passed::Whole),
+            Ok(read) => read,
+            Err(_) => break,
+        };
+        let end = read.iter().position(|byte| *byte == b'\n');
+        let length = end.map_or(read.len(), |end| end + 1);
+        let piece = &read[..length];
+        line = match line {
+            Line::Head(mut head) => {
+                head.extend_from_slice(piece);
+                match is_complete(&head) {
+                    true => begin(&head, form, seen, output)?,
+                    false => Line::Head(head),
+                }
             }
-        }
+            Line::Printed { .. } => {
+                output.write_all(piece)?;
+                line
+            }
+            Line::Old => line,
+        };
         output.flush()?;
+        if end.is_some() {
+            if matches!(line, Line::Printed { .. }) {
+                passed = Passed::Some;
+            }
+            line = Line::begin();
+        }
+        reader.consume(length);
     }
+    if let Line::Printed { replica } = line {
+        // It comes again as a whole.
+        seen.forget_last(&replica);
+        output.write_all(b"\n")?;
+    }
+    Ok(passed)
+}
+
+/// Prints the beginning of a line, unless it was printed before.
+fn begin(
+    head: &[u8],
+    form: LogLines,
+    seen: &mut Seen,
+    output: &mut impl Write,
+) -> Result<Line, Failure> {
+    let (replica, time, text) = parts(head);
+    if !seen.is_new(replica, time) {
+        return Ok(Line::Old);
+    }
+    match form {
+        LogLines::WithTime => output.write_all(head)?,
+        LogLines::Plain => {
+            output.write_all(replica)?;
+            output.write_all(text)?;
+        }
+    }
+    let replica = replica.to_vec();
+    Ok(Line::Printed { replica })
+}
+
+/// Whether all is there that comes before the text of a line.
+fn is_complete(head: &[u8]) -> bool {
+    let spaces = match head.first() {
+        Some(b'[') => 2,
+        _ => 1,
+    };
+    head.ends_with(b"\n") || head.iter().filter(|byte| **byte == b' ').count() >= spaces
 }
 
 /// The replica that a line is of, with its brackets, where there are several; the time; the text.
@@ -275,6 +342,13 @@ impl Seen {
         times
             .min()
             .and_then(|time| String::from_utf8(time.clone()).ok())
+    }
+
+    /// Takes back the last line of a replica, which was not printed to its end.
+    fn forget_last(&mut self, replica: &[u8]) {
+        if let Some(last) = self.replicas.get_mut(replica) {
+            last.count = last.count.saturating_sub(1);
+        }
     }
 
     fn resume(&mut self) {
@@ -344,6 +418,43 @@ mod tests {
         assert_eq!(time, b"2026-01-01T00:00:00.000001Z");
         assert_eq!(text, b"step 1\n");
         assert_eq!(parts(b"2026Z \n"), (&b""[..], &b"2026Z"[..], &b"\n"[..]));
+    }
+
+    /// Reads like a connection that is cut off after these pieces.
+    struct Cut<'a>(std::collections::VecDeque<&'a [u8]>);
+
+    impl std::io::Read for Cut<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let cut = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            let piece = self.0.pop_front().ok_or_else(cut)?;
+            buffer[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    fn passed(pieces: &[&str], seen: &mut Seen, output: &mut Vec<u8>) {
+        let pieces = pieces.iter().map(|piece| piece.as_bytes()).collect();
+        let mut reader = BufReader::new(Cut(pieces));
+        pass(&mut reader, LogLines::Plain, seen, output).unwrap();
+    }
+
+    #[test]
+    fn a_line_is_printed_as_it_comes_and_again_when_it_was_cut_off() {
+        let (mut seen, mut output) = (Seen::default(), Vec::new());
+        passed(&["1 a\n", "2", " 10%\r", "20%\r"], &mut seen, &mut output);
+        assert_eq!(String::from_utf8_lossy(&output), "a\n10%\r20%\r\n");
+        seen.resume();
+        output.clear();
+        passed(&["2 10%\r20%\rdone\n", "3 b\n"], &mut seen, &mut output);
+        assert_eq!(String::from_utf8_lossy(&output), "10%\r20%\rdone\nb\n");
+        seen.resume();
+        output.clear();
+        passed(
+            &["2 10%\r20%\rdone\n", "3 b\n3 c\n"],
+            &mut seen,
+            &mut output,
+        );
+        assert_eq!(String::from_utf8_lossy(&output), "c\n");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::arguments::Output;
 use super::failure::Failure;
+use super::terminal::visible;
 use crate::job::{ListedJob, Progress};
 
 /// Whether something is coloured.
@@ -35,13 +36,22 @@ pub fn print(answer: &impl Serialize, names: &[&str], output: Output) -> Result<
     }
 }
 
-/// Prints a line on standard output.
+/// Prints a line for scripts on standard output: data stays as it is.
 ///
 /// # Errors
 ///
 /// When nobody reads it.
 pub fn line(text: &str) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// Prints lines for people on standard output.
+///
+/// # Errors
+///
+/// When nobody reads them.
+pub fn tell(text: &str) -> Result<(), Failure> {
+    line(&visible(text))
 }
 
 /// A table of jobs.

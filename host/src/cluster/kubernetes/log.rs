@@ -1,22 +1,25 @@
 //! The log of a replica's pod. Following goes on through all that cuts a stream off: the API server
 //! and kubelets close streams when they like, containers are started again, pods come late.
 
+mod lines;
+
 use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{AsyncBufReadExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::LogParams;
 use tracing::debug;
 
-use super::calls::{Calls, LogReader};
+use super::calls::Calls;
 use super::fault::CallError;
 use super::pods::trainer;
 use super::resume::{Given, text_of, time_of};
 use crate::cluster::{ClusterError, LogStream, Sight};
-use crate::job::{CONTAINER, LogEnd, LogLines, LogSelection, LogStart};
+use crate::job::{CONTAINER, LogEnd, LogLines, LogSelection, LogStart, Unfinished};
+use lines::{Lines, Piece, Read};
 
 /// How soon is looked again for a pod that is not there, or for a stream that was cut.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -24,8 +27,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often a read that is not followed is taken up again without any new line.
 const MOST_FAILURES: u32 = 5;
-/// A line that is longer is broken into several. Kubelets break them sooner.
-const LONGEST_LINE: usize = 256 * 1024;
 
 /// Which replica of which job.
 pub(super) struct Replica {
@@ -113,25 +114,11 @@ impl Follower {
     /// The next lines, as soon as there are some; nothing at the end.
     async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
         loop {
-            if let Some(stream) = &mut self.stream {
-                let read = tokio::time::timeout(SILENCE, stream.next()).await;
-                let silent = || Err(io::Error::from(io::ErrorKind::TimedOut));
-                match read.unwrap_or_else(|_| silent()) {
-                    Ok(Some(lines)) => {
-                        let lines = self.fresh(&lines);
-                        if !lines.is_empty() {
-                            self.failures = 0;
-                            return Ok(Some((lines, self)));
-                        }
-                        continue;
-                    }
-                    Ok(None) => {
-                        if let Some(rest) = self.ended() {
-                            return Ok(Some((rest, self)));
-                        }
-                    }
-                    Err(error) => self.interrupted(error)?,
-                }
+            if let Some(given) = self.read().await? {
+                return Ok(Some((given, self)));
+            }
+            if self.stream.is_some() {
+                continue;
             }
             if self.is_complete && self.selection.end == LogEnd::Now {
                 return Ok(None);
@@ -141,34 +128,85 @@ impl Follower {
                 Ok(Attached::NotYet) => tokio::time::sleep(AGAIN).await,
                 Ok(Attached::End) => return Ok(None),
                 Err(error) => {
-                    self.interrupted(io::Error::other(error))?;
+                    let _nothing_open = self.interrupted(io::Error::other(error))?;
                     tokio::time::sleep(AGAIN).await;
                 }
             }
         }
     }
 
+    /// Reads once from the stream that is open. Nothing, if that brings nothing to give.
+    async fn read(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(None);
+        };
+        let patience = stream.waits_for().unwrap_or(SILENCE);
+        let given = match tokio::time::timeout(patience, stream.read()).await {
+            Ok(Ok(Read::Lines(piece))) => {
+                let given = self.fresh(&piece);
+                if !given.is_empty() {
+                    self.failures = 0;
+                }
+                given
+            }
+            Ok(Ok(Read::Unfinished)) => return Ok(None),
+            Ok(Ok(Read::End)) => self.ended(),
+            Ok(Err(error)) => self.interrupted(error)?,
+            Err(_) if stream.waits_for().is_some() => self.late(),
+            Err(_) => self.interrupted(io::ErrorKind::TimedOut.into())?,
+        };
+        Ok(Some(given).filter(|given| !given.is_empty()))
+    }
+
+    /// What is there of a line whose end does not come.
+    fn late(&mut self) -> Bytes {
+        // What was given before the stream was cut comes again: a part of it would not be known.
+        let is_fresh = self.selection.end == LogEnd::WithJob && !self.given.overlaps();
+        let Some(piece) = self
+            .stream
+            .as_mut()
+            .and_then(|stream| stream.late(is_fresh))
+        else {
+            return Bytes::new();
+        };
+        let mut given = BytesMut::new();
+        self.write(&mut given, &piece.lines, piece.begun);
+        if self.selection.unfinished == Unfinished::Split {
+            given.extend_from_slice(b"\n");
+        }
+        given.freeze()
+    }
+
     /// A stream ended as it should. That a container has ended with it is known only where it was
     /// not followed.
-    fn ended(&mut self) -> Option<Bytes> {
-        let stream = self.stream.take()?;
-        if !stream.is_whole {
-            return None;
+    fn ended(&mut self) -> Bytes {
+        match self.stream.take() {
+            Some(stream) if stream.is_whole() => {
+                self.is_complete = true;
+                self.fresh(&stream.rest())
+            }
+            Some(stream) => self.broken_off(&stream),
+            None => Bytes::new(),
         }
-        self.is_complete = true;
-        let rest = self.fresh(&stream.rest());
-        (!rest.is_empty()).then_some(rest)
+    }
+
+    /// Ends a line that was given in part: it comes again as a whole.
+    fn broken_off(&self, stream: &Lines) -> Bytes {
+        let is_open = stream.is_begun() && self.selection.unfinished == Unfinished::Continued;
+        Bytes::from_static(if is_open { b"\n" } else { b"" })
     }
 
     /// A stream was cut, or could not be opened. A follower tries again for as long as the job
     /// lasts.
-    fn interrupted(&mut self, error: io::Error) -> io::Result<()> {
+    fn interrupted(&mut self, error: io::Error) -> io::Result<Bytes> {
         debug!(replica = self.replica.name, %error, "a log was interrupted");
-        self.stream = None;
+        let stream = self.stream.take();
         self.failures += 1;
         match self.selection.end {
             LogEnd::Now if self.failures > MOST_FAILURES => Err(error),
-            LogEnd::Now | LogEnd::WithJob => Ok(()),
+            LogEnd::Now | LogEnd::WithJob => {
+                Ok(stream.map_or_else(Bytes::new, |stream| self.broken_off(&stream)))
+            }
         }
     }
 
@@ -270,27 +308,34 @@ impl Follower {
         } = &self.replica;
         let pod = format!("{job}-{name}");
         let stream = self.calls.log(namespace, &pod, &parameters).await?;
-        Ok(Lines {
-            stream,
-            pending: BytesMut::new(),
-            is_whole: !follows,
-        })
+        let cut = asked.tail.filter(|_| is_first).unwrap_or_default();
+        Ok(Lines::of(stream, cut, !follows))
     }
 
     /// The lines of these that were not given yet, as they are to be given.
-    fn fresh(&mut self, lines: &[u8]) -> Bytes {
-        let mut fresh = BytesMut::with_capacity(lines.len());
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            if !self.given.is_new(line) || self.is_too_old(line) {
-                continue;
+    fn fresh(&mut self, piece: &Piece) -> Bytes {
+        let mut fresh = BytesMut::with_capacity(piece.lines.len());
+        let mut begun = piece.begun;
+        for line in piece.lines.split_inclusive(|byte| *byte == b'\n') {
+            let begun = std::mem::take(&mut begun);
+            let is_new = self.given.is_new(line) && !self.is_too_old(line);
+            if is_new || begun > 0 {
+                self.write(&mut fresh, line, begun);
             }
-            self.is_begun = true;
-            fresh.extend_from_slice(match self.selection.lines {
-                LogLines::Plain => text_of(line),
-                LogLines::WithTime => line,
-            });
         }
         fresh.freeze()
+    }
+
+    /// Writes a line, or the rest of one of which so many bytes were given.
+    fn write(&mut self, fresh: &mut BytesMut, line: &[u8], begun: usize) {
+        self.is_begun = true;
+        let text = line.len() - text_of(line).len();
+        let is_timed = self.selection.lines == LogLines::WithTime;
+        let begins_line = begun == 0 || self.selection.unfinished == Unfinished::Split;
+        if is_timed && begins_line {
+            fresh.extend_from_slice(&line[..text]);
+        }
+        fresh.extend_from_slice(&line[begun.max(text)..]);
     }
 
     fn is_too_old(&self, line: &[u8]) -> bool {
@@ -335,43 +380,5 @@ fn stage(container: &ContainerStatus) -> Stage {
         // One that waits to be started again has the log of the start before.
         None if ended.is_some() => Stage::Ended,
         None => Stage::NotStarted,
-    }
-}
-
-/// The lines of a stream.
-struct Lines {
-    stream: LogReader,
-    pending: BytesMut,
-    /// Whether its end is the end of the log.
-    is_whole: bool,
-}
-
-impl Lines {
-    /// The next whole lines.
-    async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        loop {
-            if let Some(end) = memchr::memrchr(b'\n', &self.pending) {
-                return Ok(Some(self.pending.split_to(end + 1).freeze()));
-            }
-            if self.pending.len() > LONGEST_LINE {
-                self.pending.extend_from_slice(b"\n");
-                continue;
-            }
-            let read = self.stream.fill_buf().await?;
-            let length = read.len();
-            if length == 0 {
-                return Ok(None);
-            }
-            self.pending.extend_from_slice(read);
-            self.stream.consume_unpin(length);
-        }
-    }
-
-    /// A last line without its end.
-    fn rest(mut self) -> Bytes {
-        if !self.pending.is_empty() {
-            self.pending.extend_from_slice(b"\n");
-        }
-        self.pending.freeze()
     }
 }

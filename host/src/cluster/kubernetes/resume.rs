@@ -40,6 +40,11 @@ impl Given {
         since.checked_sub(1.second()).ok()
     }
 
+    /// Whether lines that were given may still come again.
+    pub(super) fn overlaps(&self) -> bool {
+        self.overlap.is_some()
+    }
+
     /// Whether a line with its time was not given yet. It is then taken as given.
     pub(super) fn is_new(&mut self, line: &[u8]) -> bool {
         let line = (time_of(line).unwrap_or_default(), hash(line));
