@@ -12,12 +12,15 @@ use crate::author::PluginCommand;
 use crate::client::arguments::ClientCommand;
 use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
+use crate::cluster::local::contain::{Mode, User};
+use crate::cluster::local::quota;
 use crate::http::Origin;
 use crate::plugin::UnknownArguments;
 use crate::profile::Profiles;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
 use crate::request::{AllowedNamespaces, DEFAULT_IMAGE, RequestPolicy};
 
+const MEBIBYTE: u64 = 1024 * 1024;
 /// Where a pod finds its own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
@@ -45,6 +48,13 @@ pub enum Command {
     /// Run one replica of a local job, as `serve` tells it to.
     #[command(hide = true)]
     KeepReplica,
+    /// Start the command of a replica in namespaces of its own, as `keep-replica` tells it to.
+    #[command(hide = true)]
+    StartReplica {
+        /// This is the first process in them.
+        #[arg(long)]
+        inside: bool,
+    },
     /// Compile and try one plugin, as `serve` tells it to.
     #[command(hide = true)]
     MakePlugin,
@@ -201,6 +211,28 @@ pub struct LocalArguments {
     /// Slots of the local cluster. Default: the GPUs of this machine, or its cores without any.
     #[arg(long, env = "TRAINER_LOCAL_SLOTS")]
     pub local_slots: Option<u32>,
+    /// Whether jobs are kept from the service, its files and each other. `auto`: where this machine
+    /// allows it.
+    #[arg(
+        long,
+        env = "TRAINER_LOCAL_CONTAINMENT",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub local_containment: Mode,
+    /// User that jobs run as, as UID:GID, where the service is root. Default: the service's own.
+    #[arg(long, env = "TRAINER_LOCAL_USER")]
+    pub local_user: Option<User>,
+    /// Most jobs that are kept, whether they have ended or not.
+    #[arg(long, env = "TRAINER_LOCAL_MAX_JOBS", default_value_t = 20_000)]
+    pub local_max_jobs: u32,
+    /// Most MiB of the manifests of all jobs together.
+    #[arg(long, env = "TRAINER_LOCAL_MAX_MANIFEST_MB", default_value_t = 256)]
+    pub local_max_manifest_mb: u32,
+    /// Most MiB on disk of the log of one start of a replica. The beginning of a longer one is dropped.
+    #[arg(long, env = "TRAINER_LOCAL_MAX_LOG_MB", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub local_max_log_mb: u32,
     /// Wait before a failed replica starts again, in milliseconds. It doubles with each failure.
     #[arg(long, env = "TRAINER_LOCAL_BACKOFF_MS", default_value_t = 1000)]
     pub local_backoff_ms: u64,
@@ -320,6 +352,13 @@ impl ServeSettings {
             working_directory: self.local.local_workdir.clone(),
             python: self.local.local_python.clone(),
             slots: self.local.local_slots,
+            containment: self.local.local_containment,
+            user: self.local.local_user,
+            limits: quota::Limits {
+                jobs: usize::try_from(self.local.local_max_jobs).unwrap_or(usize::MAX),
+                manifest_bytes: u64::from(self.local.local_max_manifest_mb) * MEBIBYTE,
+                log_bytes: u64::from(self.local.local_max_log_mb) * MEBIBYTE,
+            },
             restart_backoff: Duration::from_millis(self.local.local_backoff_ms),
             shutdown_grace: Duration::from_secs(self.shutdown_grace),
         }

@@ -20,5 +20,6 @@ pub mod preview;
 pub mod profile;
 pub mod request;
 mod scheduling;
+pub mod secrets;
 pub mod suggestion;
 pub mod telemetry;

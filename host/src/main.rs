@@ -14,9 +14,10 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
+use trainer_host::client::terminal::visible;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::kubernetes::KubernetesCluster;
-use trainer_host::cluster::local::{LocalCluster, keeper};
+use trainer_host::cluster::local::{LocalCluster, contain, keeper};
 use trainer_host::config::{
     ClusterKind, Command, CommandLine, ExplainOutput, ExplainSettings, PlanningSettings,
     PreviewOutput, PreviewSettings, ServeSettings,
@@ -31,7 +32,7 @@ use trainer_host::plugin::{
 };
 use trainer_host::preview::Preview;
 use trainer_host::{author, client};
-use trainer_host::{measure, request, telemetry};
+use trainer_host::{measure, request, secrets, telemetry};
 
 /// A request is many small strings; the C library's allocator is slow at those on several threads.
 #[global_allocator]
@@ -39,10 +40,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
-        Command::Serve(settings) => on_runtime(serve(*settings)),
+        Command::Serve(settings) => serve_in_private(*settings),
         Command::Preview(settings) => on_runtime(preview(settings)),
         Command::Explain(settings) => explain(&settings),
         Command::Client(command) => return client::run(command),
+        Command::StartReplica { inside } => return start_replica(inside),
         Command::KeepReplica => keeper::run().map_err(Into::into),
         Command::Plugin(command) => author::run(command),
         Command::MakePlugin => workshop::run().map_err(Into::into),
@@ -51,7 +53,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Every cause on one line, and no trace: this is for the person at the terminal.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let error = format!("{error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", visible(&error));
             ExitCode::FAILURE
         }
     }
@@ -66,10 +69,34 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
     done
 }
 
-async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
+/// The first processes of a replica end as it does.
+fn start_replica(inside: bool) -> ExitCode {
+    let ended = match inside {
+        true => contain::run_inside(),
+        false => contain::run(),
+    };
+    ended.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Serves without showing secrets to other processes of this user.
+fn serve_in_private(mut settings: ServeSettings) -> anyhow::Result<()> {
+    let hidden = secrets::hide(&settings.api_token);
+    if let Some(token) = secrets::variable(secrets::API_TOKEN) {
+        settings.api_token = token;
+    }
+    on_runtime(serve(settings, hidden))
+}
+
+async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::Result<()> {
     let begun = Instant::now();
     measure::metrics();
     let telemetry = telemetry::start(&settings.log)?;
+    if let Err(error) = hidden {
+        warn!(%error, "other processes of this user can read the secrets of this service");
+    }
     let registry = Arc::new(registry(&settings.planning)?);
     let policy = settings.planning.policy()?;
     let cluster: Arc<dyn Cluster> = match settings.cluster() {
@@ -215,7 +242,7 @@ async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
             std::io::stderr(),
             "warning: {} {}",
             warning.code,
-            warning.detail
+            visible(&warning.detail)
         )?;
     }
     let text = match settings.output {
@@ -240,6 +267,10 @@ fn explain(settings: &ExplainSettings) -> anyhow::Result<()> {
     let text = match &settings.topic {
         Some(topic) => explain::explain(topic, &frameworks, style)?,
         None => explain::overview(&frameworks),
+    };
+    let text = match settings.output {
+        ExplainOutput::Json => text,
+        ExplainOutput::Text | ExplainOutput::Markdown => visible(&text).into_owned(),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

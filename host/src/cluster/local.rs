@@ -7,6 +7,7 @@
 
 mod attempt;
 mod conditions;
+pub mod contain;
 mod expand;
 mod failure;
 mod folder;
@@ -17,6 +18,7 @@ mod machine;
 mod orphans;
 mod ports;
 mod processes;
+pub mod quota;
 mod removal;
 mod replica;
 mod slots;
@@ -25,7 +27,7 @@ mod timer;
 mod times;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -34,14 +36,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
 use crate::job::{Inspection, LogSelection, ObservedJob, PyTorchJob, RUN_ID_LABEL, Submission};
 use conditions::Transition;
+use contain::{Containment, HIDDEN, Mode, User};
 use folder::DataFolder;
 use lifecycle::Pace;
 use machine::{Machine, MachineSettings, blocking};
+use quota::{Limits, Quota};
 use slots::Slots;
 use store::{Record, Store, key};
 
@@ -62,6 +67,11 @@ pub struct LocalSettings {
     pub python: Option<PathBuf>,
     /// Slots in place of the machine's GPUs or cores.
     pub slots: Option<u32>,
+    /// Whether jobs are kept from the service, its files and each other.
+    pub containment: Mode,
+    /// The user that jobs run as, where the service is root.
+    pub user: Option<User>,
+    pub limits: Limits,
     /// The wait before a failed replica starts again; it doubles with each failure.
     pub restart_backoff: Duration,
     /// How long replicas may take to end when the service shuts down.
@@ -73,6 +83,7 @@ pub struct LocalSettings {
 pub struct LocalCluster {
     machine: Arc<Machine>,
     logs: log::Logs,
+    quota: Quota,
     newest: Newest,
     /// No other service uses it.
     _folder: DataFolder,
@@ -109,6 +120,9 @@ impl LocalCluster {
             working_directory,
             python,
             slots,
+            containment,
+            user,
+            limits,
             restart_backoff,
             shutdown_grace,
         } = settings;
@@ -125,7 +139,10 @@ impl LocalCluster {
         let working_directory = working_directory
             .canonicalize()
             .unwrap_or(working_directory);
+        let containment = contained(&program, &folder.path, containment, user).await?;
         let settings = MachineSettings {
+            containment,
+            most_log_bytes: limits.log_bytes,
             program,
             jobs_folder: folder.path.join("jobs"),
             deleted_folder: folder.path.join("deleted"),
@@ -143,6 +160,7 @@ impl LocalCluster {
         removal::sweep(&machine.settings, &machine.keys());
         machine.take_up().await;
         Ok(Self {
+            quota: Quota::new(limits, sizes(&machine)),
             machine,
             logs: log::Logs::default(),
             newest: Newest::default(),
@@ -174,7 +192,10 @@ impl Cluster for LocalCluster {
         job.metadata.creation_timestamp = Some(Time(now));
         conditions::apply(&mut job, &Transition::Created, now);
         let created = self.admitted(&job);
+        let key = key(job.namespace(), job.name());
+        let counted = self.quota.add(&key, size(&job))?;
         self.machine.add(Record::new(job)).await?;
+        counted.keep();
         Ok(created)
     }
 
@@ -184,7 +205,10 @@ impl Cluster for LocalCluster {
                 name: job.name().to_string(),
                 run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
             }),
-            None => Ok(self.admitted(&job)),
+            None => {
+                self.quota.check(size(&job))?;
+                Ok(self.admitted(&job))
+            }
         }
     }
 
@@ -222,7 +246,10 @@ impl Cluster for LocalCluster {
     }
 
     async fn delete(&self, namespace: &str, name: &str) -> Result<(), ClusterError> {
-        self.machine.delete(&key(namespace, name)).await
+        let key = key(namespace, name);
+        self.machine.delete(&key).await?;
+        self.quota.remove(&key);
+        Ok(())
     }
 
     async fn set_running(
@@ -282,12 +309,63 @@ impl LocalCluster {
     }
 }
 
+/// The bytes of a job as it is stored.
+fn size(job: &PyTorchJob) -> u64 {
+    serde_json::to_vec(job).map_or(0, |manifest| manifest.len() as u64)
+}
+
+/// The sizes of the jobs that are kept, by key.
+fn sizes(machine: &Machine) -> BTreeMap<String, u64> {
+    let jobs = machine.observed(None);
+    let keys = jobs.iter().map(|job| key(job.namespace(), job.name()));
+    keys.filter_map(|key| {
+        let size = size(&machine.record(&key)?.job);
+        Some((key, size))
+    })
+    .collect()
+}
+
+/// How jobs are contained, after trying it out.
+async fn contained(
+    program: &Path,
+    data_folder: &Path,
+    mode: Mode,
+    user: Option<User>,
+) -> Result<Option<Containment>, ClusterError> {
+    if mode == Mode::Off && user.is_none() {
+        warn!("jobs are not contained: they can do what this user can");
+        return Ok(None);
+    }
+    let containment = Containment {
+        hidden: HIDDEN.map(|name| data_folder.join(name)).into(),
+        user,
+    };
+    let (program, folder) = (program.to_path_buf(), data_folder.to_path_buf());
+    let tried = containment.clone();
+    let check = move || contain::check(&program, &tried, &folder);
+    let checked = tokio::task::spawn_blocking(check).await;
+    match checked.unwrap_or_else(|error| Err(error.into())) {
+        Ok(()) => {
+            info!("jobs are contained: they see no other process and no file of this service");
+            Ok(Some(containment))
+        }
+        Err(error) if mode == Mode::Required || user.is_some() => {
+            Err(ClusterError::internal("containing jobs", error))
+        }
+        Err(error) => {
+            warn!(%error, "jobs are not contained: they can do what this user can");
+            Ok(None)
+        }
+    }
+}
+
 /// What stands for the environment that an image sets: the service's own, without its settings,
 /// among which is its token.
 fn replica_environment(python: Option<PathBuf>, claims: PathBuf) -> BTreeMap<String, String> {
     let mut environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| !name.starts_with("TRAINER_"))
+        // The collector's credentials are the service's, too.
+        .filter(|(name, _)| !name.starts_with("TRAINER_") && !name.starts_with("OTEL_"))
         .collect();
     if let Some(python) = python {
         let bin = python.canonicalize().unwrap_or(python).join("bin");

@@ -8,7 +8,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use trainer_host::request::RequestPolicy;
 
-use crate::processes::{eventually, kill, only, parent, replicas};
+use crate::processes::{eventually, kill, only, replicas, shim};
 use crate::service::{Service, built_plugins, request};
 
 async fn ask(service: &Service, method: &str, path: &str) -> u16 {
@@ -74,7 +74,7 @@ async fn nothing_that_a_killed_shim_left_outlives_its_job() {
         service.wait_for("meta-left", "running").await;
         eventually(async || (replicas(&service).len() == 2).then_some(())).await;
         let replica = replicas(&service)[0];
-        kill(parent(replica));
+        kill(shim(replica));
         eventually(async || replicas(&service).is_empty().then_some(())).await;
         assert!(ask(&service, method, path).await < 300);
         assert!(replicas(&service).is_empty());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::processes::{eventually, kill, only, parent, processes_of, replicas};
+use crate::processes::{eventually, kill, only, processes_of, replicas, shim};
 use crate::service::{Service, request};
 
 fn log(data: &Path, pod: &str, number: u32) -> String {
@@ -106,7 +106,7 @@ async fn a_keeper_that_is_killed_leaves_nothing_beside_the_next_start() {
     service.submit(&request("wait", "orphan")).await;
     service.wait_for("meta-orphan", "running").await;
     let first = eventually(async || only(&replicas(&service))).await;
-    kill(parent(first));
+    kill(shim(first));
     let second = eventually(async || only(&replicas(&service)).filter(|pid| *pid != first)).await;
     assert_ne!(second, first);
     service.stop().await;

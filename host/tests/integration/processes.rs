@@ -22,7 +22,16 @@ pub fn only(pids: &[u32]) -> Option<u32> {
     }
 }
 
-pub fn parent(pid: u32) -> u32 {
+/// The shim above a process of a replica.
+pub fn shim(pid: u32) -> u32 {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    match String::from_utf8_lossy(&command).contains("keep-replica") {
+        true => pid,
+        false => shim(parent(pid)),
+    }
+}
+
+fn parent(pid: u32) -> u32 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit(')')
         .next()

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt;
 use trainer_host::cluster::Cluster;
+use trainer_host::cluster::local::contain::Mode;
+use trainer_host::cluster::local::quota::Limits as Quota;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::http::{App, Token, router};
 use trainer_host::plugin::golden::OwnTests;
@@ -266,6 +268,13 @@ pub fn local_settings(data: &Path) -> LocalSettings {
         working_directory: data.to_path_buf(),
         python: Some(python),
         slots: Some(4),
+        containment: Mode::Auto,
+        user: None,
+        limits: Quota {
+            jobs: 20_000,
+            manifest_bytes: 1 << 28,
+            log_bytes: 1 << 30,
+        },
         restart_backoff: Duration::from_millis(10),
         shutdown_grace: Duration::from_secs(1),
     }

@@ -21,7 +21,7 @@ use std::io::{BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::contain::{Contained, Containment};
 use super::processes::{all, parent_of, variable};
 use super::times::{self, MarkWriter};
 
@@ -49,6 +50,10 @@ pub struct Assignment {
     pub command: Vec<String>,
     /// The whole environment: nothing else is inherited.
     pub environment: BTreeMap<String, String>,
+    /// How the replica is contained, if it is.
+    pub containment: Option<Containment>,
+    /// How much of the log stays on disk.
+    pub most_log_bytes: u64,
     pub working_directory: PathBuf,
     /// The file that gets standard output and standard error.
     pub log: PathBuf,
@@ -108,7 +113,7 @@ pub fn run() -> std::io::Result<()> {
                 pid: main.as_raw_nonzero().get(),
             });
             std::thread::spawn(move || obey(main));
-            let marks = MarkWriter::open(&assignment.log).ok();
+            let marks = MarkWriter::open(&assignment.log, assignment.most_log_bytes).ok();
             let marks = marks.map(|marks| Arc::new(Mutex::new(marks)));
             if let Some(marks) = marks.clone() {
                 std::thread::spawn(move || mark(&marks));
@@ -157,22 +162,43 @@ fn private() -> OpenOptions {
 
 fn start(assignment: &Assignment) -> std::io::Result<Pid> {
     let log = private().append(true).open(&assignment.log)?;
-    let (program, arguments) = assignment
-        .command
+    let errors = log.try_clone()?;
+    let prepare = |command: &mut Command| {
+        command
+            .current_dir(&assignment.working_directory)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .process_group(0);
+    };
+    let mut environment = assignment.environment.clone();
+    environment.insert(MARKER.to_string(), assignment.replica.clone());
+    let child = match &assignment.containment {
+        Some(containment) => Contained {
+            program: &std::env::current_exe()?,
+            containment,
+            command: &assignment.command,
+            environment,
+            own_folder: assignment.log.parent().unwrap_or(&assignment.log),
+        }
+        .start(prepare)?,
+        None => uncontained(&assignment.command, environment, prepare)?,
+    };
+    Pid::from_raw(child.id().cast_signed()).ok_or_else(|| std::io::Error::other("no process id"))
+}
+
+fn uncontained(
+    command: &[String],
+    environment: BTreeMap<String, String>,
+    prepare: impl FnOnce(&mut Command),
+) -> std::io::Result<Child> {
+    let (program, arguments) = command
         .split_first()
         .ok_or_else(|| std::io::Error::other("the command is empty"))?;
-    let child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(&assignment.environment)
-        .env(MARKER, &assignment.replica)
-        .current_dir(&assignment.working_directory)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0)
-        .spawn()?;
-    Pid::from_raw(child.id().cast_signed()).ok_or_else(|| std::io::Error::other("no process id"))
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(environment);
+    prepare(&mut command);
+    command.spawn()
 }
 
 /// Reaps until no process of the replica is left; gives the exit code of its main process.

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::attempt::{self, Launch};
+use super::contain::Containment;
 use super::lifecycle::{Action, Attempt, Event, Job, Pace, Step, Write};
 use super::ports::HeldPort;
 use super::replica::{ReplicaIndex, Surroundings};
@@ -108,6 +109,8 @@ struct Effort {
 
 #[derive(Debug)]
 pub(super) struct MachineSettings {
+    pub containment: Option<Containment>,
+    pub most_log_bytes: u64,
     pub program: PathBuf,
     pub jobs_folder: PathBuf,
     /// Where the folders of deleted jobs wait for the end of their replicas.
@@ -388,6 +391,8 @@ impl Machine {
             return;
         };
         let surroundings = Surroundings {
+            containment: self.settings.containment.clone(),
+            most_log_bytes: self.settings.most_log_bytes,
             program: self.settings.program.clone(),
             working_directory: self.settings.working_directory.clone(),
             base: self.settings.environment.clone(),

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 
+use super::contain::Containment;
 use super::expand::expand;
 use super::failure;
 use super::keeper::{Assignment, MARKER, Order, Report};
@@ -31,6 +32,9 @@ pub struct ReplicaIndex {
 /// What this machine gives to the replicas of a job.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
+    /// How the replica is contained, if it is.
+    pub containment: Option<Containment>,
+    pub most_log_bytes: u64,
     /// The program that keeps replicas: this one.
     pub program: PathBuf,
     /// The folder that holds `train.py`.
@@ -286,6 +290,8 @@ fn process(
         replica: String::new(),
         command,
         environment,
+        containment: surroundings.containment.clone(),
+        most_log_bytes: surroundings.most_log_bytes,
         working_directory: PathBuf::new(),
         log: PathBuf::new(),
         lock: PathBuf::new(),

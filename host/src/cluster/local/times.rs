@@ -1,19 +1,23 @@
 //! When the bytes of a log were written. The replica writes its log itself, so that nothing stands
 //! between it and the disk; its keeper looks at the length of the file ten times a second and
-//! leaves a mark in a file beside it whenever that has grown.
+//! leaves a mark in a file beside it whenever that has grown. It also drops the beginning of a log that
+//! takes too much of the disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 /// How often a keeper looks, and so how exact the times of lines are.
 pub const INTERVAL: Duration = Duration::from_millis(100);
 /// Two numbers of 8 bytes, little endian: the end, and microseconds since 1970.
 const MARK_BYTES: usize = 16;
+/// What `st_blocks` counts (stat(2)).
+const BLOCK_BYTES: u64 = 512;
 
 /// Everything before `end` was written by `time`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ fn file_of(log: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct MarkWriter {
     log: PathBuf,
+    /// Most bytes of the log on disk.
+    most: u64,
     marks: File,
     marked: u64,
 }
@@ -57,7 +63,7 @@ impl MarkWriter {
     /// # Errors
     ///
     /// When the file of the marks cannot be made.
-    pub fn open(log: &Path) -> std::io::Result<Self> {
+    pub fn open(log: &Path, most: u64) -> std::io::Result<Self> {
         let marks = OpenOptions::new()
             .create(true)
             .mode(0o600)
@@ -65,6 +71,7 @@ impl MarkWriter {
             .open(file_of(log))?;
         Ok(Self {
             log: log.to_path_buf(),
+            most,
             marks,
             marked: 0,
         })
@@ -77,12 +84,29 @@ impl MarkWriter {
     /// When the log cannot be looked at or the mark not be written, as on a full disk.
     pub fn look(&mut self) -> std::io::Result<()> {
         let time = Timestamp::now();
-        let end = std::fs::metadata(&self.log)?.len();
+        let metadata = std::fs::metadata(&self.log)?;
+        let end = metadata.len();
+        if metadata.blocks() * BLOCK_BYTES > self.most {
+            self.drop_beginning(end)?;
+        }
         if end > self.marked {
             self.marks.write_all(&Mark { end, time }.to_bytes())?;
             self.marked = end;
         }
         Ok(())
+    }
+}
+
+impl MarkWriter {
+    /// Makes a hole of all but the end of the log. Offsets stay what they are.
+    fn drop_beginning(&self, end: u64) -> std::io::Result<()> {
+        let log = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&self.log)?;
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let dropped = end.saturating_sub(self.most / 2);
+        Ok(fallocate(log, hole, 0, dropped)?)
     }
 }
 
@@ -200,12 +224,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("0.log");
         std::fs::write(&log, "12345").unwrap();
-        let mut writer = MarkWriter::open(&log).unwrap();
+        let mut writer = MarkWriter::open(&log, u64::MAX).unwrap();
         writer.look().unwrap();
         writer.look().unwrap();
         let mut marks = Marks::of(&log);
         assert_eq!(marks.count(), 1);
         assert_eq!(marks.get(0).unwrap().end, 5);
+    }
+
+    #[test]
+    fn a_log_that_takes_too_much_loses_its_beginning_and_no_offset() {
+        const MOST: u64 = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("0.log");
+        let text = "a line\n".repeat(500_000);
+        std::fs::write(&log, &text).unwrap();
+        MarkWriter::open(&log, MOST).unwrap().look().unwrap();
+        let kept = std::fs::read(&log).unwrap();
+        assert_eq!(kept.len(), text.len());
+        assert!(kept.ends_with(&text.as_bytes()[text.len() - 400_000..]));
+        let metadata = std::fs::metadata(&log).unwrap();
+        assert!(metadata.blocks() * BLOCK_BYTES <= MOST);
     }
 
     proptest! {

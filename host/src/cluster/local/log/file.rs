@@ -82,7 +82,10 @@ impl OpenLog {
             Some(lines) => search.start_of_last(lines, length)?,
             None => 0,
         };
-        let offset = since.max(tail);
+        let offset = match since.max(tail) {
+            0 => search.first_line(length)?,
+            offset => offset,
+        };
         let timed = selection.lines == LogLines::WithTime;
         Ok(Self {
             file,

@@ -56,6 +56,19 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Where the first whole line begins: the beginning of a long log was dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or the client has gone.
+    pub fn first_line(&mut self, length: u64) -> io::Result<u64> {
+        match self.data_from(0)? {
+            Some(0) => Ok(0),
+            Some(data) => self.next_line(data, length),
+            None => Ok(length),
+        }
+    }
+
     /// Where the line begins that an offset is in.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use reqwest::Url;
 use tracing::warn;
 
 use super::super::super::SourceError;
+use crate::secrets;
 
 /// The operator's name and password for a registry. They precede those of `docker login`.
 const USER: &str = "TRAINER_REGISTRY_USER";
@@ -41,9 +42,9 @@ pub(super) struct Login {
 
 /// The login for a registry, if there is one.
 pub(super) fn login(reference: &Reference, registries: Registries) -> Option<Login> {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if let (Some(user), Some(password)) = (set(USER), set(PASSWORD)) {
-        let host = set(HOST);
+    let login = (secrets::variable(USER), secrets::variable(PASSWORD));
+    if let (Some(user), Some(password)) = login {
+        let host = secrets::variable(HOST);
         if is_for(host.as_deref(), reference, registries) {
             return Some(Login { user, password });
         }

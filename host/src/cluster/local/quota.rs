@@ -1,0 +1,135 @@
+//! How many jobs the local cluster keeps, and how large they may be together: each is on disk and in
+//! memory until somebody deletes it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::cluster::ClusterError;
+
+/// What the operator allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most jobs, whether they have ended or not.
+    pub jobs: usize,
+    /// Most bytes of all their manifests.
+    pub manifest_bytes: u64,
+    /// Most bytes on disk of each log. Its beginning is dropped.
+    pub log_bytes: u64,
+}
+
+/// The jobs that are kept, by key, with the sizes of their manifests.
+#[derive(Debug)]
+pub struct Quota {
+    limits: Limits,
+    kept: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Quota {
+    pub fn new(limits: Limits, kept: BTreeMap<String, u64>) -> Self {
+        let kept = Mutex::new(kept);
+        Self { limits, kept }
+    }
+
+    /// Counts a job for as long as the result lives, or until [`Quota::remove`] once it is kept. A
+    /// name that is counted already is another's, whose count stays.
+    ///
+    /// # Errors
+    ///
+    /// Which limit it would exceed.
+    pub fn add(&self, key: &str, bytes: u64) -> Result<Counted<'_>, ClusterError> {
+        let mut kept = self.kept();
+        check(self.limits, &kept, bytes).map_err(|message| ClusterError::Refused { message })?;
+        let is_new = !kept.contains_key(key);
+        kept.entry(key.to_string()).or_insert(bytes);
+        Ok(Counted {
+            quota: self,
+            key: is_new.then(|| key.to_string()),
+        })
+    }
+
+    /// Whether a job could be added.
+    ///
+    /// # Errors
+    ///
+    /// Which limit it would exceed.
+    pub fn check(&self, bytes: u64) -> Result<(), ClusterError> {
+        let checked = check(self.limits, &self.kept(), bytes);
+        checked.map_err(|message| ClusterError::Refused { message })
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.kept().remove(key);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job that is counted and not kept yet.
+#[derive(Debug)]
+pub struct Counted<'a> {
+    quota: &'a Quota,
+    key: Option<String>,
+}
+
+impl Counted<'_> {
+    /// Says that the job is kept.
+    pub fn keep(mut self) {
+        self.key = None;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            self.quota.remove(key);
+        }
+    }
+}
+
+fn check(limits: Limits, kept: &BTreeMap<String, u64>, bytes: u64) -> Result<(), String> {
+    if kept.len() >= limits.jobs {
+        return Err(format!(
+            "{} jobs are kept, the most that TRAINER_LOCAL_MAX_JOBS allows. Delete jobs that have ended",
+            kept.len()
+        ));
+    }
+    let held: u64 = kept.values().sum();
+    if held + bytes > limits.manifest_bytes {
+        return Err(format!(
+            "its manifest has {bytes} bytes and those of the jobs that are kept have {held}; \
+             TRAINER_LOCAL_MAX_MANIFEST_MB allows {} together. Delete jobs that have ended",
+            limits.manifest_bytes
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        jobs: 2,
+        manifest_bytes: 100,
+        log_bytes: 0,
+    };
+
+    fn refusal(quota: &Quota, bytes: u64) -> String {
+        quota.check(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_job_is_refused_with_the_limit_and_the_way_out() {
+        let quota = Quota::new(LIMITS, BTreeMap::new());
+        quota.add("default/a", 60).unwrap().keep();
+        assert!(refusal(&quota, 41).contains("TRAINER_LOCAL_MAX_MANIFEST_MB allows 100 together"));
+        quota.add("default/b", 40).unwrap().keep();
+        assert!(refusal(&quota, 0).contains("2 jobs are kept"));
+        quota.remove("default/a");
+        // One that could not be stored is not counted.
+        drop(quota.add("default/c", 60).unwrap());
+        quota.add("default/d", 60).unwrap().keep();
+    }
+}
