@@ -18,6 +18,8 @@ from storage import Storage
 
 LOG = logging.getLogger("trainer")
 
+# Marks a checkpoint in its metadata that no run can resume from.
+WEIGHTS_ONLY = "weights_only"
 COMMIT = re.compile(r"^step-(\d{6,})\.json$")
 PART = re.compile(r"^step-\d{6,}\.part-\d+\.json$")
 OF_A_STEP = re.compile(r"^step-(\d{6,})[./]")
@@ -141,6 +143,12 @@ class CheckpointManager:
                 continue
             yield checkpoint
 
+    def resumable(self) -> Iterator[Checkpoint]:
+        """The candidates that hold the whole state of a run, newest first."""
+        for checkpoint in self.candidates():
+            if not checkpoint.metadata.get(WEIGHTS_ONLY):
+                yield checkpoint
+
     def fetch(self, checkpoint: Checkpoint, folder: Path) -> Path | None:
         """Downloads a checkpoint, and gives its state's path; nothing if a file is not whole."""
         shutil.rmtree(folder, ignore_errors=True)
@@ -157,9 +165,15 @@ class CheckpointManager:
                 return None
         return folder / checkpoint.name
 
-    def keep(self, count: int, protected: frozenset[int] = frozenset()) -> None:
-        """Removes all checkpoints but the newest: commits first, so that none is half there."""
-        old = [step for step in self.committed_steps()[count:] if step not in protected]
+    def keep(
+        self, count: int, protected: frozenset[int] = frozenset(), newest: int | None = None
+    ) -> None:
+        """Removes old checkpoints, commits first, so that `count` up to the `newest` step are left.
+
+        A run that could not resume from a later checkpoint writes it again when it gets there.
+        """
+        steps = [step for step in self.committed_steps() if newest is None or step <= newest]
+        old = [step for step in steps[count:] if step not in protected]
         self._storage.delete(self._uri(f"{name_of(step)}.json") for step in old)
         self._delete_steps(set(old))
 
@@ -183,7 +197,7 @@ class CheckpointManager:
     def remove_replaced(self) -> None:
         """Removes what this run replaces: commits first, so that none is ever half there."""
         names = sorted(self._replaced, key=lambda name: not COMMIT.match(name))
-        self._storage.delete(map(self._uri, names))
+        self._delete(names)
         self._replaced = frozenset()
 
     def beside_replaced(self, native: Native) -> Native:
@@ -218,8 +232,12 @@ class CheckpointManager:
         if not steps:
             return
         matches = {name: OF_A_STEP.match(name) for name in self._sizes()}
-        names = [name for name, match in matches.items() if match and int(match[1]) in steps]
+        self._delete([n for n, match in matches.items() if match and int(match[1]) in steps])
+
+    def _delete(self, names: list[str]) -> None:
         self._storage.delete(map(self._uri, names))
+        for folder in {name.split("/", 1)[0] for name in names if "/" in name}:
+            self._storage.delete_empty_folders(self._uri(folder))
 
     def _read(self, step: int, sizes: dict[str, int]) -> Checkpoint | None:
         """A commit, if its files are there with the sizes that they had."""

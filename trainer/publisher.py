@@ -102,7 +102,7 @@ class Publisher:
             self._manager.delete_parts(draft.step, range(1, draft.nodes))
             LOG.info("saved step %d in %.2f s", draft.step, time.monotonic() - begun)
             if self._keep is not None:
-                self._manager.keep(self._keep, draft.protected)
+                self._manager.keep(self._keep, draft.protected, draft.step)
         else:
             self._manager.write_part(draft.step, self._run.node, files)
         if draft.discard:

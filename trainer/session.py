@@ -15,7 +15,7 @@ from typing import Any
 
 import logs
 import resuming
-from checkpoints import Checkpoint, CheckpointManager
+from checkpoints import WEIGHTS_ONLY, Checkpoint, CheckpointManager
 from lease import Lease
 from publisher import Draft, Publisher
 from run import Run, Terminated, TrainingError
@@ -79,12 +79,13 @@ class Session:
         self._termination.take_note()
         if run.overwrite:
             self._replace_earlier_run()
-        found = self._newest() if run.resume or restarted else None
-        if found and self._only_weights(found[0]):
-            return None
+        resumes = run.resume or restarted
+        found = self._newest() if resumes else None
         if found:
             resuming.check(found[0], self._terms)
             LOG.info("resumed from step %d", found[0].step)
+        elif resumes and (weights := next(self.checkpoints.candidates(), None)):
+            self._say_only_weights(weights)
         elif run.resume:
             LOG.warning("no checkpoint to resume from: starting at step 0")
         return found
@@ -130,7 +131,7 @@ class Session:
     def _newest(self) -> tuple[Checkpoint, Path] | None:
         """The newest checkpoint that is whole on every node. All see the same ones."""
         folder = self.run.scratch / "resumed"
-        for checkpoint in self.checkpoints.candidates():
+        for checkpoint in self.checkpoints.resumable():
             path: Path | None = folder / checkpoint.name
             if self.run.is_leader:
                 path = self.checkpoints.fetch(checkpoint, folder)
@@ -150,10 +151,10 @@ class Session:
         if self.run.is_writer and self.checkpoints.steps_of(writer):
             self.checkpoints.remove_replaced()
 
-    def _only_weights(self, checkpoint: Checkpoint) -> bool:
-        """Whether a checkpoint cannot be resumed from, which is an error if the job asks for it."""
-        if not checkpoint.metadata.get("weights_only"):
-            return False
+    def _say_only_weights(self, checkpoint: Checkpoint) -> None:
+        """Says that nothing can be resumed from, which is an error if the job asks for it."""
+        if not checkpoint.metadata.get(WEIGHTS_ONLY):
+            return
         if self.run.resume:
             raise TrainingError(
                 f"step {checkpoint.step} cannot be resumed: it holds the weights alone "
@@ -163,7 +164,6 @@ class Session:
             "step %d holds the weights alone (save_only_model): starting again at step 0",
             checkpoint.step,
         )
-        return True
 
     def _write_run_config(self, resolved: dict[str, Any]) -> None:
         """Records how the run was started, in `config/run.json`."""

@@ -6,8 +6,9 @@ import errno
 import os
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -124,6 +125,15 @@ class Storage:
             except FileNotFoundError:
                 continue
 
+    def delete_empty_folders(self, uri: str) -> None:
+        """Removes a folder without files, and those in it. Object stores have no folders."""
+        system, path = self._open(uri)
+        if not is_local(system):
+            return
+        for folder, _, _ in os.walk(path, topdown=False):
+            with suppress(OSError):
+                os.rmdir(folder)
+
     def _create(self, uri: str, action: Callable[[], object]) -> None:
         try:
             self._try("write", uri, action)
@@ -160,8 +170,10 @@ def is_local(system: Any) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error of a library in one line."""
+    """An error of a library in one line; for one without words, the line of code that raised it."""
     lines = str(error).strip().splitlines()
+    if not lines and (frames := traceback.extract_tb(error.__traceback__)):
+        lines = [frames[-1].line or ""]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

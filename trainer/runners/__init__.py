@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from run import TrainingError
+from run import Terminated, TrainingError
 from session import Session
 from storage import reason
 
@@ -36,32 +36,58 @@ LASTING = (
 
 @contextmanager
 def explained(
-    what: str, remedy: str = "", others: tuple[type[Exception], ...] = ()
+    what: str,
+    remedy: str = "",
+    others: tuple[type[Exception], ...] = (),
+    has_begun: Callable[[], bool] = lambda: True,
 ) -> Iterator[None]:
     """Makes an error of a library one line: what it refuses, its words, and what to change.
 
     Errors that another try may pass, such as those of the network, are left as they are; `others`
-    are types that last here beside those that always do.
+    are types that last here beside those that always do. Until a run has begun, a RuntimeError is
+    about the job, too.
     """
     hint = f"; {remedy}" if remedy else ""
     lasting: tuple[type[Exception], ...] = (*LASTING, *others)
     try:
         yield
-    except (TrainingError, FileNotFoundError, ConnectionError):
+    except Terminated:
         raise
+    except TrainingError as error:
+        if (words := _of_worker(error)) is None:
+            raise
+        raise TrainingError(words) from error
     except ImportError as error:
         raise TrainingError(
             f"{what}: {reason(error)}; set `image` to one that has the package{hint}"
         ) from error
     except lasting as error:
         raise TrainingError(f"{what}: {reason(error)}{hint}") from error
-    except RuntimeError as error:
-        if "out of memory" not in str(error).lower():
-            raise
-        raise TrainingError(
-            f"out of memory ({reason(error)}): lower batch_size or max_seq_len, or compute "
-            f"activations again (gradient_checkpointing, activation_checkpoint)"
-        ) from error
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            raise TrainingError(
+                f"out of memory ({reason(error)}): lower batch_size or max_seq_len, or compute "
+                f"activations again (gradient_checkpointing, activation_checkpoint)"
+            ) from error
+        # A library may have no type of its own for what it refuses.
+        if type(error) is Exception or (_is_of_the_job(error) and not has_begun()):
+            raise TrainingError(f"{what}: {reason(error)}{hint}") from error
+        raise
+
+
+def _of_worker(error: TrainingError) -> str | None:
+    """What a worker of a data loader met, without the traceback that PyTorch adds."""
+    words = str(error)
+    if not words.startswith("Caught "):
+        return None
+    return words.strip().splitlines()[-1].partition("TrainingError: ")[2]
+
+
+def _is_of_the_job(error: Exception) -> bool:
+    """Whether a RuntimeError is neither of the network nor of a device."""
+    passing = ("gloo", "nccl", "cuda error", "connection", "timed out")
+    named = any(word in str(error).lower() for word in passing)
+    return isinstance(error, RuntimeError) and not named
 
 
 def lacks(what: str, package: str) -> TrainingError:

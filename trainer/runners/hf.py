@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import session as sessions
+from run import TrainingError
 from runners import explained, hf_data, hf_model, hf_resuming, hf_trl
 from runners.hf_arguments import Wish
 from runners.hf_callback import Publishing
@@ -23,6 +24,7 @@ def run(session: Session) -> None:
     # One of each checkpoint, in the middle of the lines of progress.
     disable_progress_bar()  # type: ignore[no-untyped-call]
     wish = Wish.read(session.run.arguments)
+    check_metric(wish)
     device = sessions.join(session.run)
     arguments = training_arguments(session, wish, device)
     trainer, counted = build(session, wish, arguments)
@@ -31,14 +33,15 @@ def run(session: Session) -> None:
     trainer.before_copying = session.publisher.wait
     trainer.remove_callback(PrinterCallback)
     session.publisher.keep(wish.value("save_total_limit"))
-    found = session.prepare(wish.resolved(), terms(session, wish, trainer))
+    record = {**wish.resolved(), "precision": precision(arguments)}
+    found = session.prepare(record, terms(session, wish, trainer))
     if found:
         hf_resuming.prepare(session, trainer, *found)
         if 0 < arguments.max_steps <= found[0].step:
             LOG.info("the run has ended at step %d: nothing to train", found[0].step)
             return
     LOG.info("training %s with %s", session.run.model_id, type(trainer).__name__)
-    with explained("transformers cannot train this job"):
+    with explained("transformers cannot train this job", has_begun=lambda: publishing.has_begun):
         trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
     publishing.end()
 
@@ -63,6 +66,21 @@ def terms(session: Session, wish: Wish, trainer: Any) -> dict[str, Any]:
         "peft_method": method,
         **{name: wish.value(name) for name in adapters},
     }
+
+
+def precision(arguments: Any) -> str:
+    """What is computed in; weights are float32."""
+    return "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
+
+
+def check_metric(wish: Wish) -> None:
+    """Refuses a metric that no evaluation has, before a run trains up to its first one."""
+    name = str(wish.value_of("metric_for_best_model")).removeprefix("eval_")
+    known = ("loss", *(hf_trl.METRICS if wish.needs_trl else ()))
+    if name not in known:
+        raise TrainingError(
+            f"metric_for_best_model {name}: an evaluation has {', '.join(known)}; name one of them"
+        )
 
 
 def training_arguments(session: Session, wish: Wish, device: str) -> Any:

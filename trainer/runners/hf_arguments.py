@@ -117,6 +117,10 @@ class Wish:
         """An argument that is none of transformers' own."""
         return self.given.get(name, OTHERS[name])
 
+    def value_of(self, name: str) -> Any:
+        """An argument of transformers, by its canonical name."""
+        return self.given.get(name, DEFAULTS[name])
+
     def native(self, *, on_cpu: bool) -> dict[str, Any]:
         """What `TrainingArguments` takes."""
         native = {**training_arguments(self.given), **self.passed}

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from checkpoints import Native, name_of
+from checkpoints import WEIGHTS_ONLY, Native, name_of
 from logs import LOG, Progress
 from publisher import Draft
 from runners.hf_resuming import step_of
@@ -24,8 +24,13 @@ class Publishing(TrainerCallback):
         self._tokens = tokens_per_sequence
         self._progress: Progress | None = None
         self._published = 0
-        self._stopped = False
+        self._stopped = self._has_begun = False
         self._at_step_end = time.monotonic()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step was made."""
+        return self._has_begun
 
     def end(self) -> None:
         """Ends a run that was told to stop as one that has not succeeded."""
@@ -39,6 +44,7 @@ class Publishing(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Counts, and stops where a process was told to."""
         assert self._progress
+        self._has_begun = True
         self._at_step_end = time.monotonic()
         sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self._progress.count(round(sequences * self._tokens))
@@ -49,6 +55,8 @@ class Publishing(TrainerCallback):
             control.should_save |= args.save_strategy == "no"
         elif self._session.should_stop():
             control.should_save = control.should_training_stop = self._stopped = True
+            # It may take longer than the run is given, and decides what save_strategy best saves.
+            control.should_evaluate = False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Saves no step twice."""
@@ -92,7 +100,7 @@ class Publishing(TrainerCallback):
                     "model_id": self._session.run.model_id,
                     "best_step": best,
                     "best_metric": state.best_metric,
-                    "weights_only": bool(args.save_only_model),
+                    WEIGHTS_ONLY: bool(args.save_only_model),
                 },
                 protected=frozenset({best} if best else ()),
                 discard=not args.load_best_model_at_end,

@@ -18,6 +18,8 @@ LOG = logging.getLogger("trainer")
 
 # The names that transformers gives (trainer.py, trainer_utils.py).
 STATE = "trainer_state.json"
+# The schedule, which is saved with the optimizer; DeepSpeed has a folder for both.
+SCHEDULE = ("scheduler.pt", "global_step*")
 FOLDER = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -27,10 +29,11 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
         # The stream itself starts at the position; transformers would read up to it once more.
         trainer.train_dataset.begin = checkpoint.step * global_batch(trainer.args)
         trainer.args.ignore_data_skip = True
-    if not (path / STATE).exists():
+    has_schedule = any(found for name in SCHEDULE for found in path.glob(name))
+    if not has_schedule or not (path / STATE).exists():
         raise TrainingError(
-            f"cannot resume from step {checkpoint.step}: the checkpoint has no {STATE}; "
-            f"start a new run with another run_id"
+            f"cannot resume from step {checkpoint.step}: the checkpoint has weights alone, as "
+            f"save_only_model saves them; start a new run with another run_id"
         )
     if session.run.is_leader and trainer.args.load_best_model_at_end:
         _restore_best(session, path / STATE)

@@ -64,6 +64,8 @@ def build(
     return trainer, float(wish.value("max_seq_len"))
 
 
+# What TRL evaluates beside the loss (trainer/sft_trainer.py).
+METRICS = ("mean_token_accuracy", "entropy", "num_tokens")
 # What TRL reads of a row, each name with the rows that have it.
 CHAT = ("messages", "tools", "chat_template_kwargs")
 PROMPTED = ("prompt", "completion", "tools", "chat_template_kwargs")

@@ -11,6 +11,7 @@ from checkpoints import Native
 from model import Llama
 from run import Run
 from runners.meta_state import Write, full_weights
+from tokens import Tokenizer
 
 # Their names of what a block holds.
 OF_A_BLOCK = {
@@ -27,8 +28,8 @@ OF_A_BLOCK = {
 OF_THE_MODEL = {"embedding": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
 
 
-def with_export(run: Run, model: Llama, name: str, write: Write) -> Write:
-    """Adds the weights in Hugging Face's format to a checkpoint. All processes call it together."""
+def with_export(run: Run, model: Llama, tokens: Tokenizer, name: str, write: Write) -> Write:
+    """Adds weights and tokenizer in the format of Hugging Face. All processes call it together."""
     weights = {key: value.clone() for key, value in full_weights(run, model).items()}
     folder = run.scratch / "saving" / f"{name}-hf"
 
@@ -36,20 +37,21 @@ def with_export(run: Run, model: Llama, name: str, write: Write) -> Write:
         natives = write()
         if not run.is_writer:
             return natives
-        export(model, weights, folder)
+        export(model, tokens, weights, folder)
         return [*natives, Native(folder, f"{name}/hf")]
 
     return both
 
 
-def export(model: Llama, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes a folder that `AutoModelForCausalLM.from_pretrained` reads."""
+def export(model: Llama, tokens: Tokenizer, weights: dict[str, Tensor], folder: Path) -> None:
+    """Writes a folder that `AutoModelForCausalLM` and `AutoTokenizer` read."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     named = {_name(key): value.contiguous() for key, value in weights.items()}
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
-    config = model.config
+    config, pretrained = model.config, tokens.pretrained()
+    pretrained.save_pretrained(folder)
     content = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -62,8 +64,8 @@ def export(model: Llama, weights: dict[str, Tensor], folder: Path) -> None:
         "rope_theta": config.rope_base,
         "tie_word_embeddings": False,
         "vocab_size": config.vocabulary,
-        "bos_token_id": None,
-        "eos_token_id": config.padding - 1,
+        "bos_token_id": pretrained.bos_token_id,
+        "eos_token_id": tokens.end,
     }
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
 

@@ -46,7 +46,7 @@ class Training:
         self.run = run
         self.accumulation = arguments.accumulation(run.world_size)
         tokens = tokenizer(arguments)
-        self.padding = tokens.padding
+        self.tokens, self.padding = tokens, tokens.padding
         layout = data.Layout(arguments.max_seq_len, 1, packing=arguments.packing)
         self.model = spread(build(run, session.storage, plan, tokens), plan)
         sequences = data.read(run, session.storage, tokens, arguments.dataset_text_field, layout)
@@ -200,7 +200,9 @@ class Training:
         self.session.publisher.wait()
         write = self.keeper.save(self.step)
         if self.arguments.save_hf and self.step == self.total_steps:
-            write = meta_hf.with_export(self.run, self.model, name_of(self.step), write)
+            write = meta_hf.with_export(
+                self.run, self.model, self.tokens, name_of(self.step), write
+            )
         self.session.publish(
             Draft(self.step, write, {"model_id": self.run.model_id}, nodes=self.keeper.nodes)
         )

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import data
 import dataset
-from checkpoints import Native, name_of
-from data import rows
+from checkpoints import WEIGHTS_ONLY, Native, name_of
+from formats import Row
 from logs import Progress
 from publisher import Draft
-from run import TrainingError
+from run import Run, TrainingError
+from runners import explained
 from runners.meta_arguments import Arguments
 from session import Session, meet
-from storage import reason
 
 REGISTRY = "torchtitan.models.llama3.config_registry"
 # Models by our name and theirs.
 MODELS = {"llama-debug": "llama3_debugmodel"}
 # Arguments that torchtitan does not have, with the value that asks for nothing.
 REFUSED: dict[str, Any] = {"optimizer_in_bwd": False, "activation_offloading": False}
+PRECISION = "bf16-mixed"
 WEIGHTS = {"bf16": "bfloat16", "fp32": "float32", "bf16-mixed": "float32"}
-DATASET = "job"
+# What is trained on and what is held out, as torchtitan knows them.
+DATASET, HELD_OUT = "job", "job-held-out"
+
+
+def replicas(arguments: Arguments, world_size: int) -> int:
+    """Copies of the model that see different data."""
+    splits = arguments.tensor_parallel * arguments.pipeline_parallel * arguments.context_parallel
+    return max(1, world_size // splits)
 
 
 def settings(arguments: Arguments, world_size: int) -> dict[str, Any]:
@@ -38,14 +45,12 @@ def settings(arguments: Arguments, world_size: int) -> dict[str, Any]:
         raise TrainingError("peft_method: backend torchtitan trains whole weights; leave it out")
     if arguments.max_steps is None:
         raise TrainingError("max_steps: backend torchtitan trains by steps; give them")
-    steps, precision = arguments.max_steps, arguments.precision or "bf16-mixed"
-    splits = arguments.tensor_parallel * arguments.pipeline_parallel * arguments.context_parallel
-    replicas = world_size // splits
+    steps, precision = arguments.max_steps, arguments.precision or PRECISION
     constant = arguments.lr_scheduler == "constant"
     return {
         "training.local_batch_size": arguments.batch_size,
         "training.global_batch_size": arguments.global_batch_size
-        or arguments.batch_size * replicas * arguments.gradient_accumulation,
+        or arguments.batch_size * replicas(arguments, world_size) * arguments.gradient_accumulation,
         "training.seq_len": arguments.max_seq_len,
         "training.steps": steps,
         # It has no word for no clipping.
@@ -70,7 +75,7 @@ def settings(arguments: Arguments, world_size: int) -> dict[str, Any]:
         "checkpoint.keep_latest_k": 2,
         "checkpoint.async_mode": arguments.async_checkpoint,
         "checkpoint.last_save_in_hf": arguments.save_hf,
-        # Without weights in Hugging Face's format the last step too can be resumed from.
+        # Without weights in the format of Hugging Face a run can resume from its last step too.
         "checkpoint.last_save_model_only": arguments.save_hf,
         "checkpoint.initial_load_path": arguments.initial_load_path,
         "compile.enable": arguments.compile,
@@ -80,8 +85,7 @@ def settings(arguments: Arguments, world_size: int) -> dict[str, Any]:
         "validator.freq": arguments.eval_steps or 10,
         "dataloader.num_workers": arguments.dataloader_workers,
         "dataloader.dataset": DATASET,
-        "validator.dataloader.dataset": DATASET,
-        "validator.steps": 1,
+        "validator.dataloader.dataset": HELD_OUT,
     }
 
 
@@ -120,47 +124,80 @@ def train(session: Session, arguments: Arguments) -> None:
     config = configure(arguments, session.run.model_id, session.run.world_size)
     config.dump_folder = str(session.saving)
     session.publisher.keep(arguments.save_total_limit)
-    _register(session, arguments)
-    found = session.prepare(asdict(arguments))
+    kept, held = read(session, arguments)
+    _register(DATASET, kept)
+    _register(HELD_OUT, held)
+    # A sequence for each row that is held out, at most.
+    config.validator.steps = max(1, len(held) // config.training.global_batch_size)
+    batch = config.training.global_batch_size
+    micro = arguments.batch_size * replicas(arguments, session.run.world_size)
+    record = {
+        **asdict(arguments),
+        "gradient_accumulation": batch // micro,
+        "precision": arguments.precision or PRECISION,
+    }
+    found = session.prepare(record, terms(session.run, arguments, batch, len(kept)))
     if found:
         _place(found[1], session.saving / config.checkpoint.folder, found[0].step)
     meet()
-    try:
+    with explained("torchtitan refuses the job", others=(RuntimeError, OSError)):
         trainer = config.build()
-    except (AssertionError, ValueError) as error:
-        raise TrainingError(f"torchtitan refuses the job: {reason(error)}") from error
     _publish_from(trainer, session, session.saving / config.checkpoint.folder)
     try:
-        trainer.train()
+        with explained("torchtitan cannot train this job"):
+            trainer.train()
     finally:
         trainer.close()
 
 
-def _register(session: Session, arguments: Arguments) -> None:
-    """Makes the job's dataset one that torchtitan knows by name; it splits it among its ranks."""
+def read(session: Session, arguments: Arguments) -> tuple[list[Row], list[Row]]:
+    """The rows to train on, and every tenth row, which is held out where a job evaluates."""
+    field = arguments.dataset_text_field
+    found = [
+        {"text": dataset.text_of(place, row, field)}
+        for place, row in data.rows(_alone(session.run), session.storage, field)
+    ]
+    if not found:
+        raise data.no_rows(session.run.dataset_uri)
+    if not arguments.eval_steps:
+        return found, []
+    if len(found) < data.HELD_OUT:
+        raise TrainingError(
+            f"dataset {session.run.dataset_uri} has {len(found)} rows: an evaluation keeps one of "
+            f"{data.HELD_OUT}, so leave eval_steps out or give more data"
+        )
+    kept = [row for at, row in enumerate(found, start=1) if at % data.HELD_OUT]
+    return kept, found[data.HELD_OUT - 1 :: data.HELD_OUT]
+
+
+def terms(run: Run, arguments: Arguments, batch: int, rows: int) -> dict[str, Any]:
+    """What a run that resumes has in common with the one that saved."""
+    return {
+        "global_batch_size": batch,
+        "max_seq_len": arguments.max_seq_len,
+        "evaluation": arguments.eval_steps is not None,
+        "dataset_uri": run.dataset_uri,
+        "rows": rows,
+        "tokenizer": arguments.tokenizer_name,
+        "seed": arguments.seed,
+    }
+
+
+def _register(name: str, found: list[Row]) -> None:
+    """Makes rows a dataset that torchtitan knows by name; it splits it among its ranks."""
     from datasets import Dataset
 
     known = importlib.import_module("torchtitan.hf_datasets")
     texts = importlib.import_module("torchtitan.hf_datasets.text_datasets")
-
-    field = arguments.dataset_text_field
-
-    def load(_path: str, own: Callable[[], Any]) -> Any:
-        return Dataset.from_list(
-            [{"text": dataset.text_of(place, row, field)} for place, row in own()]
-        )
-
-    texts.DATASETS[DATASET] = known.DatasetConfig(
-        path=session.run.dataset_uri,
-        loader=partial(load, own=partial(rows, _alone(session.run), session.storage, field)),
+    texts.DATASETS[name] = known.DatasetConfig(
+        path=name,
+        loader=lambda _path: Dataset.from_list(found),
         sample_processor=lambda sample: sample["text"],
     )
 
 
-def _alone(run: Any) -> Any:
+def _alone(run: Run) -> Run:
     """A run whose share of the dataset is all of it."""
-    from dataclasses import replace
-
     return replace(run, environment={**run.environment, "RANK": "0", "WORLD_SIZE": "1"})
 
 
@@ -173,26 +210,43 @@ def _place(path: Path, folder: Path, step: int) -> None:
 
 
 def _publish_from(trainer: Any, session: Session, folder: Path) -> None:
-    """Publishes each checkpoint that torchtitan has written, and stops where it was told to."""
-    manager, run = trainer.checkpointer, session.run
-    progress = Progress(run, trainer.step, trainer.config.training.steps)
-    save = manager.save
+    """Says how far the run is, publishes what torchtitan has written, and stops where told to."""
+    manager, run, training = trainer.checkpointer, session.run, trainer.config.training
+    progress = Progress(run, trainer.step, training.steps)
+    save, log = manager.save, trainer.metrics_processor.log
+    counted = trainer.step
+
+    def log_and_report(step: int, loss: float, *rest: Any, **more: Any) -> None:
+        nonlocal counted
+        log(step, loss, *rest, **more)
+        progress.count((step - counted) * training.global_batch_size * training.seq_len)
+        counted = step
+        progress.report(step, float(loss))
 
     def save_and_publish(step: int, last_step: bool = False) -> bool:
         stops = session.should_stop()
+        if stops and not last_step:
+            # Weights alone are for the end of a run: this one resumes.
+            manager.last_save_in_hf = manager.last_save_model_only = False
         saved = bool(save(step, last_step=last_step or stops))
-        tokens = trainer.config.training.global_batch_size * trainer.config.training.seq_len
-        progress.count(tokens)
         if saved:
             manager.maybe_wait_for_saving()
             meet()
             native = Native(folder / f"step-{step}", name_of(step))
-            draft = Draft(
-                step, lambda: [native], {"model_id": run.model_id}, discard=False, nodes=run.nodes
+            weights_only = last_step and manager.last_save_model_only
+            metadata = {"model_id": run.model_id, WEIGHTS_ONLY: weights_only}
+            session.publish(
+                Draft(
+                    step,
+                    lambda: [native],
+                    metadata,
+                    discard=False,
+                    nodes=run.nodes,
+                )
             )
-            session.publish(draft)
         if stops:
             session.stop(step)
         return saved
 
+    trainer.metrics_processor.log = log_and_report
     manager.save = save_and_publish

@@ -56,6 +56,32 @@ def global_batch(run: Run, value: Mapping[str, Any]) -> int:
     return int(value.get("global_batch_size") or micro)
 
 
+def resolved(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Every argument as this run reads it, for its record."""
+    value = {**DEFAULTS, **arguments}
+    micro = int(value["batch_size"]) * replicas(run, value)
+    return {**value, "gradient_accumulation": max(1, global_batch(run, value) // micro)}
+
+
+def terms(run: Run, arguments: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
+    """What a run that resumes has in common with the one that saved."""
+    value = {**DEFAULTS, **arguments}
+    method = value["peft_method"]
+    adapters = ("lora_rank", "lora_alpha", "lora_target_modules") if method != "none" else ()
+    return {
+        "global_batch_size": global_batch(run, value),
+        "max_seq_len": value["max_seq_len"],
+        "packing": bool(value.get("packing")),
+        "evaluation": bool(value.get("eval_steps")),
+        "dataset_uri": run.dataset_uri,
+        "rows": rows[0],
+        "tokenizer": value.get("tokenizer_name") or run.model_id,
+        "seed": value["seed"],
+        "peft_method": method,
+        **{name: value.get(name) for name in adapters},
+    }
+
+
 def warmup(value: Mapping[str, Any], steps: int) -> int:
     """Steps in which the rate rises."""
     if "warmup_ratio" in value:

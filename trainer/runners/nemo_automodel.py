@@ -15,15 +15,17 @@ from checkpoints import Native, name_of
 from logs import Progress
 from publisher import Draft
 from run import Run, TrainingError
+from runners import explained
 from runners.nemo_arguments import (
     DEFAULTS,
     global_batch,
+    resolved,
     say_what_is_left_aside,
+    terms,
     warmup,
     write_rows,
 )
 from session import Session, meet
-from storage import reason
 
 # Arguments of Megatron that AutoModel does not have, with the values that ask for nothing.
 REFUSED: dict[str, tuple[Any, ...]] = {
@@ -64,14 +66,18 @@ def settings(
             "save_checkpoint_every_epoch": False,
             "val_every_steps": value.get("eval_steps"),
             "log_remote_every_steps": value["logging_steps"],
+            # The session notices SIGTERM, and ends the run with its own exit code.
+            "preemption_signal": None,
         },
         "model": {
             "_target_": "nemo_automodel.NeMoAutoModelForCausalLM.from_pretrained",
             "pretrained_model_name_or_path": value.get("restore_from") or run.model_id,
-            "torch_dtype": "float32" if value["precision"] == "32" else "bfloat16",
+            # The optimizer's weights; FSDP computes in the type of its policy.
+            "torch_dtype": "float32",
         },
         "distributed": {
             "strategy": "megatron_fsdp" if value.get("fsdp") else "fsdp2",
+            **_computing(value),
             "tp_size": value["tensor_parallel"],
             "pp_size": value["pipeline_parallel"],
             **({"pipeline": {}} if value["pipeline_parallel"] > 1 else {}),
@@ -98,6 +104,7 @@ def settings(
             "lr_decay_style": value["lr_scheduler"],
             "lr_warmup_steps": _warmup(value),
             "min_lr": value["min_lr"],
+            **_decay(value),
         },
         "clip_grad_norm": {"max_norm": value["max_grad_norm"] or None},
         "loss_fn": {"_target_": "nemo_automodel.components.loss.masked_ce.MaskedCrossEntropy"},
@@ -155,7 +162,27 @@ def _adapters(value: Mapping[str, Any]) -> dict[str, Any]:
 def _warmup(value: Mapping[str, Any]) -> int:
     if "warmup_ratio" in value and "max_steps" not in value:
         raise TrainingError("warmup_ratio: NeMo AutoModel needs max_steps to make steps of it")
-    return warmup(value, int(value.get("max_steps", 0)))
+    if "max_steps" not in value:
+        return int(value["warmup_steps"])
+    # It needs a step behind the warm-up.
+    return min(warmup(value, int(value["max_steps"])), int(value["max_steps"]) - 1)
+
+
+def _decay(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The end of WSD, for which AutoModel has no defaults: the one of Megatron-Bridge."""
+    if value["lr_scheduler"] != "WSD":
+        return {}
+    if "max_steps" not in value:
+        raise TrainingError("lr_scheduler WSD: NeMo AutoModel needs max_steps to place its decay")
+    steps = max(1, int(value["max_steps"]) // 10)
+    return {"wsd_decay_steps": steps, "lr_wsd_decay_style": "exponential"}
+
+
+def _computing(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The types that FSDP2 computes in; its own default is bfloat16 whatever the weights are."""
+    if value.get("fsdp") or value["precision"] != "32":
+        return {}
+    return {"mp_policy": {"param_dtype": "float32", "reduce_dtype": "float32"}}
 
 
 def _override(config: dict[str, Any], override: str) -> None:
@@ -184,20 +211,19 @@ def train(session: Session) -> None:
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
     sessions.join(run)
     session.publisher.keep(arguments.get("save_total_limit"))
-    write_rows(session, arguments, file, Path(f"{file}.held"))
-    found = session.prepare({**DEFAULTS, **arguments})
+    rows = write_rows(session, arguments, file, Path(f"{file}.held"))
+    found = session.prepare(resolved(run, arguments), terms(run, arguments, rows))
     if found and run.is_leader:
         place(found[1], session.saving, str(found[0].metadata.get("native_name", "")))
     meet()
     loader = importlib.import_module("nemo_automodel.components.config.loader")
     recipes = importlib.import_module("nemo_automodel.recipes.llm.train_ft")
-    try:
+    with explained("NeMo AutoModel refuses the job", others=(RuntimeError, OSError)):
         recipe = recipes.TrainFinetuneRecipeForNextTokenPrediction(loader.ConfigNode(config))
         recipe.setup()
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"NeMo AutoModel refuses the job: {reason(error)}") from error
     _publish_from(recipe, session)
-    recipe.run_train_validation_loop()
+    with explained("NeMo AutoModel cannot train this job"):
+        recipe.run_train_validation_loop()
 
 
 def place(path: Path, folder: Path, native_name: str) -> None:
@@ -211,24 +237,38 @@ def place(path: Path, folder: Path, native_name: str) -> None:
 
 
 def _publish_from(recipe: Any, session: Session) -> None:
-    """Publishes each checkpoint that AutoModel has written under its step."""
-    save, scheduler = recipe.save_checkpoint, recipe.step_scheduler
+    """Says how far the run is, publishes each checkpoint under its step, and stops where told to.
+
+    AutoModel counts steps from 0; a checkpoint is named after the optimizer steps that it holds.
+    """
+    save, log, scheduler = recipe.save_checkpoint, recipe.log_train_metrics, recipe.step_scheduler
     progress = Progress(session.run, scheduler.step, scheduler.max_steps)
-    tokens = scheduler.grad_acc_steps * session.run.world_size
+    first, every = scheduler.step + 1, {**DEFAULTS, **session.run.arguments}["logging_steps"]
+    stops = False
+
+    def log_and_count(data: Any) -> None:
+        nonlocal stops
+        log(data)
+        step = scheduler.step + 1
+        progress.count(int(data.metrics.get("num_label_tokens", 0)))
+        if step in (first, scheduler.max_steps) or step % every == 0:
+            progress.report(step, float(data.metrics["loss"]))
+        if session.should_stop():
+            # Its own flag: it leaves out an evaluation, saves, and ends its loop.
+            scheduler.sigterm_flag = stops = True
 
     def save_and_publish(epoch: int, step: int, train_loss: float, *rest: Any, **more: Any) -> None:
         save(epoch, step, train_loss, *rest, **more)
         recipe.checkpointer.async_wait()
         meet()
-        progress.count(tokens)
-        progress.report(step, float(train_loss))
-        name = f"epoch_{epoch}_step_{step}"
-        native = Native(session.saving / name, name_of(step))
+        name, done = f"epoch_{epoch}_step_{step}", step + 1
+        native = Native(session.saving / name, name_of(done))
         session.publish(
-            Draft(step, lambda: [native], {"native_name": name}, discard=False,
+            Draft(done, lambda: [native], {"native_name": name}, discard=False,
                   nodes=session.run.nodes)
         )  # fmt: skip
-        if session.should_stop():
-            session.stop(step)
+        if stops or session.should_stop():
+            session.stop(done)
 
+    recipe.log_train_metrics = log_and_count
     recipe.save_checkpoint = save_and_publish

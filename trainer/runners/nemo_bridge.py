@@ -15,10 +15,13 @@ from checkpoints import Native, name_of
 from logs import Progress
 from publisher import Draft
 from run import Run, TrainingError
+from runners import explained
 from runners.nemo_arguments import (
     DEFAULTS,
     global_batch,
+    resolved,
     say_what_is_left_aside,
+    terms,
     warmup,
     write_rows,
 )
@@ -259,7 +262,7 @@ def train(session: Session) -> None:
     session.publisher.keep(arguments.get("save_total_limit"))
     root = run.scratch / "data"
     rows = _write(session, arguments, root)
-    found = session.prepare({**DEFAULTS, **arguments})
+    found = session.prepare(resolved(run, arguments), terms(run, arguments, rows))
     if found and run.is_leader:
         place(found[1], session.saving, found[0].step)
     meet()
@@ -269,12 +272,12 @@ def train(session: Session) -> None:
     config = configure(settings(run, arguments, session.saving, rows), model, arguments, root)
     publishing = Publishing(session, found[0].step if found else 0, config.train)
     publishing.watch_saving()
-    try:
+    with explained(
+        "Megatron-Bridge refuses the job",
+        others=(FileNotFoundError,),
+        has_begun=lambda: publishing.has_begun,
+    ):
         pretrain.pretrain(config, step.forward_step, callbacks=publishing.callbacks())
-    except (AssertionError, FileNotFoundError, TypeError, ValueError) as error:
-        if publishing.has_begun:
-            raise
-        raise TrainingError(f"Megatron-Bridge refuses the job: {reason(error)}") from error
 
 
 def _write(session: Session, arguments: Mapping[str, Any], root: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,9 +90,48 @@ def test_automodel_resumes_from_where_its_link_points(tmp_path: Path) -> None:
     assert (link / "model/shard").read_text() == "x"
 
 
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed", "bf16-fp8"])
+def test_automodel_has_float32_weights_and_computes_in_what_is_asked(
+    make_run: MakeRun, precision: str
+) -> None:
+    import torch
+
+    parse = importlib.import_module("nemo_automodel.recipes._dist_utils").parse_distributed_section
+    run = make_run(framework="nemo", environment={"WORLD_SIZE": "2"})
+    wish = {"precision": precision}
+    config = nemo_automodel.settings(run, wish, "/data.jsonl", "/checkpoints")
+    assert config["model"]["torch_dtype"] == "float32"
+    policy = parse(config["distributed"])["strategy_config"].mp_policy
+    assert policy.param_dtype == (torch.float32 if precision == "32" else torch.bfloat16)
+    assert policy.reduce_dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"lr_scheduler": "WSD", "max_steps": 10},
+        {"lr_scheduler": "cosine", "max_steps": 10, "warmup_ratio": 0.95},
+        {"lr_scheduler": "linear", "max_steps": 1, "warmup_ratio": 0.5},
+    ],
+)
+def test_automodel_has_every_schedule(make_run: MakeRun, wish: dict[str, Any]) -> None:
+    import torch
+
+    steps = importlib.import_module("nemo_automodel.components.optim.optimizer")
+    run = make_run(framework="nemo")
+    config = nemo_automodel.settings(run, wish, "/data.jsonl", "/checkpoints")["lr_scheduler"]
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=2e-5)
+    length = SimpleNamespace(epoch_len=None, max_steps=wish["max_steps"])
+    (rates,) = steps.LRSchedulerConfig(**config).build(optimizer, length)
+    for _ in range(wish["max_steps"]):
+        rates.step(1)
+    assert optimizer.param_groups[0]["lr"] <= 2e-5
+
+
 @pytest.mark.parametrize(
     ("wish", "error"),
     [
+        ({"lr_scheduler": "WSD"}, "lr_scheduler WSD: NeMo AutoModel needs max_steps"),
         ({"recipe": "llama3_8b"}, "recipe: NeMo AutoModel does not have it"),
         (
             {"precision": "16-mixed"},
