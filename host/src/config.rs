@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::author::PluginCommand;
@@ -14,11 +14,13 @@ use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
 use crate::cluster::local::contain::{Mode, User};
 use crate::cluster::local::quota;
-use crate::http::Origin;
+use crate::http::{Origin, Token};
+use crate::listen::Limits;
 use crate::plugin::UnknownArguments;
 use crate::profile::Profiles;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
 use crate::request::{AllowedNamespaces, DEFAULT_IMAGE, RequestPolicy};
+use crate::token;
 
 const MEBIBYTE: u64 = 1024 * 1024;
 /// Where a pod finds its own namespace.
@@ -66,7 +68,8 @@ pub struct ServeSettings {
     /// Address to listen on.
     #[arg(long, env = "TRAINER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Token that clients send as X-TRAINER-TOKEN. Empty: none is asked for.
+    /// Token that clients send as X-TRAINER-TOKEN. Empty: none is asked for, which only addresses of
+    /// this machine allow.
     #[arg(
         long,
         env = "TRAINER_API_TOKEN",
@@ -74,6 +77,18 @@ pub struct ServeSettings {
         default_value = ""
     )]
     pub api_token: String,
+    /// Serve without a token on an address that other machines reach: whoever reaches it can start
+    /// jobs.
+    #[arg(long, env = "TRAINER_ALLOW_ANONYMOUS")]
+    pub allow_anonymous: bool,
+    /// Most connections at once. Fewer, if this process may not open twice as many files.
+    #[arg(long, env = "TRAINER_MAX_CONNECTIONS", default_value_t = 4096,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// Most connections of one address. Default: half of all.
+    #[arg(long, env = "TRAINER_MAX_CONNECTIONS_PER_ADDRESS",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections_per_address: Option<u32>,
     /// Names of this service beside its addresses and localhost, for clients without a token.
     #[arg(long, env = "TRAINER_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
@@ -340,8 +355,35 @@ impl ServeSettings {
     }
 
     /// The token that clients have to send, if any.
-    pub fn token(&self) -> Option<String> {
-        Some(self.api_token.clone()).filter(|token| !token.is_empty())
+    ///
+    /// # Errors
+    ///
+    /// When no client could send it, or when there is none where others reach the service.
+    pub fn token(&self) -> anyhow::Result<Option<Token>> {
+        let token = token::given("TRAINER_API_TOKEN", &self.api_token)?;
+        if token.is_none() && !self.allow_anonymous && !self.listen.ip().is_loopback() {
+            bail!(
+                "TRAINER_API_TOKEN is empty, and other machines reach {}: whoever does could start \
+                 jobs. Set a token, listen on 127.0.0.1, or set TRAINER_ALLOW_ANONYMOUS=true",
+                self.listen
+            );
+        }
+        Ok(token.map(Token::new))
+    }
+
+    /// How many connections there may be at once, where this process may open `files` files: a
+    /// connection that follows a log takes a second one.
+    pub fn connections(&self, files: Option<u64>) -> Limits {
+        let usable = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let files = files.and_then(|files| usize::try_from(files / 2).ok());
+        let most = usable(self.max_connections)
+            .min(files.unwrap_or(usize::MAX))
+            .max(1);
+        let named = self.max_connections_per_address.map(usable);
+        Limits {
+            most,
+            most_per_address: named.unwrap_or(most.div_ceil(2)).min(most),
+        }
     }
 
     /// How the local cluster is to run. `program` is this one.

@@ -4,6 +4,7 @@ mod body;
 mod documentation;
 mod events;
 mod frameworks;
+mod hardening;
 mod health;
 mod idempotency;
 mod jobs;
@@ -13,6 +14,7 @@ mod measured;
 mod metrics;
 mod origin;
 mod problem;
+mod query;
 mod reference;
 mod representation;
 mod streams;
@@ -22,7 +24,7 @@ mod trace_context;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{AppendHeaders, IntoResponse, Response};
@@ -53,8 +55,9 @@ use crate::request::{self, Checked, RequestPolicy};
 use body::JsonBody;
 pub use origin::Origin;
 use problem::Problem;
+use query::Query;
 use streams::Streams;
-pub use token::Token;
+pub use token::{Failures, Token};
 
 /// Carries a request's id, in and out.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,6 +82,8 @@ pub struct App {
     pub allowed_hosts: Arc<[String]>,
     /// Other sites whose pages may use this service.
     pub allowed_origins: Arc<[Origin]>,
+    /// What is logged of requests without the right token.
+    pub failures: Failures,
     /// Set when the service is about to end.
     pub draining: watch::Receiver<bool>,
 }
@@ -96,13 +101,17 @@ impl App {
 
 /// The whole interface.
 pub fn router(app: App) -> Router {
-    let open = Router::new()
+    // Load balancers and scrapers add parameters of their own, which these ignore.
+    let probes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+        .route("/metrics", get(health::metrics));
+    let described = Router::new()
         .route("/openapi.json", get(documentation::openapi))
-        .route("/docs", get(documentation::docs));
+        .route("/docs", get(documentation::docs))
+        .route_layer(middleware::from_fn(query::check))
+        .route_layer(middleware::from_fn(hardening::check_room));
     let guarded = Router::new()
         .route("/train", get(list::list).post(submit))
         .route("/train/preview", post(preview))
@@ -126,25 +135,29 @@ pub fn router(app: App) -> Router {
         .route("/frameworks/{name}", get(frameworks::one))
         .route("/frameworks/{name}/rollback", post(frameworks::roll_back))
         .route_layer(middleware::from_fn(representation::negotiate))
-        .route_layer(middleware::from_fn_with_state(app.clone(), token::check));
+        .route_layer(middleware::from_fn(query::check))
+        .route_layer(middleware::from_fn_with_state(app.clone(), token::check))
+        .route_layer(middleware::from_fn(hardening::check_room));
     let guarded = match app.token {
         Some(_) => guarded,
-        None => guarded
-            .route_layer(origin::csrf(&app.allowed_origins))
-            .route_layer(middleware::from_fn_with_state(
-                app.clone(),
-                origin::check_host,
-            )),
+        None => guarded.route_layer(origin::csrf(&app.allowed_origins)),
     };
-    open.merge(guarded)
+    probes
+        .merge(described)
+        .merge(guarded)
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            origin::check_host,
+        ))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             LONGEST_ANSWER,
         ))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(problem::finish))
+        .layer(middleware::map_response(hardening::never_sniffed))
         .layer(CompressionLayer::new().compress_when(compressible()))
         .layer(middleware::from_fn(measured::request))
         .layer(
@@ -156,6 +169,7 @@ pub fn router(app: App) -> Router {
         .layer(option_layer(origin::cors(&app.allowed_origins)))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(middleware::map_request(hardening::check_id))
         .with_state(app)
 }
 

@@ -1,15 +1,14 @@
 //! The binary: reads the settings and puts the parts together.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt;
 use clap::Parser;
+use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,15 +23,14 @@ use trainer_host::config::{
 };
 use trainer_host::explain::{self, Style};
 use trainer_host::fault::Fault;
-use trainer_host::http::{App, Token, router};
+use trainer_host::http::{App, Failures, router};
 use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{
     Limits, LoadError, Loader, LoaderSettings, PlanError, Plugin, Plugins, Registry, Workshop,
     watch, workshop,
 };
 use trainer_host::preview::Preview;
-use trainer_host::{author, client};
-use trainer_host::{measure, request, secrets, telemetry};
+use trainer_host::{author, client, listen, measure, request, secrets, telemetry};
 
 /// A request is many small strings; the C library's allocator is slow at those on several threads.
 #[global_allocator]
@@ -93,6 +91,7 @@ fn serve_in_private(mut settings: ServeSettings) -> anyhow::Result<()> {
 async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::Result<()> {
     let begun = Instant::now();
     measure::metrics();
+    let token = settings.token()?;
     let telemetry = telemetry::start(&settings.log)?;
     if let Err(error) = hidden {
         warn!(%error, "other processes of this user can read the secrets of this service");
@@ -108,7 +107,6 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
             Arc::new(LocalCluster::open(settings).await?)
         }
     };
-    let token = settings.token();
     if token.is_none() && !settings.listen.ip().is_loopback() {
         warn!(
             listen = %settings.listen,
@@ -120,9 +118,10 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
         plugins: registry.clone(),
         cluster: cluster.clone(),
         policy: Arc::new(policy),
-        token: token.as_deref().map(Token::new),
+        token,
         allowed_hosts: settings.allowed_hosts.clone().into(),
         allowed_origins: settings.allowed_origins.clone().into(),
+        failures: Failures::default(),
         draining: draining.clone(),
     };
     let listener = TcpListener::bind(settings.listen)
@@ -133,19 +132,16 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     tokio::spawn(watch::keep_current(registry));
     tokio::spawn(measure::sum_up());
     let grace = Duration::from_secs(settings.shutdown_grace);
-    let mut late = draining;
-    // Small pieces of events and logs are not to wait for more.
-    let listener = listener.tap_io(|connection| {
-        let _ = connection.set_nodelay(true);
-    });
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let mut late = draining.clone();
+    let limits = settings.connections(getrlimit(Resource::Nofile).current);
+    let server = listen::serve(listener, router(app), limits, draining);
+    tokio::spawn(async move {
         stopped().await;
         info!("stopping: finishing the requests in flight");
         told.send_replace(true);
     });
     tokio::select! {
-        served = server => served?,
+        () = server => {}
         () = async {
             let _ = late.wait_for(|told| *told).await;
             tokio::time::sleep(grace).await;

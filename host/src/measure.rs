@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Something that is measured.
@@ -124,9 +124,31 @@ pub const WATCH_AGE: Measure = Measure {
     kind: Kind::Gauge,
 };
 
+pub const CONNECTIONS: Measure = Measure {
+    name: "trainer_connections",
+    labels: &[],
+    meaning: "Connections that are open",
+    kind: Kind::Gauge,
+};
+pub const CONNECTIONS_CLOSED: Measure = Measure {
+    name: "trainer_connections_closed_total",
+    labels: &["reason"],
+    meaning: "Connections closed by a limit: slow, crowded (gave way to another) or refused",
+    kind: Kind::Counter,
+};
+pub const AUTHENTICATION_FAILURES: Measure = Measure {
+    name: "trainer_authentication_failures_total",
+    labels: &["reason"],
+    meaning: "Requests refused because their token is missing or wrong",
+    kind: Kind::Counter,
+};
+
 /// Everything that is measured.
-pub const ALL: [Measure; 14] = [
+pub const ALL: &[Measure] = &[
     BUILD_INFO,
+    CONNECTIONS,
+    CONNECTIONS_CLOSED,
+    AUTHENTICATION_FAILURES,
     HTTP_REQUESTS,
     HTTP_REQUEST_DURATION,
     SUBMISSIONS,
@@ -156,6 +178,32 @@ static METRICS: LazyLock<PrometheusHandle> = LazyLock::new(|| {
 /// What is measured in this process. Measuring begins with the first call.
 pub fn metrics() -> &'static PrometheusHandle {
     &METRICS
+}
+
+/// Why this service closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// The client was too slow to send a request, or to read an answer.
+    Slowness,
+    /// It waited for a request, and another took its place.
+    Crowd,
+    /// There was no room for it.
+    Refusal,
+}
+
+/// Sets how many connections are open.
+pub fn connections(count: usize) {
+    gauge!(CONNECTIONS.name).set(count as f64);
+}
+
+/// Counts a connection that a limit closed.
+pub fn connection_closed(by: ClosedBy) {
+    let reason = match by {
+        ClosedBy::Slowness => "slow",
+        ClosedBy::Crowd => "crowded",
+        ClosedBy::Refusal => "refused",
+    };
+    counter!(CONNECTIONS_CLOSED.name, "reason" => reason).increment(1);
 }
 
 /// Sums up what was measured, for as long as it is polled: nobody may ever ask for it.

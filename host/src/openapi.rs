@@ -1,7 +1,7 @@
 //! The interface as an OpenAPI 3.1 document: the shapes come from the types that are sent and read,
 //! the paths from one table, the examples from the loaded frameworks.
 
-mod operations;
+pub mod operations;
 mod page;
 
 use schemars::generate::SchemaSettings;
@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::job::{JobDetails, JobPage, JobSummary, ListedJob, Metrics};
 use crate::preview::Preview;
 use crate::request;
-use operations::{Answer, Body, OPERATIONS, Operation, PARAMETERS, Parameter};
+use operations::{Answer, Body, OPERATIONS, Operation, PARAMETERS, Parameter, Place};
 
 /// Where the shapes are, beneath the document.
 const SCHEMAS: &str = "/components/schemas";
@@ -138,18 +138,46 @@ fn parameters() -> Value {
             name,
             place,
             description,
-            schema,
+            value,
         } = parameter;
         let parameter = json!({
             "name": name,
-            "in": place,
-            "required": *place == "path",
+            "in": match place {
+                Place::Path => "path",
+                Place::Query => "query",
+                Place::Header => "header",
+            },
+            "required": *place == Place::Path,
             "description": description,
-            "schema": serde_json::from_str::<Value>(schema).unwrap_or_default(),
+            "schema": values(*value),
         });
         (name.to_string(), parameter)
     });
     Value::Object(parameters.collect())
+}
+
+/// The schema of what a parameter takes.
+fn values(value: operations::Value) -> Value {
+    use operations::Value as Takes;
+    match value {
+        Takes::Text => json!({"type": "string"}),
+        Takes::Name => json!({"type": "string", "minLength": 1}),
+        Takes::Key => json!({"type": "string", "pattern": "^[!-~]{1,255}$"}),
+        Takes::Flag => json!({"type": "boolean", "default": false}),
+        Takes::Whole {
+            least,
+            most,
+            default,
+        } => {
+            let mut schema = json!({"type": "integer", "minimum": least, "maximum": most});
+            if let Some(default) = default {
+                schema["default"] = default.into();
+            }
+            schema
+        }
+        Takes::OneOf(words) => json!({"type": "string", "enum": words}),
+        Takes::State => json!({"$ref": format!("#{SCHEMAS}/JobState")}),
+    }
 }
 
 fn described(operation: &Operation, frameworks: &[Framework]) -> Value {

@@ -1,5 +1,7 @@
 //! The one way in which a request's body is read, so that every bad one gets the same answer.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
@@ -11,6 +13,8 @@ use crate::request::json;
 
 /// Largest body that is read.
 const MAX_BYTES: usize = 1024 * 1024;
+/// Longest time that a body takes to arrive.
+const LONGEST_READ: Duration = Duration::from_secs(20);
 /// Of a larger one this much is taken and thrown away, since a client that still sends does not
 /// read the answer.
 const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
@@ -23,7 +27,8 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_type(request.headers())?;
-        let bytes = read(request.into_body()).await?;
+        let bytes = tokio::time::timeout(LONGEST_READ, read(request.into_body())).await;
+        let bytes = bytes.map_err(|_| Problem::slow_body(LONGEST_READ))??;
         Ok(Self(json::parse(&bytes)?))
     }
 }

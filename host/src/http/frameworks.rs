@@ -1,13 +1,14 @@
 //! Which frameworks there are, which plugins were refused, and the way back to an earlier version.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::App;
 use super::problem::Problem;
+use super::reference::Name;
 use crate::plugin::{Plugin, Refused};
 
 /// A framework that can be asked for.
@@ -65,10 +66,7 @@ pub(super) async fn all(State(app): State<App>) -> Response {
     Json(json!({ "frameworks": frameworks, "refused": refused })).into_response()
 }
 
-pub(super) async fn one(
-    State(app): State<App>,
-    Path(name): Path<String>,
-) -> Result<Response, Problem> {
+pub(super) async fn one(State(app): State<App>, Name(name): Name) -> Result<Response, Problem> {
     let plugins = app.plugins.current();
     let plugin = plugins.get(&name);
     let plugin = plugin.ok_or_else(|| Problem::no_such_framework(&name, &plugins))?;
@@ -77,7 +75,7 @@ pub(super) async fn one(
 
 pub(super) async fn roll_back(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Name(name): Name,
 ) -> Result<Response, Problem> {
     let registry = app.plugins.clone();
     let framework = name.clone();
@@ -85,5 +83,5 @@ pub(super) async fn roll_back(
     tokio::task::spawn_blocking(move || registry.roll_back(&framework))
         .await
         .map_err(Problem::internal)??;
-    one(State(app), Path(name)).await
+    one(State(app), Name(name)).await
 }

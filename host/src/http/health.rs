@@ -1,13 +1,13 @@
 //! Is the service alive, and can it take jobs.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{App, measured, problem};
+use super::{App, measured, problem, query};
 use crate::measure;
 
 /// The specification's health check.
@@ -20,13 +20,8 @@ pub(super) async fn livez() -> &'static str {
     "ok"
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct ReadyQuery {
-    verbose: Option<String>,
-}
-
 /// Jobs can be taken: plugins are loaded, the cluster is there, the service is not about to end.
-pub(super) async fn readyz(State(app): State<App>, Query(query): Query<ReadyQuery>) -> Response {
+pub(super) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
     let checks = [
         Check::of("plugins", plugins(&app)),
         Check::of("cluster", cluster(&app).await),
@@ -37,9 +32,9 @@ pub(super) async fn readyz(State(app): State<App>, Query(query): Query<ReadyQuer
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
-    match query.verbose {
-        Some(_) => (status, Json(json!({ "status": word, "checks": checks }))).into_response(),
-        None => (status, word).into_response(),
+    match query::names(query.as_deref(), "verbose") {
+        true => (status, Json(json!({ "status": word, "checks": checks }))).into_response(),
+        false => (status, word).into_response(),
     }
 }
 

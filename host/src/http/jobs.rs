@@ -1,12 +1,13 @@
 //! What is asked of a job that is there.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::problem::Problem;
+use super::query::Query;
 use super::reference::{FoundJob, NamedJob};
 use super::{App, wants_yaml, yaml};
 use crate::cluster::{self, Wish};

@@ -1,16 +1,15 @@
 //! `GET /train`: the jobs, newest first, a page at a time.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::problem::Problem;
+use super::query::Query;
 use crate::job::{Filter, JobPage, JobState, Listing, PageSize, Selector};
 
-/// A misspelt filter would list what nobody asked for, so unknown parameters are refused.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     framework: Option<String>,
     status: Option<JobState>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::App;
 use super::problem::Problem;
+use super::query::Query;
 use super::reference::FoundJob;
 use super::streams::{Caller, Streams};
 use crate::cluster::{ClusterError, LogStream};
@@ -25,8 +26,6 @@ use crate::job::{
 
 /// Most replicas that are read at once: each is a connection to its node.
 const MAX_REPLICAS: usize = 64;
-/// Most lines of `tail`: the largest whole number that every reader of JSON has.
-const MAX_TAIL: u64 = (1 << 53) - 1;
 /// In place of a replica's name: all of them.
 const ALL: &str = "all";
 
@@ -54,12 +53,6 @@ impl LogQuery {
         if self.follow && self.previous {
             let detail = "cannot be followed: what came before the last restart is complete";
             return Err(Problem::parameter("previous", detail));
-        }
-        if self.tail.is_some_and(|lines| lines > MAX_TAIL) {
-            return Err(Problem::parameter(
-                "tail",
-                format_args!("takes at most {MAX_TAIL}"),
-            ));
         }
         Ok(LogSelection {
             start: match self.previous {

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use tower_http::cors::CorsLayer;
 use tower_http::csrf::{ConfigError, CsrfLayer};
 
 use super::problem::Problem;
-use super::{App, REQUEST_ID, token};
+use super::{App, REQUEST_ID, query, token};
 
 /// How long a browser need not ask again what it may send.
 const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
@@ -76,16 +76,29 @@ pub(super) fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     })
 }
 
-/// Lets a request through that names a host of this service.
+/// Lets a request through that names a host of this service, carries a token, or learns nothing:
+/// load balancers check the health of a service by names of their own.
 pub(super) async fn check_host(
     State(app): State<App>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
+    if app.token.is_some() || learns_nothing(request.uri()) {
+        return Ok(next.run(request).await);
+    }
     let named = request.headers().get(header::HOST);
     match named.map(|host| host.to_str().unwrap_or_default()) {
         Some(host) if !is_own(host, &app.allowed_hosts) => Err(Problem::foreign_host(host)),
         _ => Ok(next.run(request).await),
+    }
+}
+
+/// Whether the answer says no more than that the service is there.
+fn learns_nothing(uri: &Uri) -> bool {
+    match uri.path() {
+        "/healthz" | "/livez" => true,
+        "/readyz" => !query::names(uri.query(), "verbose"),
+        _ => false,
     }
 }
 

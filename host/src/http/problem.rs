@@ -8,6 +8,7 @@ mod kind;
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -63,7 +64,7 @@ impl Problem {
         self
     }
 
-    pub(super) fn unauthorized(detail: &str) -> Self {
+    pub(super) fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(Kind::Unauthorized, detail)
             .with_header("www-authenticate", "X-TRAINER-TOKEN realm=\"trainer\"")
     }
@@ -101,6 +102,21 @@ impl Problem {
     /// A parameter of the query that is wrong.
     pub(super) fn parameter(name: &str, detail: impl std::fmt::Display) -> Self {
         vec![Fault::new("query", "", format!("{name}: {detail}"))].into()
+    }
+
+    pub(super) fn crowded() -> Self {
+        let detail = "too many connections at once; try again in a second";
+        Self::new(Kind::Busy, detail).with_header("retry-after", "1")
+    }
+
+    pub(super) fn slow_body(limit: Duration) -> Self {
+        let detail = format!("the body did not arrive within {} seconds", limit.as_secs());
+        Self::new(Kind::SlowBody, detail).with_header("connection", "close")
+    }
+
+    pub(super) fn unreadable_path() -> Self {
+        let detail = "the path has percent-encoded bytes that are not UTF-8";
+        Self::new(Kind::InvalidRequest, detail)
     }
 
     pub(super) fn foreign_host(host: &str) -> Self {

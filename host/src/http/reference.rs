@@ -4,15 +4,29 @@
 //! only other namespace that has such a job, and says so. Neither sees a namespace that this
 //! service does not serve.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::problem::Problem;
+use super::query::Query;
 use super::{App, warning_headers};
 use crate::cluster::ClusterError;
+
+/// The name in the path of a request.
+pub(super) struct Name(pub(super) String);
+
+impl FromRequestParts<App> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let name = Path::from_request_parts(parts, app).await;
+        let Path(name) = name.map_err(|_| Problem::unreadable_path())?;
+        Ok(Self(name))
+    }
+}
 
 /// The job of a request that changes or deletes it.
 pub(super) struct NamedJob {
@@ -93,19 +107,14 @@ impl FoundJob {
 }
 
 impl FromRequestParts<App> for NamedJob {
-    type Rejection = Response;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
-        let Path(name) = Path::from_request_parts(parts, app)
-            .await
-            .map_err(IntoResponse::into_response)?;
-        let Query(NamespaceQuery { namespace }) = Query::from_request_parts(parts, app)
-            .await
-            .map_err(IntoResponse::into_response)?;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Name(name) = Name::from_request_parts(parts, app).await?;
+        let Query(NamespaceQuery { namespace }) = Query::from_request_parts(parts, app).await?;
         let allowed = &app.policy.namespaces;
         if let Some(namespace) = namespace {
-            let checked = allowed.check(&namespace);
-            checked.map_err(|refused| Problem::from(refused).into_response())?;
+            allowed.check(&namespace)?;
             return Ok(Self {
                 namespace,
                 name,
@@ -127,10 +136,10 @@ impl FromRequestParts<App> for NamedJob {
 }
 
 impl FromRequestParts<App> for FoundJob {
-    type Rejection = Response;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let named = NamedJob::from_request_parts(parts, app).await?;
-        Self::of(named).map_err(|error| Problem::from(error).into_response())
+        Ok(Self::of(named)?)
     }
 }

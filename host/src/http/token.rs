@@ -1,16 +1,28 @@
 //! The token that clients send with every request.
 
-use axum::extract::{Request, State};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use metrics::counter;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tracing::warn;
 
 use super::App;
 use super::problem::Problem;
+use crate::measure;
 
 /// The specification's header.
 pub(super) const HEADER: &str = "x-trainer-token";
+/// How often the failures of an address are logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Most addresses whose failures are logged in that time.
+const MAX_NOTED: usize = 256;
 
 /// A token that clients have to send. Its hash is kept, so nothing can print it.
 #[derive(Clone)]
@@ -19,9 +31,9 @@ pub struct Token {
 }
 
 impl Token {
-    pub fn new(token: &str) -> Self {
+    pub fn new(token: impl AsRef<[u8]>) -> Self {
         Self {
-            hash: Sha256::digest(token.as_bytes()).into(),
+            hash: Sha256::digest(token).into(),
         }
     }
 
@@ -41,11 +53,100 @@ pub(super) async fn check(
     let Some(token) = &app.token else {
         return Ok(next.run(request).await);
     };
-    match request.headers().get(HEADER) {
-        Some(given) if token.is(given.as_bytes()) => Ok(next.run(request).await),
-        Some(_) => Err(Problem::unauthorized("the X-TRAINER-TOKEN header is wrong")),
-        None => Err(Problem::unauthorized(
-            "the X-TRAINER-TOKEN header is missing",
-        )),
+    let reason = match request.headers().get(HEADER) {
+        Some(given) if token.is(given.as_bytes()) => return Ok(next.run(request).await),
+        Some(_) => "wrong",
+        None => "missing",
+    };
+    counter!(measure::AUTHENTICATION_FAILURES.name, "reason" => reason).increment(1);
+    let peer = request.extensions().get::<Peer>();
+    app.failures
+        .note(peer.map(|Peer(address)| address.ip()), reason);
+    let detail = format!("the X-TRAINER-TOKEN header is {reason}");
+    Err(Problem::unauthorized(detail))
+}
+
+/// What is logged of failed authentications: the first of an address, and then how many there were,
+/// so that whoever guesses tokens does not fill the log.
+#[derive(Clone, Default)]
+pub struct Failures(Arc<Mutex<HashMap<Option<IpAddr>, Noted>>>);
+
+/// When an address was last logged, and how often it has failed since.
+struct Noted {
+    logged: Instant,
+    since: u64,
+}
+
+impl Failures {
+    fn note(&self, address: Option<IpAddr>, reason: &str) {
+        if let Some(failures) = self.due(address, Instant::now()) {
+            let address = address.map(|address| address.to_canonical().to_string());
+            let address = address.as_deref().unwrap_or("unknown");
+            warn!(
+                address,
+                reason, failures, "a request came without the right token"
+            );
+        }
+    }
+
+    /// How many failures of an address a line is due for, if one is.
+    fn due(&self, address: Option<IpAddr>, now: Instant) -> Option<u64> {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |known: &Noted| now.duration_since(known.logged) < LOG_EVERY;
+        match noted.get_mut(&address) {
+            Some(known) if is_recent(known) => {
+                known.since += 1;
+                return None;
+            }
+            Some(known) => {
+                let failures = known.since + 1;
+                *known = Noted {
+                    logged: now,
+                    since: 0,
+                };
+                return Some(failures);
+            }
+            None => {}
+        }
+        if noted.len() >= MAX_NOTED {
+            noted.retain(|_, known| is_recent(known));
+        }
+        if noted.len() >= MAX_NOTED {
+            return None;
+        }
+        let first = Noted {
+            logged: now,
+            since: 0,
+        };
+        noted.insert(address, first);
+        Some(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_logged_at_once_and_then_now_and_again_with_a_count() {
+        let failures = Failures::default();
+        let begun = Instant::now();
+        let [one, other] = [1, 2].map(|last| Some(IpAddr::from([192, 0, 2, last])));
+        assert_eq!(failures.due(one, begun), Some(1));
+        assert_eq!(failures.due(one, begun), None);
+        assert_eq!(failures.due(one, begun), None);
+        assert_eq!(failures.due(other, begun), Some(1));
+        assert_eq!(failures.due(one, begun + LOG_EVERY), Some(3));
+    }
+
+    #[test]
+    fn addresses_without_end_take_bounded_memory_and_lines() {
+        let failures = Failures::default();
+        let begun = Instant::now();
+        let lines = (0..100_000_u32).filter_map(|address| {
+            let address = IpAddr::from(address.to_be_bytes());
+            failures.due(Some(address), begun)
+        });
+        assert_eq!(lines.count(), MAX_NOTED);
     }
 }

@@ -34,13 +34,66 @@ pub struct Answer {
 /// A parameter of an operation.
 pub struct Parameter {
     pub name: &'static str,
-    pub place: &'static str,
+    pub place: Place,
     pub description: &'static str,
-    /// As JSON.
-    pub schema: &'static str,
+    pub value: Value,
+}
+
+/// Where a request has a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Path,
+    Query,
+    Header,
+}
+
+/// The values that a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    Text,
+    /// Text that is not empty.
+    Name,
+    /// What an `Idempotency-Key` may be.
+    Key,
+    /// `true` or `false`. False when it is left out.
+    Flag,
+    /// A whole number within bounds, and the one that holds when it is left out.
+    Whole {
+        least: u64,
+        most: u64,
+        default: Option<u64>,
+    },
+    OneOf(&'static [&'static str]),
+    /// The status of a job.
+    State,
 }
 
 impl Operation {
+    /// The parameters of its query.
+    pub fn queries(&self) -> impl Iterator<Item = &'static Parameter> {
+        let named = self.parameters.iter();
+        named.filter_map(|name| {
+            let mut queries = PARAMETERS
+                .iter()
+                .filter(|known| known.place == Place::Query);
+            queries.find(|known| known.name == *name)
+        })
+    }
+
+    /// A parameter of its query.
+    pub fn query(&self, name: &str) -> Option<&'static Parameter> {
+        self.queries().find(|known| known.name == name)
+    }
+
+    /// The operations of the same method that only a word at the end of the path tells from this.
+    pub fn beneath(&self) -> impl Iterator<Item = &'static Operation> {
+        OPERATIONS.iter().filter(|other| {
+            let rest = other.path.strip_prefix(self.path);
+            let is_word = rest.is_some_and(|rest| rest.starts_with('/') && !rest.contains('{'));
+            other.method == self.method && is_word
+        })
+    }
+
     /// What any operation may answer.
     pub fn common(&self) -> impl Iterator<Item = u16> {
         let guarded: &[u16] = &[400, 401, 403, 404, 429, 500, 502, 503, 504];
@@ -97,6 +150,12 @@ const fn of_service(
         is_open: true,
         ..of_job("get", path, id, summary, &[], answers)
     }
+}
+
+/// The operation of a method, in any case, and a path of the router.
+pub fn of(method: &str, path: &str) -> Option<&'static Operation> {
+    let mut operations = OPERATIONS.iter();
+    operations.find(|known| known.path == path && known.method.eq_ignore_ascii_case(method))
 }
 
 pub const OPERATIONS: &[Operation] = &[
@@ -366,97 +425,103 @@ pub const OPERATIONS: &[Operation] = &[
     ),
 ];
 
-const fn query(name: &'static str, description: &'static str, schema: &'static str) -> Parameter {
+const fn query(name: &'static str, description: &'static str, value: Value) -> Parameter {
     Parameter {
         name,
-        place: "query",
+        place: Place::Query,
         description,
-        schema,
+        value,
     }
 }
 
-const fn placed(place: &'static str, name: &'static str, description: &'static str) -> Parameter {
+const fn placed(place: Place, name: &'static str, description: &'static str) -> Parameter {
     Parameter {
         name,
         place,
         description,
-        schema: r#"{"type": "string"}"#,
+        value: Value::Text,
     }
 }
 
-const TEXT: &str = r#"{"type": "string"}"#;
-const FLAG: &str = r#"{"type": "boolean", "default": false}"#;
-
 pub const PARAMETERS: &[Parameter] = &[
-    placed("path", "job_name", "Name of the job"),
-    placed("path", "name", "Name of the framework"),
+    placed(Place::Path, "job_name", "Name of the job"),
+    placed(Place::Path, "name", "Name of the framework"),
     Parameter {
-        schema: r#"{"type": "string", "pattern": "^[!-~]{1,255}$"}"#,
+        value: Value::Key,
         ..placed(
-            "header",
+            Place::Header,
             "Idempotency-Key",
             "The same key and body give the first answer again, and create nothing again",
         )
     },
     placed(
-        "header",
+        Place::Header,
         "If-None-Match",
         "The ETag of what is known already",
     ),
     placed(
-        "header",
+        Place::Header,
         "Last-Event-ID",
         "The id of the last event that was received",
     ),
-    query("namespace", "Namespace of the job", TEXT),
-    query("framework", "Only jobs of this framework", TEXT),
-    query(
-        "status",
-        "Only jobs with this status",
-        r##"{"$ref": "#/components/schemas/JobState"}"##,
-    ),
+    query("namespace", "Namespace of the job", Value::Name),
+    query("framework", "Only jobs of this framework", Value::Text),
+    query("status", "Only jobs with this status", Value::State),
     query(
         "label_selector",
         "Only jobs whose labels are so, as Kubernetes writes it",
-        TEXT,
+        Value::Text,
     ),
     query(
         "page_size",
         "Most jobs of the page: 0 is the default of 100, more than 1000 are 1000",
-        r#"{"type": "integer", "minimum": 0, "maximum": 4294967295, "default": 0}"#,
+        Value::Whole {
+            least: 0,
+            most: u32::MAX as u64,
+            default: Some(0),
+        },
     ),
-    query("page_token", "`next_page_token` of the page before", TEXT),
+    query(
+        "page_token",
+        "`next_page_token` of the page before",
+        Value::Text,
+    ),
     query(
         "dry_run",
         "`server` asks the cluster too whether it would admit the job",
-        r#"{"type": "string", "enum": ["server"]}"#,
+        Value::OneOf(&["server"]),
     ),
-    query(
-        "view",
-        "How much is told",
-        r#"{"type": "string", "enum": ["basic", "full"]}"#,
-    ),
+    query("view", "How much is told", Value::OneOf(&["basic", "full"])),
     query(
         "replica",
         "Replicas such as master-0,worker-1, or all. Default: the first",
-        TEXT,
+        Value::Text,
     ),
-    query("follow", "Continue until the job ends", FLAG),
+    query("follow", "Continue until the job ends", Value::Flag),
     query(
         "points",
         "Maximum number of points; a longer series is downsampled",
-        r#"{"type": "integer", "minimum": 4, "maximum": 10000, "default": 500}"#,
+        Value::Whole {
+            least: 4,
+            most: 10_000,
+            default: Some(500),
+        },
     ),
     query(
         "tail",
         "Only the last so many lines",
-        r#"{"type": "integer", "minimum": 0, "maximum": 9007199254740991}"#,
+        // The largest whole number that every reader of JSON has.
+        Value::Whole {
+            least: 0,
+            most: (1 << 53) - 1,
+            default: None,
+        },
     ),
     query(
         "since",
         "Only lines since a time (RFC 3339), or for so long, such as 10m",
-        TEXT,
+        Value::Text,
     ),
-    query("previous", "The log before the last restart", FLAG),
-    query("timestamps", "Begin each line with its time", FLAG),
+    query("previous", "The log before the last restart", Value::Flag),
+    query("timestamps", "Begin each line with its time", Value::Flag),
 ];

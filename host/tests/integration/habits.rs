@@ -139,6 +139,84 @@ async fn without_a_token_only_hosts_that_are_this_services_own_are_answered() {
 }
 
 #[tokio::test]
+async fn without_a_token_what_tells_anything_is_for_own_hosts_alone() {
+    let service = Service::start().await;
+    let foreign = ("host", "evil.example");
+    let told = [
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/readyz?verbose",
+        "/readyz?a=1&verbose=1",
+    ];
+    for path in told.into_iter().chain(["/frameworks", "/nothing"]) {
+        get(&service, path, &[foreign]).await.problem(403);
+        let own = get(&service, path, &[("host", "127.0.0.1:8080")]).await;
+        assert_ne!(own.status, 403, "{path}");
+    }
+    for path in ["/healthz", "/livez", "/readyz", "/readyz?verbos"] {
+        assert_eq!(get(&service, path, &[foreign]).await.status, 200, "{path}");
+    }
+    let guarded = Service::with_token("secret").await;
+    assert_eq!(get(&guarded, "/metrics", &[foreign]).await.status, 200);
+}
+
+#[tokio::test]
+async fn no_answer_is_taken_for_something_else_than_it_says() {
+    let service = Service::with_token("secret").await;
+    let token = ("x-trainer-token", "secret");
+    for path in [
+        "/docs",
+        "/metrics",
+        "/train",
+        "/train/missing",
+        "/nothing",
+        "/healthz",
+    ] {
+        for headers in [&[token][..], &[]] {
+            let answer = get(&service, path, headers).await;
+            assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        }
+    }
+    assert_eq!(
+        service
+            .post("/healthz", "")
+            .await
+            .header("x-content-type-options"),
+        "nosniff"
+    );
+}
+
+#[tokio::test]
+async fn an_id_of_a_request_that_is_long_or_odd_is_replaced() {
+    let service = Service::start().await;
+    let id = async |given: &str| {
+        let answer = get(&service, "/train/missing", &[("x-request-id", given)]).await;
+        answer.problem(404);
+        answer.header("x-request-id").to_string()
+    };
+    for given in [
+        "mine-1",
+        "0af76519-16cd-43dd-8448-eb211c80319c",
+        "a/b:c=d+e@f.g_h",
+    ] {
+        assert_eq!(id(given).await, given);
+    }
+    for given in [
+        "x".repeat(129),
+        "x".repeat(300_000),
+        "a b".into(),
+        "<b>".into(),
+        "\"".into(),
+    ] {
+        assert_eq!(id(&given).await.len(), 36, "{}", given.len());
+    }
+    let twice = [("x-request-id", "one"), ("x-request-id", "two")];
+    let answer = get(&service, "/healthz", &twice).await;
+    assert_eq!(answer.header("x-request-id").len(), 36);
+}
+
+#[tokio::test]
 async fn a_page_of_another_site_changes_nothing() {
     let service = Service::start().await;
     service.submit(&request("wait", "safe")).await;

@@ -109,9 +109,18 @@ async fn a_list_that_cannot_be_is_refused_with_what_would_be_right() {
             "label_selector=a%20b",
             "label_selector: cannot be read at \"a b\"",
         ),
-        ("framwork=meta", "unknown field `framwork`"),
-        ("page_size=-1", "page_size"),
-        ("status=lost", "unknown variant `lost`"),
+        (
+            "framwork=meta",
+            "unknown parameter \"framwork\", did you mean \"framework\"?",
+        ),
+        (
+            "page_size=-1",
+            "page_size: takes a whole number from 0 to 4294967295, not \"-1\"",
+        ),
+        (
+            "status=lost",
+            "status: takes submitted or running or succeeded or failed, not \"lost\"",
+        ),
     ] {
         let problem = service.get(&format!("/train?{query}")).await.problem(400);
         let detail = problem["detail"].as_str().unwrap();

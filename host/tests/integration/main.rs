@@ -27,6 +27,7 @@ mod operations;
 mod processes;
 mod profiles;
 mod purity;
+mod query;
 mod reload;
 mod sandbox;
 mod service;

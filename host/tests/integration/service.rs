@@ -17,7 +17,7 @@ use trainer_host::cluster::Cluster;
 use trainer_host::cluster::local::contain::Mode;
 use trainer_host::cluster::local::quota::Limits as Quota;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
-use trainer_host::http::{App, Token, router};
+use trainer_host::http::{App, Failures, Token, router};
 use trainer_host::plugin::golden::OwnTests;
 use trainer_host::plugin::{Limits, Loader, LoaderSettings, Registry, UnknownArguments, Workshop};
 use trainer_host::request::RequestPolicy;
@@ -164,6 +164,7 @@ impl Service {
             token,
             allowed_hosts: Arc::new([]),
             allowed_origins: Arc::new(["https://dashboard.example".parse().unwrap()]),
+            failures: Failures::default(),
             draining: draining.subscribe(),
         };
         Self {

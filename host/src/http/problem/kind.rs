@@ -21,6 +21,7 @@ pub(super) enum Kind {
     NoEarlierVersion,
     NoSuchMethod,
     TooLarge,
+    SlowBody,
     MediaType,
     Busy,
     Internal,
@@ -82,6 +83,7 @@ impl Kind {
                 "Method not allowed",
             ),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body", "Body too slow"),
             Self::MediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "media-type",

@@ -1,0 +1,266 @@
+//! The query of a request. A parameter that a route does not take is refused before a handler runs:
+//! a misspelt `dry_run` or `namespace` must not act as if it were not there.
+//!
+//! What a route takes is in the table that the OpenAPI document is made of.
+
+use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::fault::{Fault, nearest};
+use crate::job::JobState;
+use crate::openapi::operations::{self, Operation, Parameter, Value};
+
+/// Most faults that an answer has.
+const MAX_FAULTS: usize = 16;
+/// Longest part of a name or a value that a message quotes, in characters.
+const MAX_QUOTE: usize = 64;
+
+/// Lets a request through whose query has only parameters of its route, each once and with a value
+/// that it takes.
+pub(super) async fn check(request: Request, next: Next) -> Result<Response, Problem> {
+    let faults = match (operation(&request), request.uri().query()) {
+        (Some(operation), Some(query)) => faults(operation, query),
+        _ => Vec::new(),
+    };
+    match faults.is_empty() {
+        true => Ok(next.run(request).await),
+        false => Err(faults.into()),
+    }
+}
+
+/// The parameters of a route as its handler reads them.
+pub(super) struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // `check` has refused what is wrong, so this fails only where the table is.
+        let query = axum::extract::Query::try_from_uri(&parts.uri).map_err(Problem::internal)?;
+        Ok(Self(query.0))
+    }
+}
+
+/// Whether a query names a parameter, whatever its value.
+pub(super) fn names(query: Option<&str>, name: &str) -> bool {
+    let query = query.unwrap_or_default().as_bytes();
+    form_urlencoded::parse(query).any(|(given, _)| given == name)
+}
+
+fn operation(request: &Request) -> Option<&'static Operation> {
+    let route = request.extensions().get::<MatchedPath>()?;
+    let method = match request.method() {
+        &Method::HEAD => &Method::GET,
+        method => method,
+    };
+    operations::of(method.as_str(), route.as_str())
+}
+
+fn faults(operation: &Operation, query: &str) -> Vec<Fault> {
+    let given: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+    let mut faults = Vec::new();
+    for (position, (name, value)) in given.iter().enumerate() {
+        let is_repeated = given[..position].iter().any(|(before, _)| before == name);
+        let wrong = match operation.query(name) {
+            None => Some(unknown(operation, name)),
+            Some(_) if is_repeated => Some(format!("{name}: is given more than once")),
+            Some(parameter) => refusal(parameter, value).map(|why| format!("{name}: {why}")),
+        };
+        faults.extend(wrong.map(|detail| Fault::new("query", "", detail)));
+        if faults.len() == MAX_FAULTS {
+            break;
+        }
+    }
+    faults
+}
+
+fn unknown(operation: &Operation, name: &str) -> String {
+    let known: Vec<&str> = operation.queries().map(|known| known.name).collect();
+    let Operation { path, .. } = operation;
+    let method = operation.method.to_ascii_uppercase();
+    let hint = did_you_mean(known.iter().copied(), name);
+    let takes = match known.is_empty() {
+        true => "takes no parameters".to_string(),
+        false => format!("takes {}", known.join(", ")),
+    };
+    match hint.is_empty() {
+        true => {
+            let elsewhere = elsewhere(operation, name);
+            let name = quoted(name);
+            format!("unknown parameter {name}; {method} {path} {takes}{elsewhere}")
+        }
+        false => format!(
+            "unknown parameter {}{hint} {method} {path} {takes}",
+            quoted(name)
+        ),
+    }
+}
+
+/// Where a parameter would be known: `POST /train?dry_run=server` is meant for the preview.
+fn elsewhere(operation: &Operation, name: &str) -> String {
+    let other = operation.beneath().find_map(|other| {
+        let known = other.queries().map(|known| known.name);
+        let meant = nearest(known, &lower_case(name))?;
+        Some((other, meant))
+    });
+    match other {
+        Some((Operation { path, method, .. }, meant)) => {
+            format!(", {} {path} takes {meant}", method.to_ascii_uppercase())
+        }
+        None => String::new(),
+    }
+}
+
+/// Why a parameter does not take a value; nothing where it does.
+fn refusal(parameter: &Parameter, value: &str) -> Option<String> {
+    let not = |takes: String, hint: String| match value {
+        "" => Some(format!("{takes}, and is empty")),
+        value => Some(format!("{takes}, not {}{hint}", quoted(value))),
+    };
+    let one_of = |words: &[&str]| match words.contains(&value) {
+        true => None,
+        false => not(
+            format!("takes {}", words.join(" or ")),
+            did_you_mean(words.iter().copied(), value),
+        ),
+    };
+    match parameter.value {
+        Value::Text | Value::Key => None,
+        Value::Name if value.is_empty() => Some("is empty; name one, or leave it out".to_string()),
+        Value::Name => None,
+        Value::Flag => one_of(&["true", "false"]),
+        Value::OneOf(words) => one_of(words),
+        Value::State => one_of(&JobState::ALL.map(JobState::as_str)),
+        Value::Whole { least, most, .. } => match value.parse::<u64>() {
+            Ok(number) if (least..=most).contains(&number) => None,
+            _ => not(
+                format!("takes a whole number from {least} to {most}"),
+                String::new(),
+            ),
+        },
+    }
+}
+
+fn did_you_mean<'a>(known: impl IntoIterator<Item = &'a str>, given: &str) -> String {
+    match nearest(known, &lower_case(given)) {
+        Some(near) => format!(", did you mean {near:?}?"),
+        None => String::new(),
+    }
+}
+
+/// As names are compared. Nothing so long is a slip of the finger.
+fn lower_case(name: &str) -> String {
+    let name = name.chars().take(MAX_QUOTE);
+    name.collect::<String>().to_lowercase()
+}
+
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTE) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn told(method: &str, path: &str, query: &str) -> String {
+        let faults = faults(operations::of(method, path).unwrap(), query);
+        let details: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
+        details.join("; ")
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_told_with_the_nearest_and_with_those_that_there_are() {
+        assert_eq!(
+            told("GET", "/train/{job_name}", "veiw=full"),
+            "unknown parameter \"veiw\", did you mean \"view\"? GET /train/{job_name} takes \
+             namespace, view"
+        );
+        assert_eq!(
+            told("POST", "/train", "dry_run=server"),
+            "unknown parameter \"dry_run\"; POST /train takes no parameters, POST /train/preview \
+             takes dry_run"
+        );
+        for (method, path, query, said) in [
+            (
+                "DELETE",
+                "/train/{job_name}",
+                "namesapce=a",
+                "\"namespace\"?",
+            ),
+            (
+                "DELETE",
+                "/train/{job_name}",
+                "NAMESPACE=a",
+                "\"namespace\"?",
+            ),
+            ("GET", "/train/{job_name}/logs", "folow=true", "\"follow\"?"),
+            ("POST", "/train/preview", "dryRun=All", "\"dry_run\"?"),
+            (
+                "POST",
+                "/frameworks/{name}/rollback",
+                "to=1",
+                "takes no parameters",
+            ),
+            ("GET", "/openapi.json", "=", "unknown parameter \"\""),
+        ] {
+            let told = told(method, path, query);
+            assert!(told.contains(said), "{query}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_taken_is_told_with_those_that_are() {
+        let status = |query| told("GET", "/train/{job_name}", query);
+        assert_eq!(
+            status("view=ful"),
+            "view: takes basic or full, not \"ful\", did you mean \"full\"?"
+        );
+        assert_eq!(status("view="), "view: takes basic or full, and is empty");
+        assert_eq!(
+            status("namespace="),
+            "namespace: is empty; name one, or leave it out"
+        );
+        assert_eq!(
+            status("view=full&view=full"),
+            "view: is given more than once"
+        );
+        let logs = |query| told("GET", "/train/{job_name}/logs", query);
+        assert_eq!(
+            logs("follow=maybe"),
+            "follow: takes true or false, not \"maybe\""
+        );
+        for tail in ["-1", "1.5", "x", "9007199254740992", ""] {
+            let told = told("GET", "/train/{job_name}/logs", &format!("tail={tail}"));
+            assert!(told.contains("0 to 9007199254740991"), "{told}");
+        }
+        assert_eq!(logs("tail=3&follow=true&replica=&since=10m"), "");
+    }
+
+    #[test]
+    fn a_query_of_thousands_gets_a_short_answer() {
+        let query = "x&".repeat(10_000) + &"y".repeat(10_000);
+        assert!(told("GET", "/train", &query).len() < 4096);
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_panics_and_no_unknown_name_passes(name in r"\PC{1,20}", value in r"\PC{0,20}") {
+            let query: String = form_urlencoded::Serializer::new(String::new())
+                .append_pair(&name, &value)
+                .finish();
+            for operation in operations::OPERATIONS {
+                let is_known = operation.query(&name).is_some();
+                prop_assert!(is_known || !faults(operation, &query).is_empty());
+            }
+        }
+    }
+}

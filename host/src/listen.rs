@@ -1,0 +1,244 @@
+//! The connections of the service: accepts them, bounds what each of them may take, and ends them
+//! when the service stops.
+//!
+//! A client has to send a request, and to read its answer, in bounded time. When there are too many
+//! connections, those that wait for a request give way, the oldest first. What is left in reserve
+//! then answers the health checks.
+
+mod connections;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderValue, Request, Response, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_io_timeout::TimeoutWriter;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+pub use connections::Limits;
+use connections::{Busy, Connections, Place, Room};
+
+use crate::measure::{self, ClosedBy};
+
+/// Longest time until a new connection has sent the headers of a request.
+const FIRST_REQUEST: Duration = Duration::from_secs(15);
+/// Longest time until a connection that is kept has sent the headers of its next request. It is
+/// longer than load balancers keep theirs, so that none sends a request just as this one closes.
+const NEXT_REQUEST: Duration = Duration::from_secs(75);
+/// Longest time in which a client reads nothing of an answer that waits for it.
+const UNREAD: Duration = Duration::from_secs(30);
+/// How long a connection is silent before the kernel asks whether its client is still there.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Most bytes of a request's headers.
+const MAX_HEADERS: usize = 16 * 1024;
+/// Most bytes of an answer that wait in this process for their client.
+const MAX_BUFFER: usize = 64 * 1024;
+/// How long connections that wait for a request are kept when the service stops: a request may be
+/// on its way.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
+/// Wait after an accept that failed, for lack of file descriptors for one.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// Marks a request of a connection in reserve: it asks about the health of the service, or is
+/// refused.
+#[derive(Clone, Copy, Debug)]
+pub struct InReserve;
+
+/// Serves a router until the service stops, and then until the requests in flight have ended.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    mut draining: watch::Receiver<bool>,
+) {
+    let server = Server {
+        router,
+        connections: Arc::new(Connections::new(limits)),
+        draining: draining.clone(),
+    };
+    let tasks = TaskTracker::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => server.admit(stream, peer, &tasks),
+                Err(error) => server.recover(&error).await,
+            },
+            _ = draining.wait_for(|draining| *draining) => break,
+        }
+    }
+    drop(listener);
+    tasks.close();
+    let _ = tokio::time::timeout(LAST_REQUESTS, tasks.wait()).await;
+    server.connections.close_waiting();
+    tasks.wait().await;
+}
+
+struct Server {
+    router: Router,
+    connections: Arc<Connections>,
+    draining: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Serves a connection, unless there is no room left even in reserve.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, tasks: &TaskTracker) {
+        let Some(place) = self.connections.admit(peer.ip()) else {
+            return measure::connection_closed(ClosedBy::Refusal);
+        };
+        let connection = Connection {
+            router: self.router.clone(),
+            peer,
+            place: Arc::new(place),
+            draining: self.draining.clone(),
+        };
+        tasks.spawn(connection.serve(stream));
+    }
+
+    async fn recover(&self, error: &io::Error) {
+        // A connection that its client closed before it was accepted.
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            return;
+        }
+        warn!(%error, "cannot accept connections");
+        self.connections.close_oldest();
+        tokio::time::sleep(AFTER_FAILURE).await;
+    }
+}
+
+struct Connection {
+    router: Router,
+    peer: SocketAddr,
+    place: Arc<Place>,
+    draining: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        prepare(&stream);
+        let Self {
+            router,
+            peer,
+            place,
+            mut draining,
+        } = self;
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(UNREAD));
+        let stream = TokioIo::new(Box::pin(stream));
+        let service = service_fn(|request| answer(&router, peer, &place, request));
+        let mut connection = pin!(protocol().serve_connection(stream, service));
+        let mut first_request = pin!(tokio::time::sleep(FIRST_REQUEST));
+        let (mut is_watched, mut is_ending) = (true, false);
+        loop {
+            tokio::select! {
+                served = connection.as_mut() => return ended(served),
+                () = place.evicted() => return measure::connection_closed(ClosedBy::Crowd),
+                () = &mut first_request, if is_watched => {
+                    if !place.has_begun() {
+                        return measure::connection_closed(ClosedBy::Slowness);
+                    }
+                    is_watched = false;
+                }
+                _ = draining.wait_for(|draining| *draining), if !is_ending => {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+fn protocol() -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(NEXT_REQUEST)
+        .max_header_size(MAX_HEADERS)
+        .max_buf_size(MAX_BUFFER);
+    protocol
+}
+
+/// Sends small pieces of events and logs at once, and notices clients that are gone without a word.
+fn prepare(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(SILENCE);
+    let prepared = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
+    if let Err(error) = prepared {
+        debug!(%error, "a connection ended as it began");
+    }
+}
+
+async fn answer(
+    router: &Router,
+    peer: SocketAddr,
+    place: &Arc<Place>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let busy = place.begin();
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let is_in_reserve = place.room() == Room::Reserve;
+    if is_in_reserve {
+        request.extensions_mut().insert(InReserve);
+    }
+    let mut response = router.clone().oneshot(request.map(Body::new)).await?;
+    if is_in_reserve {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    Ok(response.map(|body| Answer { body, _busy: busy }))
+}
+
+/// Counts a connection that its limits ended. Others end as their clients like.
+fn ended(served: hyper::Result<()>) {
+    let Err(error) = served else { return };
+    let source = std::error::Error::source(&error);
+    let source = source.and_then(|source| source.downcast_ref::<io::Error>());
+    let is_unread = source.is_some_and(|source| source.kind() == io::ErrorKind::TimedOut);
+    if error.is_timeout() || is_unread {
+        measure::connection_closed(ClosedBy::Slowness);
+    }
+    debug!(%error, "a connection was cut off");
+}
+
+/// The body of an answer. Its connection is busy until it is sent.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
