@@ -184,6 +184,11 @@ bench-logs: build ## Measure the memory that following a million lines takes
 	$(call say,following a million lines)
 	@cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored --nocapture following_a_million
 
+.PHONY: bench-connections
+bench-connections: build ## Measure health checks and submissions beside 2500 hostile connections
+	$(call say,2000 clients that send a byte a second and 500 that read nothing)
+	@cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored --nocapture thousands_of_slow
+
 .PHONY: bench-plugins
 bench-plugins: build hostile ## Measure plugins of each language, and write docs/plugin-performance.md
 	$(call say,measuring plugins)

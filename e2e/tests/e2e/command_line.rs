@@ -110,29 +110,78 @@ fn sigterm_ends_the_service_its_replicas_and_nothing_is_lost() {
     server.wait_for(&job, "running").unwrap();
 }
 
+/// What a service says until it serves or ends, and whether it serves.
+fn started(settings: &[(&str, &str)]) -> (bool, String) {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Command::new(binary())
+        .arg("serve")
+        .env("TRAINER_PLUGINS", root().join("target/plugins"))
+        .env("TRAINER_DATA_DIR", data.path())
+        .env("TRAINER_LISTEN", "127.0.0.1:0")
+        .env_remove("TRAINER_API_TOKEN")
+        .envs(settings.iter().copied())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(service.stderr.take().unwrap()).lines();
+    let mut told = String::new();
+    let mut serves = false;
+    for line in lines.map(Result::unwrap) {
+        told.push_str(&line);
+        serves = line.contains("serving");
+        if serves {
+            break;
+        }
+    }
+    service.kill().unwrap();
+    service.wait().unwrap();
+    (serves, told)
+}
+
 #[test]
-fn without_a_token_an_address_that_others_reach_is_warned_of() {
-    for (address, warned) in [("0.0.0.0:0", true), ("127.0.0.1:0", false)] {
-        let data = tempfile::tempdir().unwrap();
-        let mut service = Command::new(binary())
-            .args(["serve", "--listen", address])
-            .env("TRAINER_PLUGINS", root().join("target/plugins"))
-            .env("TRAINER_DATA_DIR", data.path())
-            .env_remove("TRAINER_API_TOKEN")
-            .stderr(Stdio::piped())
-            .spawn()
+fn without_a_token_an_address_that_others_reach_is_refused_unless_it_is_meant() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        for token in ["", "none"] {
+            let mut settings = vec![("TRAINER_LISTEN", address)];
+            settings.extend((token != "none").then_some(("TRAINER_API_TOKEN", token)));
+            let (serves, told) = started(&settings);
+            assert!(!serves, "{told}");
+            assert!(told.contains("TRAINER_ALLOW_ANONYMOUS=true"), "{told}");
+        }
+    }
+    let meant = ("TRAINER_ALLOW_ANONYMOUS", "true");
+    let (serves, told) = started(&[("TRAINER_LISTEN", "0.0.0.0:0"), meant]);
+    assert!(serves && told.contains("set TRAINER_API_TOKEN"), "{told}");
+    let (serves, told) = started(&[("TRAINER_LISTEN", "0.0.0.0:0"), ("TRAINER_API_TOKEN", "t")]);
+    assert!(serves && !told.contains("set TRAINER_API_TOKEN"), "{told}");
+    let (serves, told) = started(&[]);
+    assert!(serves && !told.contains("set TRAINER_API_TOKEN"), "{told}");
+}
+
+#[test]
+fn a_token_that_nobody_could_send_is_refused_at_the_start() {
+    for token in [" ", "\n", "\t", "two words", "two\nlines", "caf\u{e9}"] {
+        let (serves, told) = started(&[("TRAINER_API_TOKEN", token)]);
+        assert!(!serves, "{token:?}: {told}");
+        assert!(
+            told.contains("error: TRAINER_API_TOKEN has "),
+            "{token:?}: {told}"
+        );
+    }
+}
+
+#[test]
+fn white_space_around_a_token_locks_nobody_out() {
+    for token in ["secret\n", " secret", "secret\r\n"] {
+        let site = Site::with_launcher(SLEEP).unwrap();
+        let site = site.set("TRAINER_API_TOKEN", token);
+        let server = site.start_with_token().unwrap();
+        let listed = Command::new(binary())
+            .args(["list", "--url", &format!("http://{}", server.address)])
+            .env("TRAINER_API_TOKEN", "secret")
+            .output()
             .unwrap();
-        let lines = BufReader::new(service.stderr.take().unwrap()).lines();
-        let told: Vec<String> = lines
-            .map(Result::unwrap)
-            .take_while(|line| !line.contains("serving"))
-            .collect();
-        service.kill().unwrap();
-        service.wait().unwrap();
-        let is_warned = told
-            .iter()
-            .any(|line| line.contains("set TRAINER_API_TOKEN"));
-        assert_eq!(is_warned, warned, "{address}: {told:?}");
+        assert!(listed.status.success(), "{token:?}: {listed:?}");
     }
 }
 

@@ -15,6 +15,7 @@ mod bad_plugins;
 mod bad_registries;
 mod client;
 mod command_line;
+mod connections;
 mod containment;
 mod crash;
 mod documents;

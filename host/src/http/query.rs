@@ -11,9 +11,10 @@ use axum::response::Response;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
-use crate::fault::{Fault, nearest};
+use crate::fault::Fault;
 use crate::job::JobState;
 use crate::openapi::operations::{self, Operation, Parameter, Value};
+use crate::suggestion::{did_you_mean, nearest};
 
 /// Most faults that an answer has.
 const MAX_FAULTS: usize = 16;
@@ -83,7 +84,7 @@ fn unknown(operation: &Operation, name: &str) -> String {
     let known: Vec<&str> = operation.queries().map(|known| known.name).collect();
     let Operation { path, .. } = operation;
     let method = operation.method.to_ascii_uppercase();
-    let hint = did_you_mean(known.iter().copied(), name);
+    let hint = did_you_mean(name, known.iter().copied());
     let takes = match known.is_empty() {
         true => "takes no parameters".to_string(),
         false => format!("takes {}", known.join(", ")),
@@ -105,7 +106,7 @@ fn unknown(operation: &Operation, name: &str) -> String {
 fn elsewhere(operation: &Operation, name: &str) -> String {
     let other = operation.beneath().find_map(|other| {
         let known = other.queries().map(|known| known.name);
-        let meant = nearest(known, &lower_case(name))?;
+        let meant = nearest(name, known)?;
         Some((other, meant))
     });
     match other {
@@ -126,7 +127,7 @@ fn refusal(parameter: &Parameter, value: &str) -> Option<String> {
         true => None,
         false => not(
             format!("takes {}", words.join(" or ")),
-            did_you_mean(words.iter().copied(), value),
+            did_you_mean(value, words.iter().copied()),
         ),
     };
     match parameter.value {
@@ -144,19 +145,6 @@ fn refusal(parameter: &Parameter, value: &str) -> Option<String> {
             ),
         },
     }
-}
-
-fn did_you_mean<'a>(known: impl IntoIterator<Item = &'a str>, given: &str) -> String {
-    match nearest(known, &lower_case(given)) {
-        Some(near) => format!(", did you mean {near:?}?"),
-        None => String::new(),
-    }
-}
-
-/// As names are compared. Nothing so long is a slip of the finger.
-fn lower_case(name: &str) -> String {
-    let name = name.chars().take(MAX_QUOTE);
-    name.collect::<String>().to_lowercase()
 }
 
 fn quoted(text: &str) -> String {
