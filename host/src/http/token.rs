@@ -59,9 +59,9 @@ pub(super) async fn check(
         None => "missing",
     };
     counter!(measure::AUTHENTICATION_FAILURES.name, "reason" => reason).increment(1);
-    let peer = request.extensions().get::<Peer>();
-    app.failures
-        .note(peer.map(|Peer(address)| address.ip()), reason);
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map(|ConnectInfo(peer)| peer.ip());
+    app.failures.note(address, reason);
     let detail = format!("the X-TRAINER-TOKEN header is {reason}");
     Err(Problem::unauthorized(detail))
 }

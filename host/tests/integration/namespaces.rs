@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::json;
-use trainer_host::http::{App, router};
+use trainer_host::http::{App, Failures, router};
 use trainer_host::request::{AllowedNamespaces, RequestPolicy};
 
 use crate::service::{Answer, Service, request};
@@ -36,6 +36,7 @@ fn allowing(service: &Service, namespaces: &[&str]) -> Router {
         token: None,
         allowed_hosts: Arc::new([]),
         allowed_origins: Arc::new([]),
+        failures: Failures::default(),
         draining: service.draining.subscribe(),
     })
 }
