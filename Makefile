@@ -118,6 +118,11 @@ test-rust: build hostile ## Unit, snapshot, HTTP and sandbox tests
 	@INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e --exclude deploy
 	@cargo test $(CARGO_FLAGS) -p deploy
 
+.PHONY: fuzz
+fuzz: build ## Send expensive requests for 30 minutes of processor time, and measure each
+	$(call say,sending expensive requests)
+	@cargo test $(CARGO_FLAGS) -p trainer-host --test bounds -- --ignored --nocapture campaign
+
 .PHONY: test-python
 test-python: build python ## Tests of train.py, and of what plugins write with the frameworks' parsers
 	$(call say,tests of train.py)

@@ -3,6 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Most findings about one request that are told: whoever reads fifty fixes those first.
+pub const MAX_FINDINGS: usize = 50;
+/// Longest pointer. A longer one gives way to that of the nearest place around it.
+const MAX_POINTER_BYTES: usize = 512;
+
 /// A fault of a request, or a warning about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
@@ -15,6 +20,7 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// A finding. A pointer of more than 512 bytes becomes that of the nearest place around it.
     pub fn new(
         code: impl Into<String>,
         pointer: impl Into<String>,
@@ -22,10 +28,18 @@ impl Fault {
     ) -> Self {
         Self {
             code: code.into(),
-            pointer: pointer.into(),
+            pointer: within_limit(pointer.into()),
             detail: detail.into(),
         }
     }
+}
+
+fn within_limit(mut pointer: String) -> String {
+    while pointer.len() > MAX_POINTER_BYTES {
+        let parent = pointer.rfind('/').unwrap_or_default();
+        pointer.truncate(parent);
+    }
+    pointer
 }
 
 /// A JSON Pointer from its reference tokens.
@@ -36,4 +50,23 @@ pub fn pointer<'a>(tokens: impl IntoIterator<Item = &'a str>) -> String {
         pointer.push_str(&token.replace('~', "~0").replace('/', "~1"));
     }
     pointer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_pointer_becomes_that_of_the_place_around_it() {
+        let long = "x".repeat(600);
+        for (tokens, expected) in [
+            (vec!["env", "A/B"], "/env/A~1B"),
+            (vec!["env", &long], "/env"),
+            (vec![&long], ""),
+            (vec!["extra_args", &long, "a"], "/extra_args"),
+        ] {
+            let fault = Fault::new("name", pointer(tokens), "wrong");
+            assert_eq!(fault.pointer, expected);
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod events;
 mod frameworks;
 mod hardening;
 mod health;
+mod heavy;
 mod idempotency;
 mod jobs;
 mod list;
@@ -53,6 +54,7 @@ use crate::plugin::Registry;
 use crate::preview::Preview;
 use crate::request::{self, Checked, RequestPolicy};
 use body::JsonBody;
+use heavy::{LargeRequests, Load};
 pub use origin::Origin;
 use problem::Problem;
 use query::Query;
@@ -90,9 +92,11 @@ pub struct App {
 
 impl App {
     /// Steps 1 and 2, with one set of plugins whatever is loaded meanwhile.
-    async fn plan(&self, body: Value) -> Result<(Checked, Plan), Problem> {
+    async fn plan(&self, body: Value, load: &Load) -> Result<(Checked, Plan), Problem> {
         let plugins = self.plugins.current();
-        let checked = request::check(body, plugins.schemas(), &self.policy)?;
+        let (loaded, policy) = (plugins.clone(), self.policy.clone());
+        let check = move || request::check(body, loaded.schemas(), &policy);
+        let checked = load.run(check).await??;
         self.policy.namespaces.check(&checked.request.namespace)?;
         let plan = plugins.plan(&checked).await?;
         Ok((checked, plan))
@@ -151,6 +155,7 @@ pub fn router(app: App) -> Router {
             app.clone(),
             origin::check_host,
         ))
+        .layer(Extension(LargeRequests::default()))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             LONGEST_ANSWER,
@@ -176,19 +181,25 @@ pub fn router(app: App) -> Router {
 async fn submit(
     State(app): State<App>,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    JsonBody { value, load }: JsonBody,
 ) -> Result<Response, Problem> {
-    let framework = measured::framework(&app, &body);
-    let answer = create(&app, &headers, body).await;
+    let framework = measured::framework(&app, &value);
+    let answer = create(&app, &headers, value, &load).await;
     measured::submission(framework, &answer);
     answer
 }
 
-async fn create(app: &App, headers: &HeaderMap, body: Value) -> Result<Response, Problem> {
+async fn create(
+    app: &App,
+    headers: &HeaderMap,
+    body: Value,
+    load: &Load,
+) -> Result<Response, Problem> {
     let submission = idempotency::submission(headers, &body)?;
-    let (checked, plan) = app.plan(body).await?;
+    let (checked, plan) = app.plan(body, load).await?;
     let warnings = || checked.warnings.iter().chain(&plan.warnings);
     let mut job = job::manifest(&checked.request, &plan);
+    job::check_size(&job).map_err(|too_large| vec![too_large])?;
     job::remember(&mut job, warnings());
     let created = idempotency::create(app, job, submission).await?;
     Ok(accepted(&created, warnings()))
@@ -211,10 +222,11 @@ async fn preview(
     State(app): State<App>,
     Query(query): Query<PreviewQuery>,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    JsonBody { value, load }: JsonBody,
 ) -> Result<Response, Problem> {
-    let (checked, plan) = app.plan(body).await?;
+    let (checked, plan) = app.plan(value, &load).await?;
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
+    job::check_size(&preview.manifest).map_err(|too_large| vec![too_large])?;
     if query.dry_run == Some(DryRun::Server) {
         app.cluster.try_create(preview.manifest.clone()).await?;
     }

@@ -47,6 +47,7 @@ use crate::fault::Fault;
 use crate::plan::{Plan, Text};
 use crate::profile::{CLAIM_VOLUME_PREFIX, PROFILE_ANNOTATION, SHARED_MEMORY_VOLUME};
 use crate::request::JobRequest;
+use crate::request::size::json_bytes;
 
 /// The container's name, which the operator's webhook demands.
 pub const CONTAINER: &str = "pytorch";
@@ -79,6 +80,32 @@ pub const PLUGIN_DIGEST_ANNOTATION: &str = "trainer.deepfinery/plugin-digest";
 pub const WARNINGS_ANNOTATION: &str = "trainer.deepfinery/warnings";
 /// Most bytes of [`WARNINGS_ANNOTATION`]: an eighth of what all annotations may take.
 const MAX_WARNINGS_BYTES: usize = 32 * 1024;
+
+/// Most bytes of a PyTorchJob as JSON. etcd takes objects of 1.5 MiB (`--max-request-bytes`), and
+/// the API server and the operator add to it.
+const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
+
+/// Checks that the cluster can take a PyTorchJob of this size.
+///
+/// # Errors
+///
+/// A finding with the size and the limit.
+pub fn check_size(job: &PyTorchJob) -> Result<(), Fault> {
+    let bytes = json_bytes(job);
+    if bytes <= MAX_MANIFEST_BYTES {
+        return Ok(());
+    }
+    let specs = &job.spec.pytorch_replica_specs;
+    let copies = match &specs.worker {
+        Some(_) => " (master and workers each have a copy of env)",
+        None => "",
+    };
+    let detail = format!(
+        "env: the PyTorchJob would have {bytes} bytes{copies}, {MAX_MANIFEST_BYTES} are allowed; \
+         put large values into a file that the job reads"
+    );
+    Err(Fault::new("size", "/env", detail))
+}
 
 /// The PyTorchJob of a request and its plan.
 pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {

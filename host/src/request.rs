@@ -11,6 +11,8 @@ pub mod metadata;
 mod name;
 pub mod schema;
 mod secret;
+pub mod size;
+mod synonyms;
 pub mod uri;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,8 +27,9 @@ pub use name::JobName;
 use schema::Schema;
 use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, MAX_FINDINGS};
 use crate::profile::{ChosenProfile, Profiles};
+use crate::suggestion::nearest;
 
 /// A training job as a client asks for it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -43,7 +46,8 @@ pub struct TrainingJobRequest {
     #[schemars(
         required,
         length(min = 1, max = 63),
-        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"),
+        extend("x-form" = "a run id: letters, digits, ., _ and -, first and last a letter or digit")
     )]
     run_id: Option<String>,
     /// Bucket or prefix for all artifacts of the run, which go to
@@ -54,7 +58,11 @@ pub struct TrainingJobRequest {
     #[schemars(required)]
     dataset_uri: Option<String>,
     /// Trainer container image. Must bundle `train.py`.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^\S+$"))]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(pattern = r"^\S+$"),
+        extend("x-form" = "the name of an image, which has no white space")
+    )]
     image: Option<String>,
     /// Number of replicas of the PyTorchJob. Default 1.
     #[serde(default, deserialize_with = "whole")]
@@ -193,9 +201,10 @@ pub type ArgumentSchemas = BTreeMap<String, Arc<Schema>>;
 #[derive(Debug)]
 pub struct Checked {
     pub request: Arc<JobRequest>,
-    /// What the plugin's schema finds wrong with `extra_args`. The plugin is asked before these
-    /// are told, since its own words for the same fault are better.
-    pub argument_faults: Vec<Fault>,
+    /// What the plugin's schema finds wrong with `extra_args`. The plugin's own findings about the
+    /// same place come first, since its words are better. None where this check would take long:
+    /// whoever calls the plugin makes it then.
+    pub argument_faults: Option<Vec<Fault>>,
     pub warnings: Vec<Fault>,
 }
 
@@ -209,13 +218,18 @@ pub fn json_schema() -> &'static Value {
     &SCHEMA
 }
 
+/// Most bytes of `extra_args` as JSON. They travel in one environment variable, and Linux takes no
+/// longer one than 128 KiB.
+const MAX_ARGUMENTS_BYTES: usize = 64 * 1024;
+
 /// Checks a request against the schema, the loaded frameworks and the operator's policy.
 ///
 /// # Errors
 ///
-/// Every fault of the request at once, `extra_args` included where the framework is known.
+/// Every finding about the request at once, `extra_args` included where the framework is known. Of
+/// very many there are not many more than [`MAX_FINDINGS`].
 pub fn check(
-    value: Value,
+    mut value: Value,
     frameworks: &ArgumentSchemas,
     policy: &RequestPolicy,
 ) -> Result<Checked, Vec<Fault>> {
@@ -223,11 +237,13 @@ pub fn check(
         Ok(schema) => schema,
         Err(error) => return Err(vec![Fault::new("schema", "", error.as_str())]),
     };
-    let mut faults = schema.faults(&value, "");
-    let wire = read_what_is_sound(value, &faults).unwrap_or_else(|fault| {
-        faults.push(fault);
-        TrainingJobRequest::empty()
-    });
+    let too_large = take_large_arguments(&mut value);
+    let framework = value["framework"]
+        .as_str()
+        .and_then(|name| frameworks.get(name));
+    let mut faults = schema.faults_with(&value, "", &|name| meant(name, framework));
+    let wire = read_what_is_sound(value, &faults);
+    faults.extend(too_large);
     let mut checker = Checker::new(frameworks, policy, faults);
     let request = checker.check(wire);
     let Checker {
@@ -243,25 +259,58 @@ pub fn check(
             warnings,
         }),
         _ => {
-            faults.extend(argument_faults);
+            faults.extend(argument_faults.into_iter().flatten());
+            if faults.is_empty() {
+                let detail = "request: cannot be read; GET /openapi.json describes every field";
+                faults.push(Fault::new("schema", "", detail));
+            }
             Err(faults)
         }
     }
 }
 
-/// The members of a request that the schema finds nothing wrong with.
-fn read_what_is_sound(mut value: Value, faults: &[Fault]) -> Result<TrainingJobRequest, Fault> {
+/// Takes `extra_args` out of a request where they are too large for anybody to look at.
+fn take_large_arguments(value: &mut Value) -> Option<Fault> {
+    let arguments = value.get_mut("extra_args")?;
+    let bytes = size::json_bytes(arguments);
+    if bytes <= MAX_ARGUMENTS_BYTES {
+        return None;
+    }
+    arguments.take();
+    let detail = format!(
+        "extra_args: {bytes} bytes of JSON are more than the {MAX_ARGUMENTS_BYTES} allowed; put \
+         large data into a file and name it in config_path"
+    );
+    Some(Fault::new("size", "/extra_args", detail))
+}
+
+/// The field, or the argument of the framework, that somebody means by a name that is no field.
+fn meant(name: &str, framework: Option<&Arc<Schema>>) -> Option<String> {
+    let argument = || framework.and_then(|schema| schema.property(name));
+    let fields = || SCHEMA["properties"].as_object().into_iter().flatten();
+    synonyms::field_meant(name)
+        .map(str::to_string)
+        .or_else(|| argument().map(|name| format!("extra_args.{name}")))
+        .or_else(|| nearest(name, fields().map(|(field, _)| field.as_str())).map(str::to_string))
+}
+
+/// The members of a request that the schema finds nothing wrong with, or nothing of it where so
+/// much is wrong that not all of it was looked at.
+fn read_what_is_sound(mut value: Value, faults: &[Fault]) -> TrainingJobRequest {
+    if faults.len() > MAX_FINDINGS {
+        return TrainingJobRequest::empty();
+    }
     for fault in faults {
         let Some((parent, token)) = fault.pointer.rsplit_once('/') else {
-            return Ok(TrainingJobRequest::empty());
+            return TrainingJobRequest::empty();
         };
         let name = token.replace("~1", "/").replace("~0", "~");
         if let Some(Value::Object(members)) = value.pointer_mut(parent) {
             members.remove(&name);
         }
     }
-    serde_json::from_value(value)
-        .map_err(|error| Fault::new("schema", "", format!("request: {error}")))
+    // The schema says what can be read, so what is left can be.
+    serde_json::from_value(value).unwrap_or_else(|_| TrainingJobRequest::empty())
 }
 
 /// A whole number. JSON has one kind of number, so 4.0 is 4.

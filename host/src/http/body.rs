@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
+use super::heavy::{LargeRequests, Load};
 use super::problem::Problem;
 use crate::request::json;
 
@@ -20,16 +21,25 @@ const LONGEST_READ: Duration = Duration::from_secs(20);
 const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
 
 /// A body of JSON.
-pub(super) struct JsonBody(pub Value);
+pub(super) struct JsonBody {
+    pub(super) value: Value,
+    /// How everything else is done for it.
+    pub(super) load: Load,
+}
 
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_type(request.headers())?;
-        let bytes = tokio::time::timeout(LONGEST_READ, read(request.into_body())).await;
+        let (parts, body) = request.into_parts();
+        let bytes = tokio::time::timeout(LONGEST_READ, read(body)).await;
         let bytes = bytes.map_err(|_| Problem::slow_body(LONGEST_READ))??;
-        Ok(Self(json::parse(&bytes)?))
+        let large = parts.extensions.get::<LargeRequests>();
+        let large = large.cloned().unwrap_or_default();
+        let load = large.load(bytes.len(), &parts.extensions).await?;
+        let value = load.run(move || json::parse(&bytes)).await??;
+        Ok(Self { value, load })
     }
 }
 

@@ -20,13 +20,21 @@ use tower_http::request_id::RequestId;
 use tracing::{error, warn};
 
 use crate::cluster::ClusterError;
-use crate::fault::Fault;
+use crate::fault::{Fault, MAX_FINDINGS};
 use crate::job::BadKey;
 use crate::plugin::{CallError, PlanError, Plugins, RollbackError};
 use crate::request::NamespaceNotAllowed;
+use crate::request::schema::quote_text;
+use crate::request::size::json_bytes;
 use crate::suggestion::did_you_mean;
 use kind::Kind;
 
+/// Most bytes of the findings of one answer. `detail` repeats their sentences, so the document has
+/// at most twice as many.
+const MAX_ERRORS_BYTES: usize = 100 * 1024;
+/// Longest other `detail`, and longest `instance`. JSON writes some characters in six bytes.
+const MAX_DETAIL_BYTES: usize = 16 * 1024;
+const MAX_INSTANCE_BYTES: usize = 1024;
 const MEDIA_TYPE: &str = "application/problem+json";
 
 /// An answer that is no success.
@@ -44,10 +52,12 @@ pub(super) struct Problem {
 impl Problem {
     fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let (status, ..) = kind.parts();
+        let mut detail = detail.into();
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
         Self {
             status,
             kind,
-            detail: detail.into(),
+            detail,
             errors: Vec::new(),
             header: None,
             cause: None,
@@ -72,7 +82,10 @@ impl Problem {
     pub(super) fn media_type(given: &str) -> Self {
         let detail = match given {
             "" => "the Content-Type header is missing; send application/json".to_string(),
-            given => format!("Content-Type {given:?} cannot be read; send application/json"),
+            given => format!(
+                "Content-Type {} cannot be read; send application/json",
+                quote_text(given)
+            ),
         };
         Self::new(Kind::MediaType, detail)
     }
@@ -80,6 +93,12 @@ impl Problem {
     pub(super) fn too_large(allowed: usize) -> Self {
         let detail = format!("the body is larger than the {allowed} bytes allowed");
         Self::new(Kind::TooLarge, detail)
+    }
+
+    /// Too much at once, which is over soon.
+    pub(super) fn busy(what: &str) -> Self {
+        Self::new(Kind::Busy, format!("{what}; try again in a second"))
+            .with_header("retry-after", "1")
     }
 
     pub(super) fn body_cut_off() -> Self {
@@ -168,6 +187,7 @@ impl Problem {
         document.insert("title".into(), title.into());
         document.insert("status".into(), self.status.as_u16().into());
         document.insert("detail".into(), self.detail.as_str().into());
+        let instance = &instance[..instance.floor_char_boundary(MAX_INSTANCE_BYTES)];
         document.insert("instance".into(), instance.into());
         if !self.errors.is_empty() {
             document.insert("errors".into(), json!(self.errors));
@@ -176,14 +196,31 @@ impl Problem {
     }
 }
 
-/// Faults of a request, all at once.
+/// How many of some findings an answer lists.
+fn listed(errors: &[Fault]) -> usize {
+    let mut bytes = 0;
+    let fits = |error: &&Fault| {
+        bytes += json_bytes(error);
+        bytes <= MAX_ERRORS_BYTES
+    };
+    errors.iter().take(MAX_FINDINGS).take_while(fits).count()
+}
+
+/// The findings about a request, all at once.
 impl From<Vec<Fault>> for Problem {
-    fn from(errors: Vec<Fault>) -> Self {
+    fn from(mut errors: Vec<Fault>) -> Self {
+        let found = errors.len();
+        errors.truncate(listed(&errors));
         let details: Vec<&str> = errors.iter().map(|fault| fault.detail.as_str()).collect();
-        let detail = details.join("; ");
+        let mut detail = details.join("; ");
+        if errors.len() < found {
+            let count = errors.len();
+            detail.push_str(&format!("; only the first {count} findings are listed"));
+        }
         Self {
             errors,
-            ..Self::new(Kind::InvalidRequest, detail)
+            detail,
+            ..Self::new(Kind::InvalidRequest, "")
         }
     }
 }
@@ -195,7 +232,7 @@ impl From<PlanError> for Problem {
             PlanError::Refused(faults) => faults.into(),
             PlanError::Failed { plugin, error } => {
                 let what = match error {
-                    CallError::Time { .. } => "took too long",
+                    CallError::Time { .. } | CallError::Schema { .. } => "took too long",
                     CallError::Stack { .. } | CallError::Exceeded(_) => "used too much memory",
                     CallError::Trap(_) | CallError::Lost => "crashed",
                     CallError::Answer { .. } | CallError::Nonsense(_) => "gave an answer of no use",

@@ -127,6 +127,11 @@ pub enum CallError {
     Answer { allowed: usize, why: String },
     #[error("its answer makes no sense: {0}")]
     Nonsense(#[from] NoPlan),
+    #[error(
+        "the check against its schema took longer than the {} ms allowed (limit time_ms)",
+        allowed.as_millis()
+    )]
+    Schema { allowed: Duration },
     #[error("the call was lost")]
     Lost,
 }
@@ -136,14 +141,14 @@ impl CallError {
     pub fn is_a_limit(&self) -> bool {
         matches!(
             self,
-            Self::Time { .. } | Self::Stack { .. } | Self::Exceeded(_)
+            Self::Time { .. } | Self::Schema { .. } | Self::Stack { .. } | Self::Exceeded(_)
         )
     }
 
     /// The kind of failure, for metrics.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Time { .. } => "time",
+            Self::Time { .. } | Self::Schema { .. } => "time",
             Self::Stack { .. } => "stack",
             Self::Exceeded(_) => "memory",
             Self::Trap(_) | Self::Lost => "trap",

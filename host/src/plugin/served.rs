@@ -139,16 +139,21 @@ impl Plugins {
         ];
         plugin.admit()?;
         let (begun, span) = (Instant::now(), plugin.span());
+        let Some(argument_faults) = &checked.argument_faults else {
+            let check = SchemaCheck::Needed;
+            let planned = self.plan_with_patience(plugin, request.clone(), turns, check);
+            return planned.instrument(span).await;
+        };
         let at_once = span.in_scope(|| plugin.plan_at_once(request, &self.context));
         let planned = match at_once {
             Some(planned) => plugin.noted(begun, planned),
             None => {
-                self.plan_with_patience(plugin, request.clone(), turns)
-                    .instrument(span)
-                    .await
+                let check = SchemaCheck::Done;
+                let planned = self.plan_with_patience(plugin, request.clone(), turns, check);
+                planned.instrument(span).await
             }
         };
-        with_schema_faults(planned, &checked.argument_faults)
+        with_schema_faults(planned, argument_faults)
     }
 
     async fn turn(
@@ -166,16 +171,22 @@ impl Plugins {
     /// Calls a plugin that may take its whole time on a thread of its own, which steps back for
     /// those that serve requests: a plugin that spins slows nobody else down. The call keeps its
     /// turns when nobody waits for it any more.
+    ///
+    /// The check against the plugin's schema cannot be stopped, so it has a deadline: the answer
+    /// comes by then, and the thread keeps its turns until the check is over. The cost of the
+    /// schema, which was checked when it was loaded, bounds how long that takes.
     async fn plan_with_patience(
         &self,
         plugin: &Arc<Plugin>,
         request: Arc<JobRequest>,
         turns: [OwnedSemaphorePermit; 2],
+        check: SchemaCheck,
     ) -> Result<Plan, PlanError> {
-        let lost = || PlanError::Failed {
+        let failed = |error| PlanError::Failed {
             plugin: Box::new(plugin.identity.clone()),
-            error: CallError::Lost,
+            error,
         };
+        let lost = || failed(CallError::Lost);
         let (context, called) = (self.context.clone(), plugin.clone());
         let (tell, told) = oneshot::channel();
         std::thread::Builder::new()
@@ -185,15 +196,61 @@ impl Plugins {
                 let begun = Instant::now();
                 let planned = called.plan(&request, &context);
                 called.remember(begun.elapsed());
+                let planned = match check {
+                    SchemaCheck::Needed => called.checked_by_schema(&request, planned),
+                    SchemaCheck::Done => planned,
+                };
                 let _ = tell.send(called.noted(begun, planned));
                 drop(turns);
             })
             .map_err(|_| lost())?;
-        told.await.unwrap_or_else(|_| Err(lost()))
+        let allowed = plugin.limits().time;
+        match tokio::time::timeout(PATIENCE * allowed, told).await {
+            Ok(told) => told.unwrap_or_else(|_| Err(lost())),
+            Err(_) => Err(failed(CallError::Schema { allowed })),
+        }
     }
 }
 
+/// So many times the limit of a call an answer may take: one for the call, one for the check by the
+/// schema, and one since the machine has other work.
+const PATIENCE: u32 = 3;
+
+/// Whether `extra_args` still have to be checked against the plugin's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SchemaCheck {
+    Done,
+    Needed,
+}
+
 impl Plugin {
+    /// Checks the arguments of a planned request against the schema, however long that takes.
+    fn checked_by_schema(
+        &self,
+        request: &JobRequest,
+        planned: Result<Plan, PlanError>,
+    ) -> Result<Plan, PlanError> {
+        let plan = planned?;
+        let begun = Instant::now();
+        let accepted = self.schema.accepts(&request.extra_args.clone().into());
+        let allowed = self.limits().time;
+        if begun.elapsed() > allowed {
+            return Err(PlanError::Failed {
+                plugin: Box::new(self.identity.clone()),
+                error: CallError::Schema { allowed },
+            });
+        }
+        if accepted {
+            return Ok(plan);
+        }
+        let detail = format!(
+            "extra_args: not as {} takes them; trainer explain {} lists what it takes",
+            self.identity.name, self.identity.name
+        );
+        let fault = Fault::new("schema", "/extra_args", detail);
+        Err(PlanError::Refused(vec![fault]))
+    }
+
     fn admit(&self) -> Result<(), PlanError> {
         self.breaker
             .admit(Instant::now())

@@ -40,7 +40,7 @@ pub(super) struct Checker<'a> {
     frameworks: &'a ArgumentSchemas,
     policy: &'a RequestPolicy,
     pub(super) faults: Vec<Fault>,
-    pub(super) argument_faults: Vec<Fault>,
+    pub(super) argument_faults: Option<Vec<Fault>>,
     pub(super) warnings: Vec<Fault>,
 }
 
@@ -55,7 +55,7 @@ impl<'a> Checker<'a> {
             frameworks,
             policy,
             faults,
-            argument_faults: Vec::new(),
+            argument_faults: Some(Vec::new()),
             warnings: Vec::new(),
         }
     }
@@ -154,14 +154,14 @@ impl<'a> Checker<'a> {
     fn framework(&mut self, name: String, extra_args: &Map<String, Value>) -> Option<String> {
         if let Some(schema) = self.frameworks.get(&name) {
             let extra_args = Value::Object(extra_args.clone());
-            self.argument_faults = schema.faults(&extra_args, "/extra_args");
+            self.argument_faults = schema.faults_at_once(&extra_args, "/extra_args");
             return Some(name);
         }
         let known: Vec<&str> = self.frameworks.keys().map(String::as_str).collect();
         let hint = did_you_mean(&name, known.iter().copied());
         let detail = format!(
             "framework: {} is not loaded here; known: {}{hint}",
-            schema::quote(&Value::from(name)),
+            schema::quote_text(&name),
             known.join(", ")
         );
         self.fault("unknown-framework", "framework", detail);
@@ -246,7 +246,7 @@ impl<'a> Checker<'a> {
 
     fn metadata(&mut self, name: &str, key: &str, checked: Result<(), NameFault>) {
         if let Err(fault) = checked {
-            let detail = format!("{name}: {}: {fault}", schema::quote(&Value::from(key)));
+            let detail = format!("{name}: {}: {fault}", schema::quote_text(key));
             self.faults
                 .push(Fault::new("name", pointer([name, key]), detail));
         }

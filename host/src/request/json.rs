@@ -1,4 +1,5 @@
-//! JSON as requests have to write it: like serde_json reads it, but a name given twice is a fault.
+//! JSON as requests have to write it: serde_json reads it, but a name given twice and an integer
+//! that no reader keeps whole are findings, and a text of very many values is refused.
 //!
 //! Readers disagree on which of two equal names counts, so what one checks is not what the next
 //! one runs. Nesting is bounded by serde_json's own limit of 128.
@@ -9,42 +10,176 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 
 use crate::fault::{Fault, pointer};
+use crate::request::schema::quote_text;
+
+/// Most values of a text, counted at every depth. Each small object takes half a kilobyte of
+/// memory, so a text of one megabyte could take a hundred.
+const MAX_VALUES: usize = 20_000;
+/// Most findings about one text: whoever repeats a name a thousand times knows after the first ten.
+const MAX_FINDINGS: usize = 10;
 
 /// Reads a whole JSON text.
 ///
 /// # Errors
 ///
-/// One fault where the text stops being JSON, or one for each name that an object gives twice.
+/// One finding where the text stops being JSON or holds too many values; otherwise one for each
+/// repeated name and each integer that is too large, of which the first ten are listed.
 pub fn parse(text: &[u8]) -> Result<Value, Vec<Fault>> {
-    let mut path = Vec::new();
-    let mut twice = Vec::new();
+    if let Err(error) = std::str::from_utf8(text) {
+        let place = place(text, error.valid_up_to());
+        return Err(vec![not_json(&format!(
+            "the text is not UTF-8 at {place}; save the file as UTF-8"
+        ))]);
+    }
+    let mut reading = Reading {
+        values: 0,
+        long_integers: long_integers(text),
+        findings: Vec::new(),
+    };
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let node = Node {
-        path: &mut path,
-        twice: &mut twice,
+        path: &Path::Root,
+        reading: &mut reading,
     };
-    let value = node
+    let read = node
         .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|error| vec![Fault::new("not-json", "", format!("not JSON: {error}"))])?;
-    if twice.is_empty() {
-        Ok(value)
-    } else {
-        Err(twice)
+        .and_then(|value| deserializer.end().map(|()| value));
+    match read {
+        _ if reading.values > MAX_VALUES => Err(vec![too_many_values()]),
+        Err(error) => Err(vec![unreadable(text, &error)]),
+        Ok(_) if !reading.findings.is_empty() => Err(reading.findings),
+        Ok(value) => Ok(value),
+    }
+}
+
+fn too_many_values() -> Fault {
+    let detail = format!(
+        "request: more than {MAX_VALUES} values; put large data into a file that the job reads"
+    );
+    Fault::new("size", "", detail)
+}
+
+fn not_json(what: &str) -> Fault {
+    Fault::new("not-json", "", format!("not JSON: {what}"))
+}
+
+/// Where and why a text stops being JSON, in words that do not need a JSON parser's vocabulary.
+fn unreadable(text: &[u8], error: &serde_json::Error) -> Fault {
+    let (line, column) = (error.line(), error.column());
+    if error.is_eof() {
+        return not_json(&match text.trim_ascii().is_empty() {
+            true => "the text is empty; a request is an object such as {\"framework\": \"hf\"}"
+                .to_string(),
+            false => format!(
+                "the text ends at line {line}, column {column}, before the last value, bracket or \
+                 quotation mark is closed"
+            ),
+        });
+    }
+    let told = error.to_string();
+    let what = told.split(" at line ").next().unwrap_or_default();
+    not_json(&format!("{what} at line {line}, column {column}"))
+}
+
+/// Line and column of a byte, both from 1.
+fn place(text: &[u8], at: usize) -> String {
+    let before = &text[..at];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let begin = before.iter().rposition(|byte| *byte == b'\n');
+    format!(
+        "line {line}, column {}",
+        at - begin.map_or(0, |at| at + 1) + 1
+    )
+}
+
+/// The integers of a text that are outside of what 64 bits hold, as the floating-point numbers that
+/// they would become, with their digits.
+fn long_integers(text: &[u8]) -> Vec<(f64, String)> {
+    /// Fewer digits always fit.
+    const FITS: usize = 18;
+    let mut found = Vec::new();
+    let mut in_string = false;
+    let mut at = 0;
+    while at < text.len() && found.len() < MAX_FINDINGS {
+        match text[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'-' | b'0'..=b'9' if !in_string => {
+                let is_of_number =
+                    |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let rest = &text[at..];
+                let length = rest
+                    .iter()
+                    .position(|b| !is_of_number(b))
+                    .unwrap_or(rest.len());
+                if length > FITS
+                    && let Some(long) = long_integer(&rest[..length])
+                {
+                    found.push(long);
+                }
+                at += length - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+fn long_integer(number: &[u8]) -> Option<(f64, String)> {
+    let digits = std::str::from_utf8(number).ok()?;
+    let is_integer = digits.bytes().skip(1).all(|byte| byte.is_ascii_digit());
+    let fits = digits.parse::<u64>().is_ok() || digits.parse::<i64>().is_ok();
+    let value = digits.parse().ok()?;
+    (is_integer && !fits).then(|| (value, digits.to_string()))
+}
+
+/// What is known of a text while it is read.
+struct Reading {
+    values: usize,
+    long_integers: Vec<(f64, String)>,
+    findings: Vec<Fault>,
+}
+
+/// The way to one value, on the stack: most values need no pointer, so none is made for them.
+enum Path<'a> {
+    Root,
+    Item(&'a Path<'a>, usize),
+    Member(&'a Path<'a>, &'a str),
+}
+
+impl Path<'_> {
+    fn pointer(&self) -> String {
+        let mut tokens = Vec::new();
+        let mut here = self;
+        loop {
+            here = match here {
+                Path::Root => break,
+                Path::Item(parent, index) => {
+                    tokens.push(index.to_string());
+                    parent
+                }
+                Path::Member(parent, name) => {
+                    tokens.push((*name).to_string());
+                    parent
+                }
+            };
+        }
+        pointer(tokens.iter().rev().map(String::as_str))
     }
 }
 
 /// One value on its way from text, and where in the text it is.
 struct Node<'a> {
-    path: &'a mut Vec<String>,
-    twice: &'a mut Vec<Fault>,
+    path: &'a Path<'a>,
+    reading: &'a mut Reading,
 }
 
 impl Node<'_> {
-    fn child(&mut self) -> Node<'_> {
-        Node {
-            path: self.path,
-            twice: self.twice,
+    fn found(&mut self, code: &str, path: &Path, detail: String) {
+        if self.reading.findings.len() < MAX_FINDINGS {
+            let finding = Fault::new(code, path.pointer(), detail);
+            self.reading.findings.push(finding);
         }
     }
 }
@@ -53,7 +188,11 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
+        self.reading.values += 1;
+        match self.reading.values > MAX_VALUES {
+            true => Err(D::Error::custom("too many values")),
+            false => deserializer.deserialize_any(self),
+        }
     }
 }
 
@@ -80,7 +219,17 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(value.into())
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: serde::de::Error>(mut self, value: f64) -> Result<Value, E> {
+        let mut long = self.reading.long_integers.iter();
+        if let Some((_, digits)) = long.find(|(number, _)| *number == value) {
+            let detail = format!(
+                "the integer {} does not fit into 64 bits and would lose digits; write it as a \
+                 string, or with a decimal point if it need not be exact",
+                quote_text(digits)
+            );
+            let path = self.path;
+            self.found("number", path, detail);
+        }
         let number = Number::from_f64(value).ok_or_else(|| E::custom("number out of range"))?;
         Ok(Value::Number(number))
     }
@@ -93,12 +242,13 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(value.into())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
         loop {
-            self.path.push(values.len().to_string());
-            let item = items.next_element_seed(self.child());
-            self.path.pop();
+            let item = items.next_element_seed(Node {
+                path: &Path::Item(self.path, values.len()),
+                reading: self.reading,
+            });
             match item? {
                 Some(value) => values.push(value),
                 None => return Ok(Value::Array(values)),
@@ -109,17 +259,16 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            self.path.push(name.clone());
-            let value = members
-                .next_value_seed(self.child())
-                .map_err(A::Error::custom);
+            let path = Path::Member(self.path, &name);
+            let value = members.next_value_seed(Node {
+                path: &path,
+                reading: self.reading,
+            })?;
             if object.contains_key(&name) {
-                let at = pointer(self.path.iter().map(String::as_str));
-                let detail = format!("the name {} is given twice", Value::from(name.as_str()));
-                self.twice.push(Fault::new("duplicate-name", at, detail));
+                let detail = format!("the name {} is given twice", quote_text(&name));
+                self.found("duplicate-name", &path, detail);
             }
-            self.path.pop();
-            object.insert(name, value?);
+            object.insert(name, value);
         }
         Ok(Value::Object(object))
     }
@@ -136,7 +285,8 @@ mod tests {
 
     #[test]
     fn reads_what_serde_json_reads() {
-        let text = r#"{"a":[1,-2,2.5,true,null,"x"],"b":{"c":{}},"d":18446744073709551616}"#;
+        let text =
+            r#"{"a":[1,-2,2.5,true,null,"x"],"b":{"c":{}},"d":18446744073709551615,"e":1e20}"#;
         let expected: Value = serde_json::from_str(text).unwrap();
         assert_eq!(parse(text.as_bytes()).unwrap(), expected);
     }
@@ -147,6 +297,46 @@ mod tests {
         let code = "duplicate-name".to_string();
         let expected = ["/a", "/extra_args/x~1y", "/l/0/z"].map(|p| (code.clone(), p.to_string()));
         assert_eq!(faults(text), expected);
+    }
+
+    #[test]
+    fn only_the_first_names_given_twice_are_listed_and_a_long_one_is_cut() {
+        let name = "x".repeat(500_000);
+        let text = format!("{{\"{name}\":{{{}}}}}", vec!["\"a\":1"; 4000].join(","));
+        let faults = parse(text.as_bytes()).unwrap_err();
+        assert_eq!(faults.len(), MAX_FINDINGS);
+        assert!(faults.iter().all(|fault| fault.pointer.is_empty()));
+        let text = format!("{{\"{name}\":1,\"{name}\":1}}");
+        let faults = parse(text.as_bytes()).unwrap_err();
+        assert!(faults[0].detail.len() < 200, "{}", faults[0].detail);
+    }
+
+    #[test]
+    fn an_integer_that_would_lose_digits_is_refused() {
+        for (text, pointers) in [
+            (r#"{"a":18446744073709551616}"#, vec!["/a"]),
+            (r#"[-9223372036854775809]"#, vec!["/0"]),
+            (r#"{"a":[1,123456789012345678901234567890]}"#, vec!["/a/1"]),
+            (
+                r#"{"a":"18446744073709551616","b":18446744073709551616.0}"#,
+                vec![],
+            ),
+            (
+                r#"{"a":1e30,"b":-9223372036854775808,"c":18446744073709551615}"#,
+                vec![],
+            ),
+            (r#"{"a":"\"18446744073709551616"}"#, vec![]),
+        ] {
+            let found = parse(text.as_bytes()).err().unwrap_or_default();
+            let found: Vec<String> = found.into_iter().map(|fault| fault.pointer).collect();
+            assert_eq!(found, pointers, "{text}");
+        }
+    }
+
+    #[test]
+    fn very_many_values_are_refused() {
+        let text = format!("[{}]", vec!["{\"\":1}"; 100_000].join(","));
+        assert_eq!(faults(&text), [("size".to_string(), String::new())]);
     }
 
     #[test]

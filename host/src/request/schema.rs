@@ -1,143 +1,166 @@
 //! What a JSON Schema finds wrong with a value, in words for the person who wrote the value.
 
-use jsonschema::{
-    JsonType, PatternOptions, ValidationError, Validator, error::TypeKind,
-    error::ValidationErrorKind as Kind,
-};
+mod budget;
+mod words;
+
+use std::collections::BTreeMap;
+
+use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
-use crate::fault::{Fault, pointer};
-use crate::suggestion::did_you_mean;
+pub use words::{field, quote, quote_text};
 
-/// Longest piece of a wrong value that a fault repeats.
-const MAX_QUOTE_BYTES: usize = 64;
+use crate::fault::{Fault, MAX_FINDINGS};
+use crate::suggestion::nearest;
+
+/// Most bytes of a compiled regular expression, and of the table that it fills while it matches.
+const MAX_PATTERN_BYTES: usize = 64 * 1024;
+/// The most keyword checks that a value may take where it is checked at once: about two
+/// milliseconds, and 15 MB for what is found.
+const MAX_CHECKS: u64 = 50_000;
+/// So many bytes of a text count as one value: a regular expression reads them all.
+const BYTES_OF_A_VALUE: usize = 16;
 
 /// A compiled JSON Schema (draft 2020-12).
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator,
+    /// The most keywords that are checked for one value.
+    cost: u64,
+    published: Published,
+}
+
+/// What a schema says for people.
+#[derive(Debug, Default)]
+struct Published {
     /// The names of its properties, to offer the nearest for one that is not among them.
     properties: Vec<String>,
+    /// Every name that a property is known by (`x-aliases`), with its own.
+    names: BTreeMap<String, String>,
+    /// What a text looks like that matches a pattern, by pattern (`x-form`).
+    forms: BTreeMap<String, String>,
+    /// The plugin's own codes for what a schema finds, by the host's (`x-codes`).
+    codes: BTreeMap<String, String>,
 }
 
 impl Schema {
-    /// Compiles a schema. References outside of it are refused, and patterns run in linear time,
-    /// since plugins publish schemas too.
+    /// Compiles a schema. Plugins publish schemas too, so it may neither be large nor make much
+    /// work, its references stay within it, and its patterns run in linear time.
     ///
     /// # Errors
     ///
-    /// What is wrong with the schema.
+    /// What is wrong with the schema, or which limit it passes.
     pub fn compile(schema: &Value) -> Result<Self, String> {
+        let cost = budget::cost(schema)?;
+        let patterns = PatternOptions::regex()
+            .size_limit(MAX_PATTERN_BYTES)
+            .dfa_size_limit(MAX_PATTERN_BYTES);
         let validator = jsonschema::draft202012::options()
-            .with_pattern_options(PatternOptions::regex())
+            .with_pattern_options(patterns)
             .build(schema)
-            .map_err(|error| error.to_string())?;
-        let properties = schema["properties"].as_object();
-        let properties = properties.map(|p| p.keys().cloned().collect());
+            .map_err(|error| words::sentence(&error.to_string()))?;
         Ok(Self {
             validator,
-            properties: properties.unwrap_or_default(),
+            cost,
+            published: Published::of(schema),
         })
     }
 
-    /// Every fault of a value. `root` is where the value stands in the request.
+    /// The findings about a value, at most one for each place and not many more than
+    /// [`MAX_FINDINGS`]. `root` is where the value is in the request.
     pub fn faults(&self, value: &Value, root: &str) -> Vec<Fault> {
-        let mut faults = Vec::new();
+        let nearest = |name: &str| nearest(name, self.properties()).map(str::to_string);
+        self.faults_with(value, root, &nearest)
+    }
+
+    /// The findings as [`Schema::faults`] has them; `meant` gives the name for a field that is not
+    /// known.
+    pub fn faults_with(
+        &self,
+        value: &Value,
+        root: &str,
+        meant: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Fault> {
+        let mut found = Vec::new();
         for error in self.validator.iter_errors(value) {
-            describe(&error, &self.properties, root, &mut faults);
+            words::describe(&error, &self.published, root, meant, &mut found);
+            if found.len() > MAX_FINDINGS {
+                break;
+            }
         }
-        faults
+        words::settled(found)
+    }
+
+    /// The name of the property that is called so, under this name or another.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.published.names.get(name).map(String::as_str)
+    }
+
+    /// The names of the properties.
+    pub fn properties(&self) -> impl Iterator<Item = &str> {
+        self.published.properties.iter().map(String::as_str)
+    }
+
+    /// The findings about a value, as [`Schema::faults`] has them, unless it would take long to
+    /// check this value: then only [`Schema::accepts`] may be asked, on a thread that may take long.
+    pub fn faults_at_once(&self, value: &Value, root: &str) -> Option<Vec<Fault>> {
+        let checks = self.cost.saturating_mul(size(value));
+        (checks <= MAX_CHECKS).then(|| self.faults(value, root))
+    }
+
+    /// Whether a value fits. This makes no findings, so it takes no memory; how long it takes is
+    /// bounded by the cost of the schema and the size of the value only.
+    pub fn accepts(&self, value: &Value) -> bool {
+        self.validator.is_valid(value)
     }
 }
 
-fn describe(error: &ValidationError, known: &[String], root: &str, faults: &mut Vec<Fault>) {
-    let at = format!("{root}{}", error.instance_path().as_str());
-    let name = field(&at);
-    let value = error.instance();
-    let (code, what) = match error.kind() {
-        Kind::Required { property } => {
-            let property = property.as_str().unwrap_or_default();
-            let at = format!("{at}{}", pointer([property]));
-            let detail = format!("{}: required, but missing", field(&at));
-            return faults.push(Fault::new("required", at, detail));
+impl Published {
+    fn of(schema: &Value) -> Self {
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        let mut names = BTreeMap::new();
+        for (name, property) in properties.clone() {
+            let aliases = property["x-aliases"].as_array().into_iter().flatten();
+            for alias in aliases.filter_map(Value::as_str).chain([name.as_str()]) {
+                names.insert(alias.to_string(), name.clone());
+            }
         }
-        Kind::AdditionalProperties { unexpected } => {
-            faults.extend(unexpected.iter().map(|property| {
-                let at = format!("{at}{}", pointer([property.as_str()]));
-                let hint = did_you_mean(property, known.iter().map(String::as_str));
-                let detail = format!("unknown field {}{hint}", quote(&property.as_str().into()));
-                Fault::new("unknown-field", at, detail)
-            }));
-            return;
-        }
-        Kind::PropertyNames { error } => {
-            let key = error.instance().as_str().unwrap_or_default().to_string();
-            let at = format!("{at}{}", pointer([key.as_str()]));
-            let detail = format!(
-                "{name}: {} is not a valid name here",
-                quote(error.instance())
-            );
-            return faults.push(Fault::new("name", at, detail));
-        }
-        Kind::Type { kind } => (
-            "type",
-            format!("expected {}, got {}", types(kind), quote(value)),
-        ),
-        Kind::Enum { options } => {
-            let options = options.as_array().map_or(&[][..], Vec::as_slice);
-            let options: Vec<String> = options.iter().map(Value::to_string).collect();
-            let what = format!("{} is not one of {}", quote(value), options.join(", "));
-            ("choice", what)
-        }
-        Kind::Minimum { limit } => ("range", format!("{value} is less than {limit}")),
-        Kind::Maximum { limit } => ("range", format!("{value} is more than {limit}")),
-        Kind::ExclusiveMinimum { limit } => ("range", format!("{value} is not more than {limit}")),
-        Kind::ExclusiveMaximum { limit } => ("range", format!("{value} is not less than {limit}")),
-        Kind::MinLength { limit: 1 } => ("length", "must not be empty".to_string()),
-        Kind::MinLength { limit } => ("length", format!("shorter than {limit} characters")),
-        Kind::MaxLength { limit } => ("length", format!("longer than {limit} characters")),
-        Kind::MaxProperties { limit } => ("length", format!("more than {limit} members")),
-        Kind::Pattern { pattern } => (
-            "format",
-            format!("{} does not match {pattern}", quote(value)),
-        ),
-        // Keywords that only a plugin's schema uses; the library's sentence names value and rule.
-        _ => ("schema", shortened(&error.to_string())),
-    };
-    faults.push(Fault::new(code, at, format!("{name}: {what}")));
-}
+        let codes = schema["x-codes"].as_object().into_iter().flatten();
+        let mut published = Self {
+            properties: properties.map(|(name, _)| name.clone()).collect(),
+            names,
+            forms: BTreeMap::new(),
+            codes: codes
+                .filter_map(|(ours, theirs)| Some((ours.clone(), theirs.as_str()?.to_string())))
+                .collect(),
+        };
+        published.note_forms(schema);
+        published
+    }
 
-/// The name of a field as a person says it: `extra_args.lr` for `/extra_args/lr`.
-pub fn field(pointer: &str) -> String {
-    match pointer.strip_prefix('/') {
-        Some(tokens) => tokens
-            .replace('/', ".")
-            .replace("~1", "/")
-            .replace("~0", "~"),
-        None => "request".to_string(),
+    fn note_forms(&mut self, schema: &Value) {
+        if let (Some(pattern), Some(form)) = (schema["pattern"].as_str(), schema["x-form"].as_str())
+        {
+            self.forms.insert(pattern.to_string(), form.to_string());
+        }
+        match schema {
+            Value::Object(members) => members.values().for_each(|value| self.note_forms(value)),
+            Value::Array(items) => items.iter().for_each(|value| self.note_forms(value)),
+            _ => {}
+        }
     }
 }
 
-fn types(kind: &TypeKind) -> String {
-    let names: Vec<String> = match kind {
-        TypeKind::Single(name) => vec![name.to_string()],
-        TypeKind::Multiple(names) => names
+/// How many values there are in a value, with long texts as several.
+fn size(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => 1 + (text.len() / BYTES_OF_A_VALUE) as u64,
+        Value::Array(items) => 1 + items.iter().map(size).sum::<u64>(),
+        Value::Object(members) => members
             .iter()
-            .filter(|name| *name != JsonType::Null)
-            .map(|name| name.to_string())
-            .collect(),
-    };
-    names.join(" or ")
-}
-
-/// A value as JSON, shortened.
-pub fn quote(value: &Value) -> String {
-    shortened(&value.to_string())
-}
-
-fn shortened(text: &str) -> String {
-    match text.len() {
-        0..=MAX_QUOTE_BYTES => text.to_string(),
-        _ => format!("{}…", &text[..text.floor_char_boundary(MAX_QUOTE_BYTES)]),
+            .map(|(name, value)| (name.len() / BYTES_OF_A_VALUE) as u64 + size(value))
+            .sum::<u64>()
+            .saturating_add(1),
+        _ => 1,
     }
 }

@@ -1,0 +1,174 @@
+//! Large requests: checked beside the threads that serve, a few at once, and not many of one caller.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use axum::http::Extensions;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::problem::Problem;
+
+/// A request with a larger body than this is large. Checking a smaller one takes less than two
+/// milliseconds.
+const LARGE_BYTES: usize = 32 * 1024;
+/// Large requests that are checked at once; more wait.
+const AT_ONCE: usize = 2;
+/// Large requests that one caller may have, waiting ones included.
+const OF_ONE_CALLER: usize = 4;
+/// How long a request may wait for its turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// The large requests of a service.
+#[derive(Clone, Debug)]
+pub(super) struct LargeRequests {
+    turns: Arc<Semaphore>,
+    /// By the caller's address. One proxy in front of many callers is one caller.
+    callers: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
+}
+
+impl Default for LargeRequests {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            callers: Arc::default(),
+        }
+    }
+}
+
+/// How the work for a request is done: at once, or on a thread that serves nobody while it has a
+/// turn.
+#[derive(Debug)]
+pub(super) struct Load {
+    turn: Option<Turn>,
+}
+
+/// The right to have one large request checked. It ends when this is dropped.
+#[derive(Debug)]
+struct Turn {
+    _permit: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+impl LargeRequests {
+    /// How to do the work for a body of so many bytes; `extensions` are the request's.
+    ///
+    /// # Errors
+    ///
+    /// When its caller has too many large requests, or it would have to wait for too long.
+    pub(super) async fn load(
+        &self,
+        bytes: usize,
+        extensions: &Extensions,
+    ) -> Result<Load, Problem> {
+        if bytes <= LARGE_BYTES {
+            return Ok(Load { turn: None });
+        }
+        let address = extensions.get::<ConnectInfo<SocketAddr>>();
+        let place = self.place(address.map(|address| address.0.ip()))?;
+        let turn = self.turns.clone().acquire_owned();
+        match tokio::time::timeout(LONGEST_WAIT, turn).await {
+            Ok(Ok(permit)) => {
+                let turn = Turn {
+                    _permit: permit,
+                    _place: place,
+                };
+                Ok(Load { turn: Some(turn) })
+            }
+            _ => Err(Problem::busy("too many large requests at once")),
+        }
+    }
+
+    fn place(&self, caller: Option<IpAddr>) -> Result<Place, Problem> {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = callers.entry(caller).or_default();
+        if *count >= OF_ONE_CALLER {
+            let what =
+                format!("{OF_ONE_CALLER} large requests of this caller are not answered yet");
+            return Err(Problem::busy(&what));
+        }
+        *count += 1;
+        Ok(Place {
+            callers: self.callers.clone(),
+            caller,
+        })
+    }
+}
+
+impl Load {
+    /// Does the work, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// When the work panics, which is a fault of this service.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        match &self.turn {
+            None => Ok(work()),
+            Some(_) => tokio::task::spawn_blocking(work)
+                .await
+                .map_err(Problem::internal),
+        }
+    }
+}
+
+/// One large request among those of its caller.
+#[derive(Debug)]
+struct Place {
+    callers: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
+    caller: Option<IpAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = callers.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                callers.remove(&self.caller);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(address: &str) -> Extensions {
+        let mut extensions = Extensions::new();
+        let address: SocketAddr = address.parse().unwrap();
+        extensions.insert(ConnectInfo(address));
+        extensions
+    }
+
+    #[tokio::test]
+    async fn one_caller_has_a_few_large_requests_and_others_still_get_in() {
+        let large = LargeRequests::default();
+        let (one, other) = (from("192.0.2.1:1000"), from("192.0.2.2:1000"));
+        let places: Vec<_> = (0..OF_ONE_CALLER)
+            .map(|_| large.place(Some("192.0.2.1".parse().unwrap())).unwrap())
+            .collect();
+        assert!(large.load(LARGE_BYTES + 1, &one).await.is_err());
+        assert!(large.load(LARGE_BYTES, &one).await.is_ok());
+        assert!(large.load(LARGE_BYTES + 1, &other).await.is_ok());
+        drop(places);
+        assert!(large.load(LARGE_BYTES + 1, &one).await.is_ok());
+        assert!(large.callers.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_large_request_waits_for_its_turn_but_not_for_long() {
+        let large = LargeRequests::default();
+        let (one, two) = (from("192.0.2.1:1"), from("192.0.2.2:1"));
+        let first = large.load(LARGE_BYTES + 1, &one).await.unwrap();
+        let _second = large.load(LARGE_BYTES + 1, &one).await.unwrap();
+        assert!(large.load(LARGE_BYTES + 1, &two).await.is_err());
+        drop(first);
+        assert!(large.load(LARGE_BYTES + 1, &two).await.is_ok());
+    }
+}
