@@ -1,0 +1,51 @@
+"""The snippets of docs/checkpoints.md load what the runs have written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import here
+import pytest
+from conftest import ROOT
+from processes import train
+
+BASE: dict[str, Any] = {"max_steps": 2, "max_seq_len": 32, "batch_size": 2, "save_steps": 2}
+FULL, ADAPTERS, ONE, SHARDED = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs/checkpoints.md").read_text(), re.DOTALL
+)
+
+
+def run(snippet: str, **names: Any) -> dict[str, Any]:
+    exec(snippet, names)
+    return names
+
+
+def test_weights_in_the_format_of_hugging_face_load(tmp_path: Path, dataset: Path) -> None:
+    plain = here.run(tmp_path / "hf", dataset, **BASE).checkpoints / "step-000002"
+    wish = {**BASE, "save_hf": True}
+    export = here.run(tmp_path / "meta", dataset, framework="meta", **wish).checkpoints
+    for step in (plain, export / "step-000002/hf"):
+        loaded = run(FULL, step=step)
+        tokens = loaded["tokenizer"]("some text", return_tensors="pt")
+        assert loaded["model"](input_ids=tokens["input_ids"]).logits.isfinite().all()
+
+
+def test_adapters_load(tmp_path: Path, dataset: Path) -> None:
+    base = here.model(tmp_path / "base")
+    ended = here.run(tmp_path / "run", dataset, model=base, peft_method="lora", **BASE)
+    loaded = run(ADAPTERS, step=ended.checkpoints / "step-000002", base=base)
+    assert any("lora" in name for name, _ in loaded["model"].named_parameters())
+
+
+def test_weights_of_the_plain_loop_load(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = here.run(tmp_path / "one", dataset, framework="meta", **BASE)
+    weights = run(ONE, step=ended.checkpoints / "step-000002.pt")["weights"]
+    assert "embedding.weight" in weights
+    train(tmp_path / "two", BASE, ranks=2, dataset_uri=f"file://{dataset}")
+    monkeypatch.chdir(tmp_path)
+    run(SHARDED, step=next(tmp_path.glob("two/runs/run-1/framework=meta/checkpoints/step-000002")))
+    assert (tmp_path / "weights.pt").stat().st_size > 1_000_000
