@@ -136,6 +136,11 @@ race: python ## Race writers of two clusters for one checkpoint prefix (ROUNDS=2
 	$(call say,racing for one prefix)
 	@cd trainer && TRAINER_TEST_ROUNDS=$(ROUNDS) $(ENVIRONMENT)/bin/pytest -q tests/test_lease.py -k race
 
+.PHONY: test-training
+test-training: python ## Compare trainings with the bare frameworks, in full (at most 40 minutes)
+	$(call say,trainings by train.py and by the bare frameworks)
+	@cd trainer && TRAINING_DIFFERENTIAL=full timeout 2400 $(ENVIRONMENT)/bin/pytest -q tests/differential
+
 .PHONY: e2e
 e2e: build hostile registry python ## End-to-end tests: the real service, real training
 	$(call say,end-to-end tests: real servers and real training)
