@@ -84,7 +84,7 @@ async fn nothing_that_a_killed_shim_left_outlives_its_job() {
 
 #[tokio::test]
 async fn a_replica_that_hides_and_kills_its_shim_ends_with_its_job() {
-    let service = Service::start().await;
+    let service = Service::uncontained().await;
     let seconds = 100_000 + std::process::id();
     let hide = format!(
         "env -i setsid sleep {seconds} & env -i setsid sh -c 'sleep {seconds} & sleep {seconds}' & \

@@ -126,6 +126,17 @@ impl Service {
         Self::of(data, settings, plugins, None, RequestPolicy::default()).await
     }
 
+    /// A service that does not contain its jobs, as on a machine that does not allow it.
+    pub async fn uncontained() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let settings = LocalSettings {
+            containment: Mode::Off,
+            ..local_settings(data.path())
+        };
+        let plugins = built_plugins().to_path_buf();
+        Self::of(data, settings, plugins, None, RequestPolicy::default()).await
+    }
+
     /// The same data, after a clean stop and a new start.
     pub async fn restarted(self) -> Self {
         self.cluster.shut_down().await;
