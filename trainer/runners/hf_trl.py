@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import data
@@ -13,6 +14,8 @@ from runners.hf_arguments import Wish
 from runners.hf_saving import later
 from session import Session
 from tokens import Tokenizer
+
+LOG = logging.getLogger("trainer")
 
 
 def arguments(native: dict[str, Any], wish: Wish) -> Any:
@@ -39,9 +42,9 @@ def build(
     from trl.trainer.sft_trainer import SFTTrainer
 
     if wish.value("dataset_streaming"):
-        raise TrainingError(
-            "dataset_streaming: packing and assistant_only_loss read the whole dataset first; "
-            "leave one of them out"
+        # The plugin accepts it with packing alone, as a launch of the contract has it.
+        LOG.warning(
+            "dataset_streaming has no effect: the whole dataset is read before the training"
         )
     rows = gather(session, wish, tokens)
     held = None

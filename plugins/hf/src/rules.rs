@@ -18,9 +18,10 @@ pub const RULES: &[Rule] = &[
     refuse("H19", "report_to none stands alone", "transformers integration_utils.py", none_reports_alone),
     refuse("H20", "dataset_streaming excludes an evaluation", "train.py: a stream is read once and in order, so no row can be held out", streaming_without_evaluation),
     refuse("H21", "train_sampling_strategy group_by_length requires packing or assistant_only_loss", "transformers trainer_pt_utils.py", grouping_needs_columns),
+    refuse("H25", "dataset_streaming excludes assistant_only_loss", "TRL, which reads the dataset before it trains", streaming_has_an_effect),
+    refuse("H26", "qlora has weights to quantize", "train.py, which makes its debug models from their configuration", weights_to_quantize),
     warn("W04", "trust_remote_code runs code of others", "transformers", remote_code),
     warn("W07", "qlora with deepspeed zero3 depends on bitsandbytes", "experience", quantized_zero3),
-    warn("W11", "dataset_streaming has an effect", "TRL, which reads the dataset before it trains", streaming_has_an_effect),
     warn("W08", "with fsdp, activation checkpointing belongs to fsdp_config", "transformers training_args.py", checkpointing_within_fsdp),
 ];
 
@@ -206,8 +207,23 @@ fn streaming_has_an_effect(launch: &Launch) -> Option<Broken> {
     }
     Broken::new(
         &["dataset_streaming"],
-        "extra_args.dataset_streaming has no effect with assistant_only_loss: the whole dataset is \
-         read before the training",
+        "extra_args.dataset_streaming excludes assistant_only_loss, for which the whole dataset is read \
+         before the training",
+    )
+}
+
+fn weights_to_quantize(launch: &Launch) -> Option<Broken> {
+    let model = launch.job.model_id.as_str();
+    let is_made = matches!(model, "llama-debug" | "gpt2-debug");
+    if !is_made || launch.text("peft_method")? != "qlora" {
+        return None;
+    }
+    Broken::new(
+        &["peft_method"],
+        format!(
+            "extra_args.peft_method qlora: {model} has no weights to quantize; use lora, or a model \
+             that has weights"
+        ),
     )
 }
 

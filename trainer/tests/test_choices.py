@@ -1,0 +1,189 @@
+"""Every choice and every pair of choices that a preview accepts is one that the runner can set up.
+
+A job is set up as far as its first step: arguments, model, data, optimizer and schedule.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeRun
+from test_frameworks import run_preview, run_trainer
+
+import logs
+from run import TrainingError
+from runners import hf, meta_loop, meta_torchtitan, nemo_automodel
+from runners.hf_arguments import Wish
+from runners.meta_arguments import Arguments
+from runners.meta_model import Plan
+from session import Session
+from signals import Termination
+
+Json = dict[str, Any]
+Choice = tuple[str, Any]
+
+# What a choice cannot do without.
+COMPANIONS: dict[Choice, Json] = {
+    ("activation_offloading", True): {"activation_checkpoint": "full"},
+    ("load_best_model_at_end", True): {"save_strategy": "epoch", "eval_strategy": "epoch"},
+    ("lr_scheduler", "cosine_with_min_lr"): {"min_lr": 1e-6},
+    ("lr_scheduler", "cosine_warmup_with_min_lr"): {"min_lr": 1e-6},
+    ("lr_scheduler", "greedy"): {"eval_strategy": "epoch"},
+    ("lr_scheduler", "reduce_lr_on_plateau"): {"eval_strategy": "epoch", "min_lr": 1e-6},
+    ("lr_scheduler", "warmup_stable_decay"): {"decay_steps": 2},
+    ("optimizer_in_bwd", True): {"max_grad_norm": 0},
+    ("save_strategy", "best"): {"eval_strategy": "epoch"},
+}
+# Refusals that depend on what the job's image has: no preview knows.
+OF_THE_IMAGE = "this image lacks the package"
+# Refusals of one of nemo's libraries where the other takes the argument.
+OF_A_LIBRARY = ("NeMo AutoModel does not have it", "NeMo AutoModel trains in bf16-mixed or 32")
+# Backends that start another train.py than the one of this image.
+FOREIGN_BACKENDS = {"torchtune", "llama_cookbook"}
+STEPS = {"max_steps": 4, "max_seq_len": 32, "batch_size": 2}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    """A dataset that is both text and conversation."""
+    turns = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d"}]
+    lines = [json.dumps({"text": f"row {number} " * 8, "messages": turns}) for number in range(20)]
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join(lines))
+    return f"file://{file}"
+
+
+def choices(framework: str, tmp_path: Path) -> list[Choice]:
+    """Each value of each argument that has few of them."""
+    told = run_trainer(["explain", framework, "--output", "json"], tmp_path)
+    found: list[Choice] = []
+    for name, schema in json.loads(told.stdout)["properties"].items():
+        if "enum" in schema:
+            found += [(name, value) for value in schema["enum"]]
+        elif schema["type"] == "boolean":
+            found.append((name, True))
+    return found
+
+
+def wishes(chosen: list[Choice]) -> Iterator[Json]:
+    """Every pair of choices of two arguments, with what they need."""
+    for one, other in itertools.combinations(chosen, 2):
+        if one[0] != other[0]:
+            needed = {**COMPANIONS.get(one, {}), **COMPANIONS.get(other, {})}
+            yield {**STEPS, **needed, **dict([one, other])}
+
+
+def accepted(framework: str, wish: Json, gpus: int, tmp_path: Path) -> Json | None:
+    """The arguments of the process, where a preview accepts them."""
+    request = {
+        "framework": framework,
+        "model_id": "llama-debug",
+        "run_id": "run-1",
+        "checkpoint_base_uri": "s3://bucket/runs",
+        "dataset_uri": "s3://bucket/data/",
+        "gpus_per_node": gpus,
+        "extra_args": wish,
+    }
+    done = run_preview(request, tmp_path)
+    if done.returncode:
+        assert "the request is refused" in done.stderr, done.stderr
+        return None
+    environment = {entry["name"]: entry["value"] for entry in json.loads(done.stdout)["env"]}
+    arguments: Json = json.loads(environment["TRAINING_EXTRA_ARGS_JSON"])
+    return arguments
+
+
+def refusals(
+    framework: str, gpus: int, tmp_path: Path, set_up: Callable[[Json], object]
+) -> list[str]:
+    """What is accepted, and then refused; the pairs are of choices that are accepted alone."""
+    failed = []
+
+    def works(wish: Json) -> bool:
+        arguments = accepted(framework, wish, gpus, tmp_path)
+        if arguments is None or arguments.get("backend") in FOREIGN_BACKENDS:
+            return False
+        try:
+            set_up(arguments)
+        except TrainingError as error:
+            if OF_THE_IMAGE not in str(error):
+                failed.append(f"{wish}: {error}")
+            return False
+        except Exception as error:
+            failed.append(f"{wish}: {error!r}")
+            return False
+        return True
+
+    found = choices(framework, tmp_path)
+    alone = [one for one in found if works({**STEPS, **COMPANIONS.get(one, {}), one[0]: one[1]})]
+    assert len(alone) > len(found) / 4
+    for wish in wishes(alone):
+        works(wish)
+    return failed
+
+
+def test_hf_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_path: Path) -> None:
+    def set_up(arguments: Json) -> None:
+        run = make_run(
+            framework="hf", dataset_uri=rows, environment={"GPUS_PER_NODE": "0"}, **arguments
+        )
+        with Termination() as termination:
+            session = Session(run, logs.start(run), termination)
+            wish = Wish.read(run.arguments)
+            trainer, _ = hf.build(session, wish, hf.training_arguments(session, wish, "cpu"))
+            trainer.create_optimizer_and_scheduler(num_training_steps=4)
+
+    assert not "\n".join(refusals("hf", 0, tmp_path, set_up))
+
+
+def test_meta_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_path: Path) -> None:
+    def set_up(arguments: Json) -> None:
+        run = make_run(dataset_uri=rows, environment={"GPUS_PER_NODE": "0"}, **arguments)
+        with Termination() as termination:
+            session = Session(run, logs.start(run), termination)
+            meta_loop.Training(session, Plan(Arguments.read(run.arguments), "cpu", 1))
+
+    assert not "\n".join(refusals("meta", 0, tmp_path, set_up))
+
+
+@pytest.mark.usefixtures("libraries")
+def test_torchtitan_sets_up_what_a_preview_accepts(tmp_path: Path) -> None:
+    # Whether the GPU computes in float8 is seen on the machine alone.
+    aside = ("backend", "float8")
+    failed, taken = [], 0
+    for one in choices("meta", tmp_path):
+        wish = {**STEPS, **COMPANIONS.get(one, {}), "backend": "torchtitan", one[0]: one[1]}
+        arguments = None if one[0] in aside else accepted("meta", wish, 1, tmp_path)
+        if arguments is None:
+            continue
+        try:
+            meta_torchtitan.configure(Arguments.read(arguments), "llama-debug", 1)
+            taken += 1
+        except (TrainingError, ValueError, TypeError) as error:
+            failed.append(f"{wish}: {error}")
+    assert not "\n".join(failed)
+    assert taken > 10
+
+
+@pytest.mark.usefixtures("libraries")
+def test_automodel_configures_what_a_preview_accepts(make_run: MakeRun, tmp_path: Path) -> None:
+    failed, taken = [], 0
+    for one, other in itertools.combinations(choices("nemo", tmp_path), 2):
+        wish = {**STEPS, "batch_size": 1, **dict([one, other])}
+        arguments = accepted("nemo", wish, 1, tmp_path)
+        if arguments is None or one[0] == other[0]:
+            continue
+        run = make_run(framework="nemo", environment={"WORLD_SIZE": "1"})
+        try:
+            nemo_automodel.settings(run, arguments, "/data.jsonl", "/checkpoints")
+            taken += 1
+        except TrainingError as error:
+            if not any(told in str(error) for told in OF_A_LIBRARY):
+                failed.append(f"{wish}: {error}")
+    assert not "\n".join(failed)
+    assert taken > 50
