@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use crate::config::user_cache;
 use crate::plugin::golden::OwnTests;
 use crate::plugin::{Limits, Loader, LoaderSettings, Plugin, UnknownArguments, Workshop};
 use crate::request::{self, json};
@@ -130,15 +131,7 @@ impl PluginFile {
     }
 
     fn cache_folder(&self) -> PathBuf {
-        let named = self.cache.clone();
-        let of_user = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let of_home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-        let folder = || {
-            of_user()
-                .or_else(of_home)
-                .unwrap_or_else(std::env::temp_dir)
-        };
-        named.unwrap_or_else(|| folder().join("trainer"))
+        self.cache.clone().unwrap_or_else(user_cache)
     }
 }
 

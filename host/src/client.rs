@@ -2,14 +2,17 @@
 
 pub mod arguments;
 mod commands;
+mod completion;
 mod failure;
 mod follow;
+mod lookup;
 mod output;
 mod server;
 mod source;
+mod target;
 pub mod terminal;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use arguments::ClientCommand;
@@ -19,12 +22,10 @@ pub fn run(command: ClientCommand) -> ExitCode {
     match commands::run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let style = match std::io::stderr().is_terminal() {
-                true => output::Style::Coloured,
-                false => output::Style::Plain,
-            };
-            // Nobody may be reading, which is no other failure.
-            let _ = writeln!(std::io::stderr(), "{}", failure.report(style));
+            if let Some(report) = failure.report(output::Style::of_errors()) {
+                // Nobody may be reading, which is no other failure.
+                let _ = writeln!(std::io::stderr(), "{report}");
+            }
             failure.exit_code()
         }
     }

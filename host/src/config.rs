@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -23,6 +23,8 @@ use crate::request::{AllowedNamespaces, DEFAULT_IMAGE, RequestPolicy};
 use crate::token;
 
 const MEBIBYTE: u64 = 1024 * 1024;
+/// The data folder of a service in the repository.
+const DATA_FOLDER: &str = "target/data";
 /// Where a pod finds its own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
@@ -119,7 +121,7 @@ pub struct PreviewSettings {
     /// File with a request as JSON or YAML, or - for standard input.
     pub file: PathBuf,
     /// The whole preview as JSON instead of the manifest as YAML.
-    #[arg(long, value_enum, default_value = "yaml")]
+    #[arg(short, long, value_enum, default_value = "yaml")]
     pub output: PreviewOutput,
     #[command(flatten)]
     pub planning: PlanningSettings,
@@ -131,7 +133,7 @@ pub struct ExplainSettings {
     /// A framework (hf), an argument (hf.lr) or a rule (N01). Left out: which frameworks there are.
     pub topic: Option<String>,
     /// How to write it.
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(short, long, value_enum, default_value = "text")]
     pub output: ExplainOutput,
     #[command(flatten)]
     pub planning: PlanningSettings,
@@ -173,7 +175,7 @@ pub struct PlanningSettings {
     #[arg(long, env = "TRAINER_PLUGINS", default_value = "target/plugins")]
     pub plugins: PathBuf,
     /// Folder for everything that is kept: jobs, logs, claims, compiled plugins.
-    #[arg(long, env = "TRAINER_DATA_DIR", default_value = "target/data")]
+    #[arg(long, env = "TRAINER_DATA_DIR", default_value = DATA_FOLDER)]
     pub data_dir: PathBuf,
     /// Namespace of jobs that name none. Default: the pod's own, else `default`.
     #[arg(long, env = "TRAINER_JOBS_NAMESPACE")]
@@ -270,7 +272,27 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where a user's programs keep what they can make again (XDG base directory specification).
+pub fn user_cache() -> PathBuf {
+    let of_user = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let of_home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let folder = of_user
+        .filter(|folder| folder.is_absolute())
+        .or_else(of_home);
+    folder.unwrap_or_else(std::env::temp_dir).join("trainer")
+}
+
 impl PlanningSettings {
+    /// Where a command that ends soon keeps compiled plugins: beside those of the service, and
+    /// otherwise where it leaves nothing behind in the folder that it is called in.
+    pub fn data_or_cache(&self) -> PathBuf {
+        let is_default = self.data_dir == Path::new(DATA_FOLDER);
+        match is_default && !self.data_dir.is_dir() {
+            true => user_cache(),
+            false => self.data_dir.clone(),
+        }
+    }
+
     /// What requests may ask for, and what stands for what they leave out.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub mod measure;
 pub mod openapi;
 pub mod plan;
 pub mod plugin;
+pub mod preflight;
 pub mod preview;
 pub mod profile;
 pub mod request;

@@ -77,7 +77,11 @@ pub async fn serve(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => server.admit(stream, peer, &tasks),
+                Ok((stream, peer)) => {
+                    server.admit(stream, peer, &tasks);
+                    // Those that came before are to send their requests before others crowd them out.
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => server.recover(&error).await,
             },
             _ = draining.wait_for(|draining| *draining) => break,

@@ -1,7 +1,7 @@
 //! The binary: reads the settings and puts the parts together.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use trainer_host::plugin::{
     watch, workshop,
 };
 use trainer_host::preview::Preview;
-use trainer_host::{author, client, job, listen, measure, request, secrets, telemetry};
+use trainer_host::{author, client, job, listen, measure, preflight, request, secrets, telemetry};
 
 /// A request is many small strings; the C library's allocator is slow at those on several threads.
 #[global_allocator]
@@ -39,12 +39,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Serve(settings) => serve_in_private(*settings),
-        Command::Preview(settings) => on_runtime(preview(settings)),
-        Command::Explain(settings) => explain(&settings),
+        Command::Preview(settings) => printed(on_runtime(preview(settings))),
+        Command::Explain(settings) => printed(explain(&settings)),
         Command::Client(command) => return client::run(command),
         Command::StartReplica { inside } => return start_replica(inside),
         Command::KeepReplica => keeper::run().map_err(Into::into),
-        Command::Plugin(command) => author::run(command),
+        Command::Plugin(command) => printed(author::run(command)),
         Command::MakePlugin => workshop::run().map_err(Into::into),
     };
     match done {
@@ -55,6 +55,20 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {}", visible(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// That nobody reads the output any more is no failure: `trainer explain hf | head -1`.
+fn printed(done: anyhow::Result<()>) -> anyhow::Result<()> {
+    let is_unread = |error: &anyhow::Error| {
+        let mut causes = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        causes.any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    match done {
+        Err(error) if is_unread(&error) => Ok(()),
+        done => done,
     }
 }
 
@@ -103,8 +117,13 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
             Arc::new(KubernetesCluster::connect(settings.kubernetes_cluster()).await?)
         }
         ClusterKind::Local => {
-            let settings = settings.local_cluster(std::env::current_exe()?);
-            Arc::new(LocalCluster::open(settings).await?)
+            let local = settings.local_cluster(std::env::current_exe()?);
+            preflight::local(&local)
+                .iter()
+                .for_each(|missing| warn!("{missing}"));
+            let opened = LocalCluster::open(local).await;
+            let folder = settings.planning.data_dir.display();
+            Arc::new(opened.with_context(|| format!("cannot use the data folder {folder}"))?)
         }
     };
     if token.is_none() && !settings.listen.ip().is_loopback() {
@@ -176,7 +195,8 @@ fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> {
         program: std::env::current_exe()?,
         niceness: COMPILING_STEPS_BACK,
     };
-    let registry = open(settings, workshop, Registry::start)?;
+    let data = settings.data_dir.clone();
+    let registry = open(settings, data, workshop, Registry::start)?;
     if !registry.is_pulling() {
         some(&registry.current(), &settings.plugins)?;
     }
@@ -185,20 +205,30 @@ fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> {
 
 /// The plugins of a command that ends soon.
 fn load(settings: &PlanningSettings) -> anyhow::Result<Arc<Plugins>> {
-    let plugins = open(settings, Workshop::Here, Registry::open)?.current();
+    let data = settings.data_or_cache();
+    let plugins = open(settings, data, Workshop::Here, Registry::open)?.current();
     some(&plugins, &settings.plugins)?;
     Ok(plugins)
 }
 
 fn open(
     settings: &PlanningSettings,
+    data: PathBuf,
     workshop: Workshop,
     registry: fn(Loader) -> Result<Registry, LoadError>,
 ) -> anyhow::Result<Registry> {
     let folder = &settings.plugins;
+    if !folder.is_dir() {
+        bail!(
+            "there is no folder {} with plugins. In the repository `make plugins` builds them; \
+             elsewhere --plugins or TRAINER_PLUGINS names a folder. Where a service runs, \
+             `trainer submit --dry-run -f FILE` previews and `trainer frameworks` lists",
+            folder.display()
+        );
+    }
     let loader = Loader::open(LoaderSettings {
         folder: folder.clone(),
-        data: settings.data_dir.clone(),
+        data,
         limits: Limits::default(),
         unknown: settings.unknown_arguments(),
         workshop,
@@ -232,21 +262,21 @@ async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
     job::check_size(&preview.manifest).map_err(|too_large| refused(vec![too_large]))?;
     if let Some(parallel) = &preview.parallel {
-        writeln!(std::io::stderr(), "{}", parallel.summary)?;
+        remark(&parallel.summary);
     }
     for warning in &preview.warnings {
-        writeln!(
-            std::io::stderr(),
-            "warning: {} {}",
-            warning.code,
-            visible(&warning.detail)
-        )?;
+        remark(&format!("warning: {} {}", warning.code, warning.detail));
     }
     let text = match settings.output {
         PreviewOutput::Yaml => serde_saphyr::to_string(&preview.manifest)?,
         PreviewOutput::Json => serde_json::to_string_pretty(&preview)? + "\n",
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Says something beside the output. Nobody may be reading it, which is no failure.
+fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", visible(text));
 }
 
 /// Columns of a table that goes to no terminal.

@@ -129,13 +129,22 @@ fn answers_have_forms_for_scripts_and_failures_have_exit_codes() {
     );
     let coloured = on_a_terminal(&server, folder, "trainer submit -f wrong.yaml");
     assert!(coloured.contains('\u{1b}'), "{coloured:?}");
+    for variable in ["NO_COLOR=1", "TERM=dumb"] {
+        let line = format!("env {variable} trainer submit -f wrong.yaml");
+        let plain = on_a_terminal(&server, folder, &line);
+        assert!(
+            plain.contains("max_steps") && !plain.contains('\u{1b}'),
+            "{plain:?}"
+        );
+    }
 
     let code = |line: &str| run(&server, folder, line).status.code();
     assert_eq!(code("trainer get meta-missing"), Some(4));
     assert_eq!(code("trainer submit -f missing.yaml"), Some(1));
     assert_eq!(code("trainer submit"), Some(2));
     assert_eq!(code("trainer list --url http://127.0.0.1:1"), Some(6));
-    assert_eq!(code("trainer list --server nowhere"), Some(0));
+    // A flag beats a variable, so this server is looked for.
+    assert_eq!(code("trainer list --server nowhere"), Some(1));
     let listed = on_a_terminal(&server, folder, "trainer list");
     assert!(listed.contains("meta-cli-demo"), "{listed}");
     for shell in ["bash", "zsh", "fish"] {

@@ -22,5 +22,6 @@ mod documents;
 mod kills;
 mod observed;
 mod quotas;
+mod scripts;
 mod supply_chain;
 mod training;

@@ -35,15 +35,17 @@ pub enum ClientCommand {
 /// Which service is meant.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
-    /// Address of the service. Default: the server of the configuration, else
+    /// Address of the service. Default: TRAINER_URL, else the server of the configuration, else
     /// <http://127.0.0.1:8080>.
-    #[arg(long, env = "TRAINER_URL", global = true)]
+    #[arg(long, conflicts_with = "server")]
     pub url: Option<String>,
-    /// Token of the service.
-    #[arg(long, env = "TRAINER_API_TOKEN", hide_env_values = true)]
+    /// Token of the service. Default: the one in TRAINER_API_TOKEN, or in the server's `token_file`;
+    /// with --server the file comes first.
+    #[arg(long)]
     pub api_token: Option<String>,
-    /// Server of the configuration file. Default: its `current` one.
-    #[arg(long, env = "TRAINER_SERVER")]
+    /// Server of the configuration file, whatever TRAINER_URL and TRAINER_SERVER say. Default:
+    /// TRAINER_SERVER, else the `current` one of the file.
+    #[arg(long)]
     pub server: Option<String>,
     /// Configuration file with named servers. Default: `~/.config/trainer/config.yaml`.
     #[arg(long, env = "TRAINER_CONFIG")]
@@ -55,10 +57,13 @@ pub struct SubmitArguments {
     /// File with the request as YAML or JSON, or - for standard input.
     #[arg(short, long)]
     pub file: PathBuf,
-    /// Set a field, as in extra_args.lr=0.001. A value that is not JSON is taken as text.
+    /// Set a field, as in extra_args.lr=0.001. A value that is not JSON is taken as text, and so is
+    /// every value of env, labels and annotations. A name with dots goes in quotes:
+    /// 'annotations."trainer.deepfinery/profile"=a100'.
     #[arg(long, value_name = "FIELD=VALUE")]
     pub set: Vec<String>,
-    /// Wait until the job ends, and fail if it does.
+    /// Wait until the job ends, and fail if it does. With -o json or -o yaml the job is printed once,
+    /// when it has ended.
     #[arg(long, conflicts_with = "dry_run")]
     pub watch: bool,
     /// Have everything checked, also by the cluster, and print what would be created.

@@ -2,24 +2,24 @@
 
 use std::io::{IsTerminal, Write};
 
-use clap::CommandFactory;
 use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::arguments::{
     ClientCommand, EventsArguments, FrameworksArguments, JobArguments, ListArguments,
     LogsArguments, Output, SubmitArguments,
 };
+use super::completion;
 use super::failure::Failure;
 use super::follow::{self, Ending};
+use super::lookup;
 use super::output;
 use super::server::Server;
 use super::source::Source;
-use super::terminal::{Terminal, visible};
-use crate::config::CommandLine;
+use super::terminal::Terminal;
 use crate::job::{JobPage, JobState, JobSummary, ListedJob};
 
 /// Runs a command.
@@ -39,9 +39,7 @@ pub fn run(command: ClientCommand) -> Result<(), Failure> {
         ClientCommand::Delete(arguments) => delete(&arguments),
         ClientCommand::Frameworks(arguments) => frameworks(&arguments),
         ClientCommand::Completion { shell } => {
-            let mut command = CommandLine::command();
-            clap_complete::generate(shell, &mut command, "trainer", &mut std::io::stdout());
-            Ok(())
+            Ok(std::io::stdout().write_all(completion::script(shell).as_bytes())?)
         }
     }
 }
@@ -66,9 +64,12 @@ fn dry_run(server: &Server, request: &Value, output: Option<Output>) -> Result<(
     let call = server.call(Method::POST, &["train", "preview"]);
     let preview: Value = call.query("dry_run", Some("server")).body(request).read()?;
     let name = preview["name"].as_str().unwrap_or_default();
-    let warnings = preview["warnings"].as_array().into_iter().flatten();
-    for warning in warnings.filter_map(|warning| warning["detail"].as_str()) {
-        writeln!(std::io::stderr(), "warning: {warning}")?;
+    if let Some(parallel) = preview["parallel"]["summary"].as_str() {
+        output::remark(parallel);
+    }
+    for warning in preview["warnings"].as_array().into_iter().flatten() {
+        let part = |key: &str| warning[key].as_str().unwrap_or_default();
+        output::remark(&format!("warning: {} {}", part("code"), part("detail")));
     }
     match output {
         None => output::print(&preview["manifest"], &[], Output::Yaml),
@@ -94,23 +95,30 @@ fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Resu
     }
     let read = response.body_mut().read_json::<JobSummary>();
     let job = read.map_err(|error| Failure::Answer(error.into()))?;
-    match arguments.output {
-        Some(output) => output::print(&job, &[&job.name], output)?,
-        None => output::line(&format!("{} was submitted", job.name))?,
+    // Of a job that is watched, -o json and -o yaml show how it ended.
+    let is_last = !arguments.watch || matches!(arguments.output, None | Some(Output::Name));
+    let printed = match arguments.output {
+        Some(output) if is_last => output::print(&job, &[&job.name], output),
+        Some(_) => Ok(()),
+        None => output::line(&format!("{} was submitted", job.name)),
+    };
+    match (printed, arguments.watch) {
+        (Ok(()) | Err(Failure::Unread), true) => {}
+        (printed, _) => return printed,
     }
-    match arguments.watch {
-        true => watch(server, &job.name, request["namespace"].as_str()),
-        false => Ok(()),
+    let ending = watch(server, &job.name, request["namespace"].as_str())?;
+    if let (Some(output), false, Ending::Ended(ended)) = (arguments.output, is_last, &ending) {
+        output::print(&ended.summary, &[&job.name], output)?;
     }
+    succeeded(&job.name, ending)
 }
 
 /// Waits until a job ends; the changes of its status are no output, but for who looks on.
-fn watch(server: &Server, job: &str, namespace: Option<&str>) -> Result<(), Failure> {
-    let ending = follow::events(server, job, namespace, |job| {
-        let told = follow::told(job);
-        Ok(writeln!(std::io::stderr(), "{}", visible(&told))?)
-    })?;
-    succeeded(job, ending)
+fn watch(server: &Server, job: &str, namespace: Option<&str>) -> Result<Ending, Failure> {
+    follow::events(server, job, namespace, |job| {
+        output::remark(&follow::told(job));
+        Ok(())
+    })
 }
 
 fn succeeded(job: &str, ending: Ending) -> Result<(), Failure> {
@@ -128,7 +136,8 @@ fn get(arguments: &JobArguments) -> Result<(), Failure> {
         .call(Method::GET, &["train", &arguments.job])
         .query("namespace", arguments.namespace.as_ref())
         .query("view", Some("full"))
-        .read()?;
+        .read()
+        .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
     let name = job["name"].as_str().unwrap_or_default();
     match arguments.output {
         Some(output) => output::print(&job, &[name], output),
@@ -168,10 +177,11 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
 fn logs(arguments: &LogsArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
     let output = std::io::stdout();
-    match output.is_terminal() {
+    let done = match output.is_terminal() {
         true => follow::logs(&server, arguments, &mut Terminal::new(output.lock())),
         false => follow::logs(&server, arguments, &mut output.lock()),
-    }
+    };
+    done.map_err(|failure| lookup::suggest(&server, &arguments.job, failure))
 }
 
 fn events(arguments: &EventsArguments) -> Result<(), Failure> {
@@ -181,9 +191,15 @@ fn events(arguments: &EventsArguments) -> Result<(), Failure> {
         match arguments.output {
             None => output::tell(&follow::told(job)),
             Some(Output::Name) => output::line(&job.summary.name),
-            Some(Output::Json | Output::Yaml) => output::line(&follow::json(job)),
+            Some(Output::Json) => output::line(&follow::json(job)),
+            // One document each, so that the stream is YAML.
+            Some(Output::Yaml) => {
+                output::line("---")?;
+                output::print(job, &[], Output::Yaml)
+            }
         }
-    })?;
+    })
+    .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
     match ending {
         Ending::Ended(_) => Ok(()),
         Ending::Deleted => Ok(writeln!(
@@ -199,7 +215,8 @@ fn change(arguments: &JobArguments, what: &str) -> Result<(), Failure> {
     let job: JobSummary = server
         .call(Method::POST, &["train", &arguments.job, what])
         .query("namespace", arguments.namespace.as_ref())
-        .read()?;
+        .read()
+        .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
     match arguments.output {
         Some(output) => output::print(&job, &[&job.name], output),
         None => output::line(&format!("{} was asked to {what}", job.name)),
@@ -210,10 +227,12 @@ fn delete(arguments: &JobArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
     let call = server.call(Method::DELETE, &["train", &arguments.job]);
     call.query("namespace", arguments.namespace.as_ref())
-        .send()?;
+        .send()
+        .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
+    let deleted = json!({"name": arguments.job, "deleted": true});
     match arguments.output {
-        Some(Output::Name) => output::line(&arguments.job),
-        _ => output::line(&format!("{} was deleted", arguments.job)),
+        Some(output) => output::print(&deleted, &[&arguments.job], output),
+        None => output::line(&format!("{} was deleted", arguments.job)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
-use super::output::Style;
+use super::output::{self, Style};
 use super::source::Source;
 use super::terminal::visible;
 use crate::fault::Fault;
@@ -27,6 +27,8 @@ pub enum Failure {
     },
     /// The answer was cut off, or is none of this service's.
     Answer(anyhow::Error),
+    /// Nobody reads the output any more, as after `trainer list | head -1`.
+    Unread,
     /// The job that was watched did not succeed.
     JobFailed { job: String, detail: String },
 }
@@ -52,27 +54,38 @@ impl Failure {
                 _ => 3,
             },
             Self::Unreachable { .. } => 6,
+            Self::Unread => 0,
             Self::JobFailed { .. } => 7,
         })
     }
 
-    /// What is told of it.
-    pub fn report(&self, style: Style) -> String {
-        match self {
+    /// Whether the same call may do better in a moment.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Answer(_))
+    }
+
+    /// What is told of it, if there is anything to tell.
+    pub fn report(&self, style: Style) -> Option<String> {
+        Some(match self {
+            Self::Unread => return None,
             Self::Input(error) | Self::Answer(error) => format!("error: {error:#}"),
             Self::Refused {
                 problem,
                 source: Some(source),
             } if !problem.errors.is_empty() => source.report(&problem.errors, style),
-            Self::Refused { problem, .. } => format!("error: {}", visible(&problem.detail)),
+            Self::Refused { problem, .. } => {
+                let detail = output::as_commands(&problem.detail);
+                format!("error: {}", visible(&detail))
+            }
             Self::Unreachable { url, error } => format!(
-                "error: no answer from {url}: {error}\nIs the service running there? TRAINER_URL \
-                 and --url name another address."
+                "error: no answer from {url}: {}\nIs the service running there? TRAINER_URL and \
+                 --url name another address.",
+                why(error)
             ),
             Self::JobFailed { job, detail } => {
                 format!("error: {job} has failed: {}", visible(detail))
             }
-        }
+        })
     }
 }
 
@@ -82,8 +95,21 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// Why there was no answer.
+fn why(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::HostNotFound => "there is no host of this name".to_string(),
+        ureq::Error::Timeout(_) => "it takes too long".to_string(),
+        error => error.to_string(),
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::Answer(error.into())
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Unread,
+            _ => Self::Answer(error.into()),
+        }
     }
 }

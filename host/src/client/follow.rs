@@ -49,7 +49,7 @@ pub fn events(
             (Err(Failure::Refused { problem, .. }), Some(_)) if problem.status == 404 => {
                 return Ok(Ending::Deleted);
             }
-            (Err(failure @ Failure::Refused { .. }), _) => return Err(failure),
+            (Err(failure), _) if !failure.may_pass() => return Err(failure),
             (Err(failure), _) => {
                 patience.lose(failure)?;
                 continue;
@@ -180,7 +180,7 @@ pub fn logs(
             Err(failure @ Failure::Refused { .. }) if patience.failures == 0 => {
                 return Err(failure);
             }
-            Err(failure) if asked.follow => {
+            Err(failure) if asked.follow && !matches!(failure, Failure::Input(_)) => {
                 patience.lose(failure)?;
                 continue;
             }

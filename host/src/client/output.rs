@@ -1,6 +1,6 @@
 //! How answers look: tables for people, JSON, YAML and names for scripts.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +17,64 @@ use crate::job::{ListedJob, Progress};
 pub enum Style {
     Plain,
     Coloured,
+}
+
+impl Style {
+    /// How errors are shown: plain in a pipe, on a terminal that has no colours, and where NO_COLOR
+    /// (no-color.org) is set.
+    pub fn of_errors() -> Self {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        match std::io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb {
+            true => Self::Coloured,
+            false => Self::Plain,
+        }
+    }
+}
+
+/// What the service says in terms of HTTP, in terms of this client's commands.
+pub fn as_commands(text: &str) -> String {
+    let mut words = text.split(' ').peekable();
+    let mut said: Vec<String> = Vec::new();
+    while let Some(word) = words.next() {
+        let command = match words.peek() {
+            Some(path) if ["GET", "POST", "DELETE"].contains(&word) => command(word, path),
+            _ => None,
+        };
+        match command {
+            Some(command) => {
+                words.next();
+                said.push(command);
+            }
+            None => said.push(word.replace("?namespace=", "--namespace")),
+        }
+    }
+    said.join(" ")
+}
+
+/// The command that sends a request.
+fn command(method: &str, path: &str) -> Option<String> {
+    let (path, end) = match path.find(|c: char| !c.is_ascii_alphanumeric() && !"/-_.".contains(c)) {
+        Some(end) => path.split_at(end),
+        None => (path, ""),
+    };
+    let mut segments = path.trim_start_matches('/').split('/');
+    let command = match (method, segments.next()?, segments.next(), segments.next()) {
+        ("POST", "train", None, _) => "trainer submit".to_string(),
+        ("POST", "train", Some("preview"), None) => "trainer submit --dry-run".to_string(),
+        ("GET", "train", None, _) => "trainer list".to_string(),
+        ("GET", "train", Some(job), None) => format!("trainer get {job}"),
+        ("DELETE", "train", Some(job), None) => format!("trainer delete {job}"),
+        ("GET", "train", Some(job), Some(what @ ("logs" | "events"))) => {
+            format!("trainer {what} {job}")
+        }
+        ("POST", "train", Some(job), Some(what @ ("suspend" | "resume"))) => {
+            format!("trainer {what} {job}")
+        }
+        ("GET", "frameworks", None, _) => "trainer frameworks".to_string(),
+        _ => return None,
+    };
+    Some(format!("{command}{end}"))
 }
 
 /// Prints an answer in a form for scripts.
@@ -52,6 +110,11 @@ pub fn line(text: &str) -> Result<(), Failure> {
 /// When nobody reads them.
 pub fn tell(text: &str) -> Result<(), Failure> {
     line(&visible(text))
+}
+
+/// Says something beside the output. Nobody may be reading it, which is no failure.
+pub fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", visible(text));
 }
 
 /// A table of jobs.
@@ -130,7 +193,8 @@ pub fn details(job: &Value) -> String {
     }
     let mut details = lines(&table);
     for sentence in job["explanation"].as_array().into_iter().flatten() {
-        details.push_str(&format!("\n\n{}", sentence.as_str().unwrap_or_default()));
+        let sentence = as_commands(sentence.as_str().unwrap_or_default());
+        details.push_str(&format!("\n\n{sentence}"));
     }
     let pods = job["pods"].as_array().map_or(&[][..], Vec::as_slice);
     if !pods.is_empty() {
@@ -196,6 +260,33 @@ fn age(age: SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hint_of_the_service_is_a_command_here() {
+        for (told, said) in [
+            (
+                "It is suspended: POST /train/a-b/resume lets it go on.",
+                "It is suspended: trainer resume a-b lets it go on.",
+            ),
+            (
+                "there are jobs called a in x, y: ?namespace= says which",
+                "there are jobs called a in x, y: --namespace says which",
+            ),
+            ("see GET /train/a.", "see trainer get a."),
+            (
+                "DELETE /train/a, then POST /train",
+                "trainer delete a, then trainer submit",
+            ),
+            (
+                "GET /frameworks lists them",
+                "trainer frameworks lists them",
+            ),
+            ("POST /train/a/other stays", "POST /train/a/other stays"),
+            ("POST it, and GET  on", "POST it, and GET  on"),
+        ] {
+            assert_eq!(as_commands(told), said);
+        }
+    }
 
     #[test]
     fn an_age_has_one_unit() {

@@ -1,12 +1,9 @@
-//! The service that is talked to: where it is, and one call to it.
+//! One call to the service.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use http::{Method, Request};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::tls::{RootCerts, TlsConfig};
@@ -14,29 +11,10 @@ use ureq::{Agent, Body};
 
 use super::arguments::Connection;
 use super::failure::{Failure, Problem};
+use super::target::{target, variable};
 
-/// Where `make run` serves.
-const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// Longest wait for a connection, and for the beginning of an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The configuration file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Configuration {
-    /// The server that is meant where none is named.
-    current: Option<String>,
-    #[serde(default)]
-    servers: BTreeMap<String, Named>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    url: String,
-    /// File with the token, so that the configuration can be shown to others.
-    token_file: Option<PathBuf>,
-}
 
 /// A service.
 pub struct Server {
@@ -50,35 +28,21 @@ impl Server {
     ///
     /// When the configuration cannot be read, or has no such server.
     pub fn of(connection: &Connection) -> Result<Self, Failure> {
-        let named = match &connection.url {
-            Some(_) => None,
-            None => named(connection)?,
-        };
-        let url = connection.url.clone();
-        let url = url.or_else(|| named.as_ref().map(|named| named.url.clone()));
-        let file = named.and_then(|named| named.token_file);
-        let kept = file.map(|file| read_token(&file)).transpose()?;
-        let given = connection
-            .api_token
-            .clone()
-            .filter(|token| !token.is_empty());
+        let (url, token) = target(connection, variable)?;
         // One that is installed already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let roots = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
         let agent = Agent::config_builder()
             .tls_config(roots.build())
             .http_status_as_error(false)
+            // The token is for this service, and nobody else who is named by it.
+            .max_redirects(0)
             .timeout_connect(Some(PATIENCE))
             .timeout_recv_response(Some(PATIENCE))
             .user_agent(concat!("trainer/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        let url = url.unwrap_or_else(|| DEFAULT_URL.to_string());
-        Ok(Self {
-            agent,
-            url: url.trim_end_matches('/').to_string(),
-            token: given.or(kept),
-        })
+        Ok(Self { agent, url, token })
     }
 
     /// Begins a call to a path of the service.
@@ -144,6 +108,15 @@ impl Call<'_> {
             return Ok(response);
         }
         let status = response.status().as_u16();
+        if response.status().is_redirection() {
+            let location = response.headers().get(http::header::LOCATION);
+            let location = location.and_then(|location| location.to_str().ok());
+            return Err(Failure::Input(redirected(
+                &self.server.url,
+                status,
+                location,
+            )));
+        }
         let text = response.body_mut().read_to_string().unwrap_or_default();
         let problem = serde_json::from_str(&text).unwrap_or_else(|_| Problem {
             status,
@@ -200,49 +173,13 @@ impl Call<'_> {
     }
 }
 
-fn named(connection: &Connection) -> Result<Option<Named>, anyhow::Error> {
-    let asked_for = connection
-        .config
-        .clone()
-        .filter(|file| !file.as_os_str().is_empty());
-    let is_asked_for = asked_for.is_some();
-    let Some(file) = asked_for.or_else(default_file) else {
-        return Ok(None);
+fn redirected(url: &str, status: u16, location: Option<&str>) -> anyhow::Error {
+    let to = match location {
+        Some(location) => format!(" and names {location:?}"),
+        None => String::new(),
     };
-    let mut configuration = match std::fs::read_to_string(&file) {
-        Ok(text) => serde_saphyr::from_str::<Configuration>(&text)
-            .with_context(|| format!("{} is not a configuration", file.display()))?,
-        Err(error) if !is_asked_for && error.kind() == std::io::ErrorKind::NotFound => {
-            Configuration::default()
-        }
-        Err(error) => return Err(anyhow!(error).context(format!("cannot read {}", file.display()))),
-    };
-    let server = connection.server.clone().filter(|name| !name.is_empty());
-    let Some(name) = server.or(configuration.current) else {
-        return Ok(None);
-    };
-    let known: Vec<String> = configuration.servers.keys().cloned().collect();
-    let named = configuration.servers.remove(&name);
-    let missing = || {
-        anyhow!(
-            "there is no server {name:?} in {}; known: {}",
-            file.display(),
-            known.join(", ")
-        )
-    };
-    named.ok_or_else(missing).map(Some)
-}
-
-/// The place of the XDG base directory specification.
-fn default_file() -> Option<PathBuf> {
-    let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let folder = folder.filter(|folder| folder.is_absolute());
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
-    Some(folder.or_else(home)?.join("trainer/config.yaml"))
-}
-
-fn read_token(file: &Path) -> Result<String, anyhow::Error> {
-    let text = std::fs::read_to_string(file);
-    let text = text.with_context(|| format!("cannot read the token in {}", file.display()))?;
-    Ok(text.trim().to_string())
+    anyhow!(
+        "{url} answers with a redirect ({status}){to}. Redirects are not followed, since the token \
+         is for {url} alone; if the service has moved, change TRAINER_URL or the configuration"
+    )
 }

@@ -69,9 +69,24 @@ impl Source {
                 }
                 None => annotate_snippets::Group::with_title(title),
             };
-            renderer.render(&[group])
+            match self.set_elsewhere(&fault.pointer) {
+                Some(hint) => renderer.render(&[group.element(Level::HELP.message(hint))]),
+                None => renderer.render(&[group]),
+            }
         });
         told.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Where `--set` was to set what it has put beside the fields of a request: an argument of the
+    /// framework.
+    fn set_elsewhere(&self, pointer: &str) -> Option<String> {
+        let name = pointer
+            .strip_prefix('/')
+            .filter(|name| !name.contains('/'))?;
+        let fields = request::json_schema()["properties"].as_object()?;
+        let is_argument = self.set.contains(pointer) && !fields.contains_key(name);
+        is_argument
+            .then(|| format!("--set extra_args.{name}=... sets an argument of the framework"))
     }
 
     /// Where in the text a pointer points, unless that was set elsewhere.
@@ -109,13 +124,10 @@ fn parse(name: &str, text: &str) -> Result<Value, anyhow::Error> {
 
 /// Sets a field such as `extra_args.lr=0.001`, and gives the pointer to it.
 fn put(request: &mut Value, setting: &str) -> Result<String, anyhow::Error> {
-    let Some((path, value)) = setting.split_once('=') else {
-        bail!("--set {setting}: it takes FIELD=VALUE, as in extra_args.lr=0.001");
-    };
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_string()));
+    let Setting { path, value } = Setting::read(setting)?;
     let mut here = &mut *request;
     let mut pointer = String::new();
-    for name in path.split('.') {
+    for name in path {
         pointer = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
         if here.is_null() {
             *here = Value::Object(Map::new());
@@ -127,6 +139,55 @@ fn put(request: &mut Value, setting: &str) -> Result<String, anyhow::Error> {
     }
     *here = value;
     Ok(pointer)
+}
+
+/// Fields whose members are text by any name.
+const TEXT_FIELDS: [&str; 3] = ["env", "labels", "annotations"];
+
+/// What `--set` sets.
+struct Setting {
+    path: Vec<String>,
+    value: Value,
+}
+
+impl Setting {
+    fn read(setting: &str) -> Result<Self, anyhow::Error> {
+        let (path, value) = path(setting).with_context(|| {
+            format!("--set {setting}: it takes FIELD=VALUE, as in extra_args.lr=0.001")
+        })?;
+        let json: Option<Value> = serde_json::from_str(value).ok();
+        let text = || Value::String(value.to_string());
+        let is_text = TEXT_FIELDS.contains(&path[0].as_str());
+        if let (true, [field, first, second, ..]) = (is_text, path.as_slice()) {
+            bail!(
+                "--set {setting}: {field} has no fields within fields; a name with dots goes in \
+                 quotes, as in {field}.\"{first}.{second}\"=VALUE"
+            );
+        }
+        let value = match json {
+            Some(json) if !is_text || path.len() == 1 || json.is_string() => json,
+            _ => text(),
+        };
+        Ok(Self { path, value })
+    }
+}
+
+/// The names of a path such as `annotations."example.org/team"`, and what comes after its `=`.
+/// Nothing where a name or the `=` is missing.
+fn path(setting: &str) -> Option<(Vec<String>, &str)> {
+    let mut path = Vec::new();
+    let mut rest = setting;
+    loop {
+        let (name, after) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => rest.split_at(rest.find(['.', '='])?),
+        };
+        path.push(Some(name.to_string()).filter(|name| !name.is_empty())?);
+        match after.strip_prefix('.') {
+            Some(next) => rest = next,
+            None => return Some((path, after.strip_prefix('=')?)),
+        }
+    }
 }
 
 /// A YAML value of which only the places matter.
@@ -248,11 +309,65 @@ mod tests {
         put(&mut request, "run_id=a=b").unwrap();
         let expected = json!({"num_nodes": 2, "extra_args": {"lr": 1e-3}, "run_id": "a=b"});
         assert_eq!(request, expected);
-        assert!(put(&mut request, "num_nodes").is_err());
+        for wrong in ["num_nodes", "", "=", "a.=1", ".a=1", "\"a=1", "a\"b\".c"] {
+            assert!(put(&mut request, wrong).is_err(), "{wrong}");
+        }
         assert!(put(&mut request, "num_nodes.x=1").is_err());
     }
 
+    #[test]
+    fn a_name_with_dots_goes_in_quotes() {
+        let mut request = json!({});
+        put(
+            &mut request,
+            "annotations.\"trainer.deepfinery/profile\"=a100",
+        )
+        .unwrap();
+        put(&mut request, "labels.\"a.b\"=\"1\"").unwrap();
+        put(&mut request, "env.DEBUG=1").unwrap();
+        put(&mut request, "env.ON=true").unwrap();
+        put(&mut request, "extra_args.\"a.b\".c=1").unwrap();
+        let expected = json!({
+            "annotations": {"trainer.deepfinery/profile": "a100"},
+            "labels": {"a.b": "1"},
+            "env": {"DEBUG": "1", "ON": "true"},
+            "extra_args": {"a.b": {"c": 1}},
+        });
+        assert_eq!(request, expected);
+        let unquoted = put(&mut request, "annotations.trainer.deepfinery/profile=a100");
+        let told = unquoted.unwrap_err().to_string();
+        assert!(
+            told.contains("annotations.\"trainer.deepfinery/profile\"=VALUE"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn an_argument_that_is_set_as_a_field_gets_a_hint() {
+        let mut source = source("framework: meta\n");
+        let told = |source: &Source| {
+            let fault = Fault::new("unknown-field", "/lr", "unknown field \"lr\"");
+            source.report(&[fault], Style::Plain)
+        };
+        assert!(!told(&source).contains("--set"));
+        source.set.insert("/lr".to_string());
+        assert!(told(&source).contains("--set extra_args.lr=... sets an argument"));
+    }
+
     proptest! {
+        #[test]
+        fn every_name_can_be_quoted(name in r#"[^"]{1,20}"#, value in r"\PC{0,10}") {
+            let setting = format!("labels.\"{name}\"={value}");
+            let (path, given) = path(&setting).unwrap();
+            prop_assert_eq!(path, ["labels".to_string(), name]);
+            prop_assert_eq!(given, value);
+        }
+
+        #[test]
+        fn no_setting_panics(setting in r#"[a-z."=\PC]{0,30}"#) {
+            let _ = put(&mut json!({}), &setting);
+        }
+
         #[test]
         fn no_text_and_no_pointer_panic(text in r"[a-z:{}\[\]\n \-&*'\PC]{0,60}", pointer in "[/a-z0-9~]{0,20}") {
             let fault = Fault::new("x", pointer, "wrong");
