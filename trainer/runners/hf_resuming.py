@@ -6,8 +6,12 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerCallback
 
 from checkpoints import Checkpoint
 from run import TrainingError
@@ -29,6 +33,7 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
         # The stream itself starts at the position; transformers would read up to it once more.
         trainer.train_dataset.begin = checkpoint.step * global_batch(trainer.args)
         trainer.args.ignore_data_skip = True
+        trainer.add_callback(RandomState(trainer, path))
     has_schedule = any(found for name in SCHEDULE for found in path.glob(name))
     if not has_schedule or not (path / STATE).exists():
         raise TrainingError(
@@ -38,6 +43,22 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
     if session.run.is_leader and trainer.args.load_best_model_at_end:
         _restore_best(session, path / STATE)
     meet()
+
+
+class RandomState(TrainerCallback):
+    """Restores the random state once the loader has begun, which draws from it.
+
+    transformers does the same where it skips to the position itself.
+    """
+
+    def __init__(self, trainer: Any, path: Path) -> None:
+        self._restore: Callable[[], None] | None = partial(trainer._load_rng_state, str(path))
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before the first step alone."""
+        if self._restore:
+            self._restore()
+            self._restore = None
 
 
 def global_batch(arguments: Any) -> int:

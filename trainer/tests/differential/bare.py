@@ -55,7 +55,10 @@ def losses(
         "lr_scheduler_type": wish.get("lr_scheduler", "linear"), "save_strategy": "no",
         "bf16": wish.get("precision") == "bf16", "disable_tqdm": True,
         "max_grad_norm": wish.get("max_grad_norm", 1.0), "seed": 42,
-        "dataloader_num_workers": wish.get("dataloader_workers", 0),
+        # Each worker of a plain IterableDataset would give all rows.
+        "dataloader_num_workers": 0
+        if wish.get("dataset_streaming")
+        else wish.get("dataloader_workers", 0),
     }  # fmt: skip
     length = wish["max_seq_len"]
     if wish.get("packing"):
