@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::App;
 use super::problem::Problem;
+use super::query::Query;
 use super::reference::FoundJob;
 use super::streams::{Caller, Streams};
 use crate::cluster::{ClusterError, LogStream};
