@@ -261,6 +261,7 @@ snapshots: plugins ## Accept the previews as they are now
 
 .PHONY: deny
 deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "==> cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	@cargo deny check
 
 .PHONY: clean

@@ -162,6 +162,9 @@ pub enum ClusterError {
         /// The run that has the name, where it is one of this service's.
         run_id: Option<String>,
     },
+    /// Another submission with its idempotency key came first.
+    #[error("the idempotency key of the job is that of job {job}")]
+    KeyTaken { job: String },
     #[error("Job {name} not found")]
     NotFound { name: String },
     #[error(

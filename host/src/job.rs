@@ -5,6 +5,7 @@
 //! number of processes as a string. kubeflow/trainer v1.9.4 is the operator meant.
 
 mod details;
+mod failures;
 mod idempotency;
 mod identity;
 mod listing;
@@ -28,6 +29,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
+pub use failures::{failure_annotation, failures, is_failure_annotation};
 pub use idempotency::{BadKey, IDEMPOTENCY_LABEL, Submission};
 pub use identity::{identify, identity_variables};
 pub use listing::{Filter, JobPage, ListedJob, Listing, NoPage, PageSize};
@@ -45,7 +47,9 @@ pub use status::{JobState, JobSummary};
 
 use crate::fault::Fault;
 use crate::plan::{Plan, Text};
-use crate::profile::{CLAIM_VOLUME_PREFIX, PROFILE_ANNOTATION, SHARED_MEMORY_VOLUME};
+use crate::profile::{
+    CLAIM_VOLUME_PREFIX, DEFAULT_GPU_RESOURCE, PROFILE_ANNOTATION, SHARED_MEMORY_VOLUME,
+};
 use crate::request::JobRequest;
 use crate::request::size::json_bytes;
 
@@ -53,8 +57,6 @@ use crate::request::size::json_bytes;
 pub const CONTAINER: &str = "pytorch";
 /// Where the claim of a `pvc://` URI is mounted, beneath its own name.
 const CLAIMS_PATH: &str = "/mnt/pvc";
-/// The resource that a GPU is.
-const GPU: &str = "nvidia.com/gpu";
 /// Whole-job crashes that a job survives. The operator counts restarts over all replicas, and a
 /// crash of one usually takes the others with it.
 const CRASHES: u32 = 3;
@@ -306,9 +308,24 @@ fn escaped(text: &Text) -> String {
     }
 }
 
+/// The GPUs of each replica. A pod of ours asks for no other extended resource, and only their
+/// names have a domain.
+pub fn gpus_per_replica(job: &PyTorchJob) -> u32 {
+    let pod = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
+    let container = pod.and_then(|pod| pod.containers.first());
+    let limits = container.and_then(|container| container.resources.as_ref()?.limits.as_ref());
+    let mut limits = limits.into_iter().flatten();
+    let gpus = limits.find(|(name, _)| name.contains('/'));
+    gpus.and_then(|(_, quantity)| quantity.0.parse().ok())
+        .unwrap_or(0)
+}
+
 /// Requests equal limits: a pod with GPUs that is evicted for its memory costs its whole job.
 fn resources(request: &JobRequest) -> Option<ResourceRequirements> {
-    let gpus = (request.gpus_per_node > 0).then(|| (GPU, request.gpus_per_node.to_string()));
+    let profile = request.profile.as_ref();
+    let gpu = profile.and_then(|chosen| chosen.profile.gpu_resource.as_deref());
+    let gpu = gpu.unwrap_or(DEFAULT_GPU_RESOURCE);
+    let gpus = (request.gpus_per_node > 0).then(|| (gpu, request.gpus_per_node.to_string()));
     let cpus = request.cpus_per_node.map(|cpus| ("cpu", cpus.to_string()));
     let memory = request
         .memory_per_node_gb

@@ -18,6 +18,8 @@ use crate::suggestion::did_you_mean;
 pub const PROFILE_ANNOTATION: &str = "trainer.deepfinery/profile";
 /// The volume for shared memory, which every job has.
 pub const SHARED_MEMORY_VOLUME: &str = "dshm";
+/// The extended resource that a GPU is where no profile says otherwise.
+pub const DEFAULT_GPU_RESOURCE: &str = "nvidia.com/gpu";
 /// What the names of the volumes of `pvc://` claims begin with.
 pub const CLAIM_VOLUME_PREFIX: &str = "claim-";
 
@@ -49,6 +51,9 @@ pub struct Profile {
     /// Secrets with which images are pulled.
     pub image_pull_secrets: Vec<String>,
     pub service_account: Option<String>,
+    /// The extended resource that a GPU is: `amd.com/gpu`, `nvidia.com/mig-1g.5gb`. Default:
+    /// [`DEFAULT_GPU_RESOURCE`].
+    pub gpu_resource: Option<String>,
     pub volumes: Vec<ProfileVolume>,
     /// Size of /dev/shm in GiB, which counts against the memory limit. Default: half of the node's.
     pub shared_memory_gb: Option<u32>,
@@ -165,6 +170,13 @@ impl Profile {
             if !metadata::is_dns_subdomain(name) {
                 wrong.push(format!("{place}.{member}: {name:?} is not a name"));
             }
+        }
+        let not_extended = |name: &&String| !metadata::is_extended_resource(name);
+        if let Some(name) = self.gpu_resource.as_ref().filter(not_extended) {
+            wrong.push(format!(
+                "{place}.gpu_resource: {name:?} is not the name of an extended resource, such as \
+                 amd.com/gpu"
+            ));
         }
         let mut taken = BTreeSet::from([SHARED_MEMORY_VOLUME]);
         for (index, ProfileVolume { volume, mount }) in self.volumes.iter().enumerate() {
@@ -289,6 +301,30 @@ mod tests {
         assert!(told.contains("unknown field \"operatr\""), "{told}");
         let told = profiles(json!({"profiles": {"a": {"node_selectr": {}}}})).unwrap_err();
         assert!(told.contains("node_selectr"), "{told}");
+    }
+
+    #[test]
+    fn a_gpu_is_an_extended_resource() {
+        let gpu = |name: &str| profiles(json!({"profiles": {"a": {"gpu_resource": name}}}));
+        for name in ["amd.com/gpu", "nvidia.com/mig-1g.5gb", "gpu.intel.com/i915"] {
+            gpu(name).unwrap();
+        }
+        for name in [
+            "",
+            "gpu",
+            "cpu",
+            "memory",
+            "nvidia.com/",
+            "/gpu",
+            "nvidia.com/gpu/0",
+            "kubernetes.io/batch-cpu",
+            "node.kubernetes.io/gpu",
+            "requests.nvidia.com/gpu",
+            "hugepages-2Mi",
+        ] {
+            let told = gpu(name).unwrap_err();
+            assert!(told.contains("profiles.a.gpu_resource"), "{name}: {told}");
+        }
     }
 
     #[test]

@@ -106,6 +106,15 @@ fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
         failed["detail"].as_str().unwrap().contains("has failed"),
         "{failed}"
     );
+    let with_code = eventually(|| {
+        let (_, summary) = service.server.get(&format!("/train/{name}")).unwrap();
+        let detail = summary["detail"].as_str().unwrap_or_default().to_string();
+        match detail.contains("master-0 exited with code 7") {
+            true => Ok(detail),
+            false => Err(detail),
+        }
+    });
+    assert!(with_code.contains("has failed"), "{with_code}");
     // The operator deletes the pod, and the job remembers how it ended.
     let full = service.full_when(&name, |full| full["pods"][0]["exit_code"] != json!(null));
     assert_eq!(full["pods"][0]["exit_code"], 7, "{full}");
@@ -114,6 +123,107 @@ fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
         explained.starts_with("master-0 exited with code 7"),
         "{explained}"
     );
+}
+
+#[test]
+fn a_process_that_was_killed_for_lack_of_memory_is_told_although_the_job_succeeded() {
+    let service = Deployed::start("spared").unwrap();
+    let fate = json!({"fake.test/run-for": "100ms", "fake.test/exit-reason": "OOMKilled"});
+    let name = service.server.submit(&request("spared", &fate)).unwrap();
+    service.server.wait_for(&name, "succeeded").unwrap();
+    let full = service.full_when(&name, |full| full["explanation"][0].is_string());
+    let explained = full["explanation"][0].as_str().unwrap();
+    assert!(explained.contains("for lack of memory"), "{explained}");
+}
+
+#[test]
+fn a_job_tells_nothing_of_the_pods_of_its_deleted_namesake() {
+    let service = Deployed::start("namesakes").unwrap();
+    let fate = json!({"fake.test/run-for": "1h"});
+    let name = service.server.submit(&request("again", &fate)).unwrap();
+    service.server.wait_for(&name, "running").unwrap();
+    let pod = format!("{name}-master-0");
+    // What keeps a pod there while it ends, as its grace period does.
+    let hold = json!({"metadata": {"finalizers": ["fake.test/hold"]}});
+    patch(&service, "pod", &pod, &hold, &[]);
+    let container = json!({
+        "name": "pytorch", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+    });
+    assert_eq!(
+        service.server.delete(&format!("/train/{name}")).unwrap().0,
+        204
+    );
+    eventually(
+        || match service.server.get(&format!("/train/{name}")).unwrap() {
+            (404, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    );
+    assert_eq!(
+        service.server.submit(&request("again", &fate)).unwrap(),
+        name
+    );
+    let status = json!({"status": {"phase": "Failed", "containerStatuses": [container]}});
+    patch(&service, "pod", &pod, &status, &["--subresource=status"]);
+    assert_eq!(service.objects("pods", &name).len(), 1);
+    let full = service.full(&name);
+    assert_eq!(full["pods"], json!([]), "{full}");
+    assert!(!full["explanation"].to_string().contains("137"), "{full}");
+    let (status, log) = service.server.get(&format!("/train/{name}/logs")).unwrap();
+    assert_eq!(status, 404, "{log}");
+    let none = json!({"metadata": {"finalizers": null}});
+    patch(&service, "pod", &pod, &none, &[]);
+    service.full_when(&name, |full| full["pods"][0]["phase"] == "Running");
+}
+
+#[test]
+fn of_two_requests_with_one_key_at_the_same_moment_one_creates_a_job() {
+    let service = Deployed::start("one-key").unwrap();
+    let fate = json!({"fake.test/run-for": "1h"});
+    for round in 0..10 {
+        let key = format!("key-{round}");
+        let together = std::sync::Barrier::new(3);
+        let submit = &|number: usize| {
+            let body = request(&format!("run-{round}-{number}"), &fate);
+            let header = ("Idempotency-Key", key.as_str());
+            together.wait();
+            let answer = service.server.post_with_header("/train", header, &body);
+            answer.unwrap().0
+        };
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let threads = [0, 1, 2].map(|number| scope.spawn(move || submit(number)));
+            threads.map(|thread| thread.join().unwrap()).to_vec()
+        });
+        let created = statuses.iter().filter(|status| **status == 201).count();
+        let refused = statuses.iter().filter(|status| **status == 422).count();
+        assert_eq!((created, refused), (1, 2), "{statuses:?}");
+        let jobs = service.plane.kubectl(&[
+            "get",
+            "pytorchjobs",
+            "--output=name",
+            "--namespace",
+            &service.namespace,
+        ]);
+        assert_eq!(jobs.unwrap().lines().count(), round + 1);
+    }
+}
+
+fn patch(service: &Deployed, kind: &str, name: &str, patch: &Value, more: &[&str]) {
+    let patch = patch.to_string();
+    let namespace = &service.namespace;
+    let arguments = [
+        "patch",
+        kind,
+        name,
+        "--type=merge",
+        "--patch",
+        &patch,
+        "--namespace",
+        namespace,
+    ];
+    let arguments = [&arguments, more].concat();
+    service.plane.kubectl(&arguments).unwrap();
 }
 
 #[test]

@@ -36,6 +36,7 @@ use crate::request::metadata::{check_namespace, is_dns_subdomain};
 use cache::Cache;
 use calls::{Calls, Earnest};
 use fault::CallError;
+use pods::Controller;
 use watches::Watches;
 
 /// Most pods whose events are read for one answer: those in trouble come first.
@@ -115,8 +116,10 @@ impl KubernetesCluster {
     ) -> (Vec<PodDetails>, Vec<JobEvent>, Vec<String>) {
         let (namespace, name) = (job.namespace(), job.name());
         let mut notes = Vec::new();
-        let pods = noted("pods", self.calls.pods(namespace, name).await, &mut notes);
-        let mut pods = failures::remembered(job, pods.iter().map(pods::details).collect());
+        let listed = self.calls.pods(&controller(job)).await;
+        let pods_there = noted("pods", listed, &mut notes);
+        let there = pods_there.iter().map(pods::details).collect();
+        let mut pods = failures::remembered(job, there);
         pods.sort_by(|one, other| natural(&one.replica).cmp(&natural(&other.replica)));
         let of_job = self.calls.events(namespace, KIND, name).await;
         let mut events = noted("events", of_job, &mut notes);
@@ -125,7 +128,9 @@ impl KubernetesCluster {
             let of_pod = self.calls.events(namespace, "Pod", &pod.name).await;
             events.extend(noted("events", of_pod, &mut notes));
         }
-        let mut events: Vec<JobEvent> = events.into_iter().map(pods::event).collect();
+        let events = events.into_iter();
+        let events = events.filter(|event| pods::is_about(event, job, &pods_there));
+        let mut events: Vec<JobEvent> = events.map(pods::event).collect();
         events.sort_by(|one, other| one.time.cmp(&other.time));
         notes.dedup();
         (pods, events, notes)
@@ -244,8 +249,7 @@ impl Cluster for KubernetesCluster {
         let open = |start| async move {
             let sight = self.follow(job.namespace(), job.name()).await?;
             let replica = log::Replica {
-                namespace: job.namespace().to_string(),
-                job: job.name().to_string(),
+                job: controller(job),
                 name: replica.to_string(),
             };
             let selection = selection.starting_at(start);
@@ -292,6 +296,15 @@ impl Cluster for KubernetesCluster {
     }
 
     async fn shut_down(&self) {}
+}
+
+/// A job, as its pods name it.
+fn controller(job: &ObservedJob) -> Controller {
+    Controller {
+        namespace: job.namespace().to_string(),
+        name: job.name().to_string(),
+        uid: job.metadata.uid.clone().unwrap_or_default(),
+    }
 }
 
 /// That no cluster can be spoken to with a configuration.

@@ -281,6 +281,7 @@ impl From<ClusterError> for Problem {
         let detail = error.to_string();
         match error {
             ClusterError::AlreadyExists { .. } => Self::new(Kind::NameTaken, detail),
+            ClusterError::KeyTaken { job } => Self::key_reused(&job),
             ClusterError::NotFound { .. } | ClusterError::Elsewhere { .. } => {
                 Self::new(Kind::NoSuchJob, detail)
             }

@@ -27,6 +27,9 @@ pub struct Inspection {
     pub notes: Vec<String>,
 }
 
+/// What Kubernetes calls a container of which the kernel killed a process for lack of memory.
+const OUT_OF_MEMORY: &str = "OOMKilled";
+
 /// One pod of a job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PodDetails {
@@ -59,6 +62,17 @@ pub struct PodDetails {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub restarts_at: Option<Time>,
+}
+
+impl PodDetails {
+    /// Whether it ended without success, or is about to.
+    pub fn has_failed(&self) -> bool {
+        let is_disrupted = self
+            .reason
+            .as_deref()
+            .is_some_and(|r| disruption(r).is_some());
+        self.phase == "Failed" || is_disrupted || self.exit_code.is_some_and(|code| code != 0)
+    }
 }
 
 /// Something that happened to a job or to one of its pods.
@@ -224,7 +238,8 @@ fn explain(inspection: &Inspection) -> Vec<String> {
     } = inspection;
     let state = JobSummary::of(job).status;
     if state == JobState::Succeeded {
-        return Vec::new();
+        let ended = pods.iter().filter(|pod| pod.phase == "Succeeded");
+        return troubles(&ended.cloned().collect::<Vec<_>>());
     }
     let mut told = Vec::new();
     if job.spec.run_policy.suspend && state != JobState::Failed {
@@ -249,7 +264,7 @@ fn explain(inspection: &Inspection) -> Vec<String> {
 }
 
 /// What is the matter with the pods: those that have the same trouble in one sentence.
-fn troubles(pods: &[PodDetails]) -> Vec<String> {
+pub(super) fn troubles(pods: &[PodDetails]) -> Vec<String> {
     let mut troubles: Vec<(String, Vec<&str>)> = Vec::new();
     for pod in pods {
         let Some(trouble) = trouble(pod) else {
@@ -281,7 +296,15 @@ fn trouble(pod: &PodDetails) -> Option<String> {
         None => String::new(),
     };
     let reason = pod.reason.as_deref();
+    if let Some(what) = reason.and_then(disruption) {
+        let reason = reason.unwrap_or_default();
+        return Some(format!("{what} ({reason}){message}"));
+    }
     match (pod.phase.as_str(), reason, pod.exit_code) {
+        (_, Some(OUT_OF_MEMORY), Some(0)) => Some(format!(
+            "exited with code 0, but the kernel killed one of its processes for lack of memory \
+             ({OUT_OF_MEMORY}): what that process did is missing"
+        )),
         ("Succeeded", ..) => None,
         (_, reason, Some(code)) if code != 0 => {
             let reason = reason.map(|reason| format!(" ({reason})"));
@@ -300,6 +323,29 @@ fn trouble(pod: &PodDetails) -> Option<String> {
             Some(format!("is {phase}{}{message}", reason.unwrap_or_default()))
         }
     }
+}
+
+/// What was done to a pod from outside, by Kubernetes' word for it: those of `status.reason` and of
+/// the condition `DisruptionTarget`.
+fn disruption(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "Evicted" => "was evicted by its node, which ran short of a resource",
+        "EvictionByEvictionAPI" => "was evicted, as when somebody drains its node",
+        "PreemptionByScheduler" | "Preempting" | "Preempted" | "PreemptionByKubeScheduler" => {
+            "was preempted by a pod of higher priority"
+        }
+        "DeletionByTaintManager" | "TaintManagerEviction" => {
+            "was removed from its node, which has a taint that it does not tolerate, as when the \
+             node is not ready"
+        }
+        "DeletionByPodGC" => "was removed because its node no longer exists",
+        "NodeLost" => "was lost: its node no longer answers",
+        "TerminationByKubelet" | "NodeShutdown" | "Shutdown" | "Terminated" => {
+            "was ended by its node, which shuts down or ran short of a resource"
+        }
+        "DeadlineExceeded" => "ran longer than it may",
+        _ => return None,
+    })
 }
 
 /// Pods that admission, a quota for example, does not let the operator create. They are told by
@@ -377,6 +423,72 @@ mod tests {
         assert_eq!(
             explained(job(false), vec![killed], Vec::new()),
             ["worker-1 exited with code 137 (OOMKilled), and was started again, 2 so far"]
+        );
+    }
+
+    #[test]
+    fn what_ended_a_pod_from_outside_is_explained() {
+        for (reason, expected) in [
+            ("Evicted", "was evicted by its node"),
+            (
+                "PreemptionByScheduler",
+                "was preempted by a pod of higher priority",
+            ),
+            ("NodeLost", "its node no longer answers"),
+            ("DeletionByTaintManager", "was removed from its node"),
+            ("EvictionByEvictionAPI", "drains its node"),
+        ] {
+            for exit_code in [None, Some(137)] {
+                let pod = PodDetails {
+                    exit_code,
+                    reason: Some(reason.to_string()),
+                    message: Some("the cause".to_string()),
+                    ..pod("worker-1", "Failed")
+                };
+                assert!(pod.has_failed());
+                let told = explained(job(false), vec![pod], Vec::new()).remove(0);
+                assert!(told.contains(expected), "{told}");
+                assert!(told.ends_with(&format!("({reason}): the cause")), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_exit_code_of_0_beside_a_lack_of_memory_is_explained_also_when_the_job_succeeded() {
+        let killed = PodDetails {
+            exit_code: Some(0),
+            reason: Some("OOMKilled".to_string()),
+            ..pod("master-0", "Succeeded")
+        };
+        let mut succeeded = job(false);
+        succeeded.status = serde_json::from_value(serde_json::json!({
+            "conditions": [{"type": "Succeeded", "status": "True"}],
+        }))
+        .unwrap();
+        for job in [job(false), succeeded] {
+            let told = explained(job, vec![killed.clone()], Vec::new()).remove(0);
+            assert!(told.contains("for lack of memory"), "{told}");
+        }
+    }
+
+    #[test]
+    fn the_detail_of_a_failed_job_has_the_exit_codes_that_it_keeps() {
+        let mut failed = job(false);
+        failed.status = serde_json::from_value(serde_json::json!({
+            "conditions": [{"type": "Failed", "status": "True", "message": "PyTorchJob run has failed."}],
+        }))
+        .unwrap();
+        assert_eq!(JobSummary::of(&failed).detail, "PyTorchJob run has failed.");
+        let killed = PodDetails {
+            exit_code: Some(7),
+            reason: Some("Error".to_string()),
+            ..pod("master-0", "Failed")
+        };
+        let (key, value) = super::super::failure_annotation(&killed);
+        failed.metadata.annotations = Some([(key, value)].into());
+        assert_eq!(
+            JobSummary::of(&failed).detail,
+            "PyTorchJob run has failed: master-0 exited with code 7 (Error)"
         );
     }
 

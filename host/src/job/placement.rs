@@ -16,6 +16,7 @@ pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
         queue: _,
         image_pull_secrets,
         service_account,
+        gpu_resource: _,
         volumes,
         shared_memory_gb,
         ttl_seconds_after_finished: _,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Condition, ConditionType, FRAMEWORK_LABEL, ObservedJob, PyTorchJobStatus, RUN_ID_LABEL,
+    failures::told_of_failures,
 };
 
 /// Most warnings that the answer to a submission repeats. A preview has all of them.
@@ -109,7 +110,13 @@ impl JobSummary {
             (None, JobState::Running) => "PyTorchJob pods active",
             (None, _) => "PyTorchJob submitted",
         };
-        Self::with(job, state, detail)
+        match told_of_failures(job).filter(|_| state == JobState::Failed) {
+            Some(failures) => {
+                let detail = detail.trim_end_matches('.');
+                Self::with(job, state, &format!("{detail}: {failures}"))
+            }
+            None => Self::with(job, state, detail),
+        }
     }
 
     fn with(job: &ObservedJob, status: JobState, detail: &str) -> Self {

@@ -232,6 +232,19 @@ pub fn is_dns_label(name: &str) -> bool {
     name.len() <= MAX_LABEL && is_dns_part(name)
 }
 
+/// The name of a resource that is neither Kubernetes' own nor the quota of one, such as
+/// `nvidia.com/gpu`.
+pub fn is_extended_resource(name: &str) -> bool {
+    let Some((domain, name)) = name.split_once('/') else {
+        return false;
+    };
+    let is_of_kubernetes = domain == "kubernetes.io" || domain.ends_with(".kubernetes.io");
+    is_dns_subdomain(domain)
+        && is_qualified(name)
+        && !is_of_kubernetes
+        && !domain.starts_with("requests.")
+}
+
 /// A domain name, RFC 1123.
 pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= MAX_SUBDOMAIN && name.split('.').all(is_dns_part)

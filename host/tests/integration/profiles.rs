@@ -26,6 +26,8 @@ async fn service() -> Service {
                 }],
             },
             "spot": {"node_selector": {"pool": "spot"}},
+            "mig": {"gpu_resource": "nvidia.com/mig-1g.5gb"},
+            "amd": {"gpu_resource": "amd.com/gpu"},
         },
         "namespaces": {"research": "a100"},
     }))
@@ -87,6 +89,45 @@ async fn a_request_chooses_a_profile_with_an_annotation() {
 }
 
 #[tokio::test]
+async fn a_profile_says_which_resource_a_gpu_is() {
+    let service = service().await;
+    for (profile, resource) in [
+        ("mig", "nvidia.com/mig-1g.5gb"),
+        ("amd", "amd.com/gpu"),
+        ("spot", "nvidia.com/gpu"),
+    ] {
+        let mut request = request("succeed", "placed");
+        request["num_nodes"] = json!(2);
+        request["gpus_per_node"] = json!(4);
+        request["annotations"] = json!({"trainer.deepfinery/profile": profile});
+        let manifest = manifest(&service, &request).await;
+        for replica in ["Master", "Worker"] {
+            let pod = &manifest["spec"]["pytorchReplicaSpecs"][replica]["template"]["spec"];
+            let resources = &pod["containers"][0]["resources"];
+            for quantities in [&resources["limits"], &resources["requests"]] {
+                assert_eq!(quantities[resource], "4", "{profile}: {quantities}");
+                let quantities = quantities.as_object().unwrap();
+                assert_eq!(
+                    quantities.keys().filter(|name| name.contains('/')).count(),
+                    1
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_local_cluster_counts_gpus_of_any_resource() {
+    let service = service().await;
+    let mut request = request("succeed", "placed");
+    request["gpus_per_node"] = json!(64);
+    request["annotations"] = json!({"trainer.deepfinery/profile": "amd"});
+    let answer = service.submit(&request).await;
+    let warning = answer.headers["warning"].to_str().unwrap().to_string();
+    assert!(warning.contains("64"), "{warning}");
+}
+
+#[tokio::test]
 async fn a_profile_that_is_not_there_is_refused_with_those_that_are() {
     let service = service().await;
     let mut request = request("succeed", "placed");
@@ -96,7 +137,7 @@ async fn a_profile_that_is_not_there_is_refused_with_those_that_are() {
     assert_eq!(error["code"], "unknown-profile");
     assert_eq!(error["pointer"], "/annotations/trainer.deepfinery~1profile");
     let detail = "annotations: trainer.deepfinery/profile: there is no profile \"spott\"; known: \
-                  a100, spot, did you mean \"spot\"?";
+                  a100, amd, mig, spot, did you mean \"spot\"?";
     assert_eq!(error["detail"], detail);
 }
 

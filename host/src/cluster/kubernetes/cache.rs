@@ -14,11 +14,14 @@ use tracing::{info, warn};
 
 use super::fault::CallError;
 use crate::cluster::changes::{Changes, Sight};
-use crate::job::ObservedJob;
+use crate::job::{self, ObservedJob, PodDetails};
 
 /// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
 /// is noticed after this time and five seconds more.
 pub(super) const WATCH_SECONDS: u32 = 60;
+
+/// Most replicas of a job whose failures are kept. They share one cause more often than not.
+const MAX_FAILURES: usize = 16;
 
 /// By name and then namespace, since jobs are asked for by name.
 type Key = (String, String);
@@ -30,6 +33,8 @@ pub(super) struct Cache {
     changes: Changes,
     /// Of each scope: why it is not known, or nothing when it is.
     unknown: RwLock<BTreeMap<Scope, String>>,
+    /// How replicas failed, by the uid of their job, until that is written into it.
+    failures: Mutex<BTreeMap<String, Vec<PodDetails>>>,
     /// Of each scope: when the API server last answered its watch, or when that began.
     heard: Mutex<BTreeMap<Scope, Instant>>,
 }
@@ -65,7 +70,8 @@ impl Cache {
                     listed.insert(key(&job), Arc::new(job));
                 }
                 Ok(Event::InitDone) => self.replace(&scope, std::mem::take(&mut listed)),
-                Ok(Event::Apply(job)) => {
+                Ok(Event::Apply(mut job)) => {
+                    self.add_failures_to(&mut job);
                     let job = Arc::new(job);
                     let mut jobs = self.jobs_mut();
                     self.changes.tell(&job);
@@ -188,6 +194,38 @@ impl Cache {
         Some(format!("the jobs {scope} are not known: {why}"))
     }
 
+    /// Notes how a replica failed last. Gives whether it is the job's first failure.
+    pub(super) fn add_failure(&self, uid: &str, failed: PodDetails) -> bool {
+        let mut failures = self.failures_mut();
+        let is_first = !failures.contains_key(uid);
+        let of_job = failures.entry(uid.to_string()).or_default();
+        of_job.retain(|known| known.replica != failed.replica);
+        if of_job.len() < MAX_FAILURES {
+            of_job.push(failed);
+        }
+        is_first
+    }
+
+    /// How the replicas of a job failed, which is forgotten here.
+    pub(super) fn take_failures(&self, uid: &str) -> Vec<PodDetails> {
+        self.failures_mut().remove(uid).unwrap_or_default()
+    }
+
+    /// A job tells how its replicas failed as soon as it has failed, not only when that is written.
+    fn add_failures_to(&self, job: &mut ObservedJob) {
+        let failures = self.failures_mut();
+        let uid = job.metadata.uid.as_ref();
+        let Some(of_job) = uid.and_then(|uid| failures.get(uid)) else {
+            return;
+        };
+        let annotations = job.metadata.annotations.get_or_insert_default();
+        annotations.extend(of_job.iter().map(job::failure_annotation));
+    }
+
+    fn failures_mut(&self) -> MutexGuard<'_, BTreeMap<String, Vec<PodDetails>>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn jobs(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Arc<ObservedJob>>> {
         self.jobs.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -211,5 +249,7 @@ fn key(job: &ObservedJob) -> Key {
 
 /// Drops what no answer from the cache needs: of ten thousand jobs it would be most of the memory.
 fn trim(job: &mut ObservedJob) {
-    job.metadata.annotations = None;
+    let mut annotations = job.metadata.annotations.take().unwrap_or_default();
+    annotations.retain(|key, _| job::is_failure_annotation(key));
+    job.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
 }

@@ -12,7 +12,9 @@ use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{DeleteParams, GetParams, ListParams, LogParams, Patch, PatchParams};
+use kube::api::{
+    DeleteParams, GetParams, ListParams, LogParams, Patch, PatchParams, Preconditions, VersionMatch,
+};
 use kube::core::{ObjectList, Request as Path};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -20,7 +22,9 @@ use serde_json::{Value, json};
 
 use super::fault::CallError;
 use super::measured::MeasuredCall;
-use super::pods::{JOB_NAME_LABEL, REPLICA_INDEX_LABEL, REPLICA_TYPE_LABEL};
+use super::pods::{
+    Controller, JOB_NAME_LABEL, REPLICA_INDEX_LABEL, REPLICA_TYPE_LABEL, belongs_to,
+};
 use super::resource::{GROUP, PLURAL};
 use crate::cluster::Wish;
 use crate::job::{ObservedJob, PyTorchJob};
@@ -102,10 +106,27 @@ impl Calls {
 
     pub(super) async fn delete(&self, namespace: &str, name: &str) -> Result<(), CallError> {
         // The garbage collector takes the pods after it.
-        let parameters = DeleteParams::background();
-        let deleted: Value = self
-            .again(jobs(namespace).delete(name, &parameters))
-            .await?;
+        self.delete_with(namespace, name, &DeleteParams::background())
+            .await
+    }
+
+    /// Deletes this very job, and none that has its name since.
+    pub(super) async fn delete_exactly(&self, job: &ObservedJob) -> Result<(), CallError> {
+        let parameters = DeleteParams::background().preconditions(Preconditions {
+            uid: job.metadata.uid.clone(),
+            resource_version: None,
+        });
+        self.delete_with(job.namespace(), job.name(), &parameters)
+            .await
+    }
+
+    async fn delete_with(
+        &self,
+        namespace: &str,
+        name: &str,
+        parameters: &DeleteParams,
+    ) -> Result<(), CallError> {
+        let deleted: Value = self.again(jobs(namespace).delete(name, parameters)).await?;
         drop(deleted);
         Ok(())
     }
@@ -121,15 +142,14 @@ impl Calls {
         self.patch(namespace, name, patch).await
     }
 
-    /// Writes annotations of a job.
+    /// Writes annotations of this very job: for another of its name the API server refuses the uid.
     pub(super) async fn annotate(
         &self,
-        namespace: &str,
-        name: &str,
+        job: &Controller,
         annotations: &BTreeMap<String, String>,
     ) -> Result<(), CallError> {
-        let patch = json!({"metadata": {"annotations": annotations}});
-        let patched: ObservedJob = self.patch(namespace, name, patch).await?;
+        let patch = json!({"metadata": {"uid": job.uid, "annotations": annotations}});
+        let patched: ObservedJob = self.patch(&job.namespace, &job.name, patch).await?;
         drop(patched);
         Ok(())
     }
@@ -149,32 +169,37 @@ impl Calls {
     }
 
     /// The pods of a job.
-    pub(super) async fn pods(&self, namespace: &str, name: &str) -> Result<Vec<Pod>, CallError> {
-        let parameters = ListParams::default().labels(&format!("{JOB_NAME_LABEL}={name}"));
-        let path = Path::new(Pod::url_path(&(), Some(namespace)));
-        let pods: ObjectList<Pod> = self.again(path.list(&parameters)).await?;
-        Ok(pods.items)
+    pub(super) async fn pods(&self, job: &Controller) -> Result<Vec<Pod>, CallError> {
+        self.labelled_pods(job, &format!("{JOB_NAME_LABEL}={}", job.name))
+            .await
     }
 
     /// The pod of a replica, such as `master-0`.
     pub(super) async fn pod(
         &self,
-        namespace: &str,
-        job: &str,
+        job: &Controller,
         replica: &str,
     ) -> Result<Option<Pod>, CallError> {
         let (kind, index) = replica.rsplit_once('-').unwrap_or((replica, "0"));
         let labels = format!(
-            "{JOB_NAME_LABEL}={job},{REPLICA_TYPE_LABEL}={kind},{REPLICA_INDEX_LABEL}={index}"
+            "{JOB_NAME_LABEL}={},{REPLICA_TYPE_LABEL}={kind},{REPLICA_INDEX_LABEL}={index}",
+            job.name
         );
-        let parameters = ListParams::default().labels(&labels);
-        let path = Path::new(Pod::url_path(&(), Some(namespace)));
-        let pods: ObjectList<Pod> = self.again(path.list(&parameters)).await?;
+        let pods = self.labelled_pods(job, &labels).await?;
         // One that is being deleted may stand beside its successor.
-        Ok(pods.items.into_iter().max_by_key(|pod| {
+        Ok(pods.into_iter().max_by_key(|pod| {
             let created = pod.metadata.creation_timestamp.as_ref();
             created.map(|created| created.0)
         }))
+    }
+
+    /// The pods with some labels that this very job controls.
+    async fn labelled_pods(&self, job: &Controller, labels: &str) -> Result<Vec<Pod>, CallError> {
+        let parameters = ListParams::default().labels(labels);
+        let path = Path::new(Pod::url_path(&(), Some(&job.namespace)));
+        let pods: ObjectList<Pod> = self.again(path.list(&parameters)).await?;
+        let own = pods.items.into_iter();
+        Ok(own.filter(|pod| belongs_to(pod, &job.uid)).collect())
     }
 
     /// The log of a pod, for as long as the API server sends it.
@@ -200,6 +225,22 @@ impl Calls {
         value: &str,
     ) -> Result<Vec<ObservedJob>, CallError> {
         let parameters = ListParams::default().labels(&format!("{label}={value}"));
+        let jobs: ObjectList<ObservedJob> = self.again(jobs(namespace).list(&parameters)).await?;
+        Ok(jobs.items)
+    }
+
+    /// The jobs of a namespace with a label, as they were in an earlier state of the cluster.
+    pub(super) async fn labelled_at(
+        &self,
+        namespace: &str,
+        label: (&str, &str),
+        resource_version: &str,
+    ) -> Result<Vec<ObservedJob>, CallError> {
+        let (label, value) = label;
+        let parameters = ListParams::default()
+            .labels(&format!("{label}={value}"))
+            .at(resource_version)
+            .matching(VersionMatch::Exact);
         let jobs: ObjectList<ObservedJob> = self.again(jobs(namespace).list(&parameters)).await?;
         Ok(jobs.items)
     }

@@ -7,7 +7,7 @@ use super::KubernetesCluster;
 use super::calls::Earnest;
 use super::fault::CallError;
 use crate::cluster::{Cluster, ClusterError, Created};
-use crate::job::{self, ObservedJob, PyTorchJob, RUN_ID_LABEL};
+use crate::job::{self, IDEMPOTENCY_LABEL, ObservedJob, PyTorchJob, RUN_ID_LABEL};
 
 /// Own annotation: which call created the job. It tells whether a creation whose answer was lost
 /// was ours; two equal requests are two calls.
@@ -95,10 +95,50 @@ impl KubernetesCluster {
             }
             Err(error) => self.look_up(&job, &submission, error).await?,
         };
+        if earnest == Earnest::Create {
+            self.check_key(&created).await?;
+        }
         Ok(Created {
             job: created,
             warnings: Vec::new(),
         })
+    }
+
+    /// Of jobs that were created at the same moment with one idempotency key, the first one stays.
+    ///
+    /// The state of the cluster at this job's own creation has every job that was created before it,
+    /// and none that was created after it. So all hosts agree on which one was first, without a lock
+    /// and without further rights. A job that was not is deleted again.
+    async fn check_key(&self, created: &ObservedJob) -> Result<(), ClusterError> {
+        let (Some(key), Some(version)) = (
+            created.label(IDEMPOTENCY_LABEL),
+            created.metadata.resource_version.as_deref(),
+        ) else {
+            return Ok(());
+        };
+        let label = (IDEMPOTENCY_LABEL, key);
+        let known = self
+            .calls
+            .labelled_at(created.namespace(), label, version)
+            .await;
+        let known = known.unwrap_or_else(|error| {
+            let cause = &error as &dyn std::error::Error;
+            let job = created.name();
+            warn!(
+                job,
+                cause, "whether its idempotency key was used before cannot be read"
+            );
+            Vec::new()
+        });
+        let is_another = |job: &&ObservedJob| job.metadata.uid != created.metadata.uid;
+        let Some(first) = known.iter().find(is_another) else {
+            return Ok(());
+        };
+        let deleted = self.calls.delete_exactly(created).await;
+        deleted.map_err(|error| error.doing("deleting a job whose idempotency key is taken"))?;
+        self.cache.forget(created);
+        let job = first.name().to_string();
+        Err(ClusterError::KeyTaken { job })
     }
 }
 

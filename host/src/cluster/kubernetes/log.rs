@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::calls::Calls;
 use super::fault::CallError;
-use super::pods::trainer;
+use super::pods::{Controller, trainer};
 use super::resume::{Given, text_of, time_of};
 use crate::cluster::{ClusterError, LogStream, Sight};
 use crate::job::{CONTAINER, LogEnd, LogLines, LogSelection, LogStart, Unfinished};
@@ -30,8 +30,7 @@ const MOST_FAILURES: u32 = 5;
 
 /// Which replica of which job.
 pub(super) struct Replica {
-    pub namespace: String,
-    pub job: String,
+    pub job: Controller,
     /// Such as `master-0`.
     pub name: String,
 }
@@ -274,12 +273,8 @@ impl Follower {
 
     /// The container as it stands.
     async fn look(&mut self) -> Result<Option<(Instance, Stage)>, CallError> {
-        let Replica {
-            namespace,
-            job,
-            name,
-        } = &self.replica;
-        let pod = self.calls.pod(namespace, job, name).await?;
+        let Replica { job, name } = &self.replica;
+        let pod = self.calls.pod(job, name).await?;
         Ok(pod.as_ref().map(instance))
     }
 
@@ -301,13 +296,9 @@ impl Follower {
             timestamps: true,
             ..LogParams::default()
         };
-        let Replica {
-            namespace,
-            job,
-            name,
-        } = &self.replica;
-        let pod = format!("{job}-{name}");
-        let stream = self.calls.log(namespace, &pod, &parameters).await?;
+        let Replica { job, name } = &self.replica;
+        let pod = format!("{}-{name}", job.name);
+        let stream = self.calls.log(&job.namespace, &pod, &parameters).await?;
         let cut = asked.tail.filter(|_| is_first).unwrap_or_default();
         Ok(Lines::of(stream, cut, !follows))
     }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
-use crate::job::{CONTAINER, JobEvent, PodDetails};
+use crate::job::{CONTAINER, JobEvent, KIND, ObservedJob, PodDetails};
 
 /// The operator's labels on a pod (kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/common_types.go).
 pub(super) const JOB_NAME_LABEL: &str = "training.kubeflow.org/job-name";
@@ -57,10 +57,29 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
     }
 }
 
-/// The job that a pod belongs to: its namespace and name.
-pub(super) fn job(pod: &Pod) -> Option<(String, String)> {
-    let name = pod.metadata.labels.as_ref()?.get(JOB_NAME_LABEL)?;
-    Some((pod.metadata.namespace.clone()?, name.clone()))
+/// The job that controls a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Controller {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+}
+
+/// The job that a pod belongs to. A name does not tell: the pods of a deleted job live on for their
+/// grace period, when another job may have its name already.
+pub(super) fn job(pod: &Pod) -> Option<Controller> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == KIND)?;
+    Some(Controller {
+        namespace: pod.metadata.namespace.clone()?,
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+    })
+}
+
+/// Whether a pod belongs to the job with this uid.
+pub(super) fn belongs_to(pod: &Pod, uid: &str) -> bool {
+    job(pod).is_some_and(|job| job.uid == uid)
 }
 
 /// The container that trains.
@@ -76,18 +95,34 @@ fn ended(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     states.find_map(|state| state.terminated.as_ref())
 }
 
-/// What a pod suffers from, the cause nearest to its beginning first: a place to run, then its init
-/// containers, then the container that trains.
+/// What a pod suffers from: what was done to it as a whole, then the cause nearest to its beginning,
+/// which is a place to run, then its init containers, then the container that trains.
 fn cause(status: &PodStatus) -> Cause {
-    unscheduled(status)
+    disrupted(status)
+        .or_else(|| unscheduled(status))
         .or_else(|| initial(status))
         .or_else(|| trainer(status).and_then(of_container))
-        .unwrap_or_else(|| Cause {
-            exit_code: None,
-            // Evicted, for example, by the kubelet.
-            reason: status.reason.clone(),
-            message: status.message.clone(),
-        })
+        .unwrap_or_default()
+}
+
+/// What ended the pod from outside: an eviction, a preemption, the loss of its node. Its containers
+/// only tell the signal that they got.
+fn disrupted(status: &PodStatus) -> Option<Cause> {
+    let mut conditions = status.conditions.iter().flatten();
+    let target = conditions.find(|c| c.type_ == "DisruptionTarget" && c.status == "True");
+    let by_condition = target.map(|target| (target.reason.clone(), target.message.clone()));
+    // The kubelet's own reason is the better one: Evicted, for example, with the resource.
+    let own = status.reason.clone();
+    let (reason, message) = match own {
+        Some(own) => (Some(own), status.message.clone()),
+        None => by_condition?,
+    };
+    let ended = trainer(status).and_then(ended);
+    Some(Cause {
+        exit_code: ended.map(|ended| ended.exit_code),
+        reason,
+        message,
+    })
 }
 
 fn unscheduled(status: &PodStatus) -> Option<Cause> {
@@ -147,12 +182,41 @@ fn waiting(state: &ContainerState) -> Option<Cause> {
     })
 }
 
+/// Whether an event is about this very job or a pod of it. Of a pod that is gone only the name is
+/// known; what happened before the job was created is another's.
+pub(super) fn is_about(event: &Event, job: &ObservedJob, pods: &[Pod]) -> bool {
+    let object = &event.involved_object;
+    let of_job = object.kind.as_deref() == Some(KIND);
+    let mut there = pods.iter().map(|pod| &pod.metadata);
+    let uid = match of_job {
+        true => job.metadata.uid.as_ref(),
+        false => there
+            .find(|pod| pod.name == object.name)
+            .and_then(|pod| pod.uid.as_ref()),
+    };
+    match (uid, &object.uid) {
+        (Some(uid), Some(of_event)) => uid == of_event,
+        _ => time(event) >= job.metadata.creation_timestamp,
+    }
+}
+
+/// When an event happened last.
+fn time(event: &Event) -> Option<Time> {
+    let micro = event.event_time.clone().map(|MicroTime(time)| Time(time));
+    let times = [
+        event.last_timestamp.clone(),
+        micro,
+        event.first_timestamp.clone(),
+    ];
+    times.into_iter().flatten().next()
+}
+
 /// An event, in the words of answers.
 pub(super) fn event(event: Event) -> JobEvent {
+    let time = time(&event);
     let object = event.involved_object;
-    let micro = event.event_time.map(|MicroTime(time)| Time(time));
     JobEvent {
-        time: event.last_timestamp.or(micro).or(event.first_timestamp),
+        time,
         event_type: event.type_.unwrap_or_else(|| "Normal".to_string()),
         reason: event.reason.unwrap_or_default(),
         message: event.message.unwrap_or_default(),
@@ -237,6 +301,62 @@ mod tests {
         });
         let reason = "init container init-pytorch: Error".to_string();
         assert_eq!(told(status), (Some(1), Some(reason)));
+    }
+
+    #[test]
+    fn an_eviction_a_preemption_and_a_lost_node_are_told_before_the_signal_of_the_container() {
+        let killed = container(&json!({"terminated": {"exitCode": 137, "reason": "Error"}}));
+        let evicted = json!({
+            "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+            "containerStatuses": [killed],
+            "conditions": [{
+                "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet",
+            }],
+        });
+        assert_eq!(told(evicted), (Some(137), Some("Evicted".to_string())));
+        for reason in [
+            "PreemptionByScheduler",
+            "DeletionByTaintManager",
+            "EvictionByEvictionAPI",
+        ] {
+            let status = json!({
+                "phase": "Running",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "True"},
+                    {"type": "DisruptionTarget", "status": "True", "reason": reason},
+                ],
+            });
+            assert_eq!(told(status), (None, Some(reason.to_string())));
+        }
+        let lost = json!({"phase": "Unknown", "reason": "NodeLost"});
+        assert_eq!(told(lost), (None, Some("NodeLost".to_string())));
+        let spared = json!({"phase": "Running", "conditions": [
+            {"type": "DisruptionTarget", "status": "False", "reason": "PreemptionByScheduler"},
+        ]});
+        assert_eq!(told(spared), (None, None));
+    }
+
+    #[test]
+    fn a_pod_belongs_to_the_job_that_controls_it_and_not_to_its_namesake() {
+        let owner = |uid: &str, controller: bool| {
+            json!({
+                "apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": "run", "uid": uid,
+                "controller": controller,
+            })
+        };
+        let pod = |owners: Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {
+                "name": "run-master-0", "namespace": "team-a",
+                "labels": {"training.kubeflow.org/job-name": "run"},
+                "ownerReferences": owners,
+            }}))
+            .unwrap()
+        };
+        let old = pod(json!([owner("old", true)]));
+        assert!(belongs_to(&old, "old"));
+        assert!(!belongs_to(&old, "new"));
+        assert!(!belongs_to(&pod(json!([owner("new", false)])), "new"));
+        assert!(!belongs_to(&pod(json!([])), "new"));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::store::{Record, Store};
 use super::{removal, timer};
 use crate::cluster::changes::Changes;
 use crate::cluster::{ClusterError, Wish};
-use crate::job::{ObservedJob, PyTorchJob, RUN_ID_LABEL};
+use crate::job::{ObservedJob, PyTorchJob, RUN_ID_LABEL, gpus_per_replica};
 use reads::is;
 
 /// How long to wait before writing again what could not be stored.
@@ -488,14 +488,6 @@ impl Machine {
     fn jobs_mut(&self) -> RwLockWriteGuard<'_, Jobs> {
         self.jobs.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn gpus_per_replica(job: &PyTorchJob) -> u32 {
-    let pod = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
-    let container = pod.and_then(|pod| pod.containers.first());
-    let limits = container.and_then(|c| c.resources.as_ref()?.limits.as_ref());
-    let gpus = limits.and_then(|limits| limits.get("nvidia.com/gpu")?.0.parse().ok());
-    gpus.unwrap_or(0)
 }
 
 /// There is no job of a key any more.
