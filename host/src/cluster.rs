@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use changes::Sight;
 pub use progress::progress;
 
-use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, PyTorchJob, Submission};
+use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, Prefix, PyTorchJob, Submission};
 
 /// The log of a replica, in pieces of whole lines, but for [`crate::job::Unfinished`] ones. An error
 /// says that the rest is missing.
@@ -165,6 +165,17 @@ pub enum ClusterError {
     /// Another submission with its idempotency key came first.
     #[error("the idempotency key of the job is that of job {job}")]
     KeyTaken { job: String },
+    #[error("{prefix} is being written to{}", written_by(job.as_ref()))]
+    PrefixTaken {
+        prefix: String,
+        /// The job that writes there, unless its namespace is not for the caller to know.
+        job: Option<WritingJob>,
+    },
+    #[error(
+        "{prefix} has checkpoints of an earlier run, the newest of step {step}: set \
+         resume_from_checkpoint to continue it, overwrite to replace it, or choose another run_id"
+    )]
+    HasCheckpoints { prefix: String, step: u64 },
     #[error("Job {name} not found")]
     NotFound { name: String },
     #[error(
@@ -224,6 +235,23 @@ pub enum ClusterError {
     },
 }
 
+/// A job that writes to a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WritingJob {
+    pub name: String,
+    pub namespace: String,
+}
+
+fn written_by(job: Option<&WritingJob>) -> String {
+    match job {
+        Some(WritingJob { name, namespace }) => format!(
+            ", by job {name} in namespace {namespace}; wait for its end or delete it, or choose \
+             another run_id"
+        ),
+        None => " by a job in another namespace; choose another run_id".to_string(),
+    }
+}
+
 fn of_run(run_id: Option<&str>) -> String {
     run_id.map_or_else(String::new, |run_id| {
         format!(": run {run_id} has this name")
@@ -240,6 +268,29 @@ fn no_log(start: LogStart) -> &'static str {
 }
 
 impl ClusterError {
+    /// That a job writes to a prefix that another one asks for.
+    pub fn prefix_taken(prefix: &Prefix, by: &ObservedJob) -> Self {
+        Self::PrefixTaken {
+            prefix: prefix.as_str().to_string(),
+            job: Some(WritingJob {
+                name: by.name().to_string(),
+                namespace: by.namespace().to_string(),
+            }),
+        }
+    }
+
+    /// Leaves out jobs of namespaces that the caller may not know of.
+    #[must_use]
+    pub fn for_caller(self, may_know: impl Fn(&str) -> bool) -> Self {
+        match self {
+            Self::PrefixTaken { prefix, job } => Self::PrefixTaken {
+                prefix,
+                job: job.filter(|job| may_know(&job.namespace)),
+            },
+            other => other,
+        }
+    }
+
     /// An error of ours, with what was being done.
     pub fn internal(
         action: &'static str,

@@ -46,9 +46,9 @@ use tower_http::trace::TraceLayer;
 use tracing::field::Empty;
 use tracing::{Span, info};
 
-use crate::cluster::{Cluster, Created};
+use crate::cluster::{Cluster, ClusterError, Created};
 use crate::fault::Fault;
-use crate::job::{self, JobSummary};
+use crate::job::{self, JobSummary, PyTorchJob};
 use crate::plan::Plan;
 use crate::plugin::Registry;
 use crate::preview::Preview;
@@ -100,6 +100,17 @@ impl App {
         self.policy.namespaces.check(&checked.request.namespace)?;
         let plan = plugins.plan(&checked).await?;
         Ok((checked, plan))
+    }
+
+    /// Step 4.
+    async fn create(&self, job: PyTorchJob) -> Result<Created, ClusterError> {
+        let created = self.cluster.create(job).await;
+        created.map_err(|error| self.for_caller(error))
+    }
+
+    /// An error without what only callers of other namespaces may know.
+    fn for_caller(&self, error: ClusterError) -> ClusterError {
+        error.for_caller(|namespace| self.policy.namespaces.check(namespace).is_ok())
     }
 }
 
@@ -228,7 +239,8 @@ async fn preview(
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
     job::check_size(&preview.manifest).map_err(|too_large| vec![too_large])?;
     if query.dry_run == Some(DryRun::Server) {
-        app.cluster.try_create(preview.manifest.clone()).await?;
+        let tried = app.cluster.try_create(preview.manifest.clone()).await;
+        tried.map_err(|error| app.for_caller(error))?;
     }
     match wants_yaml(&headers) {
         true => yaml(&preview.manifest),

@@ -4,6 +4,7 @@
 //! a container named `pytorch`, a Master of exactly one replica, the exec form of the command, the
 //! number of processes as a string. kubeflow/trainer v1.9.4 is the operator meant.
 
+mod cause;
 mod details;
 mod failures;
 mod idempotency;
@@ -13,6 +14,7 @@ mod logs;
 mod metrics;
 mod observed;
 mod placement;
+mod prefix;
 mod progress;
 mod pytorch_job;
 mod selector;
@@ -28,6 +30,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
+pub use cause::{Cause, MAX_LOG_BYTES, Restart, cause};
 pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
 pub use failures::{failure_annotation, failures, is_failure_annotation};
 pub use idempotency::{BadKey, IDEMPOTENCY_LABEL, Submission};
@@ -36,6 +39,7 @@ pub use listing::{Filter, JobPage, ListedJob, Listing, NoPage, PageSize};
 pub use logs::{LogEnd, LogLines, LogSelection, LogStart, Unfinished, replica_names, since};
 pub use metrics::{Evaluation, Metrics, Point, Recorder};
 pub use observed::{DesiredReplicas, ObservedJob, ObservedSpec};
+pub use prefix::{EarlierCheckpoints, Prefix};
 pub use progress::Progress;
 pub use pytorch_job::{
     API_VERSION, CleanPodPolicy, Condition, ConditionType, KIND, PyTorchJob, PyTorchJobSpec,
@@ -51,8 +55,11 @@ use crate::profile::{
     CLAIM_VOLUME_PREFIX, DEFAULT_GPU_RESOURCE, PROFILE_ANNOTATION, SHARED_MEMORY_VOLUME,
 };
 use crate::request::JobRequest;
+use crate::request::metadata::OVERWRITE_VARIABLE;
 use crate::request::size::json_bytes;
 
+/// Whether `train.py` resumes.
+const RESUME_VARIABLE: &str = "RESUME_FROM_CHECKPOINT";
 /// The container's name, which the operator's webhook demands.
 pub const CONTAINER: &str = "pytorch";
 /// Where the claim of a `pvc://` URI is mounted, beneath its own name.
@@ -289,7 +296,10 @@ fn identity(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
         identity.push(("CONFIG_PATH", path));
     }
     if request.resume_from_checkpoint {
-        identity.push(("RESUME_FROM_CHECKPOINT", "1"));
+        identity.push((RESUME_VARIABLE, "1"));
+    }
+    if request.overwrite {
+        identity.push((OVERWRITE_VARIABLE, "1"));
     }
     let text = |value: &str| Text::Literal(value.to_string());
     identity

@@ -86,6 +86,9 @@ pub struct TrainingJobRequest {
     config_path: Option<String>,
     /// Whether `train.py` resumes from the most recent checkpoint. Default false.
     resume_from_checkpoint: Option<bool>,
+    /// Whether the run replaces the checkpoints that its prefix has from an earlier run. They are
+    /// deleted when it has committed its first checkpoint. Default false.
+    overwrite: Option<bool>,
     /// Framework-specific flags, appended to the command line as `--<key> <value>`.
     extra_args: Option<Map<String, Value>>,
     /// Further environment variables of each pod.
@@ -119,6 +122,7 @@ pub struct JobRequest {
     pub memory_per_node_gb: Option<u32>,
     pub config_path: Option<String>,
     pub resume_from_checkpoint: bool,
+    pub overwrite: bool,
     /// Without members that are `null`, which means "not given".
     pub extra_args: Map<String, Value>,
     pub env: BTreeMap<String, String>,
@@ -335,6 +339,7 @@ impl TrainingJobRequest {
             memory_per_node_gb: None,
             config_path: None,
             resume_from_checkpoint: None,
+            overwrite: None,
             extra_args: None,
             env: None,
             labels: None,

@@ -62,8 +62,11 @@ pub struct SubmitArguments {
     /// 'annotations."trainer.deepfinery/profile"=a100'.
     #[arg(long, value_name = "FIELD=VALUE")]
     pub set: Vec<String>,
-    /// Wait until the job ends, and fail if it does. With -o json or -o yaml the job is printed once,
-    /// when it has ended.
+    /// Replace the checkpoints that the run's prefix has, as `overwrite: true` in the file does.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Wait until the job ends, and exit with 7 unless it succeeds. With -o json or -o yaml the job is
+    /// printed once, when it has ended.
     #[arg(long, conflicts_with = "dry_run")]
     pub watch: bool,
     /// Have everything checked, also by the cluster, and print what would be created.

@@ -45,7 +45,9 @@ pub fn run(command: ClientCommand) -> Result<(), Failure> {
 }
 
 fn submit(arguments: &SubmitArguments) -> Result<(), Failure> {
-    let (source, request) = Source::read(&arguments.file, &arguments.set)?;
+    let overwrite = arguments.overwrite.then(|| "overwrite=true".to_string());
+    let settings: Vec<String> = arguments.set.iter().cloned().chain(overwrite).collect();
+    let (source, request) = Source::read(&arguments.file, &settings)?;
     let server = Server::of(&arguments.connection)?;
     let done = match arguments.dry_run {
         true => dry_run(&server, &request, arguments.output),

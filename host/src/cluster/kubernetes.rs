@@ -11,6 +11,7 @@ mod fault;
 mod log;
 mod measured;
 mod pods;
+mod prefixes;
 mod resource;
 mod resume;
 mod watches;
@@ -37,6 +38,7 @@ use cache::Cache;
 use calls::{Calls, Earnest};
 use fault::CallError;
 use pods::Controller;
+use prefixes::Creations;
 use watches::Watches;
 
 /// Most pods whose events are read for one answer: those in trouble come first.
@@ -57,6 +59,7 @@ pub struct KubernetesSettings {
 pub struct KubernetesCluster {
     calls: Calls,
     cache: Arc<Cache>,
+    creations: Creations,
     /// They end with the cluster.
     _watches: Watches,
 }
@@ -92,6 +95,7 @@ impl KubernetesCluster {
         Ok(Self {
             calls: Calls::new(Client::try_from(once).map_err(unusable)?),
             cache,
+            creations: Creations::default(),
             _watches: watches,
         })
     }

@@ -6,6 +6,7 @@
 //! [`lifecycle`] says what follows from what happens to a job.
 
 mod attempt;
+mod checkpoints;
 mod conditions;
 pub mod contain;
 mod expand;
@@ -40,7 +41,10 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
-use crate::job::{Inspection, LogSelection, ObservedJob, PyTorchJob, RUN_ID_LABEL, Submission};
+use crate::job::{
+    EarlierCheckpoints, Inspection, LogSelection, ObservedJob, Prefix, PyTorchJob, RUN_ID_LABEL,
+    Submission,
+};
 use conditions::Transition;
 use contain::{Containment, HIDDEN, Mode, User};
 use folder::DataFolder;
@@ -82,6 +86,8 @@ pub struct LocalSettings {
 #[derive(Debug)]
 pub struct LocalCluster {
     machine: Arc<Machine>,
+    /// Where the claims of `pvc://` URIs are.
+    claims: PathBuf,
     logs: log::Logs,
     quota: Quota,
     newest: Newest,
@@ -140,6 +146,7 @@ impl LocalCluster {
             .canonicalize()
             .unwrap_or(working_directory);
         let containment = contained(&program, &folder.path, containment, user).await?;
+        let claims = folder.path.join("pvc");
         let settings = MachineSettings {
             containment,
             most_log_bytes: limits.log_bytes,
@@ -147,7 +154,7 @@ impl LocalCluster {
             jobs_folder: folder.path.join("jobs"),
             deleted_folder: folder.path.join("deleted"),
             working_directory,
-            environment: replica_environment(python, folder.path.join("pvc")),
+            environment: replica_environment(python, claims.clone()),
             scratch: folder.path.join("scratch"),
             owner: folder.id.clone(),
             pace: Pace {
@@ -162,6 +169,7 @@ impl LocalCluster {
         Ok(Self {
             quota: Quota::new(limits, sizes(&machine)),
             machine,
+            claims,
             logs: log::Logs::default(),
             newest: Newest::default(),
             _folder: folder,
@@ -191,6 +199,7 @@ impl Cluster for LocalCluster {
         job.metadata.uid = Some(Uuid::new_v4().to_string());
         job.metadata.creation_timestamp = Some(Time(now));
         conditions::apply(&mut job, &Transition::Created, now);
+        self.check_checkpoints(&job).await?;
         let created = self.admitted(&job);
         let key = key(job.namespace(), job.name());
         let counted = self.quota.add(&key, size(&job))?;
@@ -206,6 +215,8 @@ impl Cluster for LocalCluster {
                 run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
             }),
             None => {
+                self.machine.check_prefix(&job)?;
+                self.check_checkpoints(&job).await?;
                 self.quota.check(size(&job))?;
                 Ok(self.admitted(&job))
             }
@@ -301,6 +312,28 @@ impl Cluster for LocalCluster {
 }
 
 impl LocalCluster {
+    /// Refuses a prefix on this machine that has checkpoints, unless the job says what becomes of
+    /// them.
+    async fn check_checkpoints(&self, job: &PyTorchJob) -> Result<(), ClusterError> {
+        let key = key(job.namespace(), job.name());
+        if self.machine.observed_job(&key).is_some() {
+            // Its name is taken, which says more.
+            return Ok(());
+        }
+        let prefix = Prefix::of(&ObservedJob::from(job));
+        let (Some(prefix), EarlierCheckpoints::Refuse) = (prefix, EarlierCheckpoints::of(job))
+        else {
+            return Ok(());
+        };
+        match checkpoints::newest_step(prefix.as_str(), &self.claims).await {
+            Some(step) => Err(ClusterError::HasCheckpoints {
+                prefix: prefix.as_str().to_string(),
+                step,
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn admitted(&self, job: &PyTorchJob) -> Created {
         Created {
             job: ObservedJob::from(job),

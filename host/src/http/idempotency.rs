@@ -28,14 +28,14 @@ pub(super) async fn create(
     submission: Option<Submission>,
 ) -> Result<Created, Problem> {
     let Some(submission) = submission else {
-        return Ok(app.cluster.create(job).await?);
+        return Ok(app.create(job).await?);
     };
     let namespace = job.namespace().to_string();
     if let Some(created) = created_before(app, &namespace, &submission).await? {
         return Ok(created);
     }
     submission.mark(&mut job);
-    match app.cluster.create(job).await {
+    match app.create(job).await {
         Err(taken @ ClusterError::AlreadyExists { .. }) => {
             let created = created_before(app, &namespace, &submission).await?;
             created.ok_or_else(|| taken.into())

@@ -282,6 +282,8 @@ impl From<ClusterError> for Problem {
         match error {
             ClusterError::AlreadyExists { .. } => Self::new(Kind::NameTaken, detail),
             ClusterError::KeyTaken { job } => Self::key_reused(&job),
+            ClusterError::PrefixTaken { .. } => Self::new(Kind::PrefixTaken, detail),
+            ClusterError::HasCheckpoints { .. } => Self::new(Kind::HasCheckpoints, detail),
             ClusterError::NotFound { .. } | ClusterError::Elsewhere { .. } => {
                 Self::new(Kind::NoSuchJob, detail)
             }

@@ -3,18 +3,20 @@
 //! Neither stands in a plan. The job is known when it is created, and a preview is the same for two
 //! versions of a plugin that plan the same.
 
-use k8s_openapi::api::core::v1::EnvVar;
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 
 use super::{
     CONTAINER, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION, PyTorchJob,
     escaped,
 };
 use crate::plan::Text;
-use crate::request::metadata::JOB_VARIABLES;
+use crate::request::metadata::{
+    FAILURE_FILE_VARIABLE, JOB_NAME_VARIABLE, JOB_NAMESPACE_VARIABLE, JOB_VARIABLES,
+};
 
 /// The job that a replica is of, as literal values: one that is started again under the same name
-/// is another, and `train.py` clears what another has left unless it is to resume. The image and the
-/// plugin are for its record of the run, `config/run.json`.
+/// is another, which `train.py` keeps from writing to the same prefix. The image and the plugin are
+/// for its record of the run, `config/run.json`.
 pub fn identity_variables(job: &PyTorchJob, uid: &str) -> Vec<(&'static str, String)> {
     let annotations = job.metadata.annotations.as_ref();
     let annotation = |key| annotations.and_then(|all| all.get(key)).map(String::as_str);
@@ -32,17 +34,29 @@ pub fn identity_variables(job: &PyTorchJob, uid: &str) -> Vec<(&'static str, Str
     let known = JOB_VARIABLES.into_iter().zip(values);
     known
         .filter_map(|(name, value)| Some((name, value?.to_string())))
+        .chain([
+            (JOB_NAME_VARIABLE, job.name().to_string()),
+            (JOB_NAMESPACE_VARIABLE, job.namespace().to_string()),
+        ])
         .collect()
 }
 
-/// Writes [`identity_variables`] into the pods of a job.
+/// In the shared memory of a pod, which outlives the restarts of its container.
+const FAILURE_FILE: &str = "/dev/shm/trainer-failure.json";
+
+/// Writes [`identity_variables`] into the pods of a job, and where a failure is recorded. Name and
+/// namespace come from the pod: a copy of the job under another name is another job.
 pub fn identify(job: &mut PyTorchJob, uid: &str) {
-    let variables: Vec<EnvVar> = identity_variables(job, uid)
-        .into_iter()
-        .map(|(name, value)| EnvVar {
-            name: name.to_string(),
-            value: Some(escaped(&Text::Literal(value))),
-            ..EnvVar::default()
+    let file = (FAILURE_FILE_VARIABLE, FAILURE_FILE.to_string());
+    let variables = identity_variables(job, uid).into_iter().chain([file]);
+    let variables: Vec<EnvVar> = variables
+        .map(|(name, value)| match field(name) {
+            Some(path) => of_field(name, path),
+            None => EnvVar {
+                name: name.to_string(),
+                value: Some(escaped(&Text::Literal(value))),
+                ..EnvVar::default()
+            },
         })
         .collect();
     let specs = &mut job.spec.pytorch_replica_specs;
@@ -51,5 +65,30 @@ pub fn identify(job: &mut PyTorchJob, uid: &str) {
     for container in pods.flat_map(|pod| &mut pod.containers) {
         let environment = container.env.get_or_insert_default();
         environment.extend(variables.iter().cloned());
+        // The end of the log says why the container failed.
+        container.termination_message_policy = Some("FallbackToLogsOnError".to_string());
+    }
+}
+
+/// The field of a pod that has the value of a variable.
+fn field(variable: &str) -> Option<&'static str> {
+    match variable {
+        JOB_NAME_VARIABLE => Some("metadata.labels['training.kubeflow.org/job-name']"),
+        JOB_NAMESPACE_VARIABLE => Some("metadata.namespace"),
+        _ => None,
+    }
+}
+
+fn of_field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_string(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_string(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
     }
 }

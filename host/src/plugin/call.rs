@@ -165,6 +165,7 @@ fn job<'a>(
         memory_per_node_gb,
         config_path,
         resume_from_checkpoint,
+        overwrite: _,
         extra_args: _,
         env: _,
         labels: _,

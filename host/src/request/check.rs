@@ -76,6 +76,7 @@ impl<'a> Checker<'a> {
             memory_per_node_gb,
             config_path,
             resume_from_checkpoint,
+            overwrite,
             extra_args,
             env,
             labels,
@@ -84,6 +85,13 @@ impl<'a> Checker<'a> {
             job_name,
         } = wire;
         let num_nodes = num_nodes.unwrap_or(1);
+        let resume_from_checkpoint = resume_from_checkpoint.unwrap_or(false);
+        let overwrite = overwrite.unwrap_or(false);
+        if resume_from_checkpoint && overwrite {
+            let detail = "overwrite: the run cannot also resume from the checkpoints that it \
+                          replaces; set overwrite or resume_from_checkpoint";
+            self.fault("conflict", "overwrite", detail.to_string());
+        }
         let mut extra_args = extra_args.unwrap_or_default();
         extra_args.retain(|_, value| !value.is_null());
 
@@ -128,7 +136,8 @@ impl<'a> Checker<'a> {
             cpus_per_node: cpus_per_node.or(self.policy.default_cpus_per_node),
             memory_per_node_gb: memory_per_node_gb.or(self.policy.default_memory_per_node_gb),
             config_path,
-            resume_from_checkpoint: resume_from_checkpoint.unwrap_or(false),
+            resume_from_checkpoint,
+            overwrite,
             extra_args,
             env,
             labels,

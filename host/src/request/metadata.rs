@@ -56,7 +56,16 @@ pub const IDENTITY_VARIABLES: &[&str] = &[
     "DATASET_URI",
     "CONFIG_PATH",
     "RESUME_FROM_CHECKPOINT",
+    OVERWRITE_VARIABLE,
 ];
+
+/// Whether `train.py` replaces the checkpoints of an earlier run.
+pub const OVERWRITE_VARIABLE: &str = "TRAINER_OVERWRITE";
+/// Where `train.py` says that a restart cannot help. The cluster sets it.
+pub const FAILURE_FILE_VARIABLE: &str = "TRAINER_FAILURE_FILE";
+/// How people know the job of a replica, for the lease of its prefix. The cluster sets them.
+pub const JOB_NAME_VARIABLE: &str = "TRAINER_JOB_NAME";
+pub const JOB_NAMESPACE_VARIABLE: &str = "TRAINER_JOB_NAMESPACE";
 
 /// The variables that say which job a replica is of, and what made it: the cluster sets them when
 /// it creates a job, see [`crate::job::identify`].

@@ -24,6 +24,7 @@ mod metrics;
 mod names;
 mod namespaces;
 mod operations;
+mod prefixes;
 mod processes;
 mod profiles;
 mod purity;

@@ -14,6 +14,8 @@ use crate::service::{Answer, Service, request};
 async fn add(service: &Service, namespace: &str, run_id: &str) {
     let mut body = request("wait", run_id);
     body["namespace"] = json!(namespace);
+    // Two jobs do not share a checkpoint prefix.
+    body["checkpoint_base_uri"] = json!(format!("s3://{namespace}/runs"));
     body["gpus_per_node"] = json!(64);
     assert_eq!(service.submit(&body).await.status, 201);
 }

@@ -223,6 +223,7 @@ async fn a_name_in_several_namespaces_asks_for_the_namespace() {
     for namespace in ["team-a", "team-b"] {
         let mut body = request("succeed", "twin");
         body["namespace"] = json!(namespace);
+        body["checkpoint_base_uri"] = json!(format!("s3://{namespace}/runs"));
         assert_eq!(service.submit(&body).await.status, 201);
     }
     let problem = service.get("/train/meta-twin").await.problem(400);

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::fault::CallError;
 use crate::cluster::changes::{Changes, Sight};
-use crate::job::{self, ObservedJob, PodDetails};
+use crate::job::{self, CHECKPOINT_PREFIX_ANNOTATION, ObservedJob, PodDetails, Prefix};
 
 /// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
 /// is noticed after this time and five seconds more.
@@ -158,6 +158,28 @@ impl Cache {
             .collect()
     }
 
+    /// The job that writes to a prefix, other than the one of this name.
+    pub(super) fn writer(
+        &self,
+        prefix: &Prefix,
+        namespace: &str,
+        name: &str,
+    ) -> Option<Arc<ObservedJob>> {
+        let jobs = self.jobs();
+        let mut jobs = jobs.values();
+        jobs.find(|job| prefix.is_taken_by(job, namespace, name))
+            .cloned()
+    }
+
+    /// Adds a job that was just created, which the watch may not have told of yet.
+    pub(super) fn add(&self, job: &ObservedJob) {
+        let mut job = job.clone();
+        trim(&mut job);
+        self.jobs_mut()
+            .entry(key(&job))
+            .or_insert_with(|| Arc::new(job));
+    }
+
     /// Takes a job out that was deleted, unless another of its name is there already.
     pub(super) fn forget(&self, job: &ObservedJob) {
         let mut jobs = self.jobs_mut();
@@ -250,6 +272,7 @@ fn key(job: &ObservedJob) -> Key {
 /// Drops what no answer from the cache needs: of ten thousand jobs it would be most of the memory.
 fn trim(job: &mut ObservedJob) {
     let mut annotations = job.metadata.annotations.take().unwrap_or_default();
-    annotations.retain(|key, _| job::is_failure_annotation(key));
+    annotations
+        .retain(|key, _| job::is_failure_annotation(key) || key == CHECKPOINT_PREFIX_ANNOTATION);
     job.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
 }

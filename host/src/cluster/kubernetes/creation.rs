@@ -88,6 +88,7 @@ impl KubernetesCluster {
         annotations.insert(SUBMISSION_ANNOTATION.to_string(), submission.clone());
         job::identify(&mut job, &submission);
         let namespace = job.namespace().to_string();
+        let creation = self.creations.begin(&job, &self.cache)?;
         let created = match self.calls.create(&namespace, &job, earnest).await {
             Ok(job) => job,
             Err(error) if error.was_not_processed() || earnest == Earnest::DryRun => {
@@ -97,7 +98,9 @@ impl KubernetesCluster {
         };
         if earnest == Earnest::Create {
             self.check_key(&created).await?;
+            self.cache.add(&created);
         }
+        drop(creation);
         Ok(Created {
             job: created,
             warnings: Vec::new(),

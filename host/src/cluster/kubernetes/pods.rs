@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
-use crate::job::{CONTAINER, JobEvent, KIND, ObservedJob, PodDetails};
+use crate::job::{self, CONTAINER, JobEvent, KIND, ObservedJob, PodDetails};
 
 /// The operator's labels on a pod (kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/common_types.go).
 pub(super) const JOB_NAME_LABEL: &str = "training.kubeflow.org/job-name";
@@ -159,7 +159,11 @@ fn of_container(container: &ContainerStatus) -> Option<Cause> {
         exit_code: Some(ended.exit_code),
         // Without a reason of its own an exit code says it all.
         reason: ended.reason.clone().filter(|reason| reason != "Completed"),
-        message: ended.message.clone(),
+        // The end of the log, or what the container has written in its place.
+        message: ended
+            .message
+            .as_deref()
+            .and_then(|log| job::cause(log.as_bytes(), ended.exit_code).message),
     });
     match (ended, waiting) {
         // "CrashLoopBackOff" is less than how it crashed.

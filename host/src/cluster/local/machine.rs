@@ -28,7 +28,7 @@ use super::store::{Record, Store};
 use super::{removal, timer};
 use crate::cluster::changes::Changes;
 use crate::cluster::{ClusterError, Wish};
-use crate::job::{ObservedJob, PyTorchJob, RUN_ID_LABEL, gpus_per_replica};
+use crate::job::{ObservedJob, Prefix, PyTorchJob, RUN_ID_LABEL, gpus_per_replica};
 use reads::is;
 
 /// How long to wait before writing again what could not be stored.
@@ -178,6 +178,7 @@ impl Machine {
                 run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
             });
         }
+        self.check_prefix(&record.job)?;
         let store = self.store.clone();
         let stored = record.clone();
         blocking("storing a job", move || store.put(&stored)).await?;
@@ -188,6 +189,24 @@ impl Machine {
         };
         let step = job.step(&Event::Created, Timestamp::now());
         self.take(&id, step).await
+    }
+
+    /// Refuses a job whose checkpoint prefix another one writes to.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::PrefixTaken`] with that job.
+    pub fn check_prefix(&self, job: &PyTorchJob) -> Result<(), ClusterError> {
+        let Some(prefix) = Prefix::of(&ObservedJob::from(job)) else {
+            return Ok(());
+        };
+        let jobs = self.observed(None);
+        let taken =
+            |other: &&Arc<ObservedJob>| prefix.is_taken_by(other, job.namespace(), job.name());
+        match jobs.iter().find(taken) {
+            Some(writer) => Err(ClusterError::prefix_taken(&prefix, writer)),
+            None => Ok(()),
+        }
     }
 
     /// Lets a job run or wait.

@@ -16,7 +16,7 @@ use super::keeper::{Assignment, MARKER, Order, Report};
 use super::lifecycle::Exit;
 use super::orphans::Shim;
 use crate::job::{
-    CONTAINER, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType, identity_variables,
+    CONTAINER, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType, cause, identity_variables,
 };
 
 /// The most bytes at the end of a log that are searched for the cause of a failure.
@@ -351,24 +351,9 @@ fn tail(log: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The line of `train.py` that says what went wrong, and the exit code of the script, which
-/// torchrun keeps to its report: it exits with 1 itself, whatever the script exits with.
+/// What a log says of the cause. The exit code of the replica is told beside it.
 fn cause_in(log: &str) -> Option<String> {
-    let error = log.lines().rev().find_map(|line| {
-        let at = line.find("train.py: error: ")?;
-        Some(line[at..].trim().to_string())
-    });
-    let code = log.lines().rev().find_map(|line| {
-        let (name, rest) = line.trim().split_once(':')?;
-        let (code, of) = rest.trim().split_once(' ')?;
-        let code: i32 = code.parse().ok()?;
-        (name.trim() == "exitcode" && of.starts_with("(pid"))
-            .then(|| format!("the script exited with code {code}"))
-    });
-    match (code, error) {
-        (Some(code), Some(error)) => Some(format!("{code}: {error}")),
-        (code, error) => code.or(error),
-    }
+    cause(log.as_bytes(), 1).message
 }
 
 #[cfg(test)]
@@ -396,6 +381,10 @@ mod tests {
                    (local_rank: 0)\n  exitcode  : 7 (pid: 4711)\n  error_file: <N/A>\n";
         let cause = "the script exited with code 7: train.py: error: no such dataset";
         assert_eq!(cause_in(log).as_deref(), Some(cause));
-        assert_eq!(cause_in("exitcode: none\n"), None);
+        assert_eq!(
+            cause_in("exitcode: none\n").as_deref(),
+            Some("exitcode: none")
+        );
+        assert_eq!(cause_in("\n====\n"), None);
     }
 }

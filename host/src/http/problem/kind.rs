@@ -7,6 +7,8 @@ use axum::http::StatusCode;
 pub(super) enum Kind {
     InvalidRequest,
     NameTaken,
+    PrefixTaken,
+    HasCheckpoints,
     KeyReused,
     Unauthorized,
     NoSuchRoute,
@@ -41,6 +43,16 @@ impl Kind {
                 "Invalid request",
             ),
             Self::NameTaken => (StatusCode::BAD_REQUEST, "name-taken", "Job name taken"),
+            Self::PrefixTaken => (
+                StatusCode::BAD_REQUEST,
+                "prefix-taken",
+                "Checkpoint prefix taken",
+            ),
+            Self::HasCheckpoints => (
+                StatusCode::BAD_REQUEST,
+                "has-checkpoints",
+                "Checkpoint prefix has checkpoints",
+            ),
             Self::KeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
