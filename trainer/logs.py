@@ -22,8 +22,8 @@ def start(run: Run) -> Path:
     """Opens the log of this process; the file goes to the run's logs."""
     folder = run.scratch / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    # The time keeps apart what a run and its restarts have to say.
-    started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+    # The time keeps the logs of attempts apart, also of two that start within one second.
+    started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
     path = folder / f"{started}-rank-{run.rank}.log"
     form = logging.Formatter(f"%(asctime)s rank {run.rank} %(levelname)s %(message)s")
     file = logging.FileHandler(path, mode="w")

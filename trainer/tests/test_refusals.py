@@ -39,11 +39,10 @@ CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "co
         ),
         ({"train_sampling_strategy": "group_by_length"}, "transformers "),
         ({"dataset_streaming": True, "eval_steps": 2}, "dataset_streaming reads each row once"),
-        ({"dataset_streaming": True, "packing": True}, "dataset_streaming: packing and"),
         ({"peft_method": "qlora"}, "peft_method qlora: llama-debug has no weights to quantize"),
         ({"assistant_only_loss": True}, "assistant_only_loss needs rows with a field 'messages'"),
         ({"attn_implementation": "flash_attention_2"}, "llama-debug cannot be loaded: "),
-        ({"report_to": ["tensorboard"]}, "transformers refuses the job: "),
+        ({"report_to": ["mlflow"]}, "transformers refuses the job: "),
     ],
 )
 def test_hf_says_what_it_refuses(
@@ -55,6 +54,12 @@ def test_hf_says_what_it_refuses(
     assert words in line
     assert "Traceback" not in ended.output
     assert ended.losses == {}
+
+
+def test_packing_says_that_it_reads_the_whole_dataset(tmp_path: Path, dataset: Path) -> None:
+    ended = here.run(tmp_path, dataset, **{**BASE, "dataset_streaming": True, "packing": True})
+    assert ended.code == 0
+    assert "dataset_streaming has no effect" in ended.output
 
 
 @pytest.mark.parametrize(
