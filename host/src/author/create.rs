@@ -12,6 +12,8 @@ use crate::request::metadata::is_dns_label;
 static TEMPLATES: Dir = include_dir!("$CARGO_MANIFEST_DIR/templates");
 static CONTRACT: &str = include_str!("../../../wit/trainer.wit");
 static SDK: Dir = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk/src");
+/// The options of torchrun, which the SDK reads when it is compiled.
+static SDK_TORCHRUN: &str = include_str!("../../../plugins/sdk/known/torchrun.txt");
 static SDK_MANIFEST: &str = include_str!("../../templates/sdk.toml");
 /// What a template's files have in place of the framework's name.
 const NAME: &str = "{{name}}";
@@ -53,6 +55,7 @@ pub(super) fn create(name: &str, language: Language) -> anyhow::Result<()> {
     if language == Language::Rust {
         let sdk = folder.join("vendor/trainer-plugin");
         write(&sdk.join("Cargo.toml"), SDK_MANIFEST)?;
+        write(&sdk.join("known/torchrun.txt"), SDK_TORCHRUN)?;
         write_all(&SDK, SDK.path(), &sdk.join("src"), name)?;
     }
     print(&format!(

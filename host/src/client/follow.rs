@@ -213,9 +213,27 @@ enum Line {
     /// It is not known yet whose it is and when it was written.
     Head(Vec<u8>),
     /// It is printed as it comes.
-    Printed { replica: Vec<u8> },
+    Printed(Printed),
     /// It was printed before.
     Old,
+}
+
+/// How much of the text of a line was printed.
+struct Printed {
+    replica: Vec<u8>,
+    /// In bytes.
+    written: usize,
+    /// Bytes that come again after a cut and were printed before it.
+    skip: usize,
+}
+
+impl Printed {
+    fn write(&mut self, text: &[u8], output: &mut impl Write) -> std::io::Result<()> {
+        let skipped = self.skip.min(text.len());
+        self.skip -= skipped;
+        self.written += text.len() - skipped;
+        output.write_all(&text[skipped..])
+    }
 }
 
 impl Line {
@@ -249,25 +267,23 @@ fn pass(
                     false => Line::Head(head),
                 }
             }
-            Line::Printed { .. } => {
-                output.write_all(piece)?;
-                line
+            Line::Printed(mut printed) => {
+                printed.write(piece, output)?;
+                Line::Printed(printed)
             }
             Line::Old => line,
         };
         output.flush()?;
         if end.is_some() {
-            if matches!(line, Line::Printed { .. }) {
+            if matches!(line, Line::Printed(_)) {
                 passed = Passed::Some;
             }
             line = Line::begin();
         }
         reader.consume(length);
     }
-    if let Line::Printed { replica } = line {
-        // It comes again as a whole.
-        seen.forget_last(&replica);
-        output.write_all(b"\n")?;
+    if let Line::Printed(printed) = line {
+        seen.forget_last(printed);
     }
     Ok(passed)
 }
@@ -283,24 +299,26 @@ fn begin(
     if !seen.is_new(replica, time) {
         return Ok(Line::Old);
     }
+    let written = std::mem::take(&mut seen.interrupted);
     match form {
-        LogLines::WithTime => output.write_all(head)?,
-        LogLines::Plain => {
-            output.write_all(replica)?;
-            output.write_all(text)?;
-        }
+        _ if written > 0 => {}
+        LogLines::WithTime => output.write_all(&head[..head.len() - text.len()])?,
+        LogLines::Plain => output.write_all(replica)?,
     }
-    let replica = replica.to_vec();
-    Ok(Line::Printed { replica })
+    let mut printed = Printed {
+        replica: replica.to_vec(),
+        written,
+        skip: written,
+    };
+    printed.write(text, output)?;
+    Ok(Line::Printed(printed))
 }
 
-/// Whether all is there that comes before the text of a line.
+/// Whether a line can be printed as far as it has come: the line of one of several replicas when all
+/// of it is there, since after a cut the line of another one may come first.
 fn is_complete(head: &[u8]) -> bool {
-    let spaces = match head.first() {
-        Some(b'[') => 2,
-        _ => 1,
-    };
-    head.ends_with(b"\n") || head.iter().filter(|byte| **byte == b' ').count() >= spaces
+    let is_of_several = head.first() == Some(&b'[');
+    head.ends_with(b"\n") || !is_of_several && head.contains(&b' ')
 }
 
 /// The replica that a line is of, with its brackets, where there are several; the time; the text.
@@ -325,6 +343,8 @@ fn parts(line: &[u8]) -> (&[u8], &[u8], &[u8]) {
 #[derive(Default)]
 struct Seen {
     replicas: BTreeMap<Vec<u8>, Last>,
+    /// How many bytes of the next line's text were printed before the connection was cut.
+    interrupted: usize,
 }
 
 #[derive(Default)]
@@ -344,11 +364,12 @@ impl Seen {
             .and_then(|time| String::from_utf8(time.clone()).ok())
     }
 
-    /// Takes back the last line of a replica, which was not printed to its end.
-    fn forget_last(&mut self, replica: &[u8]) {
-        if let Some(last) = self.replicas.get_mut(replica) {
+    /// Takes back the last line, which was not printed to its end and comes again.
+    fn forget_last(&mut self, printed: Printed) {
+        if let Some(last) = self.replicas.get_mut(&printed.replica) {
             last.count = last.count.saturating_sub(1);
         }
+        self.interrupted = printed.written;
     }
 
     fn resume(&mut self) {
@@ -439,22 +460,37 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_printed_as_it_comes_and_again_when_it_was_cut_off() {
+    fn a_line_is_printed_as_it_comes_and_continued_after_a_cut() {
         let (mut seen, mut output) = (Seen::default(), Vec::new());
         passed(&["1 a\n", "2", " 10%\r", "20%\r"], &mut seen, &mut output);
-        assert_eq!(String::from_utf8_lossy(&output), "a\n10%\r20%\r\n");
+        assert_eq!(String::from_utf8_lossy(&output), "a\n10%\r20%\r");
         seen.resume();
         output.clear();
-        passed(&["2 10%\r20%\rdone\n", "3 b\n"], &mut seen, &mut output);
-        assert_eq!(String::from_utf8_lossy(&output), "10%\r20%\rdone\nb\n");
+        passed(&["2 10%\r", "20%\r30"], &mut seen, &mut output);
+        assert_eq!(String::from_utf8_lossy(&output), "30");
+        seen.resume();
+        output.clear();
+        passed(&["2 10%\r20%\r30%\n", "3 b\n"], &mut seen, &mut output);
+        assert_eq!(String::from_utf8_lossy(&output), "%\nb\n");
+        seen.resume();
+        output.clear();
+        passed(&["2 10%\r20%\r30%\n", "3 b\n3 c\n"], &mut seen, &mut output);
+        assert_eq!(String::from_utf8_lossy(&output), "c\n");
+    }
+
+    #[test]
+    fn a_line_of_several_replicas_is_printed_when_it_is_whole() {
+        let (mut seen, mut output) = (Seen::default(), Vec::new());
+        passed(&["[a] 1 x\n[b] 1 y", "y\n[a] 2 4"], &mut seen, &mut output);
+        assert_eq!(String::from_utf8_lossy(&output), "[a] x\n[b] yy\n");
         seen.resume();
         output.clear();
         passed(
-            &["2 10%\r20%\rdone\n", "3 b\n3 c\n"],
+            &["[b] 1 yy\n[b] 2 z\n[a] 1 x\n[a] 2 42\n"],
             &mut seen,
             &mut output,
         );
-        assert_eq!(String::from_utf8_lossy(&output), "c\n");
+        assert_eq!(String::from_utf8_lossy(&output), "[b] z\n[a] 42\n");
     }
 
     #[test]
