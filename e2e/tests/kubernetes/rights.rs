@@ -205,11 +205,15 @@ fn gets_ready(server: &Server) -> Result<()> {
     soon(|| expect(200, server.get("/readyz")?).map(drop))
 }
 
+/// Where no job of another service writes.
+fn base_of(server: &Server) -> Value {
+    json!(format!("s3://bucket/{}", server.pid()))
+}
+
 fn submits(server: &Server) -> Result<()> {
     let mut run = request("rights", &json!({"fake.test/run-for": "1h"}));
     run["num_nodes"] = json!(2);
-    // No other service's job writes there.
-    run["checkpoint_base_uri"] = json!(format!("s3://bucket/{}", server.pid()));
+    run["checkpoint_base_uri"] = base_of(server);
     expect(201, server.post("/train", &run)?).map(drop)
 }
 
@@ -282,7 +286,9 @@ fn deletes(server: &Server) -> Result<()> {
 /// what was seen of them.
 fn remembers_a_failure(server: &Server) -> Result<()> {
     let fate = json!({"fake.test/run-for": "500ms", "fake.test/exit-code": "7"});
-    let job = server.submit(&request("fails", &fate))?;
+    let mut run = request("fails", &fate);
+    run["checkpoint_base_uri"] = base_of(server);
+    let job = server.submit(&run)?;
     server.wait_for(&job, "failed")?;
     soon(|| {
         let manifest = expect(200, server.get(&format!("/train/{job}/manifest"))?)?;
