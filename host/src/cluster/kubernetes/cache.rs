@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::fault::CallError;
 use crate::cluster::changes::{Changes, Sight};
+use super::resource::WatchedJob;
 use crate::job::{self, CHECKPOINT_PREFIX_ANNOTATION, ObservedJob, PodDetails, Prefix};
 
 /// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
@@ -56,28 +57,28 @@ impl Cache {
 
     /// Keeps the jobs of a scope current for as long as it is polled.
     pub(super) async fn follow(self: Arc<Self>, scope: Scope, client: Client) {
-        let jobs: Api<ObservedJob> = match &scope {
+        let jobs: Api<WatchedJob> = match &scope {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
         };
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        let mut events = watch(jobs, config).modify(trim).default_backoff().boxed();
+        let mut events = watch(jobs, config).modify(|WatchedJob(job)| trim(job)).default_backoff().boxed();
         let mut listed = BTreeMap::new();
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(job)) => {
+                Ok(Event::InitApply(WatchedJob(job))) => {
                     listed.insert(key(&job), Arc::new(job));
                 }
                 Ok(Event::InitDone) => self.replace(&scope, std::mem::take(&mut listed)),
-                Ok(Event::Apply(mut job)) => {
+                Ok(Event::Apply(WatchedJob(mut job))) => {
                     self.add_failures_to(&mut job);
                     let job = Arc::new(job);
                     let mut jobs = self.jobs_mut();
                     self.changes.tell(&job);
                     jobs.insert(key(&job), job);
                 }
-                Ok(Event::Delete(job)) => self.forget(&job),
+                Ok(Event::Delete(WatchedJob(job))) => self.forget(&job),
                 Err(error) => self.interrupted(&scope, &error.into()),
             }
         }

@@ -25,7 +25,7 @@ use super::measured::MeasuredCall;
 use super::pods::{
     Controller, JOB_NAME_LABEL, REPLICA_INDEX_LABEL, REPLICA_TYPE_LABEL, belongs_to,
 };
-use super::resource::{GROUP, PLURAL};
+use super::resource::{GROUP, PLURAL, WatchedJob};
 use crate::cluster::Wish;
 use crate::job::{ObservedJob, PyTorchJob};
 
@@ -80,7 +80,7 @@ impl Calls {
         // Strict: an operator whose PyTorchJob lacks a field must not drop it without a word.
         let path = format!(
             "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{dry_run}",
-            ObservedJob::url_path(&(), Some(namespace))
+            WatchedJob::url_path(&(), Some(namespace))
         );
         let body = serde_json::to_vec(job).map_err(|e| CallError::NoRequest(e.into()))?;
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
@@ -312,5 +312,5 @@ impl Calls {
 }
 
 fn jobs(namespace: &str) -> Path {
-    Path::new(ObservedJob::url_path(&(), Some(namespace)))
+    Path::new(WatchedJob::url_path(&(), Some(namespace)))
 }

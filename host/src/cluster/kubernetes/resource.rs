@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use serde::Deserialize;
 
 use crate::job::{KIND, ObservedJob};
 
@@ -11,7 +12,12 @@ pub(super) const GROUP: &str = "kubeflow.org";
 pub(super) const VERSION: &str = "v1";
 pub(super) const PLURAL: &str = "pytorchjobs";
 
-impl Resource for ObservedJob {
+/// A job as the client's watch reads it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct WatchedJob(pub(super) ObservedJob);
+
+impl Resource for WatchedJob {
     type DynamicType = ();
     type Scope = kube::core::NamespaceResourceScope;
 
@@ -32,10 +38,10 @@ impl Resource for ObservedJob {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        &self.metadata
+        &self.0.metadata
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+        &mut self.0.metadata
     }
 }

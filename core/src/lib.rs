@@ -1,0 +1,11 @@
+//! The pure part of the trainer: from a request to the manifest of its job, and from a job to what
+//! its users read. Nothing here has effects; Cargo.toml has no crate that could.
+
+pub mod explain;
+pub mod fault;
+pub mod job;
+pub mod plan;
+pub mod preview;
+pub mod profile;
+pub mod request;
+pub mod suggestion;
