@@ -4,8 +4,12 @@
 pub mod explain;
 pub mod fault;
 pub mod job;
+mod json;
+pub mod keys;
+pub mod manifest;
 pub mod plan;
 pub mod preview;
 pub mod profile;
+pub mod pytorch_job;
 pub mod request;
 pub mod suggestion;

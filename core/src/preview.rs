@@ -5,8 +5,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::fault::Fault;
-use crate::job::{self, PyTorchJob};
+use crate::manifest;
 use crate::plan::{CheckpointLayout, ParallelPlan, Plan, PluginIdentity, Text};
+use crate::pytorch_job::PyTorchJob;
 use crate::request::JobRequest;
 
 /// The answer of `POST /train/preview`.
@@ -63,7 +64,7 @@ impl<'a> Preview<'a> {
             run_id: &request.run_id,
             plugin: &plan.plugin,
             command: plan.command.iter().map(Text::as_str).collect(),
-            env: job::environment(request, plan)
+            env: manifest::environment(request, plan)
                 .into_iter()
                 .map(|(name, value)| Variable {
                     name,
@@ -74,7 +75,7 @@ impl<'a> Preview<'a> {
             resolved_args: &plan.resolved_args,
             parallel: plan.parallel.map(Parallel::of),
             warnings: warnings.iter().chain(&plan.warnings).collect(),
-            manifest: job::manifest(request, plan),
+            manifest: manifest::manifest(request, plan),
         }
     }
 }

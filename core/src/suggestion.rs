@@ -57,10 +57,5 @@ mod tests {
     fn a_long_name_is_not_compared() {
         let long = "n".repeat(MAX_BYTES + 1);
         assert_eq!(nearest(&long, [long.as_str()]), None);
-        let begun = std::time::Instant::now();
-        let huge = "n".repeat(4 * 1024 * 1024);
-        assert_eq!(nearest(&huge, KNOWN), None);
-        assert_eq!(nearest("num_node", [huge.as_str()]), None);
-        assert!(begun.elapsed() < std::time::Duration::from_millis(100));
     }
 }

@@ -17,7 +17,8 @@ use serde_json::Value;
 pub use changes::Sight;
 pub use progress::progress;
 
-use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, Prefix, PyTorchJob, Submission};
+use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, Prefix, Submission};
+use crate::pytorch_job::PyTorchJob;
 
 /// The log of a replica, in pieces of whole lines, but for [`crate::job::Unfinished`] ones. An error
 /// says that the rest is missing.

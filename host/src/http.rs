@@ -48,10 +48,12 @@ use tracing::{Span, info};
 
 use crate::cluster::{Cluster, ClusterError, Created};
 use crate::fault::Fault;
-use crate::job::{self, JobSummary, PyTorchJob};
+use crate::job::JobSummary;
+use crate::manifest;
 use crate::plan::Plan;
 use crate::plugin::Registry;
 use crate::preview::Preview;
+use crate::pytorch_job::PyTorchJob;
 use crate::request::{self, Checked, RequestPolicy};
 use body::JsonBody;
 use heavy::{LargeRequests, Load};
@@ -209,9 +211,9 @@ async fn create(
     let submission = idempotency::submission(headers, &body)?;
     let (checked, plan) = app.plan(body, load).await?;
     let warnings = || checked.warnings.iter().chain(&plan.warnings);
-    let mut job = job::manifest(&checked.request, &plan);
-    job::check_size(&job).map_err(|too_large| vec![too_large])?;
-    job::remember(&mut job, warnings());
+    let mut job = manifest::manifest(&checked.request, &plan);
+    manifest::check_size(&job).map_err(|too_large| vec![too_large])?;
+    manifest::remember(&mut job, warnings());
     let created = idempotency::create(app, job, submission).await?;
     Ok(accepted(&created, warnings()))
 }
@@ -237,7 +239,7 @@ async fn preview(
 ) -> Result<Response, Problem> {
     let (checked, plan) = app.plan(value, &load).await?;
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
-    job::check_size(&preview.manifest).map_err(|too_large| vec![too_large])?;
+    manifest::check_size(&preview.manifest).map_err(|too_large| vec![too_large])?;
     if query.dry_run == Some(DryRun::Server) {
         let tried = app.cluster.try_create(preview.manifest.clone()).await;
         tried.map_err(|error| app.for_caller(error))?;

@@ -4,7 +4,9 @@
 //! [`job`] makes a PyTorchJob of both, [`cluster`] runs it, and [`http`] is the only module that
 //! sees them all.
 
-pub use trainer_core::{explain, fault, job, plan, preview, profile, request, suggestion};
+pub use trainer_core::{
+    explain, fault, job, keys, manifest, plan, preview, profile, pytorch_job, request, suggestion,
+};
 
 pub mod author;
 pub mod client;

@@ -30,7 +30,9 @@ use trainer_host::plugin::{
     watch, workshop,
 };
 use trainer_host::preview::Preview;
-use trainer_host::{author, client, job, listen, measure, preflight, request, secrets, telemetry};
+use trainer_host::{
+    author, client, listen, manifest, measure, preflight, request, secrets, telemetry,
+};
 
 /// A request is many small strings; the C library's allocator is slow at those on several threads.
 #[global_allocator]
@@ -260,7 +262,7 @@ async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
         error => error.into(),
     })?;
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
-    job::check_size(&preview.manifest).map_err(|too_large| refused(vec![too_large]))?;
+    manifest::check_size(&preview.manifest).map_err(|too_large| refused(vec![too_large]))?;
     if let Some(parallel) = &preview.parallel {
         remark(&parallel.summary);
     }

@@ -10,11 +10,12 @@ use serde_json::Value;
 use crate::fault::Fault;
 use crate::plan::CheckpointLayout;
 
-use super::{
-    CHECKPOINT_LAYOUT_ANNOTATION, ConditionType, DATASET_URI_ANNOTATION, JobState, JobSummary,
-    MODEL_ID_ANNOTATION, ObservedJob, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION,
-    PLUGIN_VERSION_ANNOTATION, Progress, QUEUE_LABEL, WARNINGS_ANNOTATION,
+use super::{JobState, JobSummary, ObservedJob, Progress};
+use crate::keys::{
+    CHECKPOINT_LAYOUT_ANNOTATION, DATASET_URI_ANNOTATION, MODEL_ID_ANNOTATION, PLUGIN_ANNOTATION,
+    PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION, QUEUE_LABEL, WARNINGS_ANNOTATION,
 };
+use crate::pytorch_job::ConditionType;
 
 /// A job with what its cluster knows of its pods and of what happened to them.
 #[derive(Clone, Debug)]

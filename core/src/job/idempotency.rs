@@ -4,12 +4,10 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{ObservedJob, PyTorchJob};
+use super::ObservedJob;
+use crate::keys::{IDEMPOTENCY_LABEL, REQUEST_HASH_ANNOTATION};
+use crate::pytorch_job::PyTorchJob;
 
-/// Own label: the hash of the client's key, by which the job is found.
-pub const IDEMPOTENCY_LABEL: &str = "trainer.deepfinery/idempotency-key";
-/// Own annotation: the hash of the request that came with the key.
-pub const REQUEST_HASH_ANNOTATION: &str = "trainer.deepfinery/request-hash";
 /// Longest key.
 const MAX_KEY: usize = 255;
 
@@ -37,7 +35,7 @@ impl Submission {
         Ok(Self {
             key_hash: hash(key),
             // Members are sorted, so spaces and order do not count.
-            request_hash: hash(super::json(request).as_bytes()),
+            request_hash: hash(crate::json::to_string(request).as_bytes()),
         })
     }
 

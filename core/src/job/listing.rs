@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FRAMEWORK_LABEL, JobState, JobSummary, ObservedJob, Selector};
+use super::{JobState, JobSummary, ObservedJob, Selector};
+use crate::keys::FRAMEWORK_LABEL;
 
 /// Jobs of a page unless asked otherwise.
 const DEFAULT_PAGE: usize = 100;
@@ -205,7 +206,7 @@ impl Position {
     }
 
     fn token(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(super::json(self))
+        BASE64_URL_SAFE_NO_PAD.encode(crate::json::to_string(self))
     }
 
     fn read(token: &str) -> Result<Self, NoPage> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{PyTorchJob, PyTorchJobStatus};
+use crate::pytorch_job::{PyTorchJob, PyTorchJobStatus};
 
 /// What answers say of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

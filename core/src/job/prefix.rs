@@ -1,6 +1,8 @@
 //! The prefix that a job writes its checkpoints to, and whether two jobs share one.
 
-use super::{CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, ObservedJob, PyTorchJob, RESUME_VARIABLE};
+use super::ObservedJob;
+use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, RESUME_VARIABLE};
+use crate::pytorch_job::PyTorchJob;
 use crate::request::metadata::OVERWRITE_VARIABLE;
 
 /// A checkpoint prefix in the form in which equal ones compare as equal.

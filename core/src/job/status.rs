@@ -3,10 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Condition, ConditionType, FRAMEWORK_LABEL, ObservedJob, PyTorchJobStatus, RUN_ID_LABEL,
-    failures::told_of_failures,
-};
+use super::{ObservedJob, failures::told_of_failures};
+use crate::keys::{FRAMEWORK_LABEL, RUN_ID_LABEL};
+use crate::pytorch_job::{Condition, ConditionType, PyTorchJobStatus};
 
 /// Most warnings that the answer to a submission repeats. A preview has all of them.
 const MAX_WARNINGS: usize = 8;

@@ -68,7 +68,7 @@ pub const JOB_NAME_VARIABLE: &str = "TRAINER_JOB_NAME";
 pub const JOB_NAMESPACE_VARIABLE: &str = "TRAINER_JOB_NAMESPACE";
 
 /// The variables that say which job a replica is of, and what made it: the cluster sets them when
-/// it creates a job, see [`crate::job::identify`].
+/// it creates a job, see [`crate::manifest::identify`].
 pub const JOB_VARIABLES: [&str; 5] = [
     "TRAINER_JOB_UID",
     "TRAINER_IMAGE",

@@ -4,7 +4,8 @@ use http::Method;
 
 use super::failure::{Failure, Problem};
 use super::server::Server;
-use crate::job::{JobPage, ListedJob, RUN_ID_LABEL};
+use crate::job::{JobPage, ListedJob};
+use crate::keys::RUN_ID_LABEL;
 use crate::suggestion::nearest;
 
 /// Adds the job that may be meant to the failure of a command whose job is not there.

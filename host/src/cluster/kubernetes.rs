@@ -29,9 +29,10 @@ use tracing::warn;
 
 use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
 use crate::job::{
-    IDEMPOTENCY_LABEL, Inspection, JobEvent, KIND, LogSelection, LogStart, ObservedJob, PodDetails,
-    PyTorchJob, Submission,
+    Inspection, JobEvent, LogSelection, LogStart, ObservedJob, PodDetails, Submission,
 };
+use crate::keys::IDEMPOTENCY_LABEL;
+use crate::pytorch_job::{KIND, PyTorchJob};
 use crate::request::AllowedNamespaces;
 use crate::request::metadata::{check_namespace, is_dns_subdomain};
 use cache::Cache;

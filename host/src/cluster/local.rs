@@ -41,10 +41,9 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
-use crate::job::{
-    EarlierCheckpoints, Inspection, LogSelection, ObservedJob, Prefix, PyTorchJob, RUN_ID_LABEL,
-    Submission,
-};
+use crate::job::{EarlierCheckpoints, Inspection, LogSelection, ObservedJob, Prefix, Submission};
+use crate::keys::RUN_ID_LABEL;
+use crate::pytorch_job::PyTorchJob;
 use conditions::Transition;
 use contain::{Containment, HIDDEN, Mode, User};
 use folder::DataFolder;

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::App;
 use super::problem::Problem;
 use crate::cluster::{ClusterError, Created};
-use crate::job::{PyTorchJob, Submission};
+use crate::job::Submission;
+use crate::pytorch_job::PyTorchJob;
 
 /// draft-ietf-httpapi-idempotency-key-header.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

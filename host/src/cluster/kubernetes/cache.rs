@@ -13,9 +13,10 @@ use kube::{Api, Client};
 use tracing::{info, warn};
 
 use super::fault::CallError;
-use crate::cluster::changes::{Changes, Sight};
 use super::resource::WatchedJob;
-use crate::job::{self, CHECKPOINT_PREFIX_ANNOTATION, ObservedJob, PodDetails, Prefix};
+use crate::cluster::changes::{Changes, Sight};
+use crate::job::{self, ObservedJob, PodDetails, Prefix};
+use crate::keys::CHECKPOINT_PREFIX_ANNOTATION;
 
 /// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
 /// is noticed after this time and five seconds more.
@@ -62,7 +63,10 @@ impl Cache {
             None => Api::all(client),
         };
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        let mut events = watch(jobs, config).modify(|WatchedJob(job)| trim(job)).default_backoff().boxed();
+        let mut events = watch(jobs, config)
+            .modify(|WatchedJob(job)| trim(job))
+            .default_backoff()
+            .boxed();
         let mut listed = BTreeMap::new();
         while let Some(event) = events.next().await {
             match event {

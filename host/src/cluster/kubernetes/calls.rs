@@ -27,7 +27,8 @@ use super::pods::{
 };
 use super::resource::{GROUP, PLURAL, WatchedJob};
 use crate::cluster::Wish;
-use crate::job::{ObservedJob, PyTorchJob};
+use crate::job::ObservedJob;
+use crate::pytorch_job::PyTorchJob;
 
 /// Longest time for one call. The API server itself gives up after 60 s, a client sooner.
 const CALL_TIME: Duration = Duration::from_secs(10);

@@ -7,7 +7,10 @@ use super::KubernetesCluster;
 use super::calls::Earnest;
 use super::fault::CallError;
 use crate::cluster::{Cluster, ClusterError, Created};
-use crate::job::{self, IDEMPOTENCY_LABEL, ObservedJob, PyTorchJob, RUN_ID_LABEL};
+use crate::job::ObservedJob;
+use crate::keys::{IDEMPOTENCY_LABEL, RUN_ID_LABEL};
+use crate::manifest;
+use crate::pytorch_job::PyTorchJob;
 
 /// Own annotation: which call created the job. It tells whether a creation whose answer was lost
 /// was ours; two equal requests are two calls.
@@ -86,7 +89,7 @@ impl KubernetesCluster {
         let submission = Uuid::new_v4().to_string();
         let annotations = job.metadata.annotations.get_or_insert_default();
         annotations.insert(SUBMISSION_ANNOTATION.to_string(), submission.clone());
-        job::identify(&mut job, &submission);
+        manifest::identify(&mut job, &submission);
         let namespace = job.namespace().to_string();
         let creation = self.creations.begin(&job, &self.cache)?;
         let created = match self.calls.create(&namespace, &job, earnest).await {

@@ -24,7 +24,8 @@ use super::cache::{Cache, Scope, WATCH_SECONDS};
 use super::calls::Calls;
 use super::fault::CallError;
 use super::pods::{self, Controller};
-use crate::job::{self, ConditionType, ObservedJob, PodDetails};
+use crate::job::{self, ObservedJob, PodDetails};
+use crate::pytorch_job::ConditionType;
 
 /// The pods of jobs that this host made.
 const OWN_PODS: &str = "app.kubernetes.io/managed-by=trainer";

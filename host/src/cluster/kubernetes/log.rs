@@ -18,7 +18,8 @@ use super::fault::CallError;
 use super::pods::{Controller, trainer};
 use super::resume::{Given, text_of, time_of};
 use crate::cluster::{ClusterError, LogStream, Sight};
-use crate::job::{CONTAINER, LogEnd, LogLines, LogSelection, LogStart, Unfinished};
+use crate::job::{LogEnd, LogLines, LogSelection, LogStart, Unfinished};
+use crate::keys::CONTAINER;
 use lines::{Lines, Piece, Read};
 
 /// How soon is looked again for a pod that is not there, or for a stream that was cut.

@@ -5,7 +5,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
-use crate::job::{self, CONTAINER, JobEvent, KIND, ObservedJob, PodDetails};
+use crate::job::{self, JobEvent, ObservedJob, PodDetails};
+use crate::keys::CONTAINER;
+use crate::pytorch_job::KIND;
 
 /// The operator's labels on a pod (kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/common_types.go).
 pub(super) const JOB_NAME_LABEL: &str = "training.kubeflow.org/job-name";

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cache::Cache;
 use crate::cluster::ClusterError;
-use crate::job::{ObservedJob, Prefix, PyTorchJob};
+use crate::job::{ObservedJob, Prefix};
+use crate::pytorch_job::PyTorchJob;
 
 /// The jobs that are being created.
 #[derive(Clone, Default)]

@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
 
-use crate::job::{KIND, ObservedJob};
+use crate::job::ObservedJob;
+use crate::pytorch_job::KIND;
 
 pub(super) const GROUP: &str = "kubeflow.org";
 pub(super) const VERSION: &str = "v1";

@@ -11,7 +11,7 @@ use super::lifecycle::{Attempt, Event, Exit};
 use super::machine::{JobId, Machine};
 use super::orphans;
 use super::replica::{Replica, ReplicaIndex, Surroundings};
-use crate::job::PyTorchJob;
+use crate::pytorch_job::PyTorchJob;
 
 /// What a container's exit code is when the runtime cannot start it.
 const CANNOT_START: i32 = 128;

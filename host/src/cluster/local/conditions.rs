@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::job::{Condition, ConditionType, PyTorchJob, PyTorchJobStatus};
+use crate::pytorch_job::{Condition, ConditionType, PyTorchJob, PyTorchJobStatus};
 
 /// What happens to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]

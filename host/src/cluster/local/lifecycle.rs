@@ -33,7 +33,7 @@ pub(super) use fixes::{Fix, holds};
 use super::conditions::{self, Transition};
 use super::replica::ReplicaIndex;
 use super::store::Record;
-use crate::job::{PyTorchJob, ReplicaType};
+use crate::pytorch_job::{PyTorchJob, ReplicaType};
 
 /// How jobs of this machine are restarted and stopped.
 #[derive(Clone, Copy, Debug)]

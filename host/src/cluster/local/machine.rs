@@ -28,7 +28,10 @@ use super::store::{Record, Store};
 use super::{removal, timer};
 use crate::cluster::changes::Changes;
 use crate::cluster::{ClusterError, Wish};
-use crate::job::{ObservedJob, Prefix, PyTorchJob, RUN_ID_LABEL, gpus_per_replica};
+use crate::job::{ObservedJob, Prefix};
+use crate::keys::RUN_ID_LABEL;
+use crate::manifest::gpus_per_replica;
+use crate::pytorch_job::PyTorchJob;
 use reads::is;
 
 /// How long to wait before writing again what could not be stored.

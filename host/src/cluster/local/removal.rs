@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::machine::MachineSettings;
 use super::store::key;
-use crate::job::PyTorchJob;
+use crate::pytorch_job::PyTorchJob;
 
 /// Moves a job's folder away, so that another of the same name finds none.
 pub(super) fn put_away(settings: &MachineSettings, job: &PyTorchJob) {

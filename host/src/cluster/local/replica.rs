@@ -15,9 +15,10 @@ use super::failure;
 use super::keeper::{Assignment, MARKER, Order, Report};
 use super::lifecycle::Exit;
 use super::orphans::Shim;
-use crate::job::{
-    CONTAINER, PodDetails, PyTorchJob, PyTorchJobSpec, ReplicaType, cause, identity_variables,
-};
+use crate::job::{PodDetails, cause};
+use crate::keys::CONTAINER;
+use crate::manifest::identity_variables;
+use crate::pytorch_job::{PyTorchJob, PyTorchJobSpec, ReplicaType};
 
 /// The most bytes at the end of a log that are searched for the cause of a failure.
 const TAIL_BYTES: u64 = 16 * 1024;

@@ -18,7 +18,8 @@ use tracing::info;
 
 use super::folder::{FolderError, patiently};
 use crate::cluster::ClusterError;
-use crate::job::{PodDetails, PyTorchJob};
+use crate::job::PodDetails;
+use crate::pytorch_job::PyTorchJob;
 
 /// `namespace/name` to a [`Record`] as JSON.
 const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Action, Attempt, Job, LostEnd, ReplicaState, Stage};
 use crate::cluster::local::conditions::Transition;
 use crate::cluster::local::replica::ReplicaIndex;
-use crate::job::{PyTorchJob, ReplicaType, RestartPolicy};
+use crate::pytorch_job::{PyTorchJob, ReplicaType, RestartPolicy};
 
 /// The longest wait between two starts of a failing replica (kubelet, MaxContainerBackOff).
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);

@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{Attempt, Exit, Job, Replica, ReplicaState, Stage, Turn};
 use crate::cluster::local::conditions;
 use crate::cluster::local::replica::ReplicaIndex;
-use crate::job::{PodDetails, ReplicaStatus};
+use crate::job::PodDetails;
+use crate::pytorch_job::ReplicaStatus;
 
 impl Job {
     /// Sentences about what the job waits for, other than slots.

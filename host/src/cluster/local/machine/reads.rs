@@ -9,7 +9,8 @@ use super::{Job, JobId, Known, Machine, blocking};
 use crate::cluster::ClusterError;
 use crate::cluster::changes::Sight;
 use crate::cluster::local::store::Record;
-use crate::job::{ObservedJob, PyTorchJob, Submission};
+use crate::job::{ObservedJob, Submission};
+use crate::pytorch_job::PyTorchJob;
 
 impl Machine {
     pub fn record(&self, key: &str) -> Option<Record> {

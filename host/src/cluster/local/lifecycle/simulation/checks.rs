@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::world::{ProcessStage, SLOTS, Uid, World};
-use crate::job::ConditionType;
+use crate::pytorch_job::ConditionType;
 
 impl World {
     /// What is true at every moment.

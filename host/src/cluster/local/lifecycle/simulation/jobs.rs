@@ -8,7 +8,7 @@ use serde_json::json;
 use super::world::{Uid, World};
 use crate::cluster::local::conditions::{self, Transition};
 use crate::cluster::local::store::Record;
-use crate::job::PyTorchJob;
+use crate::pytorch_job::PyTorchJob;
 
 pub fn uid_of(record: &Record) -> Uid {
     record.job.metadata.uid.clone().unwrap_or_default()

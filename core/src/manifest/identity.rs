@@ -5,11 +5,12 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 
-use super::{
-    CONTAINER, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION, PyTorchJob,
-    escaped,
+use super::escaped;
+use crate::keys::{
+    CONTAINER, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION,
 };
 use crate::plan::Text;
+use crate::pytorch_job::PyTorchJob;
 use crate::request::metadata::{
     FAILURE_FILE_VARIABLE, JOB_NAME_VARIABLE, JOB_NAMESPACE_VARIABLE, JOB_VARIABLES,
 };

@@ -1,0 +1,353 @@
+//! Step 3: a request and its plan become a PyTorchJob. It is pure and cannot fail.
+//!
+//! The shape is what the training operator accepts and what experienced submitters set by hand:
+//! a container named `pytorch`, a Master of exactly one replica, the exec form of the command, the
+//! number of processes as a string. kubeflow/trainer v1.9.4 is the operator meant.
+
+mod identity;
+mod placement;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec,
+    PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub use identity::{identify, identity_variables};
+
+use crate::fault::Fault;
+use crate::json::to_string;
+use crate::keys::{
+    CHECKPOINT_LAYOUT_ANNOTATION, CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, DATASET_URI_ANNOTATION,
+    FRAMEWORK_LABEL, MODEL_ID_ANNOTATION, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION,
+    PLUGIN_VERSION_ANNOTATION, QUEUE_LABEL, RESUME_VARIABLE, RUN_ID_LABEL, WARNINGS_ANNOTATION,
+};
+use crate::plan::{Plan, Text};
+use crate::profile::{
+    CLAIM_VOLUME_PREFIX, DEFAULT_GPU_RESOURCE, PROFILE_ANNOTATION, SHARED_MEMORY_VOLUME,
+};
+use crate::pytorch_job::{
+    API_VERSION, CleanPodPolicy, KIND, PyTorchJob, PyTorchJobSpec, ReplicaSpec, ReplicaSpecs,
+    RestartPolicy, RunPolicy,
+};
+use crate::request::JobRequest;
+use crate::request::metadata::OVERWRITE_VARIABLE;
+use crate::request::size::json_bytes;
+
+/// Where the claim of a `pvc://` URI is mounted, beneath its own name.
+const CLAIMS_PATH: &str = "/mnt/pvc";
+/// Whole-job crashes that a job survives. The operator counts restarts over all replicas, and a
+/// crash of one usually takes the others with it.
+const CRASHES: u32 = 3;
+/// Time for a last checkpoint when a pod is told to stop, in seconds.
+const GRACE_SECONDS: i64 = 120;
+
+/// Most bytes of [`WARNINGS_ANNOTATION`]: an eighth of what all annotations may take.
+const MAX_WARNINGS_BYTES: usize = 32 * 1024;
+
+/// Most bytes of a PyTorchJob as JSON. etcd takes objects of 1.5 MiB (`--max-request-bytes`), and
+/// the API server and the operator add to it.
+const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
+
+/// Checks that the cluster can take a PyTorchJob of this size.
+///
+/// # Errors
+///
+/// A finding with the size and the limit.
+pub fn check_size(job: &PyTorchJob) -> Result<(), Fault> {
+    let bytes = json_bytes(job);
+    if bytes <= MAX_MANIFEST_BYTES {
+        return Ok(());
+    }
+    let specs = &job.spec.pytorch_replica_specs;
+    let copies = match &specs.worker {
+        Some(_) => " (master and workers each have a copy of env)",
+        None => "",
+    };
+    let detail = format!(
+        "env: the PyTorchJob would have {bytes} bytes{copies}, {MAX_MANIFEST_BYTES} are allowed; \
+         put large values into a file that the job reads"
+    );
+    Err(Fault::new("size", "/env", detail))
+}
+
+/// The PyTorchJob of a request and its plan.
+pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
+    let profile = request.profile.as_ref().map(|chosen| &chosen.profile);
+    let template = template(request, plan);
+    let replica = |replicas| ReplicaSpec {
+        replicas,
+        restart_policy: RestartPolicy::OnFailure,
+        template: template.clone(),
+    };
+    PyTorchJob {
+        api_version: API_VERSION.to_string(),
+        kind: KIND.to_string(),
+        metadata: ObjectMeta {
+            name: Some(request.name.as_str().to_string()),
+            namespace: Some(request.namespace.clone()),
+            labels: Some(labels(request)),
+            annotations: Some(annotations(request, plan)),
+            ..ObjectMeta::default()
+        },
+        spec: PyTorchJobSpec {
+            nproc_per_node: request.gpus_per_node.max(1).to_string(),
+            run_policy: RunPolicy {
+                clean_pod_policy: CleanPodPolicy::Running,
+                backoff_limit: profile
+                    .and_then(|profile| profile.backoff_limit)
+                    .unwrap_or(CRASHES * request.num_nodes),
+                ttl_seconds_after_finished: profile.and_then(|p| p.ttl_seconds_after_finished),
+                active_deadline_seconds: profile.and_then(|p| p.active_deadline_seconds),
+                suspend: None,
+            },
+            pytorch_replica_specs: ReplicaSpecs {
+                master: replica(1),
+                // The webhook refuses a Worker of no replicas.
+                worker: (request.num_nodes > 1).then(|| replica(request.num_nodes - 1)),
+            },
+        },
+        status: None,
+    }
+}
+
+fn labels(request: &JobRequest) -> BTreeMap<String, String> {
+    let own = [
+        ("app.kubernetes.io/managed-by", "trainer"),
+        (FRAMEWORK_LABEL, &request.framework),
+        (RUN_ID_LABEL, &request.run_id),
+    ];
+    let queue = request.profile.as_ref();
+    let queue = queue.and_then(|chosen| Some((QUEUE_LABEL, chosen.profile.queue.as_deref()?)));
+    with_own(&request.labels, own.into_iter().chain(queue))
+}
+
+fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
+    let layout = to_string(&plan.layout);
+    let own = [
+        (MODEL_ID_ANNOTATION, request.model_id.as_str()),
+        (DATASET_URI_ANNOTATION, request.dataset_uri.as_str()),
+        (CHECKPOINT_PREFIX_ANNOTATION, &plan.layout.prefix),
+        (CHECKPOINT_LAYOUT_ANNOTATION, &layout),
+        (PLUGIN_ANNOTATION, &plan.plugin.name),
+        (PLUGIN_VERSION_ANNOTATION, &plan.plugin.version),
+        (PLUGIN_DIGEST_ANNOTATION, &plan.plugin.digest),
+    ];
+    let profile = request.profile.as_ref();
+    let profile = profile.map(|chosen| (PROFILE_ANNOTATION, chosen.name.as_str()));
+    with_own(&request.annotations, own.into_iter().chain(profile))
+}
+
+/// Has a job remember what its submission was warned of, as far as an annotation has room for it.
+/// It is no part of the manifest: warnings name arguments as the request spells them.
+pub fn remember<'a>(job: &mut PyTorchJob, warnings: impl Iterator<Item = &'a Fault>) {
+    let mut bytes = 0;
+    let told: Vec<&Fault> = warnings
+        .take_while(|warning| {
+            bytes += to_string(warning).len() + 1;
+            bytes < MAX_WARNINGS_BYTES
+        })
+        .collect();
+    if !told.is_empty() {
+        let annotations = job.metadata.annotations.get_or_insert_default();
+        annotations.insert(WARNINGS_ANNOTATION.to_string(), to_string(&told));
+    }
+}
+
+fn with_own<'a>(
+    requested: &BTreeMap<String, String>,
+    own: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> BTreeMap<String, String> {
+    let own = own.into_iter();
+    let own = own.map(|(key, value)| (key.to_string(), value.to_string()));
+    requested.clone().into_iter().chain(own).collect()
+}
+
+fn template(request: &JobRequest, plan: &Plan) -> PodTemplateSpec {
+    // An Istio side-car never exits, so the job would never succeed.
+    let no_sidecar = [("sidecar.istio.io/inject", "false")];
+    let claims = claims(request);
+    let mut pod = PodSpec {
+        containers: vec![container(request, plan, &claims)],
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        volumes: Some(volumes(&claims)),
+        ..PodSpec::default()
+    };
+    if let Some(chosen) = &request.profile {
+        placement::place(&mut pod, &chosen.profile);
+    }
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels(request)),
+            annotations: Some(with_own(&request.annotations, no_sidecar)),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod),
+    }
+}
+
+fn container(request: &JobRequest, plan: &Plan, claims: &[&str]) -> Container {
+    Container {
+        name: CONTAINER.to_string(),
+        image: Some(request.image.clone()),
+        command: Some(plan.command.iter().map(escaped).collect()),
+        env: Some(
+            environment(request, plan)
+                .into_iter()
+                .map(|(name, value)| EnvVar {
+                    name,
+                    value: Some(escaped(&value)),
+                    ..EnvVar::default()
+                })
+                .collect(),
+        ),
+        resources: resources(request),
+        volume_mounts: Some(mounts(claims)),
+        ..Container::default()
+    }
+}
+
+/// The variables of a pod, in order: the plugin's, the request's in place of equal ones, and last
+/// those that say which run this is, which nobody else sets.
+pub fn environment(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
+    let plugin = plan
+        .environment
+        .iter()
+        .filter(|setting| !request.env.contains_key(&setting.name))
+        .map(|setting| (setting.name.clone(), setting.value.clone()));
+    let requested = request
+        .env
+        .iter()
+        .map(|(name, value)| (name.clone(), Text::Literal(value.clone())));
+    plugin
+        .chain(requested)
+        .chain(identity(request, plan))
+        .collect()
+}
+
+fn identity(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
+    let layout = &plan.layout;
+    let num_nodes = request.num_nodes.to_string();
+    let gpus_per_node = request.gpus_per_node.to_string();
+    let mut identity = vec![
+        ("FRAMEWORK", request.framework.as_str()),
+        ("MODEL_ID", &request.model_id),
+        ("RUN_ID", &request.run_id),
+        ("NUM_NODES", &num_nodes),
+        ("GPUS_PER_NODE", &gpus_per_node),
+        ("CHECKPOINT_BASE_URI", request.checkpoint_base_uri.as_str()),
+        ("CHECKPOINT_PREFIX", &layout.prefix),
+        ("CHECKPOINTS_URI", &layout.checkpoints_uri),
+        ("LOGS_URI", &layout.logs_uri),
+        ("CONFIG_URI", &layout.config_uri),
+        ("DATASET_URI", request.dataset_uri.as_str()),
+    ];
+    if let Some(path) = &request.config_path {
+        identity.push(("CONFIG_PATH", path));
+    }
+    if request.resume_from_checkpoint {
+        identity.push((RESUME_VARIABLE, "1"));
+    }
+    if request.overwrite {
+        identity.push((OVERWRITE_VARIABLE, "1"));
+    }
+    let text = |value: &str| Text::Literal(value.to_string());
+    identity
+        .into_iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
+}
+
+/// A text as the manifest has to spell it. The kubelet expands `$(NAME)` in commands and values
+/// and reads `$$` as `$`, so a literal's dollars are doubled, here and nowhere else: a request
+/// could otherwise read any variable of the pod into a flag.
+fn escaped(text: &Text) -> String {
+    match text {
+        Text::Literal(text) => text.replace('$', "$$"),
+        Text::Template(text) => text.clone(),
+    }
+}
+
+/// The GPUs of each replica. A pod of ours asks for no other extended resource, and only their
+/// names have a domain.
+pub fn gpus_per_replica(job: &PyTorchJob) -> u32 {
+    let pod = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
+    let container = pod.and_then(|pod| pod.containers.first());
+    let limits = container.and_then(|container| container.resources.as_ref()?.limits.as_ref());
+    let mut limits = limits.into_iter().flatten();
+    let gpus = limits.find(|(name, _)| name.contains('/'));
+    gpus.and_then(|(_, quantity)| quantity.0.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Requests equal limits: a pod with GPUs that is evicted for its memory costs its whole job.
+fn resources(request: &JobRequest) -> Option<ResourceRequirements> {
+    let profile = request.profile.as_ref();
+    let gpu = profile.and_then(|chosen| chosen.profile.gpu_resource.as_deref());
+    let gpu = gpu.unwrap_or(DEFAULT_GPU_RESOURCE);
+    let gpus = (request.gpus_per_node > 0).then(|| (gpu, request.gpus_per_node.to_string()));
+    let cpus = request.cpus_per_node.map(|cpus| ("cpu", cpus.to_string()));
+    let memory = request
+        .memory_per_node_gb
+        .map(|gib| ("memory", format!("{gib}Gi")));
+    let quantities: BTreeMap<String, Quantity> = [gpus, cpus, memory]
+        .into_iter()
+        .flatten()
+        .map(|(name, quantity)| (name.to_string(), Quantity(quantity)))
+        .collect();
+    (!quantities.is_empty()).then(|| ResourceRequirements {
+        limits: Some(quantities.clone()),
+        requests: Some(quantities),
+        ..ResourceRequirements::default()
+    })
+}
+
+/// The claims that the request's URIs live on, each once.
+fn claims(request: &JobRequest) -> Vec<&str> {
+    let uris = [&request.checkpoint_base_uri, &request.dataset_uri];
+    let mut claims: Vec<&str> = uris.into_iter().filter_map(|uri| uri.claim()).collect();
+    claims.dedup();
+    claims
+}
+
+fn volumes(claims: &[&str]) -> Vec<Volume> {
+    // The default /dev/shm of 64 MiB is too small for data loaders and for NCCL.
+    let shared_memory = Volume {
+        name: SHARED_MEMORY_VOLUME.to_string(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".to_string()),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    let claims = claims.iter().enumerate().map(|(index, claim)| Volume {
+        name: format!("{CLAIM_VOLUME_PREFIX}{index}"),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: (*claim).to_string(),
+            ..PersistentVolumeClaimVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    std::iter::once(shared_memory).chain(claims).collect()
+}
+
+fn mounts(claims: &[&str]) -> Vec<VolumeMount> {
+    let mount = |name: String, mount_path: String| VolumeMount {
+        name,
+        mount_path,
+        ..VolumeMount::default()
+    };
+    let claims = claims.iter().enumerate().map(|(index, claim)| {
+        let name = format!("{CLAIM_VOLUME_PREFIX}{index}");
+        mount(name, format!("{CLAIMS_PATH}/{claim}"))
+    });
+    std::iter::once(mount(
+        SHARED_MEMORY_VOLUME.to_string(),
+        "/dev/shm".to_string(),
+    ))
+    .chain(claims)
+    .collect()
+}
