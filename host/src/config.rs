@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use crate::author::PluginCommand;
-use crate::client::arguments::ClientCommand;
 use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
 use crate::cluster::local::contain::{Mode, User};
@@ -20,6 +18,7 @@ use crate::plugin::UnknownArguments;
 use crate::profile::Profiles;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
 use crate::request::{AllowedNamespaces, DEFAULT_IMAGE, RequestPolicy};
+use crate::telemetry::LogSettings;
 use crate::token;
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -27,42 +26,6 @@ const MEBIBYTE: u64 = 1024 * 1024;
 const DATA_FOLDER: &str = "target/data";
 /// Where a pod finds its own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-
-/// One HTTP request starts a training job.
-#[derive(Debug, Parser)]
-#[command(name = "trainer", version)]
-pub struct CommandLine {
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Serve the API.
-    Serve(Box<ServeSettings>),
-    /// Print the manifest of a request, with no server and no cluster.
-    Preview(PreviewSettings),
-    /// Explain a framework, one of its arguments, or a rule.
-    Explain(ExplainSettings),
-    /// Make, try and ship a framework plugin.
-    #[command(subcommand)]
-    Plugin(PluginCommand),
-    #[command(flatten)]
-    Client(ClientCommand),
-    /// Run one replica of a local job, as `serve` tells it to.
-    #[command(hide = true)]
-    KeepReplica,
-    /// Start the command of a replica in namespaces of its own, as `keep-replica` tells it to.
-    #[command(hide = true)]
-    StartReplica {
-        /// This is the first process in them.
-        #[arg(long)]
-        inside: bool,
-    },
-    /// Compile and try one plugin, as `serve` tells it to.
-    #[command(hide = true)]
-    MakePlugin,
-}
 
 /// What `trainer serve` takes.
 #[derive(Debug, Args)]
@@ -113,50 +76,6 @@ pub struct ServeSettings {
     pub local: LocalArguments,
     #[command(flatten)]
     pub log: LogSettings,
-}
-
-/// What `trainer preview` takes.
-#[derive(Debug, Args)]
-pub struct PreviewSettings {
-    /// File with a request as JSON or YAML, or - for standard input.
-    pub file: PathBuf,
-    /// The whole preview as JSON instead of the manifest as YAML.
-    #[arg(short, long, value_enum, default_value = "yaml")]
-    pub output: PreviewOutput,
-    #[command(flatten)]
-    pub planning: PlanningSettings,
-}
-
-/// What `trainer explain` takes.
-#[derive(Debug, Args)]
-pub struct ExplainSettings {
-    /// A framework (hf), an argument (hf.lr) or a rule (N01). Left out: which frameworks there are.
-    pub topic: Option<String>,
-    /// How to write it.
-    #[arg(short, long, value_enum, default_value = "text")]
-    pub output: ExplainOutput,
-    #[command(flatten)]
-    pub planning: PlanningSettings,
-}
-
-/// How an explanation is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExplainOutput {
-    /// For this terminal.
-    Text,
-    /// As a page of documentation.
-    Markdown,
-    /// For a program: the JSON Schema of a framework's arguments or of one, the rules of a code.
-    Json,
-}
-
-/// What a preview prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PreviewOutput {
-    /// The manifest alone.
-    Yaml,
-    /// Everything that POST /train/preview answers.
-    Json,
 }
 
 /// Where jobs run.
@@ -253,23 +172,6 @@ pub struct LocalArguments {
     /// Wait before a failed replica starts again, in milliseconds. It doubles with each failure.
     #[arg(long, env = "TRAINER_LOCAL_BACKOFF_MS", default_value_t = 1000)]
     pub local_backoff_ms: u64,
-}
-
-/// What is logged, and how.
-#[derive(Debug, Args)]
-pub struct LogSettings {
-    /// What is logged: a level, or tracing directives.
-    #[arg(long, env = "TRAINER_LOG", default_value = "info")]
-    pub log: String,
-    /// How it is written.
-    #[arg(long, env = "TRAINER_LOG_FORMAT", value_enum, default_value = "text")]
-    pub log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// Where a user's programs keep what they can make again (XDG base directory specification).

@@ -8,14 +8,12 @@ pub use trainer_core::{
     explain, fault, job, keys, manifest, plan, preview, profile, pytorch_job, request, suggestion,
 };
 
-pub mod author;
-pub mod client;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod http;
 pub mod listen;
 pub mod measure;
-pub mod openapi;
 pub mod plugin;
 pub mod preflight;
 mod scheduling;

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use clap::{Args, ValueEnum};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
@@ -13,7 +14,22 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::config::{LogFormat, LogSettings};
+/// What is logged, and how.
+#[derive(Debug, Args)]
+pub struct LogSettings {
+    /// What is logged: a level, or tracing directives.
+    #[arg(long, env = "TRAINER_LOG", default_value = "info")]
+    pub log: String,
+    /// How it is written.
+    #[arg(long, env = "TRAINER_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
 
 /// What libraries tell of errors that they also return, at length: who gets them logs them.
 const TOLD_TWICE: &str = "kube_client=off,kube_runtime=off";

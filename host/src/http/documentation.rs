@@ -6,9 +6,9 @@ use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
 use serde_json::Value;
 
-use super::App;
+use super::app::App;
 use crate::explain::Framework;
-use crate::openapi;
+use crate::http::openapi;
 use crate::plugin::Plugin;
 
 /// Nothing is asked for from anywhere, and the page has no scripts.

@@ -14,7 +14,7 @@ use futures_util::{Stream, stream};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::App;
+use super::app::App;
 use super::problem::Problem;
 use super::reference::FoundJob;
 use super::streams::{Caller, Streams};

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::App;
+use super::app::App;
 use super::problem::Problem;
 use super::reference::Name;
 use crate::plugin::{Plugin, Refused};

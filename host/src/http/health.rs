@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{App, measured, problem, query};
+use super::app::App;
+use super::{measured, problem, query};
 use crate::measure;
 
 /// The specification's health check.

@@ -6,7 +6,7 @@
 use axum::http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
-use super::App;
+use super::app::App;
 use super::problem::Problem;
 use crate::cluster::{ClusterError, Created};
 use crate::job::Submission;

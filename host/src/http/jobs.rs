@@ -6,10 +6,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 
+use super::app::App;
 use super::problem::Problem;
 use super::query::Query;
 use super::reference::{FoundJob, NamedJob};
-use super::{App, wants_yaml, yaml};
+use super::representation::{wants_yaml, yaml};
 use crate::cluster::{self, Wish};
 use crate::job::{JobDetails, JobSummary};
 

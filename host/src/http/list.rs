@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use super::App;
+use super::app::App;
 use super::problem::Problem;
 use super::query::Query;
 use crate::job::{Filter, JobPage, JobState, Listing, PageSize, Selector};

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::App;
+use super::app::App;
 use super::problem::Problem;
 use super::query::Query;
 use super::reference::FoundJob;

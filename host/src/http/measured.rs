@@ -9,8 +9,9 @@ use axum::response::Response;
 use metrics::{counter, gauge, histogram};
 use serde_json::Value;
 
+use super::app::App;
 use super::problem::Problem;
-use super::{App, trace_context};
+use super::trace_context;
 use crate::cluster::Cluster;
 use crate::job::JobState;
 use crate::measure;

@@ -14,7 +14,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::App;
+use super::app::App;
 use super::problem::Problem;
 use super::query::Query;
 use super::reference::FoundJob;

@@ -16,8 +16,9 @@ use axum::response::Response;
 use tower_http::cors::CorsLayer;
 use tower_http::csrf::{ConfigError, CsrfLayer};
 
+use super::app::App;
 use super::problem::Problem;
-use super::{App, REQUEST_ID, query, token};
+use super::{REQUEST_ID, query, token};
 
 /// How long a browser need not ask again what it may send.
 const PREFLIGHT_AGE: Duration = Duration::from_hours(1);

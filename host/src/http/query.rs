@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use crate::fault::Fault;
+use crate::http::openapi::operations::{self, Operation, Parameter, Value};
 use crate::job::JobState;
-use crate::openapi::operations::{self, Operation, Parameter, Value};
 use crate::suggestion::{did_you_mean, nearest};
 
 /// Most faults that an answer has.

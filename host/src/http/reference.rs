@@ -10,9 +10,10 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::app::App;
 use super::problem::Problem;
 use super::query::Query;
-use super::{App, warning_headers};
+use super::submit::warning_headers;
 use crate::cluster::ClusterError;
 
 /// The name in the path of a request.

@@ -5,13 +5,13 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
-use super::wants_yaml;
 
 /// Larger than any answer that is held in memory.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
@@ -36,6 +36,23 @@ pub(super) async fn negotiate(mut request: Request, next: Next) -> Result<Respon
     })
 }
 
+/// Whether the client asks for YAML.
+pub(super) fn wants_yaml(headers: &HeaderMap) -> bool {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| {
+        let mut types = accept.split(',').map(|range| range.split(';').next());
+        types.any(|media| matches!(media.map(str::trim), Some("application/yaml")))
+    })
+}
+
+/// A value as YAML.
+pub(super) fn yaml(value: &impl Serialize) -> Result<Response, Problem> {
+    let text = serde_saphyr::to_string(value).map_err(Problem::internal)?;
+    Ok(([(header::CONTENT_TYPE, "application/yaml")], text).into_response())
+}
+
 /// Whether an answer is a success that is there at once: streams and errors are as they are.
 fn is_whole(response: &Response) -> bool {
     use http_body::Body as _;
@@ -48,7 +65,7 @@ async fn present(response: Response, asked: &HeaderMap) -> Result<Response, Prob
     let is_json = parts.headers.get(header::CONTENT_TYPE)
         == Some(&HeaderValue::from_static("application/json"));
     if is_json && wants_yaml(asked) {
-        bytes = yaml(&bytes)?;
+        bytes = json_to_yaml(&bytes)?;
         let yaml = HeaderValue::from_static("application/yaml");
         parts.headers.insert(header::CONTENT_TYPE, yaml);
     }
@@ -75,7 +92,7 @@ async fn present(response: Response, asked: &HeaderMap) -> Result<Response, Prob
     Ok(Response::from_parts(parts, Body::from(bytes)))
 }
 
-fn yaml(json: &Bytes) -> Result<Bytes, Problem> {
+fn json_to_yaml(json: &Bytes) -> Result<Bytes, Problem> {
     let value: Value = serde_json::from_slice(json).map_err(Problem::internal)?;
     let yaml = serde_saphyr::to_string(&value).map_err(Problem::internal)?;
     Ok(yaml.into())

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
-use super::App;
+use super::app::App;
 use super::problem::Problem;
 use crate::measure;
 

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
-use trainer_host::openapi::operations::{OPERATIONS, Operation, Value};
+use trainer_host::http::openapi::operations::{OPERATIONS, Operation, Value};
 
 use crate::service::{Answer, Service, request};
 

@@ -3,7 +3,7 @@
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use crate::config::CommandLine;
+use crate::cli::CommandLine;
 
 /// Names of jobs for bash, in front of what clap completes.
 const BASH: &str = r#"

@@ -10,11 +10,11 @@ use super::print;
 use crate::request::metadata::is_dns_label;
 
 static TEMPLATES: Dir = include_dir!("$CARGO_MANIFEST_DIR/templates");
-static CONTRACT: &str = include_str!("../../../wit/trainer.wit");
+static CONTRACT: &str = include_str!("../../../../wit/trainer.wit");
 static SDK: Dir = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk/src");
 /// The options of torchrun, which the SDK reads when it is compiled.
-static SDK_TORCHRUN: &str = include_str!("../../../plugins/sdk/known/torchrun.txt");
-static SDK_MANIFEST: &str = include_str!("../../templates/sdk.toml");
+static SDK_TORCHRUN: &str = include_str!("../../../../plugins/sdk/known/torchrun.txt");
+static SDK_MANIFEST: &str = include_str!("../../../templates/sdk.toml");
 /// What a template's files have in place of the framework's name.
 const NAME: &str = "{{name}}";
 /// What ends the name of a file that would mean something where the templates are.

@@ -1,0 +1,117 @@
+//! The command line: each command in a module of its own.
+
+pub mod client;
+mod explain;
+pub mod plugin;
+mod plugins;
+mod preview;
+mod request_file;
+mod serve;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::cluster::local::{contain, keeper};
+use crate::config::ServeSettings;
+use crate::plugin::workshop;
+use client::arguments::ClientCommand;
+use client::terminal::visible;
+use explain::ExplainSettings;
+use plugin::PluginCommand;
+use preview::PreviewSettings;
+
+/// One HTTP request starts a training job.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the API.
+    Serve(Box<ServeSettings>),
+    /// Print the manifest of a request, with no server and no cluster.
+    Preview(PreviewSettings),
+    /// Explain a framework, one of its arguments, or a rule.
+    Explain(ExplainSettings),
+    /// Make, try and ship a framework plugin.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Run one replica of a local job, as `serve` tells it to.
+    #[command(hide = true)]
+    KeepReplica,
+    /// Start the command of a replica in namespaces of its own, as `keep-replica` tells it to.
+    #[command(hide = true)]
+    StartReplica {
+        /// This is the first process in them.
+        #[arg(long)]
+        inside: bool,
+    },
+    /// Compile and try one plugin, as `serve` tells it to.
+    #[command(hide = true)]
+    MakePlugin,
+}
+
+/// Parses the command line and runs its command.
+pub fn run() -> ExitCode {
+    let done = match CommandLine::parse().command {
+        Command::Serve(settings) => serve::serve_in_private(*settings),
+        Command::Preview(settings) => printed(on_runtime(preview::preview(settings))),
+        Command::Explain(settings) => printed(explain::explain(&settings)),
+        Command::Client(command) => return client::run(command),
+        Command::StartReplica { inside } => return start_replica(inside),
+        Command::KeepReplica => keeper::run().map_err(Into::into),
+        Command::Plugin(command) => printed(plugin::run(command)),
+        Command::MakePlugin => workshop::run().map_err(Into::into),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Every cause on one line, and no trace: this is for the person at the terminal.
+            let error = format!("{error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", visible(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// That nobody reads the output any more is no failure: `trainer explain hf | head -1`.
+fn printed(done: anyhow::Result<()>) -> anyhow::Result<()> {
+    let is_unread = |error: &anyhow::Error| {
+        let mut causes = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        causes.any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    match done {
+        Err(error) if is_unread(&error) => Ok(()),
+        done => done,
+    }
+}
+
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().build()?;
+    let done = runtime.block_on(work);
+    // Nobody waits for a plugin that is still being compiled.
+    runtime.shutdown_background();
+    done
+}
+
+/// The first processes of a replica end as it does.
+fn start_replica(inside: bool) -> ExitCode {
+    let ended = match inside {
+        true => contain::run_inside(),
+        false => contain::run(),
+    };
+    ended.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,74 @@
+//! The plugins that a command loads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use crate::config::PlanningSettings;
+use crate::plugin::golden::OwnTests;
+use crate::plugin::{Limits, LoadError, Loader, LoaderSettings, Plugins, Registry, Workshop};
+
+/// How far compiling a plugin steps back for the requests that are served beside it.
+const COMPILING_STEPS_BACK: i32 = 10;
+
+/// The plugins of a service: each is compiled in a process of its own.
+pub(super) fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> {
+    let workshop = Workshop::Child {
+        program: std::env::current_exe()?,
+        niceness: COMPILING_STEPS_BACK,
+    };
+    let data = settings.data_dir.clone();
+    let registry = open(settings, data, workshop, Registry::start)?;
+    if !registry.is_pulling() {
+        some(&registry.current(), &settings.plugins)?;
+    }
+    Ok(registry)
+}
+
+/// The plugins of a command that ends soon.
+pub(super) fn load(settings: &PlanningSettings) -> anyhow::Result<Arc<Plugins>> {
+    let data = settings.data_or_cache();
+    let plugins = open(settings, data, Workshop::Here, Registry::open)?.current();
+    some(&plugins, &settings.plugins)?;
+    Ok(plugins)
+}
+
+fn open(
+    settings: &PlanningSettings,
+    data: PathBuf,
+    workshop: Workshop,
+    registry: fn(Loader) -> Result<Registry, LoadError>,
+) -> anyhow::Result<Registry> {
+    let folder = &settings.plugins;
+    if !folder.is_dir() {
+        bail!(
+            "there is no folder {} with plugins. In the repository `make plugins` builds them; \
+             elsewhere --plugins or TRAINER_PLUGINS names a folder. Where a service runs, \
+             `trainer submit --dry-run -f FILE` previews and `trainer frameworks` lists",
+            folder.display()
+        );
+    }
+    let loader = Loader::open(LoaderSettings {
+        folder: folder.clone(),
+        data,
+        limits: Limits::default(),
+        unknown: settings.unknown_arguments(),
+        workshop,
+        own_tests: OwnTests::Run,
+    });
+    loader
+        .and_then(registry)
+        .with_context(|| format!("cannot load plugins from {}", folder.display()))
+}
+
+fn some(plugins: &Plugins, folder: &Path) -> anyhow::Result<()> {
+    if plugins.all().next().is_none() {
+        bail!(
+            "no plugin could be loaded from {}: `make plugins` builds them, TRAINER_PLUGINS names \
+             another folder",
+            folder.display()
+        );
+    }
+    Ok(())
+}

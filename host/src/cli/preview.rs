@@ -1,0 +1,64 @@
+//! `trainer preview`: the manifest of a request, without a server or a cluster.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::client::terminal::visible;
+use super::plugins::load;
+use super::request_file::{read_request, refused};
+use crate::config::PlanningSettings;
+use crate::plugin::PlanError;
+use crate::preview::Preview;
+use crate::{manifest, request};
+
+/// What `trainer preview` takes.
+#[derive(Debug, Args)]
+pub struct PreviewSettings {
+    /// File with a request as JSON or YAML, or - for standard input.
+    pub file: PathBuf,
+    /// The whole preview as JSON instead of the manifest as YAML.
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub output: PreviewOutput,
+    #[command(flatten)]
+    pub planning: PlanningSettings,
+}
+
+/// What a preview prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PreviewOutput {
+    /// The manifest alone.
+    Yaml,
+    /// Everything that POST /train/preview answers.
+    Json,
+}
+
+pub(super) async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
+    let plugins = load(&settings.planning)?;
+    let value = read_request(&settings.file)?;
+    let policy = settings.planning.policy()?;
+    let checked = request::check(value, plugins.schemas(), &policy).map_err(refused)?;
+    let plan = plugins.plan(&checked).await.map_err(|error| match error {
+        PlanError::Refused(faults) => refused(faults),
+        error => error.into(),
+    })?;
+    let preview = Preview::of(&checked.request, &plan, &checked.warnings);
+    manifest::check_size(&preview.manifest).map_err(|too_large| refused(vec![too_large]))?;
+    if let Some(parallel) = &preview.parallel {
+        remark(&parallel.summary);
+    }
+    for warning in &preview.warnings {
+        remark(&format!("warning: {} {}", warning.code, warning.detail));
+    }
+    let text = match settings.output {
+        PreviewOutput::Yaml => serde_saphyr::to_string(&preview.manifest)?,
+        PreviewOutput::Json => serde_json::to_string_pretty(&preview)? + "\n",
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Says something beside the output. Nobody may be reading it, which is no failure.
+fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", visible(text));
+}

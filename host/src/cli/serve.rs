@@ -1,0 +1,112 @@
+//! `trainer serve`: puts the parts of the service together.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::process::{Resource, getrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use super::plugins::registry;
+use crate::cluster::Cluster;
+use crate::cluster::kubernetes::KubernetesCluster;
+use crate::cluster::local::LocalCluster;
+use crate::config::{ClusterKind, ServeSettings};
+use crate::http::{App, Failures, router};
+use crate::plugin::watch;
+use crate::{listen, measure, preflight, secrets, telemetry};
+
+/// Serves without showing secrets to other processes of this user.
+pub(super) fn serve_in_private(mut settings: ServeSettings) -> anyhow::Result<()> {
+    let hidden = secrets::hide(&settings.api_token);
+    if let Some(token) = secrets::variable(secrets::API_TOKEN) {
+        settings.api_token = token;
+    }
+    super::on_runtime(serve(settings, hidden))
+}
+
+async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    measure::metrics();
+    let token = settings.token()?;
+    let telemetry = telemetry::start(&settings.log)?;
+    if let Err(error) = hidden {
+        warn!(%error, "other processes of this user can read the secrets of this service");
+    }
+    let registry = Arc::new(registry(&settings.planning)?);
+    let policy = settings.planning.policy()?;
+    let cluster: Arc<dyn Cluster> = match settings.cluster() {
+        ClusterKind::Kubernetes => {
+            Arc::new(KubernetesCluster::connect(settings.kubernetes_cluster()).await?)
+        }
+        ClusterKind::Local => {
+            let local = settings.local_cluster(std::env::current_exe()?);
+            preflight::local(&local)
+                .iter()
+                .for_each(|missing| warn!("{missing}"));
+            let opened = LocalCluster::open(local).await;
+            let folder = settings.planning.data_dir.display();
+            Arc::new(opened.with_context(|| format!("cannot use the data folder {folder}"))?)
+        }
+    };
+    if token.is_none() && !settings.listen.ip().is_loopback() {
+        warn!(
+            listen = %settings.listen,
+            "anybody who reaches this address can start jobs: set TRAINER_API_TOKEN"
+        );
+    }
+    let (told, draining) = tokio::sync::watch::channel(false);
+    let app = App {
+        plugins: registry.clone(),
+        cluster: cluster.clone(),
+        policy: Arc::new(policy),
+        token,
+        allowed_hosts: settings.allowed_hosts.clone().into(),
+        allowed_origins: settings.allowed_origins.clone().into(),
+        failures: Failures::default(),
+        draining: draining.clone(),
+    };
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let address = listener.local_addr()?;
+    info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
+    tokio::spawn(watch::keep_current(registry));
+    tokio::spawn(measure::sum_up());
+    let grace = Duration::from_secs(settings.shutdown_grace);
+    let mut late = draining.clone();
+    let limits = settings.connections(getrlimit(Resource::Nofile).current);
+    let server = listen::serve(listener, router(app), limits, draining);
+    tokio::spawn(async move {
+        stopped().await;
+        info!("stopping: finishing the requests in flight");
+        told.send_replace(true);
+    });
+    tokio::select! {
+        () = server => {}
+        () = async {
+            let _ = late.wait_for(|told| *told).await;
+            tokio::time::sleep(grace).await;
+        } => warn!("requests in flight took longer than the grace and were cut off"),
+    }
+    cluster.shut_down().await;
+    info!("stopped");
+    tokio::task::spawn_blocking(|| telemetry.end()).await?;
+    Ok(())
+}
+
+/// SIGTERM, as Kubernetes stops a container, or SIGINT, as a person does at a terminal.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

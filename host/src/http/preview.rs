@@ -1,0 +1,47 @@
+//! `POST /train/preview`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::app::App;
+use super::body::JsonBody;
+use super::problem::Problem;
+use super::query::Query;
+use super::representation::{wants_yaml, yaml};
+use crate::manifest;
+use crate::preview::Preview;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PreviewQuery {
+    dry_run: Option<DryRun>,
+}
+
+/// How far a preview goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DryRun {
+    /// The cluster is asked whether it would admit the job.
+    Server,
+}
+
+pub(super) async fn preview(
+    State(app): State<App>,
+    Query(query): Query<PreviewQuery>,
+    headers: HeaderMap,
+    JsonBody { value, load }: JsonBody,
+) -> Result<Response, Problem> {
+    let (checked, plan) = app.plan(value, &load).await?;
+    let preview = Preview::of(&checked.request, &plan, &checked.warnings);
+    manifest::check_size(&preview.manifest).map_err(|too_large| vec![too_large])?;
+    if query.dry_run == Some(DryRun::Server) {
+        let tried = app.cluster.try_create(preview.manifest.clone()).await;
+        tried.map_err(|error| app.for_caller(error))?;
+    }
+    match wants_yaml(&headers) {
+        true => yaml(&preview.manifest),
+        false => Ok(Json(preview).into_response()),
+    }
+}

@@ -1,0 +1,91 @@
+//! `POST /train`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use serde_json::Value;
+use tracing::info;
+
+use super::app::App;
+use super::body::JsonBody;
+use super::heavy::Load;
+use super::problem::Problem;
+use super::{idempotency, measured};
+use crate::cluster::Created;
+use crate::fault::Fault;
+use crate::job::JobSummary;
+use crate::manifest;
+
+/// Most warnings that become headers. All of them are in a preview.
+const MAX_WARNING_HEADERS: usize = 16;
+
+pub(super) async fn submit(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody { value, load }: JsonBody,
+) -> Result<Response, Problem> {
+    let framework = measured::framework(&app, &value);
+    let answer = create(&app, &headers, value, &load).await;
+    measured::submission(framework, &answer);
+    answer
+}
+
+async fn create(
+    app: &App,
+    headers: &HeaderMap,
+    body: Value,
+    load: &Load,
+) -> Result<Response, Problem> {
+    let submission = idempotency::submission(headers, &body)?;
+    let (checked, plan) = app.plan(body, load).await?;
+    let warnings = || checked.warnings.iter().chain(&plan.warnings);
+    let mut job = manifest::manifest(&checked.request, &plan);
+    manifest::check_size(&job).map_err(|too_large| vec![too_large])?;
+    manifest::remember(&mut job, warnings());
+    let created = idempotency::create(app, job, submission).await?;
+    Ok(accepted(&created, warnings()))
+}
+
+/// The answer to a job that was created, with what its author should know as `Warning` headers.
+fn accepted<'a>(created: &Created, faults: impl Iterator<Item = &'a Fault>) -> Response {
+    let told = faults.map(|fault| format!("{} {}", fault.code, fault.detail));
+    // What the cluster says of the moment, such as a lack of slots, is no part of the answer.
+    let told: Vec<String> = told.collect();
+    let summary = JobSummary::created(&created.job, &told);
+    info!(
+        job = summary.name,
+        framework = summary.framework,
+        "a job was created"
+    );
+    let warnings = warning_headers(told.into_iter().chain(created.warnings.iter().cloned()));
+    let location = [(header::LOCATION, format!("/train/{}", summary.name))];
+    (StatusCode::CREATED, location, warnings, Json(summary)).into_response()
+}
+
+/// `Warning` headers (RFC 7234, 5.5), each a sentence in quotes.
+pub(super) fn warning_headers(
+    warnings: impl Iterator<Item = String>,
+) -> AppendHeaders<Vec<(HeaderName, HeaderValue)>> {
+    let header = |text: String| {
+        let quoted = text.replace(['\\', '"'], "'");
+        let ascii: String = quoted
+            .chars()
+            .map(|c| {
+                if c.is_ascii() && !c.is_control() {
+                    c
+                } else {
+                    '?'
+                }
+            })
+            .collect();
+        let value = HeaderValue::from_str(&format!("299 - \"{ascii}\"")).ok()?;
+        Some((header::WARNING, value))
+    };
+    AppendHeaders(
+        warnings
+            .take(MAX_WARNING_HEADERS)
+            .filter_map(header)
+            .collect(),
+    )
+}
