@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use insta::{Settings, assert_snapshot};
 use serde_json::Value;
-use trainer_host::fault::Fault;
+use trainer_host::finding::Finding;
 use trainer_host::plugin::{Limits, PlanError, Plugins, UnknownArguments};
 use trainer_host::preview::Preview;
 use trainer_host::request::{self, RequestPolicy, json};
@@ -114,24 +114,24 @@ async fn findings(plugins: &Plugins, framework: &str, case: &Value, which: &str)
                 .map(|value| (count.to_string(), value.clone())),
         );
     }
-    let faults = match preview(plugins, request.to_string().as_bytes()).await {
+    let findings = match preview(plugins, request.to_string().as_bytes()).await {
         Ok(preview) => preview["warnings"].clone(),
-        Err(faults) => serde_json::to_value(faults).unwrap(),
+        Err(findings) => serde_json::to_value(findings).unwrap(),
     };
-    let text = |fault: &Value, member: &str| fault[member].as_str().unwrap().to_string();
-    let told = |fault: &Value| {
+    let text = |finding: &Value, member: &str| finding[member].as_str().unwrap().to_string();
+    let told = |finding: &Value| {
         ["code", "pointer", "detail"]
-            .map(|m| text(fault, m))
+            .map(|m| text(finding, m))
             .join(" ")
     };
-    faults.as_array().unwrap().iter().map(told).collect()
+    findings.as_array().unwrap().iter().map(told).collect()
 }
 
 /// What a person sees of a preview, or of a refusal.
 async fn shown(plugins: &Plugins, text: &[u8]) -> String {
     let preview = match preview(plugins, text).await {
         Ok(preview) => preview,
-        Err(faults) => serde_json::json!({ "refused": faults }),
+        Err(findings) => serde_json::json!({ "refused": findings }),
     };
     // The digest changes with every compiler; a test of the host checks it.
     let pretty = serde_json::to_string_pretty(&preview).unwrap();
@@ -139,7 +139,7 @@ async fn shown(plugins: &Plugins, text: &[u8]) -> String {
     pretty.replace(digest, "[digest]")
 }
 
-async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Value, Vec<Fault>> {
+async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Value, Vec<Finding>> {
     let value: Value = json::parse(text)?;
     let checked = request::check(value, plugins.schemas(), &RequestPolicy::default())?;
     match plugins.plan(&checked).await {
@@ -147,7 +147,7 @@ async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Value, Vec<Fault>> {
             let preview = Preview::of(&checked.request, &plan, &checked.warnings);
             Ok(serde_json::to_value(preview).unwrap())
         }
-        Err(PlanError::Refused(faults)) => Err(faults),
+        Err(PlanError::Refused(findings)) => Err(findings),
         Err(error) => panic!("{error:?}"),
     }
 }

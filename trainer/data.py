@@ -79,7 +79,7 @@ def rows(
         yield from dataset.rows(storage, part, only)
 
 
-def of_all(run: Run, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def gather_rows(run: Run, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What all processes have read, in order, on each of them."""
     shares: list[Any] = [own]
     if run.world_size > 1:

@@ -15,7 +15,7 @@ from run import Run
 LOG = logging.getLogger("trainer")
 PROGRESS = logging.getLogger("trainer.progress")
 # Marks a record that the console is told in another way.
-TOLD = {"told": True}
+ALREADY_REPORTED = {"told": True}
 
 
 def start(run: Run) -> Path:

@@ -74,7 +74,7 @@ class Session:
             self.lease.check()
             self.checkpoints.clear_uncommitted()
             self._write_run_config(resolved)
-        meet()
+        barrier()
         self._may_write = True
         self._termination.take_note()
         if run.overwrite:
@@ -227,10 +227,10 @@ def _reported(session: Session) -> Iterator[None]:
         _leave()
         raise
     except TrainingError as error:
-        LOG.error("%s", error, extra=logs.TOLD)
+        LOG.error("%s", error, extra=logs.ALREADY_REPORTED)
         raise
     except Exception:
-        LOG.exception("training failed", extra=logs.TOLD)
+        LOG.exception("training failed", extra=logs.ALREADY_REPORTED)
         raise
     finally:
         _close(session)
@@ -273,7 +273,7 @@ def join(run: Run) -> str:
     return "cuda" if on_gpu else "cpu"
 
 
-def meet() -> None:
+def barrier() -> None:
     """Waits for all processes."""
     from torch import distributed
 
@@ -294,10 +294,10 @@ def of_rank_0(mine: str) -> str:
 
 def any_process(mine: bool) -> bool:
     """Whether it is so for any process. All of them call it together."""
-    return bool(most(float(mine)))
+    return bool(all_reduce_max(float(mine)))
 
 
-def most(mine: float) -> float:
+def all_reduce_max(mine: float) -> float:
     """The largest that any process has. All of them call it together."""
     import torch
     from torch import distributed

@@ -2,7 +2,7 @@
 //! its users read. Nothing here has effects; Cargo.toml has no crate that could.
 
 pub mod explain;
-pub mod fault;
+pub mod finding;
 pub mod job;
 mod json;
 pub mod keys;

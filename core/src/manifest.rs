@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use identity::{identify, identity_variables};
 
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::json::to_string;
 use crate::keys::{
     CHECKPOINT_LAYOUT_ANNOTATION, CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, DATASET_URI_ANNOTATION,
@@ -57,7 +57,7 @@ const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
 /// # Errors
 ///
 /// A finding with the size and the limit.
-pub fn check_size(job: &PyTorchJob) -> Result<(), Fault> {
+pub fn check_size(job: &PyTorchJob) -> Result<(), Finding> {
     let bytes = json_bytes(job);
     if bytes <= MAX_MANIFEST_BYTES {
         return Ok(());
@@ -71,7 +71,7 @@ pub fn check_size(job: &PyTorchJob) -> Result<(), Fault> {
         "env: the PyTorchJob would have {bytes} bytes{copies}, {MAX_MANIFEST_BYTES} are allowed; \
          put large values into a file that the job reads"
     );
-    Err(Fault::new("size", "/env", detail))
+    Err(Finding::new("size", "/env", detail))
 }
 
 /// The PyTorchJob of a request and its plan.
@@ -141,11 +141,11 @@ fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
     with_own(&request.annotations, own.into_iter().chain(profile))
 }
 
-/// Has a job remember what its submission was warned of, as far as an annotation has room for it.
+/// Has a job record_warnings what its submission was warned of, as far as an annotation has room for it.
 /// It is no part of the manifest: warnings name arguments as the request spells them.
-pub fn remember<'a>(job: &mut PyTorchJob, warnings: impl Iterator<Item = &'a Fault>) {
+pub fn record_warnings<'a>(job: &mut PyTorchJob, warnings: impl Iterator<Item = &'a Finding>) {
     let mut bytes = 0;
-    let told: Vec<&Fault> = warnings
+    let told: Vec<&Finding> = warnings
         .take_while(|warning| {
             bytes += to_string(warning).len() + 1;
             bytes < MAX_WARNINGS_BYTES

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::request::{JobRequest, metadata};
 
 /// Most words of a command, and most variables of an environment.
@@ -69,7 +69,7 @@ pub struct Proposal {
     pub layout: CheckpointLayout,
     /// JSON text of an object.
     pub resolved_args: String,
-    pub warnings: Vec<Fault>,
+    pub warnings: Vec<Finding>,
     /// JSON text of an object.
     pub extensions: String,
 }
@@ -85,7 +85,7 @@ pub struct Plan {
     pub resolved_args: Box<RawValue>,
     /// How the processes share the work, where the plugin says so.
     pub parallel: Option<ParallelPlan>,
-    pub warnings: Vec<Fault>,
+    pub warnings: Vec<Finding>,
 }
 
 /// How the processes of a job share the work, and what one optimizer step takes in.
@@ -142,9 +142,9 @@ impl fmt::Display for ParallelPlan {
 /// Why a proposal is no plan: the plugin answered nonsense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NoPlan(String);
+pub struct InvalidPlan(String);
 
-impl NoPlan {
+impl InvalidPlan {
     pub fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
@@ -174,7 +174,7 @@ impl Plan {
         proposal: Proposal,
         request: &JobRequest,
         plugin: PluginIdentity,
-    ) -> Result<Self, NoPlan> {
+    ) -> Result<Self, InvalidPlan> {
         let Proposal {
             command,
             environment,
@@ -212,13 +212,13 @@ impl Plan {
 /// # Errors
 ///
 /// The first limit that is passed.
-pub fn check_findings(findings: &[Fault]) -> Result<(), NoPlan> {
+pub fn check_findings(findings: &[Finding]) -> Result<(), InvalidPlan> {
     if findings.len() > MAX_WARNINGS {
         let count = findings.len();
         return no(format!("{count} findings are more than {MAX_WARNINGS}"));
     }
-    let size = |finding: &Fault| {
-        let Fault {
+    let size = |finding: &Finding| {
+        let Finding {
             code,
             pointer,
             detail,
@@ -234,7 +234,7 @@ pub fn check_findings(findings: &[Fault]) -> Result<(), NoPlan> {
     }
 }
 
-fn check_sizes(command: &[Text], environment: &[Setting]) -> Result<(), NoPlan> {
+fn check_sizes(command: &[Text], environment: &[Setting]) -> Result<(), InvalidPlan> {
     let Some(program) = command.first() else {
         return no("the command is empty");
     };
@@ -265,12 +265,12 @@ fn check_sizes(command: &[Text], environment: &[Setting]) -> Result<(), NoPlan> 
     }
 }
 
-fn check_names(environment: &[Setting]) -> Result<(), NoPlan> {
+fn check_names(environment: &[Setting]) -> Result<(), InvalidPlan> {
     let mut names: Vec<&str> = environment.iter().map(|set| set.name.as_str()).collect();
     names.sort_unstable();
     for name in &names {
-        if let Err(fault) = metadata::check_plugin_variable(name) {
-            return no(format!("environment variable {name:?}: {fault}"));
+        if let Err(finding) = metadata::check_plugin_variable(name) {
+            return no(format!("environment variable {name:?}: {finding}"));
         }
     }
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -280,7 +280,7 @@ fn check_names(environment: &[Setting]) -> Result<(), NoPlan> {
 }
 
 /// Checks that every file of the run stays beneath the request's own prefix.
-fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), NoPlan> {
+fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), InvalidPlan> {
     let CheckpointLayout {
         prefix,
         checkpoints_uri,
@@ -336,7 +336,7 @@ struct Extensions {
 }
 
 /// Checks what no reader of JSON checks that only passes it on.
-fn check_json(name: &str, text: &str) -> Result<(), NoPlan> {
+fn check_json(name: &str, text: &str) -> Result<(), InvalidPlan> {
     if text.len() > MAX_JSON_BYTES {
         let size = text.len();
         return no(format!(
@@ -365,7 +365,7 @@ fn check_json(name: &str, text: &str) -> Result<(), NoPlan> {
     Ok(())
 }
 
-fn object(name: &str, text: String) -> Result<Box<RawValue>, NoPlan> {
+fn object(name: &str, text: String) -> Result<Box<RawValue>, InvalidPlan> {
     let begins_one = text.trim_start().starts_with('{');
     match RawValue::from_string(text) {
         Ok(value) if begins_one => Ok(value),
@@ -374,6 +374,6 @@ fn object(name: &str, text: String) -> Result<Box<RawValue>, NoPlan> {
     }
 }
 
-fn no<T>(why: impl Into<String>) -> Result<T, NoPlan> {
-    Err(NoPlan::new(why))
+fn no<T>(why: impl Into<String>) -> Result<T, InvalidPlan> {
+    Err(InvalidPlan::new(why))
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::manifest;
 use crate::plan::{CheckpointLayout, ParallelPlan, Plan, PluginIdentity, Text};
 use crate::pytorch_job::PyTorchJob;
@@ -26,7 +26,7 @@ pub struct Preview<'a> {
     pub resolved_args: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel: Option<Parallel>,
-    pub warnings: Vec<&'a Fault>,
+    pub warnings: Vec<&'a Finding>,
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub manifest: PyTorchJob,
 }
@@ -56,7 +56,7 @@ pub struct Variable {
 
 impl<'a> Preview<'a> {
     /// Shows a request and its plan. `warnings` are those that the request itself gave.
-    pub fn of(request: &'a JobRequest, plan: &'a Plan, warnings: &'a [Fault]) -> Self {
+    pub fn of(request: &'a JobRequest, plan: &'a Plan, warnings: &'a [Finding]) -> Self {
         Self {
             name: request.name.as_str(),
             namespace: &request.namespace,

@@ -27,7 +27,7 @@ pub use name::JobName;
 use schema::Schema;
 use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
 
-use crate::fault::{Fault, MAX_FINDINGS};
+use crate::finding::{Finding, MAX_FINDINGS};
 use crate::profile::{ChosenProfile, Profiles};
 use crate::suggestion::nearest;
 
@@ -208,8 +208,8 @@ pub struct Checked {
     /// What the plugin's schema finds wrong with `extra_args`. The plugin's own findings about the
     /// same place come first, since its words are better. None where this check would take long:
     /// whoever calls the plugin makes it then.
-    pub argument_faults: Option<Vec<Fault>>,
-    pub warnings: Vec<Fault>,
+    pub argument_faults: Option<Vec<Finding>>,
+    pub warnings: Vec<Finding>,
 }
 
 static SCHEMA: LazyLock<Value> =
@@ -236,45 +236,45 @@ pub fn check(
     mut value: Value,
     frameworks: &ArgumentSchemas,
     policy: &RequestPolicy,
-) -> Result<Checked, Vec<Fault>> {
+) -> Result<Checked, Vec<Finding>> {
     let schema = match &*COMPILED {
         Ok(schema) => schema,
-        Err(error) => return Err(vec![Fault::new("schema", "", error.as_str())]),
+        Err(error) => return Err(vec![Finding::new("schema", "", error.as_str())]),
     };
     let too_large = take_large_arguments(&mut value);
     let framework = value["framework"]
         .as_str()
         .and_then(|name| frameworks.get(name));
-    let mut faults = schema.faults_with(&value, "", &|name| meant(name, framework));
-    let wire = read_what_is_sound(value, &faults);
-    faults.extend(too_large);
-    let mut checker = Checker::new(frameworks, policy, faults);
+    let mut findings = schema.faults_with(&value, "", &|name| meant(name, framework));
+    let wire = deserialize_valid_fields(value, &findings);
+    findings.extend(too_large);
+    let mut checker = Checker::new(frameworks, policy, findings);
     let request = checker.check(wire);
     let Checker {
-        mut faults,
+        mut findings,
         argument_faults,
         warnings,
         ..
     } = checker;
     match request {
-        Some(request) if faults.is_empty() => Ok(Checked {
+        Some(request) if findings.is_empty() => Ok(Checked {
             request: Arc::new(request),
             argument_faults,
             warnings,
         }),
         _ => {
-            faults.extend(argument_faults.into_iter().flatten());
-            if faults.is_empty() {
+            findings.extend(argument_faults.into_iter().flatten());
+            if findings.is_empty() {
                 let detail = "request: cannot be read; GET /openapi.json describes every field";
-                faults.push(Fault::new("schema", "", detail));
+                findings.push(Finding::new("schema", "", detail));
             }
-            Err(faults)
+            Err(findings)
         }
     }
 }
 
 /// Takes `extra_args` out of a request where they are too large for anybody to look at.
-fn take_large_arguments(value: &mut Value) -> Option<Fault> {
+fn take_large_arguments(value: &mut Value) -> Option<Finding> {
     let arguments = value.get_mut("extra_args")?;
     let bytes = size::json_bytes(arguments);
     if bytes <= MAX_ARGUMENTS_BYTES {
@@ -285,7 +285,7 @@ fn take_large_arguments(value: &mut Value) -> Option<Fault> {
         "extra_args: {bytes} bytes of JSON are more than the {MAX_ARGUMENTS_BYTES} allowed; put \
          large data into a file and name it in config_path"
     );
-    Some(Fault::new("size", "/extra_args", detail))
+    Some(Finding::new("size", "/extra_args", detail))
 }
 
 /// The field, or the argument of the framework, that somebody means by a name that is no field.
@@ -300,12 +300,12 @@ fn meant(name: &str, framework: Option<&Arc<Schema>>) -> Option<String> {
 
 /// The members of a request that the schema finds nothing wrong with, or nothing of it where so
 /// much is wrong that not all of it was looked at.
-fn read_what_is_sound(mut value: Value, faults: &[Fault]) -> TrainingJobRequest {
-    if faults.len() > MAX_FINDINGS {
+fn deserialize_valid_fields(mut value: Value, findings: &[Finding]) -> TrainingJobRequest {
+    if findings.len() > MAX_FINDINGS {
         return TrainingJobRequest::empty();
     }
-    for fault in faults {
-        let Some((parent, token)) = fault.pointer.rsplit_once('/') else {
+    for finding in findings {
+        let Some((parent, token)) = finding.pointer.rsplit_once('/') else {
             return TrainingJobRequest::empty();
         };
         let name = token.replace("~1", "/").replace("~0", "~");

@@ -13,9 +13,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::cluster::local::{contain, keeper};
+use crate::cluster::local::{contain, shim};
 use crate::config::ServeSettings;
-use crate::plugin::workshop;
+use crate::plugin::compiler;
 use client::arguments::ClientCommand;
 use client::terminal::visible;
 use explain::ExplainSettings;
@@ -66,9 +66,9 @@ pub fn run() -> ExitCode {
         Command::Explain(settings) => printed(explain::explain(&settings)),
         Command::Client(command) => return client::run(command),
         Command::StartReplica { inside } => return start_replica(inside),
-        Command::KeepReplica => keeper::run().map_err(Into::into),
+        Command::KeepReplica => shim::run().map_err(Into::into),
         Command::Plugin(command) => printed(plugin::run(command)),
-        Command::MakePlugin => workshop::run().map_err(Into::into),
+        Command::MakePlugin => compiler::run().map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

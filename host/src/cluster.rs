@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde_json::Value;
 
-pub use changes::Sight;
+pub use changes::JobWatch;
 pub use progress::progress;
 
 use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, Prefix, Submission};
@@ -91,7 +91,7 @@ pub trait Cluster: Send + Sync {
         &self,
         namespace: &str,
         name: &str,
-        wish: Wish,
+        wish: RunState,
     ) -> Result<Arc<ObservedJob>, ClusterError>;
 
     /// The job as it stands, and each change of it from then on.
@@ -99,7 +99,7 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     ///
     /// As [`Cluster::get`].
-    async fn follow(&self, namespace: &str, name: &str) -> Result<Sight, ClusterError>;
+    async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError>;
 
     /// The log of a replica, which is one of [`crate::job::replica_names`].
     ///
@@ -141,7 +141,7 @@ pub trait Cluster: Send + Sync {
 
 /// What somebody wants of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum RunState {
     Suspend,
     Resume,
 }

@@ -5,7 +5,7 @@
 //! sees them all.
 
 pub use trainer_core::{
-    explain, fault, job, keys, manifest, plan, preview, profile, pytorch_job, request, suggestion,
+    explain, finding, job, keys, manifest, plan, preview, profile, pytorch_job, request, suggestion,
 };
 
 pub mod cli;

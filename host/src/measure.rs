@@ -36,7 +36,7 @@ const CALL_BOUNDS: &[f64] = &[
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0,
 ];
 /// How often what was measured is summed up. Until then each measurement takes its own memory.
-const SUM_UP_EVERY: Duration = Duration::from_secs(5);
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 pub const BUILD_INFO: Measure = Measure {
     name: "trainer_build_info",
@@ -59,7 +59,7 @@ pub const HTTP_REQUEST_DURATION: Measure = Measure {
 pub const SUBMISSIONS: Measure = Measure {
     name: "trainer_submissions_total",
     labels: &["framework", "outcome"],
-    meaning: "Requests to create a job: accepted, refused (their own fault), busy or failed",
+    meaning: "Requests to create a job: accepted, refused (their own finding), busy or failed",
     kind: Kind::Counter,
 };
 pub const JOBS: Measure = Measure {
@@ -207,8 +207,8 @@ pub fn connection_closed(by: ClosedBy) {
 }
 
 /// Sums up what was measured, for as long as it is polled: nobody may ever ask for it.
-pub async fn sum_up() {
-    let mut turns = tokio::time::interval(SUM_UP_EVERY);
+pub async fn run_upkeep() {
+    let mut turns = tokio::time::interval(UPKEEP_EVERY);
     loop {
         turns.tick().await;
         metrics().run_upkeep();

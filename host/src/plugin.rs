@@ -10,6 +10,7 @@
 mod breaker;
 mod cache;
 mod call;
+pub mod compiler;
 mod engine;
 mod error;
 mod files;
@@ -23,7 +24,6 @@ pub mod settings;
 mod slots;
 pub mod source;
 pub mod watch;
-pub mod workshop;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,16 +35,16 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
-pub use error::{CallError, LoadError, PlanError, RollbackError, SourceError, Whose};
+pub use compiler::{Compiler, error_chain};
+pub use error::{CallError, LoadError, PlanError, RollbackError, Scope, SourceError};
 pub use limits::{CallLimits, Exceeded, Limits};
-pub use loader::{Loader, LoaderSettings, Look};
+pub use loader::{Loader, LoaderSettings, Reload};
 pub use registry::Registry;
 pub use served::{Plugins, Refused};
-pub use workshop::{Workshop, told};
 
 use crate::explain::Framework;
-use crate::fault::Fault;
-use crate::plan::{NoPlan, Plan, PluginIdentity, check_findings};
+use crate::finding::Finding;
+use crate::plan::{InvalidPlan, Plan, PluginIdentity, check_findings};
 use crate::request::schema::Schema;
 use crate::request::{JobRequest, metadata};
 use breaker::Breaker;
@@ -74,7 +74,7 @@ pub struct Plugin {
     schema: Arc<Schema>,
     callable: Callable,
     /// Calls that may be made now.
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     breaker: Breaker,
     is_slow: AtomicBool,
 }
@@ -201,7 +201,7 @@ impl Plugin {
             args_schema,
             source,
             schema: Arc::new(schema),
-            turns: Arc::new(Semaphore::new(call.concurrency as usize)),
+            permits: Arc::new(Semaphore::new(call.concurrency as usize)),
             breaker: Breaker::new(call.failures, call.rest),
             callable,
             is_slow: AtomicBool::new(false),
@@ -267,7 +267,11 @@ impl Plugin {
     /// Plans a job on this thread if that takes only a moment. A call takes some 30 us, and handing
     /// it to another thread costs as much again. A plan follows from the job alone, so a call that
     /// was given up can be made again with more time.
-    fn plan_at_once(&self, request: &JobRequest, context: &str) -> Option<Result<Plan, PlanError>> {
+    fn try_plan_inline(
+        &self,
+        request: &JobRequest,
+        context: &str,
+    ) -> Option<Result<Plan, PlanError>> {
         if self.is_slow.load(Ordering::Relaxed) {
             return None;
         }
@@ -305,8 +309,8 @@ impl Plugin {
         let planned = match answered.answer {
             Ok(proposal) => Plan::check(proposal, request, self.identity.clone())
                 .map_err(|nonsense| failed(nonsense.into())),
-            Err(faults) => match refusal(&faults) {
-                Ok(()) => Err(PlanError::Refused(faults)),
+            Err(findings) => match refusal(&findings) {
+                Ok(()) => Err(PlanError::Refused(findings)),
                 Err(nonsense) => Err(failed(nonsense.into())),
             },
         };
@@ -315,10 +319,12 @@ impl Plugin {
 }
 
 /// Whether findings are a refusal that a person can do something with.
-fn refusal(faults: &[Fault]) -> Result<(), NoPlan> {
-    check_findings(faults)?;
-    match faults.is_empty() {
-        true => Err(NoPlan::new("it refuses the request and does not say why")),
+fn refusal(findings: &[Finding]) -> Result<(), InvalidPlan> {
+    check_findings(findings)?;
+    match findings.is_empty() {
+        true => Err(InvalidPlan::new(
+            "it refuses the request and does not say why",
+        )),
         false => Ok(()),
     }
 }

@@ -10,12 +10,12 @@ const TURN_NANOSECONDS: u64 = 100_000_000;
 
 /// Lets every other thread go first and have the most of the processor, for the rest of this thread's
 /// life. Where that cannot be had it is only less polite.
-pub fn step_back() {
+pub fn lower_priority() {
     schedule(NICENESS);
 }
 
 /// Lets every other thread go first, which costs this one no time but the moment.
-pub fn let_others_go_first() {
+pub fn yield_to_others() {
     schedule(0);
 }
 
@@ -63,7 +63,7 @@ mod tests {
     fn a_thread_steps_back_alone() {
         let before = told("prio");
         std::thread::spawn(|| {
-            step_back();
+            lower_priority();
             if let Some(priority) = told("prio") {
                 assert_eq!(priority, "130");
             }

@@ -8,9 +8,9 @@ from typing import Any
 import session as sessions
 from run import TrainingError
 from runners import explained, hf_data, hf_model, hf_resuming, hf_trl
-from runners.hf_arguments import Wish
+from runners.hf_arguments import HfArguments
 from runners.hf_callback import Publishing
-from runners.hf_saving import later
+from runners.hf_saving import deferred_saving
 from session import Session
 
 LOG = logging.getLogger("trainer")
@@ -23,7 +23,7 @@ def run(session: Session) -> None:
 
     # One of each checkpoint, in the middle of the lines of progress.
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    wish = Wish.read(session.run.arguments)
+    wish = HfArguments.read(session.run.arguments)
     check_metric(wish)
     device = sessions.join(session.run)
     arguments = training_arguments(session, wish, device)
@@ -46,7 +46,7 @@ def run(session: Session) -> None:
     publishing.end()
 
 
-def terms(session: Session, wish: Wish, trainer: Any) -> dict[str, Any]:
+def terms(session: Session, wish: HfArguments, trainer: Any) -> dict[str, Any]:
     """What a run that resumes has in common with the one that saved."""
     run, arguments, method = session.run, trainer.args, wish.value("peft_method")
     adapters = ("lora_rank", "lora_alpha", "lora_target_modules") if method != "none" else ()
@@ -73,7 +73,7 @@ def precision(arguments: Any) -> str:
     return "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
 
 
-def check_metric(wish: Wish) -> None:
+def check_metric(wish: HfArguments) -> None:
     """Refuses a metric that no evaluation has, before a run trains up to its first one."""
     name = str(wish.value_of("metric_for_best_model")).removeprefix("eval_")
     known = ("loss", *(hf_trl.METRICS if wish.needs_trl else ()))
@@ -83,7 +83,7 @@ def check_metric(wish: Wish) -> None:
         )
 
 
-def training_arguments(session: Session, wish: Wish, device: str) -> Any:
+def training_arguments(session: Session, wish: HfArguments, device: str) -> Any:
     """What transformers, or TRL where it is asked for, takes."""
     native = {
         **wish.native(on_cpu=device == "cpu"),
@@ -108,7 +108,7 @@ def training_arguments(session: Session, wish: Wish, device: str) -> Any:
         return TrainingArguments(**native)
 
 
-def build(session: Session, wish: Wish, arguments: Any) -> tuple[Any, float]:
+def build(session: Session, wish: HfArguments, arguments: Any) -> tuple[Any, float]:
     """The trainer, and the tokens that a sequence has on average."""
     from transformers import Trainer
 
@@ -126,7 +126,7 @@ def build(session: Session, wish: Wish, arguments: Any) -> tuple[Any, float]:
 
             model = get_peft_model(model, adapters)
         data = hf_data.read(session, wish, tokens)
-        trainer = later(Trainer)(
+        trainer = deferred_saving(Trainer)(
             model=model,
             args=arguments,
             train_dataset=data.train,

@@ -85,7 +85,7 @@ EVAL_STEPS = 100
 
 
 @dataclass(frozen=True)
-class Wish:
+class HfArguments:
     """What a job asks for, and what transformers calls it."""
 
     given: Mapping[str, Any]
@@ -93,7 +93,7 @@ class Wish:
     passed: Mapping[str, Any]
 
     @staticmethod
-    def read(arguments: Mapping[str, Any]) -> Wish:
+    def read(arguments: Mapping[str, Any]) -> HfArguments:
         """Tells what is passed on as it is, and what nobody knows."""
         from transformers import TrainingArguments
 
@@ -103,7 +103,7 @@ class Wish:
         aside = sorted(rest - theirs)
         if aside:
             LOG.warning("arguments that transformers does not have: %s", ", ".join(aside))
-        return Wish(
+        return HfArguments(
             given={name: value for name, value in arguments.items() if name in known},
             passed={name: arguments[name] for name in rest & theirs},
         )

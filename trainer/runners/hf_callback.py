@@ -13,7 +13,7 @@ from checkpoints import WEIGHTS_ONLY, Native, name_of
 from logs import LOG, Progress
 from publisher import Draft
 from runners.hf_resuming import step_of
-from session import Session, meet
+from session import Session, barrier
 
 
 class Publishing(TrainerCallback):
@@ -79,7 +79,7 @@ class Publishing(TrainerCallback):
         """Publishes what the Trainer has just written, when every process has."""
         step = state.global_step
         self._session.publisher.wait()
-        meet()
+        barrier()
         best = step_of(state.best_model_checkpoint)
         folder = Path(args.output_dir) / f"checkpoint-{step}"
         self._remove_all_but({step, best} if args.load_best_model_at_end else {step})

@@ -14,7 +14,7 @@ import data
 from data import Layout, Sequences
 from run import Run, TrainingError
 from runners import hf_model
-from runners.hf_arguments import Wish
+from runners.hf_arguments import HfArguments
 from session import Session
 from storage import Storage
 from tokens import Bytes, Pretrained, Tokenizer
@@ -32,14 +32,14 @@ class Data:
     tokens_per_sequence: float
 
 
-def tokenizer(run: Run, wish: Wish) -> Tokenizer:
+def tokenizer(run: Run, wish: HfArguments) -> Tokenizer:
     """The tokenizer of a job: the named one, the model's, or bytes for a model of this image."""
     if wish.value("tokenizer_name") or run.model_id not in hf_model.DEBUG:
         return Pretrained(hf_model.tokenizer(run.model_id, wish))
     return Bytes()
 
 
-def read(session: Session, wish: Wish, tokens: Tokenizer) -> Data:
+def read(session: Session, wish: HfArguments, tokens: Tokenizer) -> Data:
     """Reads the dataset, or prepares to read it while training."""
     run, field = session.run, wish.value("dataset_text_field")
     layout = Layout(wish.value("max_seq_len"), 0, packing=False)

@@ -10,7 +10,7 @@ import torch
 
 from run import TrainingError
 from runners import lacks
-from runners.hf_arguments import Wish
+from runners.hf_arguments import HfArguments
 from storage import reason
 from tokens import Bytes, Tokenizer
 
@@ -31,7 +31,7 @@ DEBUG: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build(model_id: str, wish: Wish, arguments: Any) -> Any:
+def build(model_id: str, wish: HfArguments, arguments: Any) -> Any:
     """The model, with the weights of its name or new ones from a configuration.
 
     Weights are float32 whatever type they are stored in: `precision` decides what is computed in,
@@ -74,7 +74,7 @@ def build(model_id: str, wish: Wish, arguments: Any) -> Any:
         ) from error
 
 
-def tokenizer(model_id: str, wish: Wish) -> Any:
+def tokenizer(model_id: str, wish: HfArguments) -> Any:
     """The tokenizer as transformers has it."""
     import transformers
 
@@ -95,7 +95,7 @@ def tokenizer(model_id: str, wish: Wish) -> Any:
     return found
 
 
-def check_fits(config: Any, tokens: Tokenizer, wish: Wish) -> None:
+def check_fits(config: Any, tokens: Tokenizer, wish: HfArguments) -> None:
     """Refuses sequences and tokens that a model has no embeddings for, before any data is read."""
     shape = config.get_text_config()
     length, positions = wish.value("max_seq_len"), getattr(shape, "max_position_embeddings", None)
@@ -113,7 +113,7 @@ def check_fits(config: Any, tokens: Tokenizer, wish: Wish) -> None:
         )
 
 
-def adapters(wish: Wish) -> Any:
+def adapters(wish: HfArguments) -> Any:
     """PEFT's configuration, where a job asks for adapters."""
     method = wish.value("peft_method")
     if method == "none":
@@ -136,7 +136,7 @@ def _modules(names: list[str] | None) -> list[str] | str | None:
     return "all-linear" if names == ["all-linear"] else names
 
 
-def _quantization(wish: Wish, arguments: Any) -> Any:
+def _quantization(wish: HfArguments, arguments: Any) -> Any:
     if wish.value("peft_method") != "qlora":
         return None
     if importlib.util.find_spec("bitsandbytes") is None:

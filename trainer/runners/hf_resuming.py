@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from checkpoints import Checkpoint
 from run import TrainingError
 from runners.hf_data import Stream
-from session import Session, meet
+from session import Session, barrier
 
 LOG = logging.getLogger("trainer")
 
@@ -42,7 +42,7 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
         )
     if session.run.is_leader and trainer.args.load_best_model_at_end:
         _restore_best(session, path / STATE)
-    meet()
+    barrier()
 
 
 class RandomState(TrainerCallback):

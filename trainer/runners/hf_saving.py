@@ -22,7 +22,7 @@ SHARE = 0.5
 PLAIN = frozenset({torch.Tensor, Parameter, bool, int, float, str, type(None)})
 
 
-def later(trainer: type[Any]) -> type[Any]:
+def deferred_saving(trainer: type[Any]) -> type[Any]:
     """A Trainer that leaves the writing of most of a checkpoint to whoever calls `take_writes`.
 
     Weights and optimizer are copied into memory, which is quicker than any disk. Where they are

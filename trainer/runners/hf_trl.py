@@ -10,15 +10,15 @@ import dataset
 from formats import Place, Row
 from run import TrainingError
 from runners import lacks
-from runners.hf_arguments import Wish
-from runners.hf_saving import later
+from runners.hf_arguments import HfArguments
+from runners.hf_saving import deferred_saving
 from session import Session
 from tokens import Tokenizer
 
 LOG = logging.getLogger("trainer")
 
 
-def arguments(native: dict[str, Any], wish: Wish) -> Any:
+def arguments(native: dict[str, Any], wish: HfArguments) -> Any:
     """TRL's own arguments, which are transformers' and some more."""
     try:
         from trl.trainer.sft_config import SFTConfig
@@ -36,7 +36,7 @@ def arguments(native: dict[str, Any], wish: Wish) -> Any:
 
 
 def build(
-    session: Session, wish: Wish, tokens: Tokenizer, *, args: Any, **given: Any
+    session: Session, wish: HfArguments, tokens: Tokenizer, *, args: Any, **given: Any
 ) -> tuple[Any, float]:
     """The trainer, and the tokens that a sequence has. `args` and `given` are TRL's own."""
     from trl.trainer.sft_trainer import SFTTrainer
@@ -57,7 +57,7 @@ def build(
         held = rows.select(range(data.HELD_OUT - 1, len(rows), data.HELD_OUT))
         others = [at for at in range(len(rows)) if at % data.HELD_OUT != data.HELD_OUT - 1]
         rows = rows.select(others)
-    trainer = later(SFTTrainer)(
+    trainer = deferred_saving(SFTTrainer)(
         args=args,
         train_dataset=rows,
         eval_dataset=held,
@@ -74,7 +74,7 @@ CHAT = ("messages", "tools", "chat_template_kwargs")
 PROMPTED = ("prompt", "completion", "tools", "chat_template_kwargs")
 
 
-def gather(session: Session, wish: Wish, tokens: Tokenizer) -> Any:
+def gather(session: Session, wish: HfArguments, tokens: Tokenizer) -> Any:
     """All rows, each read from the store by one process, with the columns that TRL reads."""
     from datasets import Dataset
 
@@ -83,7 +83,7 @@ def gather(session: Session, wish: Wish, tokens: Tokenizer) -> Any:
         _columns(place, row, field, tokens)
         for place, row in data.rows(session.run, session.storage)
     ]
-    rows = data.of_all(session.run, own)
+    rows = data.gather_rows(session.run, own)
     kinds = {frozenset(row) & {"input_ids", "messages", "prompt"} for row in rows}
     if len(kinds) > 1:
         raise TrainingError(

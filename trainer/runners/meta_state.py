@@ -35,7 +35,7 @@ class StateKeeper:
     def __init__(self, run: Run, model: Llama, optimizers: list[Optimizer], mode: str) -> None:
         self._run, self._model, self._optimizers, self._mode = run, model, optimizers, mode
         self._folder = run.scratch / "saving"
-        # Collectives of the background must not meet those of the training.
+        # Collectives of the background must not barrier those of the training.
         asynchronous = run.world_size > 1 and mode != "disabled"
         self._group: Any = distributed.new_group(backend="gloo") if asynchronous else None
         self._pending: Any = None

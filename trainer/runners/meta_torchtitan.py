@@ -17,7 +17,7 @@ from publisher import Draft
 from run import Run, TrainingError
 from runners import explained
 from runners.meta_arguments import Arguments
-from session import Session, meet
+from session import Session, barrier
 
 REGISTRY = "torchtitan.models.llama3.config_registry"
 # Models by our name and theirs.
@@ -139,7 +139,7 @@ def train(session: Session, arguments: Arguments) -> None:
     found = session.prepare(record, terms(session.run, arguments, batch, len(kept)))
     if found:
         _place(found[1], session.saving / config.checkpoint.folder, found[0].step)
-    meet()
+    barrier()
     with explained("torchtitan refuses the job", others=(RuntimeError, OSError)):
         trainer = config.build()
     _publish_from(trainer, session, session.saving / config.checkpoint.folder)
@@ -231,7 +231,7 @@ def _publish_from(trainer: Any, session: Session, folder: Path) -> None:
         saved = bool(save(step, last_step=last_step or stops))
         if saved:
             manager.maybe_wait_for_saving()
-            meet()
+            barrier()
             native = Native(folder / f"step-{step}", name_of(step))
             weights_only = last_step and manager.last_save_model_only
             metadata = {"model_id": run.model_id, WEIGHTS_ONLY: weights_only}

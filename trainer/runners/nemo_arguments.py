@@ -37,7 +37,7 @@ OPTIONAL = (
 OF_THE_PLUGIN = ("gpu_arch", "num_moe_experts")
 
 
-def say_what_is_left_aside(arguments: Mapping[str, Any]) -> None:
+def warn_unsupported(arguments: Mapping[str, Any]) -> None:
     """Names what no runner of nemo has."""
     known = {*DEFAULTS, *OPTIONAL, *OF_THE_PLUGIN}
     if aside := sorted(set(arguments) - known):
@@ -106,7 +106,7 @@ def write_rows(
         {field: dataset.text_of(place, row, field)}
         for place, row in data.rows(session.run, session.storage, field)
     ]
-    rows = data.of_all(session.run, own)
+    rows = data.gather_rows(session.run, own)
     kept, held = rows, []
     if arguments.get("eval_steps"):
         held = rows[data.HELD_OUT - 1 :: data.HELD_OUT]

@@ -20,12 +20,12 @@ from runners.nemo_arguments import (
     DEFAULTS,
     global_batch,
     resolved,
-    say_what_is_left_aside,
     terms,
     warmup,
+    warn_unsupported,
     write_rows,
 )
-from session import Session, meet
+from session import Session, barrier
 
 # Arguments of Megatron that AutoModel does not have, with the values that ask for nothing.
 REFUSED: dict[str, tuple[Any, ...]] = {
@@ -204,7 +204,7 @@ def train(session: Session) -> None:
     import torch
 
     run, arguments = session.run, dict(session.run.arguments)
-    say_what_is_left_aside(arguments)
+    warn_unsupported(arguments)
     file = run.scratch / "data" / "rows.jsonl"
     config = settings(run, arguments, str(file), str(session.saving))
     if not torch.cuda.is_available():
@@ -215,7 +215,7 @@ def train(session: Session) -> None:
     found = session.prepare(resolved(run, arguments), terms(run, arguments, rows))
     if found and run.is_leader:
         place(found[1], session.saving, str(found[0].metadata.get("native_name", "")))
-    meet()
+    barrier()
     loader = importlib.import_module("nemo_automodel.components.config.loader")
     recipes = importlib.import_module("nemo_automodel.recipes.llm.train_ft")
     with explained("NeMo AutoModel refuses the job", others=(RuntimeError, OSError)):
@@ -260,7 +260,7 @@ def _publish_from(recipe: Any, session: Session) -> None:
     def save_and_publish(epoch: int, step: int, train_loss: float, *rest: Any, **more: Any) -> None:
         save(epoch, step, train_loss, *rest, **more)
         recipe.checkpointer.async_wait()
-        meet()
+        barrier()
         name, done = f"epoch_{epoch}_step_{step}", step + 1
         native = Native(session.saving / name, name_of(done))
         session.publish(

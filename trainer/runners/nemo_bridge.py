@@ -20,12 +20,12 @@ from runners.nemo_arguments import (
     DEFAULTS,
     global_batch,
     resolved,
-    say_what_is_left_aside,
     terms,
     warmup,
+    warn_unsupported,
     write_rows,
 )
-from session import Session, meet, most
+from session import Session, all_reduce_max, barrier
 from storage import reason
 
 BRIDGE = "megatron.bridge"
@@ -253,7 +253,7 @@ def train(session: Session) -> None:
     import torch
 
     run, arguments = session.run, dict(session.run.arguments)
-    say_what_is_left_aside(arguments)
+    warn_unsupported(arguments)
     # Before anything is fetched.
     settings(run, arguments, session.saving, MANY)
     if not torch.cuda.is_available():
@@ -265,7 +265,7 @@ def train(session: Session) -> None:
     found = session.prepare(resolved(run, arguments), terms(run, arguments, rows))
     if found and run.is_leader:
         place(found[1], session.saving, found[0].step)
-    meet()
+    barrier()
     pretrain = importlib.import_module(f"{BRIDGE}.training.pretrain")
     step = importlib.import_module(f"{BRIDGE}.training.gpt_step")
     model = _model(run.model_id, arguments)
@@ -355,7 +355,7 @@ class Publishing:
             # The last stage of the pipeline has it.
             losses = context.loss_dict or {}
             loss = float(losses["lm loss"].item()) if "lm loss" in losses else -math.inf
-            self._progress.report(step, most(loss))
+            self._progress.report(step, all_reduce_max(loss))
         # The last step is saved and ends the run by itself.
         if step < self._last and self._session.should_stop():
             self._stops = True
@@ -371,7 +371,7 @@ class Publishing:
             # It makes the folder on the first node alone, for a disk that all share.
             native.path.mkdir(parents=True, exist_ok=True)
             save(state, *rest, **more)
-            meet()
+            barrier()
             self._session.publish(Draft(step, lambda: [native], nodes=self._session.run.nodes))
             self._published = step
             if self._stops:

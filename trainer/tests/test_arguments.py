@@ -19,7 +19,7 @@ from test_frameworks import Json, run_trainer
 
 from run import TrainingError
 from runners import hf_model, meta_torchtitan, nemo_automodel, nemo_bridge
-from runners.hf_arguments import OTHERS, Wish
+from runners.hf_arguments import OTHERS, HfArguments
 from runners.meta_arguments import Arguments
 from runners.meta_model import Plan
 from train import read_command
@@ -100,7 +100,7 @@ def job(framework: str, arguments: Json) -> Json:
 
 
 def plan_of_hf(arguments: Json) -> object:
-    wish = Wish.read(arguments)
+    wish = HfArguments.read(arguments)
     others = {name: wish.value(name) for name in OTHERS}
     native = [wish.native(on_cpu=on_cpu) for on_cpu in (True, False)]
     return native, others, wish.needs_trl, str(hf_model.adapters(wish))

@@ -156,7 +156,7 @@ def test_a_bad_file_is_refused_with_its_place(
     file.write_bytes(content)
     run = make_run(dataset_uri=f"file://{file}")
     with pytest.raises(TrainingError, match=words) as caught:
-        data.of_all(run, [{"text": t} for t in data.texts(run, Storage({}, 1), "text")])
+        data.gather_rows(run, [{"text": t} for t in data.texts(run, Storage({}, 1), "text")])
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -18,7 +18,7 @@ from test_frameworks import run_preview, run_trainer
 import logs
 from run import TrainingError
 from runners import hf, meta_loop, meta_torchtitan, nemo_automodel
-from runners.hf_arguments import Wish
+from runners.hf_arguments import HfArguments
 from runners.meta_arguments import Arguments
 from runners.meta_model import Plan
 from session import Session
@@ -134,7 +134,7 @@ def test_hf_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_pat
         )
         with Termination() as termination:
             session = Session(run, logs.start(run), termination)
-            wish = Wish.read(run.arguments)
+            wish = HfArguments.read(run.arguments)
             trainer, _ = hf.build(session, wish, hf.training_arguments(session, wish, "cpu"))
             trainer.create_optimizer_and_scheduler(num_training_steps=4)
 

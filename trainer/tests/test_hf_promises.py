@@ -203,13 +203,13 @@ def test_special_tokens_are_those_of_the_tokenizer(
 
 def test_packing_trains_on_the_tokens_of_the_plain_path(tmp_path: Path, make_run: MakeRun) -> None:
     from runners import hf_trl
-    from runners.hf_arguments import Wish
+    from runners.hf_arguments import HfArguments
 
     tokens = Pretrained(here.tokenizer())
     row = hf_trl._columns("here", {"text": "ab", "id": 1}, "text", tokens)
     plain = Layout(8, 0, packing=True).lay(tokens.encode("ab"), tokens)
     assert row == {"input_ids": plain.tolist()}
-    assert Wish.read({"packing": True}).needs_trl
+    assert HfArguments.read({"packing": True}).needs_trl
 
 
 @pytest.mark.parametrize("more", [{}, {"packing": True}])

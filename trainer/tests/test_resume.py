@@ -75,7 +75,7 @@ def test_twenty_kills_change_nothing(s3: S3, tmp_path: Path, framework: str) -> 
         )
         if kill % 5 != 4:
             wait_for_steps(training, moments.randint(1, 14))
-        # One kill in four aims at an upload, and some meet one anyway.
+        # One kill in four aims at an upload, and some barrier one anyway.
         while kill % 4 == 0 and training.is_running() and not uncommitted(store):
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.1))

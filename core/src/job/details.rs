@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::plan::CheckpointLayout;
 
 use super::{JobState, JobSummary, ObservedJob, Progress};
@@ -128,7 +128,7 @@ pub struct JobDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginDetails>,
     /// What the submission was warned of.
-    #[schemars(with = "Vec<Fault>")]
+    #[schemars(with = "Vec<Finding>")]
     pub warnings: Value,
 }
 

@@ -94,7 +94,7 @@ struct Position {
 
 /// Why a page token gives no page. The sentence goes after the name of the parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoPage {
+pub enum InvalidPageToken {
     #[error("is not one that this service gave")]
     Unreadable,
     #[error("belongs to a list with other filters; leave it out to begin anew")]
@@ -116,17 +116,17 @@ impl Listing {
     ///
     /// # Errors
     ///
-    /// [`NoPage`] for a token of another list, or of nobody.
+    /// [`InvalidPageToken`] for a token of another list, or of nobody.
     pub fn new(
         filter: Filter,
         query: &str,
         size: PageSize,
         page_token: Option<&str>,
-    ) -> Result<Self, NoPage> {
+    ) -> Result<Self, InvalidPageToken> {
         let query = fingerprint(query);
         let after = page_token.map(Position::read).transpose()?;
         if after.as_ref().is_some_and(|after| after.query != query) {
-            return Err(NoPage::OtherQuery);
+            return Err(InvalidPageToken::OtherQuery);
         }
         Ok(Self {
             filter,
@@ -171,9 +171,9 @@ impl Filter {
 }
 
 /// Newest first. Kubernetes counts whole seconds, so names decide within one there.
-type Order<'a> = (Reverse<(i64, i64)>, &'a str, &'a str);
+type SortOrder<'a> = (Reverse<(i64, i64)>, &'a str, &'a str);
 
-fn order(job: &ObservedJob) -> Order<'_> {
+fn order(job: &ObservedJob) -> SortOrder<'_> {
     (Reverse(created(job)), job.name(), job.namespace())
 }
 
@@ -197,7 +197,7 @@ impl Position {
         }
     }
 
-    fn order(&self) -> Order<'_> {
+    fn order(&self) -> SortOrder<'_> {
         (
             Reverse((self.created, self.micros)),
             &self.name,
@@ -209,10 +209,10 @@ impl Position {
         BASE64_URL_SAFE_NO_PAD.encode(crate::json::to_string(self))
     }
 
-    fn read(token: &str) -> Result<Self, NoPage> {
+    fn read(token: &str) -> Result<Self, InvalidPageToken> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token);
-        let bytes = bytes.map_err(|_| NoPage::Unreadable)?;
-        serde_json::from_slice(&bytes).map_err(|_| NoPage::Unreadable)
+        let bytes = bytes.map_err(|_| InvalidPageToken::Unreadable)?;
+        serde_json::from_slice(&bytes).map_err(|_| InvalidPageToken::Unreadable)
     }
 }
 
@@ -285,10 +285,14 @@ mod tests {
         let page = listing(1, None).page(vec![job("a", 1), job("b", 2)]);
         let token = page.next_page_token.unwrap();
         let other = Listing::new(Filter::default(), "x", PageSize::of(1), Some(&token));
-        assert_eq!(other.unwrap_err(), NoPage::OtherQuery);
+        assert_eq!(other.unwrap_err(), InvalidPageToken::OtherQuery);
         for token in ["", "!", "e30", "bm9uc2Vuc2U"] {
             let nobodys = Listing::new(Filter::default(), "", PageSize::of(1), Some(token));
-            assert_eq!(nobodys.unwrap_err(), NoPage::Unreadable, "{token}");
+            assert_eq!(
+                nobodys.unwrap_err(),
+                InvalidPageToken::Unreadable,
+                "{token}"
+            );
         }
     }
 

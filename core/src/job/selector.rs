@@ -24,7 +24,7 @@ enum Requirement {
 #[error(
     "cannot be read at {at:?}: it takes key=value, key!=value, key in (a,b), key notin (a,b), key and !key, with commas between them"
 )]
-pub struct NoSelector {
+pub struct InvalidSelector {
     /// The part that is not understood.
     at: String,
 }
@@ -34,8 +34,8 @@ impl Selector {
     ///
     /// # Errors
     ///
-    /// [`NoSelector`] with the part that is not understood.
-    pub fn parse(text: &str) -> Result<Self, NoSelector> {
+    /// [`InvalidSelector`] with the part that is not understood.
+    pub fn parse(text: &str) -> Result<Self, InvalidSelector> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
@@ -72,8 +72,8 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Requirement {
-    fn parse(part: &str) -> Result<Self, NoSelector> {
-        let wrong = || NoSelector {
+    fn parse(part: &str) -> Result<Self, InvalidSelector> {
+        let wrong = || InvalidSelector {
             at: part.to_string(),
         };
         if let Some(key) = part.strip_prefix('!') {

@@ -10,7 +10,7 @@ use super::schema::{self, field};
 use super::secret::looks_secret;
 use super::uri::{StorageUri, UriRole};
 use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, TrainingJobRequest};
-use crate::fault::{Fault, pointer};
+use crate::finding::{Finding, pointer};
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
 use crate::suggestion::did_you_mean;
 
@@ -35,26 +35,26 @@ fn too_long_for_exec(name: &str, value: &str) -> Option<String> {
     })
 }
 
-/// Checks what no schema can say, and collects the faults.
+/// Checks what no schema can say, and collects the findings.
 pub(super) struct Checker<'a> {
     frameworks: &'a ArgumentSchemas,
     policy: &'a RequestPolicy,
-    pub(super) faults: Vec<Fault>,
-    pub(super) argument_faults: Option<Vec<Fault>>,
-    pub(super) warnings: Vec<Fault>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) argument_faults: Option<Vec<Finding>>,
+    pub(super) warnings: Vec<Finding>,
 }
 
 impl<'a> Checker<'a> {
-    /// `faults` are those that the schema has found.
+    /// `findings` are those that the schema has found.
     pub(super) fn new(
         frameworks: &'a ArgumentSchemas,
         policy: &'a RequestPolicy,
-        faults: Vec<Fault>,
+        findings: Vec<Finding>,
     ) -> Self {
         Self {
             frameworks,
             policy,
-            faults,
+            findings,
             argument_faults: Some(Vec::new()),
             warnings: Vec::new(),
         }
@@ -90,7 +90,7 @@ impl<'a> Checker<'a> {
         if resume_from_checkpoint && overwrite {
             let detail = "overwrite: the run cannot also resume from the checkpoints that it \
                           replaces; set overwrite or resume_from_checkpoint";
-            self.fault("conflict", "overwrite", detail.to_string());
+            self.finding("conflict", "overwrite", detail.to_string());
         }
         let mut extra_args = extra_args.unwrap_or_default();
         extra_args.retain(|_, value| !value.is_null());
@@ -154,7 +154,8 @@ impl<'a> Checker<'a> {
             Err(unknown) => {
                 let at = pointer(["annotations", PROFILE_ANNOTATION]);
                 let detail = format!("annotations: {PROFILE_ANNOTATION}: {unknown}");
-                self.faults.push(Fault::new("unknown-profile", at, detail));
+                self.findings
+                    .push(Finding::new("unknown-profile", at, detail));
                 None
             }
         }
@@ -173,7 +174,7 @@ impl<'a> Checker<'a> {
             schema::quote_text(&name),
             known.join(", ")
         );
-        self.fault("unknown-framework", "framework", detail);
+        self.finding("unknown-framework", "framework", detail);
         None
     }
 
@@ -187,7 +188,7 @@ impl<'a> Checker<'a> {
             let detail = format!(
                 "{name}: {encoded} is not decoded: it is looked for as these three characters"
             );
-            let warning = Fault::new("percent-encoding", pointer([name]), detail);
+            let warning = Finding::new("percent-encoding", pointer([name]), detail);
             self.warnings.push(warning);
         }
         Some(uri)
@@ -196,31 +197,33 @@ impl<'a> Checker<'a> {
     fn environment(&mut self, env: &BTreeMap<String, String>) {
         for (name, value) in env {
             let at = pointer(["env", name.as_str()]);
-            if let Err(fault) = metadata::check_request_variable(name) {
-                let detail = format!("{}: {fault}", field(&at));
-                self.faults.push(Fault::new("environment", at, detail));
+            if let Err(finding) = metadata::check_request_variable(name) {
+                let detail = format!("{}: {finding}", field(&at));
+                self.findings.push(Finding::new("environment", at, detail));
             } else if value.contains('\0') {
                 let detail = format!("{}: must not hold a NUL character", field(&at));
-                self.faults.push(Fault::new("environment", at, detail));
+                self.findings.push(Finding::new("environment", at, detail));
             } else if let Some(detail) = too_long_for_exec(name, value) {
-                self.faults.push(Fault::new("length", at, detail));
+                self.findings.push(Finding::new("length", at, detail));
             } else if metadata::is_search_path(name) {
                 let detail = format!(
                     "{}: replaces the image's own value whole, and nothing expands $ in it; without \
                      what it had, torchrun or its libraries may not be found",
                     field(&at)
                 );
-                self.warnings.push(Fault::new("replaced-env", at, detail));
+                self.warnings.push(Finding::new("replaced-env", at, detail));
             } else if looks_secret(name, value) {
                 let detail = format!(
                     "{}: a secret in env stands in the PyTorchJob in clear; \
                      mount a Kubernetes Secret instead",
                     field(&at)
                 );
-                self.warnings.push(Fault::new("secret-in-env", at, detail));
+                self.warnings
+                    .push(Finding::new("secret-in-env", at, detail));
             } else if let Some(successor) = metadata::successor(name) {
                 let detail = format!("{}: no longer read; set {successor} instead", field(&at));
-                self.warnings.push(Fault::new("deprecated-env", at, detail));
+                self.warnings
+                    .push(Finding::new("deprecated-env", at, detail));
             }
         }
         let size: usize = env
@@ -229,7 +232,7 @@ impl<'a> Checker<'a> {
             .sum();
         if size > MAX_ENV_BYTES {
             let detail = format!("env: {size} bytes are more than the {MAX_ENV_BYTES} allowed");
-            self.fault("length", "env", detail);
+            self.finding("length", "env", detail);
         }
     }
 
@@ -249,15 +252,15 @@ impl<'a> Checker<'a> {
         if size > metadata::MAX_ANNOTATIONS_BYTES {
             let most = metadata::MAX_ANNOTATIONS_BYTES;
             let detail = format!("annotations: {size} bytes are more than the {most} allowed");
-            self.fault("length", "annotations", detail);
+            self.finding("length", "annotations", detail);
         }
     }
 
     fn metadata(&mut self, name: &str, key: &str, checked: Result<(), NameFault>) {
-        if let Err(fault) = checked {
-            let detail = format!("{name}: {}: {fault}", schema::quote_text(key));
-            self.faults
-                .push(Fault::new("name", pointer([name, key]), detail));
+        if let Err(finding) = checked {
+            let detail = format!("{name}: {}: {finding}", schema::quote_text(key));
+            self.findings
+                .push(Finding::new("name", pointer([name, key]), detail));
         }
     }
 
@@ -268,14 +271,14 @@ impl<'a> Checker<'a> {
         };
         if text.chars().any(char::is_control) {
             let detail = format!("{name}: control characters are not allowed");
-            self.fault("format", name, detail);
+            self.finding("format", name, detail);
         }
         if text.starts_with('-') {
             let detail = format!(
                 "{name}: {} begins with -, so train.py would take it for an option",
                 schema::quote(&Value::from(text))
             );
-            self.fault("format", name, detail);
+            self.finding("format", name, detail);
         }
     }
 
@@ -287,14 +290,15 @@ impl<'a> Checker<'a> {
     ) -> Option<T> {
         match checked {
             Ok(value) => Some(value),
-            Err(fault) => {
-                self.fault(code, name, format!("{name}: {fault}"));
+            Err(finding) => {
+                self.finding(code, name, format!("{name}: {finding}"));
                 None
             }
         }
     }
 
-    fn fault(&mut self, code: &str, name: &str, detail: String) {
-        self.faults.push(Fault::new(code, pointer([name]), detail));
+    fn finding(&mut self, code: &str, name: &str, detail: String) {
+        self.findings
+            .push(Finding::new(code, pointer([name]), detail));
     }
 }

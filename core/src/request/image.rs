@@ -210,8 +210,8 @@ mod tests {
             ("ä", "not an image"),
             ("", "not an image"),
         ] {
-            let fault = check(image).unwrap_err().to_string();
-            assert!(fault.contains(instead), "{image}: {fault}");
+            let finding = check(image).unwrap_err().to_string();
+            assert!(finding.contains(instead), "{image}: {finding}");
         }
         assert_eq!(check(&"a".repeat(256)), Err(ImageFault::TooLong));
     }

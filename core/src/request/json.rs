@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::fault::{Fault, pointer};
+use crate::finding::{Finding, pointer};
 use crate::request::schema::quote_text;
 
 /// Most values of a text, counted at every depth. Each small object takes half a kilobyte of
@@ -24,7 +24,7 @@ const MAX_FINDINGS: usize = 10;
 ///
 /// One finding where the text stops being JSON or holds too many values; otherwise one for each
 /// repeated name and each integer that is too large, of which the first ten are listed.
-pub fn parse(text: &[u8]) -> Result<Value, Vec<Fault>> {
+pub fn parse(text: &[u8]) -> Result<Value, Vec<Finding>> {
     if let Err(error) = std::str::from_utf8(text) {
         let place = place(text, error.valid_up_to());
         return Err(vec![not_json(&format!(
@@ -52,19 +52,19 @@ pub fn parse(text: &[u8]) -> Result<Value, Vec<Fault>> {
     }
 }
 
-fn too_many_values() -> Fault {
+fn too_many_values() -> Finding {
     let detail = format!(
         "request: more than {MAX_VALUES} values; put large data into a file that the job reads"
     );
-    Fault::new("size", "", detail)
+    Finding::new("size", "", detail)
 }
 
-fn not_json(what: &str) -> Fault {
-    Fault::new("not-json", "", format!("not JSON: {what}"))
+fn not_json(what: &str) -> Finding {
+    Finding::new("not-json", "", format!("not JSON: {what}"))
 }
 
 /// Where and why a text stops being JSON, in words that do not need a JSON parser's vocabulary.
-fn unreadable(text: &[u8], error: &serde_json::Error) -> Fault {
+fn unreadable(text: &[u8], error: &serde_json::Error) -> Finding {
     let (line, column) = (error.line(), error.column());
     if error.is_eof() {
         return not_json(&match text.trim_ascii().is_empty() {
@@ -138,7 +138,7 @@ fn long_integer(number: &[u8]) -> Option<(f64, String)> {
 struct Reading {
     values: usize,
     long_integers: Vec<(f64, String)>,
-    findings: Vec<Fault>,
+    findings: Vec<Finding>,
 }
 
 /// The way to one value, on the stack: most values need no pointer, so none is made for them.
@@ -178,7 +178,7 @@ struct Node<'a> {
 impl Node<'_> {
     fn found(&mut self, code: &str, path: &Path, detail: String) {
         if self.reading.findings.len() < MAX_FINDINGS {
-            let finding = Fault::new(code, path.pointer(), detail);
+            let finding = Finding::new(code, path.pointer(), detail);
             self.reading.findings.push(finding);
         }
     }
@@ -278,9 +278,9 @@ impl<'de> Visitor<'de> for Node<'_> {
 mod tests {
     use super::*;
 
-    fn faults(text: &str) -> Vec<(String, String)> {
-        let faults = parse(text.as_bytes()).unwrap_err();
-        faults.into_iter().map(|f| (f.code, f.pointer)).collect()
+    fn findings(text: &str) -> Vec<(String, String)> {
+        let findings = parse(text.as_bytes()).unwrap_err();
+        findings.into_iter().map(|f| (f.code, f.pointer)).collect()
     }
 
     #[test]
@@ -296,19 +296,19 @@ mod tests {
         let text = r#"{"a":1,"a":2,"extra_args":{"x/y":1,"x/y":1},"l":[{"z":1,"z":2}]}"#;
         let code = "duplicate-name".to_string();
         let expected = ["/a", "/extra_args/x~1y", "/l/0/z"].map(|p| (code.clone(), p.to_string()));
-        assert_eq!(faults(text), expected);
+        assert_eq!(findings(text), expected);
     }
 
     #[test]
     fn only_the_first_names_given_twice_are_listed_and_a_long_one_is_cut() {
         let name = "x".repeat(500_000);
         let text = format!("{{\"{name}\":{{{}}}}}", vec!["\"a\":1"; 4000].join(","));
-        let faults = parse(text.as_bytes()).unwrap_err();
-        assert_eq!(faults.len(), MAX_FINDINGS);
-        assert!(faults.iter().all(|fault| fault.pointer.is_empty()));
+        let findings = parse(text.as_bytes()).unwrap_err();
+        assert_eq!(findings.len(), MAX_FINDINGS);
+        assert!(findings.iter().all(|finding| finding.pointer.is_empty()));
         let text = format!("{{\"{name}\":1,\"{name}\":1}}");
-        let faults = parse(text.as_bytes()).unwrap_err();
-        assert!(faults[0].detail.len() < 200, "{}", faults[0].detail);
+        let findings = parse(text.as_bytes()).unwrap_err();
+        assert!(findings[0].detail.len() < 200, "{}", findings[0].detail);
     }
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
             (r#"{"a":"\"18446744073709551616"}"#, vec![]),
         ] {
             let found = parse(text.as_bytes()).err().unwrap_or_default();
-            let found: Vec<String> = found.into_iter().map(|fault| fault.pointer).collect();
+            let found: Vec<String> = found.into_iter().map(|finding| finding.pointer).collect();
             assert_eq!(found, pointers, "{text}");
         }
     }
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn very_many_values_are_refused() {
         let text = format!("[{}]", vec!["{\"\":1}"; 100_000].join(","));
-        assert_eq!(faults(&text), [("size".to_string(), String::new())]);
+        assert_eq!(findings(&text), [("size".to_string(), String::new())]);
     }
 
     #[test]
@@ -344,7 +344,7 @@ mod tests {
         let deep = "[".repeat(100_000);
         for text in ["", "{", "{}{}", "NaN", "1e999", "{\"a\":01}", deep.as_str()] {
             assert_eq!(
-                faults(text),
+                findings(text),
                 [("not-json".to_string(), String::new())],
                 "{text:.20}"
             );

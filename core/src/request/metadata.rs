@@ -350,12 +350,12 @@ mod tests {
             "NVIDIA_VISIBLE_DEVICES",
             ARGUMENTS_VARIABLE,
         ] {
-            let fault = Err(NameFault::ReservedVariable);
-            assert_eq!(check_request_variable(name), fault, "{name}");
+            let finding = Err(NameFault::ReservedVariable);
+            assert_eq!(check_request_variable(name), finding, "{name}");
         }
         for name in ["", "1A", "A B", "A=B", "É"] {
-            let fault = Err(NameFault::VariableName);
-            assert_eq!(check_request_variable(name), fault, "{name}");
+            let finding = Err(NameFault::VariableName);
+            assert_eq!(check_request_variable(name), finding, "{name}");
         }
         for name in [
             "HF_HOME",

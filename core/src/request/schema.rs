@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub use words::{field, quote, quote_text};
 
-use crate::fault::{Fault, MAX_FINDINGS};
+use crate::finding::{Finding, MAX_FINDINGS};
 use crate::suggestion::nearest;
 
 /// Most bytes of a compiled regular expression, and of the table that it fills while it matches.
@@ -68,19 +68,19 @@ impl Schema {
 
     /// The findings about a value, at most one for each place and not many more than
     /// [`MAX_FINDINGS`]. `root` is where the value is in the request.
-    pub fn faults(&self, value: &Value, root: &str) -> Vec<Fault> {
+    pub fn findings(&self, value: &Value, root: &str) -> Vec<Finding> {
         let nearest = |name: &str| nearest(name, self.properties()).map(str::to_string);
         self.faults_with(value, root, &nearest)
     }
 
-    /// The findings as [`Schema::faults`] has them; `meant` gives the name for a field that is not
+    /// The findings as [`Schema::findings`] has them; `meant` gives the name for a field that is not
     /// known.
     pub fn faults_with(
         &self,
         value: &Value,
         root: &str,
         meant: &dyn Fn(&str) -> Option<String>,
-    ) -> Vec<Fault> {
+    ) -> Vec<Finding> {
         let mut found = Vec::new();
         for error in self.validator.iter_errors(value) {
             words::describe(&error, &self.published, root, meant, &mut found);
@@ -101,11 +101,11 @@ impl Schema {
         self.published.properties.iter().map(String::as_str)
     }
 
-    /// The findings about a value, as [`Schema::faults`] has them, unless it would take long to
+    /// The findings about a value, as [`Schema::findings`] has them, unless it would take long to
     /// check this value: then only [`Schema::accepts`] may be asked, on a thread that may take long.
-    pub fn faults_at_once(&self, value: &Value, root: &str) -> Option<Vec<Fault>> {
+    pub fn faults_at_once(&self, value: &Value, root: &str) -> Option<Vec<Finding>> {
         let checks = self.cost.saturating_mul(size(value));
-        (checks <= MAX_CHECKS).then(|| self.faults(value, root))
+        (checks <= MAX_CHECKS).then(|| self.findings(value, root))
     }
 
     /// Whether a value fits. This makes no findings, so it takes no memory; how long it takes is

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use e2e::{Server, Site, binary, root};
 use serde_json::{Value, json};
-use trainer_host::plugin::golden::OwnTests;
-use trainer_host::plugin::{Limits, Loader, LoaderSettings, Plugin, UnknownArguments, Workshop};
+use trainer_host::plugin::golden::SelfTests;
+use trainer_host::plugin::{Compiler, Limits, Loader, LoaderSettings, Plugin, UnknownArguments};
 use trainer_host::request::{self, JobRequest, RequestPolicy};
 
 /// The service's own allocator, so that calls cost here what they cost there.
@@ -80,11 +80,11 @@ fn loader(folder: &Path, data: &Path) -> Result<Loader> {
         data: data.to_path_buf(),
         limits: Limits::default(),
         unknown: UnknownArguments::default(),
-        workshop: Workshop::Child {
+        compiler: Compiler::Child {
             program: binary(),
             niceness: 0,
         },
-        own_tests: OwnTests::Run,
+        own_tests: SelfTests::Run,
     })?)
 }
 

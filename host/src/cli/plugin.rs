@@ -15,8 +15,8 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::config::user_cache;
-use crate::plugin::golden::OwnTests;
-use crate::plugin::{Limits, Loader, LoaderSettings, Plugin, UnknownArguments, Workshop};
+use crate::plugin::golden::SelfTests;
+use crate::plugin::{Compiler, Limits, Loader, LoaderSettings, Plugin, UnknownArguments};
 use crate::request::{self, json};
 pub use create::Language;
 
@@ -103,11 +103,11 @@ pub fn run(command: PluginCommand) -> anyhow::Result<()> {
 impl PluginFile {
     /// The plugin, compiled and tried as a host does it, but for the tests that it carries.
     fn load(&self) -> anyhow::Result<Plugin> {
-        let loaded = self.loader(OwnTests::Ignored)?.file(&self.file);
+        let loaded = self.loader(SelfTests::Ignored)?.file(&self.file);
         loaded.with_context(|| format!("{} is no plugin", self.file.display()))
     }
 
-    fn loader(&self, own_tests: OwnTests) -> anyhow::Result<Loader> {
+    fn loader(&self, own_tests: SelfTests) -> anyhow::Result<Loader> {
         let folder = self.file.parent().unwrap_or(Path::new("."));
         let folder = match folder.as_os_str().is_empty() {
             true => Path::new("."),
@@ -116,14 +116,14 @@ impl PluginFile {
         Ok(Loader::open(LoaderSettings {
             folder: folder.to_path_buf(),
             data: match own_tests {
-                OwnTests::Run => self.cache_folder(),
+                SelfTests::Run => self.cache_folder(),
                 // What passed without its tests counts as made nowhere else.
-                OwnTests::Ignored => self.cache_folder().join("untested"),
+                SelfTests::Ignored => self.cache_folder().join("untested"),
             },
             own_tests,
             limits: Limits::default(),
             unknown: UnknownArguments::default(),
-            workshop: Workshop::Child {
+            compiler: Compiler::Child {
                 program: std::env::current_exe()?,
                 niceness: 0,
             },
@@ -138,8 +138,8 @@ impl PluginFile {
 /// A request from a file.
 fn read_request(file: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    json::parse(&text).map_err(|faults| {
-        let details: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
+    json::parse(&text).map_err(|findings| {
+        let details: Vec<String> = findings.into_iter().map(|finding| finding.detail).collect();
         anyhow::anyhow!("{}: {}", file.display(), details.join("; "))
     })
 }
@@ -159,10 +159,10 @@ fn empty_request(framework: &str) -> Value {
 fn checked(plugin: &Plugin, request: Value) -> anyhow::Result<request::Checked> {
     let schemas = [(plugin.identity.name.clone(), plugin.schema())].into();
     let checked = request::check(request, &schemas, &request::RequestPolicy::default());
-    checked.map_err(|faults| {
-        let lines: Vec<String> = faults
+    checked.map_err(|findings| {
+        let lines: Vec<String> = findings
             .iter()
-            .map(|fault| format!("  {} {}", fault.code, fault.detail))
+            .map(|finding| format!("  {} {}", finding.code, finding.detail))
             .collect();
         anyhow::anyhow!("the request is refused:\n{}", lines.join("\n"))
     })

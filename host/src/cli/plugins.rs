@@ -6,22 +6,22 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use crate::config::PlanningSettings;
-use crate::plugin::golden::OwnTests;
-use crate::plugin::{Limits, LoadError, Loader, LoaderSettings, Plugins, Registry, Workshop};
+use crate::plugin::golden::SelfTests;
+use crate::plugin::{Compiler, Limits, LoadError, Loader, LoaderSettings, Plugins, Registry};
 
 /// How far compiling a plugin steps back for the requests that are served beside it.
 const COMPILING_STEPS_BACK: i32 = 10;
 
 /// The plugins of a service: each is compiled in a process of its own.
 pub(super) fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> {
-    let workshop = Workshop::Child {
+    let compiler = Compiler::Child {
         program: std::env::current_exe()?,
         niceness: COMPILING_STEPS_BACK,
     };
     let data = settings.data_dir.clone();
-    let registry = open(settings, data, workshop, Registry::start)?;
+    let registry = open(settings, data, compiler, Registry::start)?;
     if !registry.is_pulling() {
-        some(&registry.current(), &settings.plugins)?;
+        ensure_any(&registry.current(), &settings.plugins)?;
     }
     Ok(registry)
 }
@@ -29,15 +29,15 @@ pub(super) fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> 
 /// The plugins of a command that ends soon.
 pub(super) fn load(settings: &PlanningSettings) -> anyhow::Result<Arc<Plugins>> {
     let data = settings.data_or_cache();
-    let plugins = open(settings, data, Workshop::Here, Registry::open)?.current();
-    some(&plugins, &settings.plugins)?;
+    let plugins = open(settings, data, Compiler::Here, Registry::open)?.current();
+    ensure_any(&plugins, &settings.plugins)?;
     Ok(plugins)
 }
 
 fn open(
     settings: &PlanningSettings,
     data: PathBuf,
-    workshop: Workshop,
+    compiler: Compiler,
     registry: fn(Loader) -> Result<Registry, LoadError>,
 ) -> anyhow::Result<Registry> {
     let folder = &settings.plugins;
@@ -54,15 +54,15 @@ fn open(
         data,
         limits: Limits::default(),
         unknown: settings.unknown_arguments(),
-        workshop,
-        own_tests: OwnTests::Run,
+        compiler,
+        own_tests: SelfTests::Run,
     });
     loader
         .and_then(registry)
         .with_context(|| format!("cannot load plugins from {}", folder.display()))
 }
 
-fn some(plugins: &Plugins, folder: &Path) -> anyhow::Result<()> {
+fn ensure_any(plugins: &Plugins, folder: &Path) -> anyhow::Result<()> {
     if plugins.all().next().is_none() {
         bail!(
             "no plugin could be loaded from {}: `make plugins` builds them, TRAINER_PLUGINS names \

@@ -40,7 +40,7 @@ pub(super) async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
     let policy = settings.planning.policy()?;
     let checked = request::check(value, plugins.schemas(), &policy).map_err(refused)?;
     let plan = plugins.plan(&checked).await.map_err(|error| match error {
-        PlanError::Refused(faults) => refused(faults),
+        PlanError::Refused(findings) => refused(findings),
         error => error.into(),
     })?;
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::request;
 
 /// A request from a file: JSON is YAML too, but only JSON's own reader sees a name given twice.
@@ -23,10 +23,10 @@ pub(super) fn read_request(file: &Path) -> anyhow::Result<Value> {
     serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))
 }
 
-pub(super) fn refused(faults: Vec<Fault>) -> anyhow::Error {
-    let lines: Vec<String> = faults
+pub(super) fn refused(findings: Vec<Finding>) -> anyhow::Error {
+    let lines: Vec<String> = findings
         .iter()
-        .map(|fault| format!("  {} {}", fault.code, fault.detail))
+        .map(|finding| format!("  {} {}", finding.code, finding.detail))
         .collect();
     anyhow::anyhow!("the request is refused:\n{}", lines.join("\n"))
 }

@@ -74,7 +74,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     let address = listener.local_addr()?;
     info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
     tokio::spawn(watch::keep_current(registry));
-    tokio::spawn(measure::sum_up());
+    tokio::spawn(measure::run_upkeep());
     let grace = Duration::from_secs(settings.shutdown_grace);
     let mut late = draining.clone();
     let limits = settings.connections(getrlimit(Resource::Nofile).current);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::job::ObservedJob;
 
 /// A job as it stands, or nothing once it was deleted. A follower that is slow sees the newest.
-pub type Sight = watch::Receiver<Option<Arc<ObservedJob>>>;
+pub type JobWatch = watch::Receiver<Option<Arc<ObservedJob>>>;
 
 type Key = (String, String);
 
@@ -22,7 +22,7 @@ pub(super) struct Changes {
 impl Changes {
     /// Follows a job from how it stands now. To miss nothing, call this under the lock that its
     /// changes are made under.
-    pub(super) fn follow(&self, job: Arc<ObservedJob>) -> Sight {
+    pub(super) fn follow(&self, job: Arc<ObservedJob>) -> JobWatch {
         let mut followed = self.followed();
         // Followers leave without a word.
         followed.retain(|_, sender| sender.receiver_count() > 0);

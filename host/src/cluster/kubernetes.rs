@@ -6,8 +6,8 @@
 mod cache;
 mod calls;
 mod creation;
+mod error;
 mod failures;
-mod fault;
 mod log;
 mod measured;
 mod pods;
@@ -27,7 +27,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 use tracing::warn;
 
-use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
+use super::{Cluster, ClusterError, Created, JobWatch, LogStream, RunState};
 use crate::job::{
     Inspection, JobEvent, LogSelection, LogStart, ObservedJob, PodDetails, Submission,
 };
@@ -36,8 +36,8 @@ use crate::pytorch_job::{KIND, PyTorchJob};
 use crate::request::AllowedNamespaces;
 use crate::request::metadata::{check_namespace, is_dns_subdomain};
 use cache::Cache;
-use calls::{Calls, Earnest};
-use fault::CallError;
+use calls::{Calls, CreateMode};
+use error::CallError;
 use pods::Controller;
 use prefixes::Creations;
 use watches::Watches;
@@ -145,11 +145,11 @@ impl KubernetesCluster {
 #[async_trait]
 impl Cluster for KubernetesCluster {
     async fn create(&self, job: PyTorchJob) -> Result<Created, ClusterError> {
-        self.submit(job, Earnest::Create).await
+        self.submit(job, CreateMode::Create).await
     }
 
     async fn try_create(&self, job: PyTorchJob) -> Result<Created, ClusterError> {
-        self.submit(job, Earnest::DryRun).await
+        self.submit(job, CreateMode::DryRun).await
     }
 
     async fn get(&self, namespace: &str, name: &str) -> Result<Arc<ObservedJob>, ClusterError> {
@@ -227,7 +227,7 @@ impl Cluster for KubernetesCluster {
         &self,
         namespace: &str,
         name: &str,
-        wish: Wish,
+        wish: RunState,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
         let job = self.get(namespace, name).await?;
         if job.status.has_ended() {
@@ -240,7 +240,7 @@ impl Cluster for KubernetesCluster {
             .map_err(|error| missing(error, name, "changing the PyTorchJob"))
     }
 
-    async fn follow(&self, namespace: &str, name: &str) -> Result<Sight, ClusterError> {
+    async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {
         let job = self.get(namespace, name).await?;
         Ok(self.cache.sight(job))
     }

@@ -2,7 +2,7 @@
 //! a kubelet would do it, with the same manifest, conditions and messages.
 //!
 //! Jobs are in a [`store`] on disk before a request is answered, so none is lost when the service
-//! is killed; a [`keeper`] stands by each replica, so none runs twice when it comes back.
+//! is killed; a [`shim`] stands by each replica, so none runs twice when it comes back.
 //! [`lifecycle`] says what follows from what happens to a job.
 
 mod attempt;
@@ -12,16 +12,16 @@ pub mod contain;
 mod expand;
 mod failure;
 mod folder;
-pub mod keeper;
+mod jobs;
 mod lifecycle;
 mod log;
-mod machine;
 mod orphans;
 mod ports;
 mod processes;
 pub mod quota;
 mod removal;
 mod replica;
+pub mod shim;
 mod slots;
 mod store;
 mod timer;
@@ -40,15 +40,15 @@ use serde_json::Value;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{Cluster, ClusterError, Created, LogStream, Sight, Wish};
+use super::{Cluster, ClusterError, Created, JobWatch, LogStream, RunState};
 use crate::job::{EarlierCheckpoints, Inspection, LogSelection, ObservedJob, Prefix, Submission};
 use crate::keys::RUN_ID_LABEL;
 use crate::pytorch_job::PyTorchJob;
 use conditions::Transition;
 use contain::{Containment, HIDDEN, Mode, User};
 use folder::DataFolder;
+use jobs::{LocalJobs, MachineSettings, blocking};
 use lifecycle::Pace;
-use machine::{Machine, MachineSettings, blocking};
 use quota::{Limits, Quota};
 use slots::Slots;
 use store::{Record, Store, key};
@@ -84,7 +84,7 @@ pub struct LocalSettings {
 /// The embedded cluster.
 #[derive(Debug)]
 pub struct LocalCluster {
-    machine: Arc<Machine>,
+    machine: Arc<LocalJobs>,
     /// Where the claims of `pvc://` URIs are.
     claims: PathBuf,
     logs: log::Logs,
@@ -162,7 +162,7 @@ impl LocalCluster {
             },
         };
         let slots = Slots::of_this_machine(slots);
-        let machine = Arc::new(Machine::open(settings, slots, store)?);
+        let machine = Arc::new(LocalJobs::open(settings, slots, store)?);
         removal::sweep(&machine.settings, &machine.keys());
         machine.take_up().await;
         Ok(Self {
@@ -202,7 +202,7 @@ impl Cluster for LocalCluster {
         let created = self.admitted(&job);
         let key = key(job.namespace(), job.name());
         let counted = self.quota.add(&key, size(&job))?;
-        // The specification answers 500 where a job cannot be created for no fault of the request.
+        // The specification answers 500 where a job cannot be created for no finding of the request.
         let added = self.machine.add(Record::new(job)).await;
         added.map_err(|error| match error {
             ClusterError::NotStored { .. } => ClusterError::internal("storing the job", error),
@@ -271,12 +271,12 @@ impl Cluster for LocalCluster {
         &self,
         namespace: &str,
         name: &str,
-        wish: Wish,
+        wish: RunState,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
         self.machine.set_running(&key(namespace, name), wish).await
     }
 
-    async fn follow(&self, namespace: &str, name: &str) -> Result<Sight, ClusterError> {
+    async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {
         let sight = self.machine.follow(&key(namespace, name));
         sight.ok_or_else(|| not_found(name))
     }
@@ -352,7 +352,7 @@ fn size(job: &PyTorchJob) -> u64 {
 }
 
 /// The sizes of the jobs that are kept, by key.
-fn sizes(machine: &Machine) -> BTreeMap<String, u64> {
+fn sizes(machine: &LocalJobs) -> BTreeMap<String, u64> {
     let jobs = machine.observed(None);
     let keys = jobs.iter().map(|job| key(job.namespace(), job.name()));
     keys.filter_map(|key| {

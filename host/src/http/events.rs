@@ -18,7 +18,7 @@ use super::app::App;
 use super::problem::Problem;
 use super::reference::FoundJob;
 use super::streams::{Caller, Streams};
-use crate::cluster::Sight;
+use crate::cluster::JobWatch;
 use crate::job::{JobState, ListedJob, ObservedJob};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -36,7 +36,7 @@ pub(super) async fn events(
 ) -> Result<Response, Problem> {
     let sight = app.cluster.follow(&job.namespace, &job.name).await?;
     let known = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    let followed = Followed {
+    let followed = EventStream {
         uid: None,
         sight,
         known: known.map(str::to_string),
@@ -58,10 +58,10 @@ pub(super) async fn events(
 }
 
 /// A job that somebody follows.
-struct Followed {
+struct EventStream {
     /// Of the job, once it was seen: another that takes its name is not the one that is followed.
     uid: Option<String>,
-    sight: Sight,
+    sight: JobWatch,
     /// The id of the event that the client had last.
     known: Option<String>,
     draining: watch::Receiver<bool>,
@@ -69,7 +69,7 @@ struct Followed {
     ended: bool,
 }
 
-impl Followed {
+impl EventStream {
     fn knows_the_end(&self) -> bool {
         let job = self.sight.borrow().clone();
         let ended = job.filter(|job| JobState::of(job).is_final());

@@ -18,13 +18,13 @@ const LARGE_BYTES: usize = 32 * 1024;
 const AT_ONCE: usize = 2;
 /// Large requests that one caller may have, waiting ones included.
 const OF_ONE_CALLER: usize = 4;
-/// How long a request may wait for its turn.
+/// How long a request may wait for its permit.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The large requests of a service.
 #[derive(Clone, Debug)]
 pub(super) struct LargeRequests {
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// By the caller's address. One proxy in front of many callers is one caller.
     callers: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
 }
@@ -32,17 +32,17 @@ pub(super) struct LargeRequests {
 impl Default for LargeRequests {
     fn default() -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
             callers: Arc::default(),
         }
     }
 }
 
 /// How the work for a request is done: at once, or on a thread that serves nobody while it has a
-/// turn.
+/// permit.
 #[derive(Debug)]
 pub(super) struct Load {
-    turn: Option<Turn>,
+    permit: Option<Turn>,
 }
 
 /// The right to have one large request checked. It ends when this is dropped.
@@ -64,18 +64,20 @@ impl LargeRequests {
         extensions: &Extensions,
     ) -> Result<Load, Problem> {
         if bytes <= LARGE_BYTES {
-            return Ok(Load { turn: None });
+            return Ok(Load { permit: None });
         }
         let address = extensions.get::<ConnectInfo<SocketAddr>>();
         let place = self.place(address.map(|address| address.0.ip()))?;
-        let turn = self.turns.clone().acquire_owned();
-        match tokio::time::timeout(LONGEST_WAIT, turn).await {
+        let permit = self.permits.clone().acquire_owned();
+        match tokio::time::timeout(LONGEST_WAIT, permit).await {
             Ok(Ok(permit)) => {
-                let turn = Turn {
+                let permit = Turn {
                     _permit: permit,
                     _place: place,
                 };
-                Ok(Load { turn: Some(turn) })
+                Ok(Load {
+                    permit: Some(permit),
+                })
             }
             _ => Err(Problem::busy("too many large requests at once")),
         }
@@ -102,12 +104,12 @@ impl Load {
     ///
     /// # Errors
     ///
-    /// When the work panics, which is a fault of this service.
+    /// When the work panics, which is a finding of this service.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        match &self.turn {
+        match &self.permit {
             None => Ok(work()),
             Some(_) => tokio::task::spawn_blocking(work)
                 .await

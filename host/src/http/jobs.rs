@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::query::Query;
 use super::reference::{FoundJob, NamedJob};
 use super::representation::{wants_yaml, yaml};
-use crate::cluster::{self, Wish};
+use crate::cluster::{self, RunState};
 use crate::job::{JobDetails, JobSummary};
 
 #[derive(Debug, Deserialize)]
@@ -64,17 +64,21 @@ pub(super) async fn suspend(
     State(app): State<App>,
     job: NamedJob,
 ) -> Result<Json<JobSummary>, Problem> {
-    set_running(&app, &job, Wish::Suspend).await
+    set_running(&app, &job, RunState::Suspend).await
 }
 
 pub(super) async fn resume(
     State(app): State<App>,
     job: NamedJob,
 ) -> Result<Json<JobSummary>, Problem> {
-    set_running(&app, &job, Wish::Resume).await
+    set_running(&app, &job, RunState::Resume).await
 }
 
-async fn set_running(app: &App, job: &NamedJob, wish: Wish) -> Result<Json<JobSummary>, Problem> {
+async fn set_running(
+    app: &App,
+    job: &NamedJob,
+    wish: RunState,
+) -> Result<Json<JobSummary>, Problem> {
     let changed = app.cluster.set_running(&job.namespace, &job.name, wish);
     let changed = changed.await.map_err(|error| job.explain(error))?;
     Ok(Json(JobSummary::of(&changed)))

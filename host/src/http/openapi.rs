@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 pub use page::page;
 
 use crate::explain::Framework;
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::job::{JobDetails, JobPage, JobSummary, ListedJob, Metrics};
 use crate::preview::Preview;
 use crate::request;
@@ -66,7 +66,7 @@ fn schemas() -> Value {
     generator.subschema_for::<JobDetails>();
     generator.subschema_for::<Metrics>();
     generator.subschema_for::<Preview>();
-    generator.subschema_for::<Fault>();
+    generator.subschema_for::<Finding>();
     let mut schemas = generator.take_definitions(true);
     let mut request = request::json_schema().clone();
     if let Some(request) = request.as_object_mut() {
@@ -90,7 +90,7 @@ fn problem() -> Value {
             "status": {"type": "integer"},
             "detail": {"type": "string", "description": "A sentence for people"},
             "instance": {"type": "string", "description": "The id of the request"},
-            "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
+            "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Finding"}},
         },
     })
 }

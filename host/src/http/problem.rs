@@ -20,7 +20,7 @@ use tower_http::request_id::RequestId;
 use tracing::{error, warn};
 
 use crate::cluster::ClusterError;
-use crate::fault::{Fault, MAX_FINDINGS};
+use crate::finding::{Finding, MAX_FINDINGS};
 use crate::job::BadKey;
 use crate::plugin::{CallError, PlanError, Plugins, RollbackError};
 use crate::request::NamespaceNotAllowed;
@@ -43,7 +43,7 @@ pub(super) struct Problem {
     status: StatusCode,
     kind: Kind,
     detail: String,
-    errors: Vec<Fault>,
+    errors: Vec<Finding>,
     header: Option<(&'static str, Cow<'static, str>)>,
     /// What is logged and not sent.
     cause: Option<String>,
@@ -51,7 +51,7 @@ pub(super) struct Problem {
 
 impl Problem {
     fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        let (status, ..) = kind.parts();
+        let (status, ..) = kind.descriptor();
         let mut detail = detail.into();
         detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
         Self {
@@ -120,7 +120,7 @@ impl Problem {
 
     /// A parameter of the query that is wrong.
     pub(super) fn parameter(name: &str, detail: impl std::fmt::Display) -> Self {
-        vec![Fault::new("query", "", format!("{name}: {detail}"))].into()
+        vec![Finding::new("query", "", format!("{name}: {detail}"))].into()
     }
 
     pub(super) fn crowded() -> Self {
@@ -181,7 +181,7 @@ impl Problem {
     }
 
     fn document(&self, instance: &str) -> Value {
-        let (_, name, title) = self.kind.parts();
+        let (_, name, title) = self.kind.descriptor();
         let mut document = Map::new();
         document.insert("type".into(), format!("urn:trainer:problem:{name}").into());
         document.insert("title".into(), title.into());
@@ -197,9 +197,9 @@ impl Problem {
 }
 
 /// How many of some findings an answer lists.
-fn listed(errors: &[Fault]) -> usize {
+fn listed(errors: &[Finding]) -> usize {
     let mut bytes = 0;
-    let fits = |error: &&Fault| {
+    let fits = |error: &&Finding| {
         bytes += json_bytes(error);
         bytes <= MAX_ERRORS_BYTES
     };
@@ -207,11 +207,14 @@ fn listed(errors: &[Fault]) -> usize {
 }
 
 /// The findings about a request, all at once.
-impl From<Vec<Fault>> for Problem {
-    fn from(mut errors: Vec<Fault>) -> Self {
+impl From<Vec<Finding>> for Problem {
+    fn from(mut errors: Vec<Finding>) -> Self {
         let found = errors.len();
         errors.truncate(listed(&errors));
-        let details: Vec<&str> = errors.iter().map(|fault| fault.detail.as_str()).collect();
+        let details: Vec<&str> = errors
+            .iter()
+            .map(|finding| finding.detail.as_str())
+            .collect();
         let mut detail = details.join("; ");
         if errors.len() < found {
             let count = errors.len();
@@ -229,7 +232,7 @@ impl From<PlanError> for Problem {
     fn from(error: PlanError) -> Self {
         let cause = chain(&error);
         match error {
-            PlanError::Refused(faults) => faults.into(),
+            PlanError::Refused(findings) => findings.into(),
             PlanError::Failed { plugin, error } => {
                 let what = match error {
                     CallError::Time { .. } | CallError::Schema { .. } => "took too long",
@@ -291,7 +294,7 @@ impl From<ClusterError> for Problem {
             ClusterError::Ambiguous { .. } => Self::new(Kind::AmbiguousJob, detail),
             ClusterError::Ended { .. } => Self::new(Kind::JobEnded, detail),
             ClusterError::NoSuchNamespace { .. } => {
-                vec![Fault::new("no-such-namespace", "/namespace", detail)].into()
+                vec![Finding::new("no-such-namespace", "/namespace", detail)].into()
             }
             ClusterError::Refused { .. } => Self::new(Kind::NotAdmitted, detail),
             ClusterError::Forbidden { .. } => {
@@ -326,7 +329,7 @@ impl From<ClusterError> for Problem {
 
 impl From<BadKey> for Problem {
     fn from(bad: BadKey) -> Self {
-        vec![Fault::new("idempotency-key", "", bad.to_string())].into()
+        vec![Finding::new("idempotency-key", "", bad.to_string())].into()
     }
 }
 
@@ -346,7 +349,7 @@ impl IntoResponse for Problem {
 }
 
 /// Gives every answer that is no success the form of a problem document, whoever made it, and logs
-/// those that are not the caller's fault.
+/// those that are not the caller's finding.
 pub(super) async fn finish(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
     let id = id.as_ref().and_then(|id| id.header_value().to_str().ok());
@@ -400,7 +403,7 @@ async fn adopted(status: StatusCode, response: &mut Response) -> Problem {
     }
 }
 
-/// The answer when a handler panicked. That is a fault of this service, and logged as one.
+/// The answer when a handler panicked. That is a finding of this service, and logged as one.
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

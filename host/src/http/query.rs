@@ -11,12 +11,12 @@ use axum::response::Response;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::http::openapi::operations::{self, Operation, Parameter, Value};
 use crate::job::JobState;
 use crate::suggestion::{did_you_mean, nearest};
 
-/// Most faults that an answer has.
+/// Most findings that an answer has.
 const MAX_FAULTS: usize = 16;
 /// Longest part of a name or a value that a message quotes, in characters.
 const MAX_QUOTE: usize = 64;
@@ -24,13 +24,13 @@ const MAX_QUOTE: usize = 64;
 /// Lets a request through whose query has only parameters of its route, each once and with a value
 /// that it takes.
 pub(super) async fn check(request: Request, next: Next) -> Result<Response, Problem> {
-    let faults = match (operation(&request), request.uri().query()) {
-        (Some(operation), Some(query)) => faults(operation, query),
+    let findings = match (operation(&request), request.uri().query()) {
+        (Some(operation), Some(query)) => findings(operation, query),
         _ => Vec::new(),
     };
-    match faults.is_empty() {
+    match findings.is_empty() {
         true => Ok(next.run(request).await),
-        false => Err(faults.into()),
+        false => Err(findings.into()),
     }
 }
 
@@ -62,9 +62,9 @@ fn operation(request: &Request) -> Option<&'static Operation> {
     operations::of(method.as_str(), route.as_str())
 }
 
-fn faults(operation: &Operation, query: &str) -> Vec<Fault> {
+fn findings(operation: &Operation, query: &str) -> Vec<Finding> {
     let given: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
-    let mut faults = Vec::new();
+    let mut findings = Vec::new();
     for (position, (name, value)) in given.iter().enumerate() {
         let is_repeated = given[..position].iter().any(|(before, _)| before == name);
         let wrong = match operation.query(name) {
@@ -72,12 +72,12 @@ fn faults(operation: &Operation, query: &str) -> Vec<Fault> {
             Some(_) if is_repeated => Some(format!("{name}: is given more than once")),
             Some(parameter) => refusal(parameter, value).map(|why| format!("{name}: {why}")),
         };
-        faults.extend(wrong.map(|detail| Fault::new("query", "", detail)));
-        if faults.len() == MAX_FAULTS {
+        findings.extend(wrong.map(|detail| Finding::new("query", "", detail)));
+        if findings.len() == MAX_FAULTS {
             break;
         }
     }
-    faults
+    findings
 }
 
 fn unknown(operation: &Operation, name: &str) -> String {
@@ -160,8 +160,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn told(method: &str, path: &str, query: &str) -> String {
-        let faults = faults(operations::of(method, path).unwrap(), query);
-        let details: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
+        let findings = findings(operations::of(method, path).unwrap(), query);
+        let details: Vec<String> = findings.into_iter().map(|finding| finding.detail).collect();
         details.join("; ")
     }
 
@@ -247,7 +247,7 @@ mod tests {
                 .finish();
             for operation in operations::OPERATIONS {
                 let is_known = operation.query(&name).is_some();
-                prop_assert!(is_known || !faults(operation, &query).is_empty());
+                prop_assert!(is_known || !findings(operation, &query).is_empty());
             }
         }
     }

@@ -13,7 +13,7 @@ use super::heavy::Load;
 use super::problem::Problem;
 use super::{idempotency, measured};
 use crate::cluster::Created;
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::job::JobSummary;
 use crate::manifest;
 
@@ -42,14 +42,14 @@ async fn create(
     let warnings = || checked.warnings.iter().chain(&plan.warnings);
     let mut job = manifest::manifest(&checked.request, &plan);
     manifest::check_size(&job).map_err(|too_large| vec![too_large])?;
-    manifest::remember(&mut job, warnings());
+    manifest::record_warnings(&mut job, warnings());
     let created = idempotency::create(app, job, submission).await?;
     Ok(accepted(&created, warnings()))
 }
 
 /// The answer to a job that was created, with what its author should know as `Warning` headers.
-fn accepted<'a>(created: &Created, faults: impl Iterator<Item = &'a Fault>) -> Response {
-    let told = faults.map(|fault| format!("{} {}", fault.code, fault.detail));
+fn accepted<'a>(created: &Created, findings: impl Iterator<Item = &'a Finding>) -> Response {
+    let told = findings.map(|finding| format!("{} {}", finding.code, finding.detail));
     // What the cluster says of the moment, such as a lack of slots, is no part of the answer.
     let told: Vec<String> = told.collect();
     let summary = JobSummary::created(&created.job, &told);

@@ -10,7 +10,7 @@ use super::bindings::{Plugin, PluginPre};
 use super::engine::TICK;
 use super::limits::{CallLimits, Exceeded, Limiter, Limits};
 use super::{CallError, Description};
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::plan::{CheckpointLayout, Proposal, Setting, Text};
 use crate::request::JobRequest;
 
@@ -29,7 +29,7 @@ pub(super) struct Answered<T> {
 }
 
 /// What a plugin says to a job.
-pub(super) type Answer = Result<Proposal, Vec<Fault>>;
+pub(super) type Answer = Result<Proposal, Vec<Finding>>;
 
 impl Callable {
     /// Links a component against nothing, which is what plugins import.
@@ -89,7 +89,7 @@ impl Callable {
             answer: answered
                 .answer
                 .map(proposal)
-                .map_err(|findings| findings.into_iter().map(fault).collect()),
+                .map_err(|findings| findings.into_iter().map(finding).collect()),
             memory_bytes: answered.memory_bytes,
         })
     }
@@ -116,11 +116,11 @@ impl Callable {
                 answer,
                 memory_bytes: store.data().used_bytes,
             })
-            .map_err(|error| self.told_apart(error, time))
+            .map_err(|error| self.classify(error, time))
     }
 
     /// Which limit or rule a failed call ran into, by the error's type and never by its text.
-    fn told_apart(&self, error: wasmtime::Error, time: Duration) -> CallError {
+    fn classify(&self, error: wasmtime::Error, time: Duration) -> CallError {
         if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
             return CallError::Exceeded(*exceeded);
         }
@@ -228,7 +228,7 @@ fn proposal(plan: contract::LaunchPlan) -> Proposal {
             step_pattern,
         },
         resolved_args,
-        warnings: warnings.into_iter().map(fault).collect(),
+        warnings: warnings.into_iter().map(finding).collect(),
         extensions,
     }
 }
@@ -240,11 +240,11 @@ fn text(text: contract::Text) -> Text {
     }
 }
 
-fn fault(finding: contract::Finding) -> Fault {
+fn finding(finding: contract::Finding) -> Finding {
     let contract::Finding {
         code,
         pointer,
         detail,
     } = finding;
-    Fault::new(code, pointer, detail)
+    Finding::new(code, pointer, detail)
 }

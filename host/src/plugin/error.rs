@@ -6,8 +6,8 @@ use std::time::Duration;
 use wasmtime::Trap;
 
 use super::limits::Exceeded;
-use crate::fault::Fault;
-use crate::plan::{NoPlan, PluginIdentity};
+use crate::finding::Finding;
+use crate::plan::{InvalidPlan, PluginIdentity};
 
 /// Why a file is no plugin for this host, or why no plugin can be loaded at all.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +126,7 @@ pub enum CallError {
     #[error("its answer cannot be read within {allowed} bytes (limit output_kib): {why}")]
     Answer { allowed: usize, why: String },
     #[error("its answer makes no sense: {0}")]
-    Nonsense(#[from] NoPlan),
+    Nonsense(#[from] InvalidPlan),
     #[error(
         "the check against its schema took longer than the {} ms allowed (limit time_ms)",
         allowed.as_millis()
@@ -160,17 +160,17 @@ impl CallError {
 /// Why there is no plan for a request.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The caller's fault: the plugin refuses the request.
+    /// The caller's finding: the plugin refuses the request.
     #[error("the plugin refuses the request")]
-    Refused(Vec<Fault>),
-    /// The plugin's fault.
+    Refused(Vec<Finding>),
+    /// The plugin's finding.
     #[error("plugin {} {} ({}) failed", plugin.name, plugin.version, plugin.digest)]
     Failed {
         plugin: Box<PluginIdentity>,
         #[source]
         error: CallError,
     },
-    /// The plugin's fault, before this request.
+    /// The plugin's finding, before this request.
     #[error(
         "the plugin of framework {plugin} failed {failures} times in a row and is out of service \
          for another {} s",
@@ -181,19 +181,19 @@ pub enum PlanError {
         failures: u32,
         wait: Duration,
     },
-    /// Nobody's fault: too much at once.
+    /// Nobody's finding: too much at once.
     #[error("{allowed} calls of {whose} run already (limit concurrency)")]
-    Busy { whose: Whose, allowed: u32 },
+    Busy { whose: Scope, allowed: u32 },
 }
 
-/// Whose limit of calls at once was reached.
+/// Scope limit of calls at once was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum Scope {
     Plugin(String),
     AllPlugins,
 }
 
-impl std::fmt::Display for Whose {
+impl std::fmt::Display for Scope {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Plugin(name) => write!(formatter, "plugin {name}"),

@@ -13,7 +13,7 @@ use crate::request::{self, RequestPolicy};
 
 /// Whether the tests that a plugin carries decide about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OwnTests {
+pub enum SelfTests {
     Run,
     /// For its author, who is about to accept what it says now.
     Ignored,
@@ -28,7 +28,7 @@ pub struct SelfTest {
 }
 
 /// What a plugin makes of a request, as JSON: `plan` with all that the plugin says, or `refused`
-/// with the faults. What the host adds is not part of it, so it is the same with every host.
+/// with the findings. What the host adds is not part of it, so it is the same with every host.
 ///
 /// # Errors
 ///
@@ -36,15 +36,15 @@ pub struct SelfTest {
 pub fn outcome(plugin: &Plugin, request: &Value) -> Result<Value, PlanError> {
     let name = plugin.identity.name.clone();
     let schemas = BTreeMap::from([(name, plugin.schema())]);
-    let refused = |faults| json!({ "refused": faults });
+    let refused = |findings| json!({ "refused": findings });
     let checked = match request::check(request.clone(), &schemas, &RequestPolicy::default()) {
         Ok(checked) => checked,
-        Err(faults) => return Ok(refused(faults)),
+        Err(findings) => return Ok(refused(findings)),
     };
     let context = UnknownArguments::Forward.context();
     match plugin.plan(&checked.request, &context) {
         Ok(plan) => Ok(json!({ "plan": document(&plan) })),
-        Err(PlanError::Refused(faults)) => Ok(refused(faults)),
+        Err(PlanError::Refused(findings)) => Ok(refused(findings)),
         Err(error) => Err(error),
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn self_test(tests: Option<&str>, plugin: &Plugin) -> Result<(), Load
     {
         let difference = match outcome(plugin, &request) {
             Ok(found) => difference(&expected, &found),
-            Err(error) => Some(super::workshop::told(&error)),
+            Err(error) => Some(super::compiler::error_chain(&error)),
         };
         if let Some(difference) = difference {
             return Err(LoadError::SelfTest { name, difference });

@@ -7,11 +7,11 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
 use super::cache::{Cache, Made};
-use super::golden::OwnTests;
+use super::compiler::Compiler;
+use super::golden::SelfTests;
 use super::limits::Limits;
 use super::settings::PluginSettings;
 use super::source::{Fetched, Location, Source};
-use super::workshop::Workshop;
 use super::{LoadError, Plugin, UnknownArguments, engine};
 
 /// What a loader is to do.
@@ -24,17 +24,17 @@ pub struct LoaderSettings {
     /// The limits where `plugins.toml` gives none.
     pub limits: Limits,
     pub unknown: UnknownArguments,
-    pub workshop: Workshop,
-    pub own_tests: OwnTests,
+    pub compiler: Compiler,
+    pub own_tests: SelfTests,
 }
 
 /// What is looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Reload {
     /// What was not seen before.
-    AtNews,
+    Changed,
     /// What was refused before too.
-    AtRefused,
+    RetryRefused,
 }
 
 /// Loads plugins. All of them run in one engine, which lives as long as this.
@@ -105,7 +105,7 @@ impl Loader {
             Source::new(name.display().to_string(), here, self.settings.limits.call)
         });
         let fetched = self.fetch(&source)?;
-        self.plugin(&source, &fetched, Look::AtRefused)
+        self.plugin(&source, &fetched, Reload::RetryRefused)
     }
 
     pub(super) fn fetch(&self, source: &Source) -> Result<Fetched, LoadError> {
@@ -118,7 +118,7 @@ impl Loader {
         &self,
         source: &Source,
         fetched: &Fetched,
-        look: Look,
+        look: Reload,
     ) -> Result<Plugin, LoadError> {
         let digest = fetched.digest.hex();
         let made = match self.cache.get(digest, &self.engine) {
@@ -130,13 +130,13 @@ impl Loader {
         Plugin::new(made, identity, &self.engine, source.limits, limits)
     }
 
-    fn make(&self, source: &Source, fetched: &Fetched, look: Look) -> Result<Made, LoadError> {
+    fn make(&self, source: &Source, fetched: &Fetched, look: Reload) -> Result<Made, LoadError> {
         let digest = fetched.digest.hex();
         let limits = (self.settings.limits, source.limits);
-        if let (Look::AtNews, Some(why)) = (look, self.cache.refusal(digest, &limits)) {
+        if let (Reload::Changed, Some(why)) = (look, self.cache.refusal(digest, &limits)) {
             return Err(LoadError::Tried(why));
         }
-        let made = self.settings.workshop.make(
+        let made = self.settings.compiler.make(
             &fetched.bytes,
             &self.cache.unfinished(digest),
             &self.settings.limits,
@@ -145,7 +145,7 @@ impl Loader {
         );
         let (compiled, description) = made.inspect_err(|error| {
             if error.is_about_the_plugin() {
-                let why = super::workshop::told(error);
+                let why = super::compiler::error_chain(error);
                 self.cache.put_refusal(digest, &limits, why);
             }
         })?;

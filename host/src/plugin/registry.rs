@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::slots::Slots;
 use super::source::{Fetched, Location, Source};
-use super::{LoadError, Loader, Look, Plugins, RollbackError};
+use super::{LoadError, Loader, Plugins, Reload, RollbackError};
 use crate::measure;
 
 /// How long the start of a service waits for registries. Most answer at once, and then the first
@@ -69,7 +69,7 @@ impl Registry {
             loader,
         });
         shared.slots().configure(&sources);
-        shared.look_at(sources, Look::AtNews, patience);
+        shared.look_at(sources, Reload::Changed, patience);
         Ok(Self { shared })
     }
 
@@ -91,7 +91,7 @@ impl Registry {
     /// Looks at every source again. What has changed is compiled and tried, which takes its time on
     /// this thread, and is then served as a whole; what cannot be loaded leaves its last good
     /// version serving. Registries are not waited for.
-    pub fn reload(&self, look: Look) {
+    pub fn reload(&self, look: Reload) {
         match self.shared.loader.sources() {
             Ok(sources) => {
                 self.shared.slots().configure(&sources);
@@ -108,7 +108,8 @@ impl Registry {
     /// Asks registries again that could not be reached.
     pub fn retry(&self) {
         let sources = self.shared.slots().unreachable();
-        self.shared.look_at(sources, Look::AtNews, Duration::ZERO);
+        self.shared
+            .look_at(sources, Reload::Changed, Duration::ZERO);
     }
 
     /// Serves the version of a framework that was served before the present one, until its source
@@ -132,7 +133,7 @@ impl Shared {
 
     /// Looks at sources in their order, so that a start gives names away in that order. What
     /// registries give later than `patience` is loaded on a thread of its own.
-    fn look_at(self: &Arc<Self>, sources: Vec<Source>, look: Look, patience: Duration) {
+    fn look_at(self: &Arc<Self>, sources: Vec<Source>, look: Reload, patience: Duration) {
         let (tell, told) = channel();
         for (place, source) in sources.iter().enumerate() {
             if matches!(source.location, Location::Registry(_)) && self.slots().begin_pull(source) {
@@ -174,7 +175,7 @@ impl Shared {
     }
 
     /// Loads what registries give from now on.
-    fn load_later(self: Arc<Self>, sources: Vec<Source>, told: Receiver<Pulled>, look: Look) {
+    fn load_later(self: Arc<Self>, sources: Vec<Source>, told: Receiver<Pulled>, look: Reload) {
         let started = std::thread::Builder::new()
             .name("pulled".to_string())
             .spawn(move || {
@@ -193,7 +194,7 @@ impl Shared {
         self: &Arc<Self>,
         source: &Source,
         fetched: Result<Fetched, LoadError>,
-        look: Look,
+        look: Reload,
     ) {
         self.load(source, fetched, look);
         let again = self.slots().end_pull(&source.name);
@@ -203,7 +204,7 @@ impl Shared {
     }
 
     /// Loads what a source gave, if that is another plugin than it serves.
-    fn load(&self, source: &Source, fetched: Result<Fetched, LoadError>, look: Look) {
+    fn load(&self, source: &Source, fetched: Result<Fetched, LoadError>, look: Reload) {
         let _one_at_a_time = self.making.lock();
         let loaded = fetched.and_then(|fetched| {
             let is_known = self.slots().knows(source, &fetched.digest);

@@ -9,16 +9,16 @@ use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument, Span, info_span, warn};
 
-use super::golden::OwnTests;
+use super::compiler::Compiler;
+use super::golden::SelfTests;
 use super::limits::Limits;
 use super::loader::{Loader, LoaderSettings};
-use super::workshop::Workshop;
-use super::{CallError, LoadError, PlanError, Plugin, Registry, UnknownArguments, Whose};
-use crate::fault::Fault;
+use super::{CallError, LoadError, PlanError, Plugin, Registry, Scope, UnknownArguments};
+use crate::finding::Finding;
 use crate::measure;
 use crate::plan::{Plan, PluginIdentity};
 use crate::request::{ArgumentSchemas, Checked, JobRequest};
-use crate::scheduling::step_back;
+use crate::scheduling::lower_priority;
 
 /// The loaded plugins. They never change: a reload makes another set of them.
 pub struct Plugins {
@@ -44,7 +44,7 @@ pub struct Refused {
 impl Refused {
     /// Why, in one line.
     pub fn why(&self) -> String {
-        super::told(&*self.error)
+        super::error_chain(&*self.error)
     }
 }
 
@@ -66,8 +66,8 @@ impl Plugins {
             data: data.to_path_buf(),
             limits,
             unknown,
-            workshop: Workshop::Here,
-            own_tests: OwnTests::Run,
+            compiler: Compiler::Here,
+            own_tests: SelfTests::Run,
         })?;
         Ok(Registry::open(loader)?.current())
     }
@@ -127,42 +127,42 @@ impl Plugins {
         let request = &checked.request;
         let Some(plugin) = self.plugins.get(&request.framework) else {
             let detail = format!("framework: {} is not loaded here", request.framework);
-            let fault = Fault::new("unknown-framework", "/framework", detail);
-            return Err(PlanError::Refused(vec![fault]));
+            let finding = Finding::new("unknown-framework", "/framework", detail);
+            return Err(PlanError::Refused(vec![finding]));
         };
-        let whose = Whose::Plugin(plugin.identity.name.clone());
+        let whose = Scope::Plugin(plugin.identity.name.clone());
         let of_plugin = plugin.limits().concurrency;
         let of_all = self.limits.concurrent_calls;
-        let turns = [
-            self.turn(&plugin.turns, whose, of_plugin).await?,
-            self.turn(&self.calls, Whose::AllPlugins, of_all).await?,
+        let permits = [
+            self.permit(&plugin.permits, whose, of_plugin).await?,
+            self.permit(&self.calls, Scope::AllPlugins, of_all).await?,
         ];
         plugin.admit()?;
         let (begun, span) = (Instant::now(), plugin.span());
         let Some(argument_faults) = &checked.argument_faults else {
             let check = SchemaCheck::Needed;
-            let planned = self.plan_with_patience(plugin, request.clone(), turns, check);
+            let planned = self.plan_on_own_thread(plugin, request.clone(), permits, check);
             return planned.instrument(span).await;
         };
-        let at_once = span.in_scope(|| plugin.plan_at_once(request, &self.context));
+        let at_once = span.in_scope(|| plugin.try_plan_inline(request, &self.context));
         let planned = match at_once {
             Some(planned) => plugin.noted(begun, planned),
             None => {
                 let check = SchemaCheck::Done;
-                let planned = self.plan_with_patience(plugin, request.clone(), turns, check);
+                let planned = self.plan_on_own_thread(plugin, request.clone(), permits, check);
                 planned.instrument(span).await
             }
         };
         with_schema_faults(planned, argument_faults)
     }
 
-    async fn turn(
+    async fn permit(
         &self,
-        turns: &Arc<Semaphore>,
-        whose: Whose,
+        permits: &Arc<Semaphore>,
+        whose: Scope,
         allowed: u32,
     ) -> Result<OwnedSemaphorePermit, PlanError> {
-        match tokio::time::timeout(self.limits.queue, turns.clone().acquire_owned()).await {
+        match tokio::time::timeout(self.limits.queue, permits.clone().acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(PlanError::Busy { whose, allowed }),
         }
@@ -170,16 +170,16 @@ impl Plugins {
 
     /// Calls a plugin that may take its whole time on a thread of its own, which steps back for
     /// those that serve requests: a plugin that spins slows nobody else down. The call keeps its
-    /// turns when nobody waits for it any more.
+    /// permits when nobody waits for it any more.
     ///
     /// The check against the plugin's schema cannot be stopped, so it has a deadline: the answer
-    /// comes by then, and the thread keeps its turns until the check is over. The cost of the
+    /// comes by then, and the thread keeps its permits until the check is over. The cost of the
     /// schema, which was checked when it was loaded, bounds how long that takes.
-    async fn plan_with_patience(
+    async fn plan_on_own_thread(
         &self,
         plugin: &Arc<Plugin>,
         request: Arc<JobRequest>,
-        turns: [OwnedSemaphorePermit; 2],
+        permits: [OwnedSemaphorePermit; 2],
         check: SchemaCheck,
     ) -> Result<Plan, PlanError> {
         let failed = |error| PlanError::Failed {
@@ -192,7 +192,7 @@ impl Plugins {
         std::thread::Builder::new()
             .name("slow-plugin".to_string())
             .spawn(move || {
-                step_back();
+                lower_priority();
                 let begun = Instant::now();
                 let planned = called.plan(&request, &context);
                 called.remember(begun.elapsed());
@@ -201,7 +201,7 @@ impl Plugins {
                     SchemaCheck::Done => planned,
                 };
                 let _ = tell.send(called.noted(begun, planned));
-                drop(turns);
+                drop(permits);
             })
             .map_err(|_| lost())?;
         let allowed = plugin.limits().time;
@@ -247,8 +247,8 @@ impl Plugin {
             "extra_args: not as {} takes them; trainer explain {} lists what it takes",
             self.identity.name, self.identity.name
         );
-        let fault = Fault::new("schema", "/extra_args", detail);
-        Err(PlanError::Refused(vec![fault]))
+        let finding = Finding::new("schema", "/extra_args", detail);
+        Err(PlanError::Refused(vec![finding]))
     }
 
     fn admit(&self) -> Result<(), PlanError> {
@@ -304,7 +304,7 @@ impl Plugin {
 /// nothing about the same place.
 fn with_schema_faults(
     planned: Result<Plan, PlanError>,
-    schema_faults: &[Fault],
+    schema_faults: &[Finding],
 ) -> Result<Plan, PlanError> {
     match planned {
         Ok(_) if !schema_faults.is_empty() => Err(PlanError::Refused(schema_faults.to_vec())),

@@ -64,7 +64,7 @@ impl Slots {
 
     /// Leaves everything as it is, since nobody knows which sources there are.
     pub(super) fn unreadable(&mut self, error: LoadError) {
-        let why = super::told(&error);
+        let why = super::error_chain(&error);
         warn!(why, "plugins are not looked at again: all stay as they are");
         self.unreadable = Some(Arc::new(error));
     }
@@ -149,7 +149,7 @@ impl Slots {
         gauge!(measure::PLUGIN_REFUSED.name, "source" => source.to_string()).set(value);
         if let Some(error) = &error {
             let serving = slot.serving.as_ref().map(|p| p.identity.digest.as_str());
-            let why = super::told(error);
+            let why = super::error_chain(error);
             warn!(source, why, serving, "a plugin was refused");
         }
         slot.refused = error.map(Arc::new);

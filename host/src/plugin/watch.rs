@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{info, warn};
 
-use super::{Look, Registry};
+use super::{Registry, Reload};
 
 /// How long a folder has to be quiet: a file is written in many pieces.
 const QUIET: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(60);
 /// Why the registry has something to do.
 #[derive(Clone, Copy)]
 enum Occasion {
-    Reload(Look),
+    Reload(Reload),
     Retry,
 }
 
@@ -57,14 +57,14 @@ pub async fn keep_current(registry: Arc<Registry>) {
         let occasion = tokio::select! {
             _ = hang_up.recv() => {
                 info!("SIGHUP: looking at the plugins again");
-                Occasion::Reload(Look::AtRefused)
+                Occasion::Reload(Reload::RetryRefused)
             }
             _ = changed.recv() => {
                 let _ = timeout(LONGEST, quiet(&mut changed)).await;
-                Occasion::Reload(Look::AtNews)
+                Occasion::Reload(Reload::Changed)
             }
             _ = rechecks.tick() => match folder.was_replaced() {
-                true => Occasion::Reload(Look::AtNews),
+                true => Occasion::Reload(Reload::Changed),
                 false => continue,
             },
             _ = retries.tick() => Occasion::Retry,

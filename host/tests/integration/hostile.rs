@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use trainer_host::plugin::Look;
+use trainer_host::plugin::Reload;
 
 use crate::abi::{ANSWER, DESCRIPTION, Handmade, WORD};
 use crate::service::{Service, built_plugins, hostile_plugin, request, with_attack};
@@ -219,7 +219,7 @@ impl Attacked {
     fn load(&self, bytes: &[u8]) -> Option<String> {
         std::fs::write(self.folder.path().join("attack.wasm"), bytes).unwrap();
         let begun = Instant::now();
-        self.service.registry.reload(Look::AtNews);
+        self.service.registry.reload(Reload::Changed);
         assert!(begun.elapsed() < LONGEST, "{:?}", begun.elapsed());
         let plugins = self.service.registry.current();
         let refused = plugins.refused().first();

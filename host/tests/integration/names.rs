@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use trainer_host::measure;
-use trainer_host::plugin::{Look, Registry};
+use trainer_host::plugin::{Registry, Reload};
 
 use crate::service::{built_plugins, registry};
 
@@ -36,7 +36,7 @@ fn a_plugin_that_is_served_keeps_its_name_until_it_is_gone() {
     let registry = registry(folder.path(), data.path());
     // It comes first by its name.
     write(folder.path(), "claimant.wasm", 2);
-    registry.reload(Look::AtNews);
+    registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("holder.wasm"));
     let told = refused(&registry);
     assert_eq!(told.len(), 1, "{told:?}");
@@ -47,11 +47,11 @@ fn a_plugin_that_is_served_keeps_its_name_until_it_is_gone() {
 
     // A new version of the holder is served, as always.
     write(folder.path(), "holder.wasm", 3);
-    registry.reload(Look::AtNews);
+    registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("holder.wasm"));
 
     std::fs::remove_file(folder.path().join("holder.wasm")).unwrap();
-    registry.reload(Look::AtNews);
+    registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("claimant.wasm"));
     assert!(refused(&registry).is_empty());
 }
@@ -68,10 +68,10 @@ fn a_name_that_is_bound_is_given_to_its_source_and_that_is_counted() {
     };
     // Bound to a file that is not there yet: the framework is served as before.
     bind("after.wasm");
-    registry.reload(Look::AtNews);
+    registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("before.wasm"));
     write(folder.path(), "after.wasm", 2);
-    registry.reload(Look::AtNews);
+    registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("after.wasm"));
     let told = refused(&registry);
     assert_eq!(told[0].0, "before.wasm");
@@ -118,7 +118,7 @@ fn a_rollback_gives_back_no_name_that_is_taken() {
     // The source changes its framework, and another one takes the name that it left.
     std::fs::copy(hf, folder.path().join("a.wasm")).unwrap();
     write(folder.path(), "b.wasm", 2);
-    registry.reload(Look::AtNews);
+    registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("b.wasm"));
     let error = registry.roll_back("hf").unwrap_err();
     assert!(error.to_string().contains("that name is taken"), "{error}");

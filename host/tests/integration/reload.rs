@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use trainer_host::plugin::Look;
+use trainer_host::plugin::Reload;
 use trainer_host::plugin::source::Digest;
 use trainer_host::plugin::watch;
 
@@ -83,7 +83,7 @@ async fn a_bad_file_leaves_the_last_good_version_serving_and_says_why_everywhere
         ),
     ] {
         versions.write(bad);
-        service.registry.reload(Look::AtNews);
+        service.registry.reload(Reload::Changed);
         assert_eq!(digest(&service).await, versions.digest(0));
         assert_eq!(service.preview(&request("x", "run-1")).await.status, 200);
         let refused = refused(&service).await;
@@ -106,7 +106,7 @@ async fn a_bad_file_leaves_the_last_good_version_serving_and_says_why_everywhere
         );
     }
     versions.put(1);
-    service.registry.reload(Look::AtNews);
+    service.registry.reload(Reload::Changed);
     assert_eq!(digest(&service).await, versions.digest(1));
     assert_eq!(refused(&service).await, Value::Null);
     let metrics = service.get("/metrics").await.text;
@@ -123,12 +123,12 @@ async fn a_framework_goes_back_to_the_version_before_until_its_file_changes_agai
     let back = "/frameworks/meta/rollback";
     service.post(back, "").await.problem(409);
     versions.put(1);
-    service.registry.reload(Look::AtNews);
+    service.registry.reload(Reload::Changed);
     let answer = service.post(back, "").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.json()["digest"], versions.digest(0));
     // The file is still the one that was rolled back from.
-    service.registry.reload(Look::AtNews);
+    service.registry.reload(Reload::Changed);
     assert_eq!(digest(&service).await, versions.digest(0));
     service.post(back, "").await.problem(409);
     service
@@ -136,9 +136,9 @@ async fn a_framework_goes_back_to_the_version_before_until_its_file_changes_agai
         .await
         .problem(404);
     versions.put(0);
-    service.registry.reload(Look::AtNews);
+    service.registry.reload(Reload::Changed);
     versions.put(1);
-    service.registry.reload(Look::AtNews);
+    service.registry.reload(Reload::Changed);
     assert_eq!(digest(&service).await, versions.digest(1));
 }
 
@@ -167,7 +167,7 @@ async fn a_file_that_is_removed_is_served_no_more_and_a_new_one_is() {
     )
     .unwrap();
     std::fs::copy(hostile_plugin(), versions.path().join("hostile.wasm")).unwrap();
-    service.registry.reload(Look::AtNews);
+    service.registry.reload(Reload::Changed);
     service.get("/frameworks/meta").await.problem(404);
     assert_eq!(service.get("/frameworks/hostile").await.status, 200);
 }
@@ -214,7 +214,7 @@ async fn a_thousand_reloads() {
     for number in 0..1000 {
         versions.put((number + 1) % 2);
         let registry = service.registry.clone();
-        tokio::task::spawn_blocking(move || registry.reload(Look::AtNews))
+        tokio::task::spawn_blocking(move || registry.reload(Reload::Changed))
             .await
             .unwrap();
         assert_eq!(digest(&service).await, versions.digest((number + 1) % 2));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use trainer_host::plugin::Look;
+use trainer_host::plugin::Reload;
 
 use crate::service::{Answer, Service, hostile_plugin, request};
 
@@ -84,7 +84,7 @@ async fn more_calls_than_may_run_at_once_wait_or_are_told_to_come_back() {
     let (service, folder) = service().await;
     let settings = "[defaults]\nfailures = 1000\nconcurrency = 4\n";
     std::fs::write(folder.path().join("plugins.toml"), settings).unwrap();
-    service.registry.reload(Look::AtNews);
+    service.registry.reload(Reload::Changed);
     let answers = spin(&std::sync::Arc::new(service), 64).await;
     for answer in &answers {
         match answer.status.as_u16() {
@@ -121,7 +121,7 @@ async fn a_plugin_that_keeps_failing_is_out_of_service_for_a_while() {
     let settings = "[[plugin]]\nsource = \"hostile.wasm\"\n\
                     limits = { failures = 3, rest_seconds = 1, time_ms = 20 }\n";
     std::fs::write(folder.path().join("plugins.toml"), settings).unwrap();
-    service.registry.reload(Look::AtNews);
+    service.registry.reload(Reload::Changed);
     for _ in 0..3 {
         let problem = service.preview(&attack("loop")).await.problem(502);
         let detail = problem["detail"].to_string();

@@ -18,8 +18,8 @@ use trainer_host::cluster::local::contain::Mode;
 use trainer_host::cluster::local::quota::Limits as Quota;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::http::{App, Failures, Token, router};
-use trainer_host::plugin::golden::OwnTests;
-use trainer_host::plugin::{Limits, Loader, LoaderSettings, Registry, UnknownArguments, Workshop};
+use trainer_host::plugin::golden::SelfTests;
+use trainer_host::plugin::{Compiler, Limits, Loader, LoaderSettings, Registry, UnknownArguments};
 use trainer_host::request::RequestPolicy;
 
 /// In place of torchrun: the request's model_id says what the replica does.
@@ -259,11 +259,11 @@ pub fn registry(folder: &Path, data: &Path) -> Registry {
         data: data.to_path_buf(),
         limits: Limits::default(),
         unknown: UnknownArguments::default(),
-        workshop: Workshop::Child {
+        compiler: Compiler::Child {
             program: env!("CARGO_BIN_EXE_trainer").into(),
             niceness: 0,
         },
-        own_tests: OwnTests::Run,
+        own_tests: SelfTests::Run,
     });
     Registry::open(loader.unwrap()).unwrap()
 }

@@ -1,6 +1,6 @@
 //! The rules of hf for what the image and the machine have.
 
-use trainer_plugin::{Broken, Launch, Rule, refuse, warn};
+use trainer_plugin::{Launch, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
@@ -76,18 +76,18 @@ const REPORTERS: &[(&str, &str)] = &[
     ("wandb", "wandb"),
 ];
 
-fn trainer_image_has_optimizer(launch: &Launch) -> Option<Broken> {
+fn trainer_image_has_optimizer(launch: &Launch) -> Option<Violation> {
     optimizer(launch).filter(|_| is_trainer_image(&launch.job.image))
 }
 
 /// On the local cluster the packages are those of its Python environment, so a reporter, which many
 /// install there, is only warned of.
-fn image_has_packages(launch: &Launch) -> Option<Broken> {
+fn image_has_packages(launch: &Launch) -> Option<Violation> {
     let optimizer = optimizer(launch).filter(|_| !is_trainer_image(&launch.job.image));
     optimizer.or_else(|| reporter(launch))
 }
 
-fn optimizer(launch: &Launch) -> Option<Broken> {
+fn optimizer(launch: &Launch) -> Option<Violation> {
     let optimizer = launch.text("optim")?;
     // The weights of qlora need bitsandbytes too, which train.py looks for first.
     let quantized = launch.text("peft_method")? == "qlora";
@@ -95,7 +95,7 @@ fn optimizer(launch: &Launch) -> Option<Broken> {
         .iter()
         .find(|(_, optimizers)| optimizers.contains(&optimizer.as_ref()))
         .filter(|(package, _)| !(quantized && *package == "bitsandbytes"))?;
-    Broken::new(
+    Violation::new(
         &["optim"],
         format!(
             "extra_args.optim {optimizer} needs the package {package}: {}",
@@ -104,11 +104,11 @@ fn optimizer(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn reporter(launch: &Launch) -> Option<Broken> {
+fn reporter(launch: &Launch) -> Option<Violation> {
     let (reporter, package) = launch
         .items("report_to")
         .find_map(|item| REPORTERS.iter().find(|(reporter, _)| *reporter == item))?;
-    Broken::new(
+    Violation::new(
         &["report_to"],
         format!(
             "extra_args.report_to {reporter} needs the package {package}: {}",
@@ -132,12 +132,12 @@ fn is_trainer_image(image: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
 }
 
-fn kernels_need_gpus(launch: &Launch) -> Option<Broken> {
+fn kernels_need_gpus(launch: &Launch) -> Option<Violation> {
     if launch.job.gpus_per_node > 0 {
         return None;
     }
     if launch.text("precision")? == "fp16" {
-        return Broken::new(
+        return Violation::new(
             &["fp16", "precision"],
             "extra_args.precision fp16 needs GPUs: with gpus_per_node 0 use bf16 or fp32",
         );
@@ -147,7 +147,7 @@ fn kernels_need_gpus(launch: &Launch) -> Option<Broken> {
     if !on_gpus {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["attn_implementation"],
         format!(
             "extra_args.attn_implementation {attention} needs GPUs: with gpus_per_node 0 use sdpa or \
@@ -156,13 +156,13 @@ fn kernels_need_gpus(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn low_rank_needs_modules(launch: &Launch) -> Option<Broken> {
+fn low_rank_needs_modules(launch: &Launch) -> Option<Violation> {
     let optimizer = launch.text("optim")?;
     let low_rank = optimizer.starts_with("galore_") || optimizer.starts_with("apollo_");
     if !low_rank || launch.is_given("optim_target_modules") {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["optim"],
         format!("extra_args.optim {optimizer} requires optim_target_modules"),
     )

@@ -1,6 +1,6 @@
 //! The rules of hf across arguments, one line each.
 
-use trainer_plugin::{Broken, Launch, Rule, refuse, warn};
+use trainer_plugin::{Launch, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
@@ -25,18 +25,18 @@ pub const RULES: &[Rule] = &[
     warn("W08", "with fsdp, activation checkpointing belongs to fsdp_config", "transformers training_args.py", checkpointing_within_fsdp),
 ];
 
-fn one_precision(launch: &Launch) -> Option<Broken> {
+fn one_precision(launch: &Launch) -> Option<Violation> {
     let (bf16, fp16) = (launch.is_on("bf16"), launch.is_on("fp16"));
     let precision = launch.text("precision")?;
     if (bf16 || precision == "bf16") && fp16 || (fp16 || precision == "fp16") && bf16 {
-        return Broken::new(
+        return Violation::new(
             &["fp16", "bf16", "precision"],
             "extra_args: at most one of bf16 and fp16 can be true",
         );
     }
     if precision == "fp32" && (bf16 || fp16) {
         let on = if bf16 { "bf16" } else { "fp16" };
-        return Broken::new(
+        return Violation::new(
             &["precision"],
             format!("extra_args.precision fp32 contradicts {on}"),
         );
@@ -44,18 +44,18 @@ fn one_precision(launch: &Launch) -> Option<Broken> {
     None
 }
 
-fn eval_steps_need_strategy(launch: &Launch) -> Option<Broken> {
+fn eval_steps_need_strategy(launch: &Launch) -> Option<Violation> {
     let strategy = launch.text("eval_strategy")?;
     if !launch.is_given("eval_steps") || strategy == "steps" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["eval_steps"],
         format!("extra_args.eval_steps requires eval_strategy steps, got {strategy}"),
     )
 }
 
-fn best_model_evaluates_when_saving(launch: &Launch) -> Option<Broken> {
+fn best_model_evaluates_when_saving(launch: &Launch) -> Option<Violation> {
     let (save, eval) = (launch.text("save_strategy")?, launch.text("eval_strategy")?);
     let same = save == eval && eval != "no";
     if !launch.is_on("load_best_model_at_end") || save == "best" || same {
@@ -68,10 +68,10 @@ fn best_model_evaluates_when_saving(launch: &Launch) -> Option<Broken> {
     if save == eval {
         detail.push_str(", and an evaluation");
     }
-    Broken::new(&["load_best_model_at_end"], detail)
+    Violation::new(&["load_best_model_at_end"], detail)
 }
 
-fn best_model_saves_what_it_evaluated(launch: &Launch) -> Option<Broken> {
+fn best_model_saves_what_it_evaluated(launch: &Launch) -> Option<Violation> {
     let by_steps = |name| launch.text(name).as_deref() == Some("steps");
     let (save, eval) = (launch.integer("save_steps")?, launch.integer("eval_steps")?);
     let matters = launch.is_on("load_best_model_at_end")
@@ -80,7 +80,7 @@ fn best_model_saves_what_it_evaluated(launch: &Launch) -> Option<Broken> {
     if !matters || save % eval == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["save_steps", "eval_steps"],
         format!(
             "extra_args.save_steps ({save}) must be a multiple of eval_steps ({eval}) with \
@@ -89,11 +89,11 @@ fn best_model_saves_what_it_evaluated(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn best_needs_evaluation(launch: &Launch) -> Option<Broken> {
+fn best_needs_evaluation(launch: &Launch) -> Option<Violation> {
     if launch.text("save_strategy")? != "best" || launch.text("eval_strategy")? != "no" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["save_strategy"],
         "extra_args.save_strategy best requires eval_strategy steps or epoch",
     )
@@ -103,70 +103,70 @@ fn uses_fsdp(launch: &Launch) -> Option<bool> {
     Some(launch.text("fsdp")? != "none")
 }
 
-fn one_engine(launch: &Launch) -> Option<Broken> {
+fn one_engine(launch: &Launch) -> Option<Violation> {
     launch.text("deepspeed")?;
     if !uses_fsdp(launch)? {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["deepspeed"],
         "extra_args: fsdp and deepspeed are mutually exclusive",
     )
 }
 
-fn offload_needs_fsdp(launch: &Launch) -> Option<Broken> {
+fn offload_needs_fsdp(launch: &Launch) -> Option<Violation> {
     if !launch.is_on("fsdp_offload") || uses_fsdp(launch)? {
         return None;
     }
-    Broken::new(&["fsdp_offload"], "extra_args.fsdp_offload requires fsdp")
+    Violation::new(&["fsdp_offload"], "extra_args.fsdp_offload requires fsdp")
 }
 
-fn fsdp_needs_processes(launch: &Launch) -> Option<Broken> {
+fn fsdp_needs_processes(launch: &Launch) -> Option<Violation> {
     if !uses_fsdp(launch)? || launch.world_size() > 1 {
         return None;
     }
-    Broken::new(&["fsdp"], "extra_args.fsdp requires a world size > 1")
+    Violation::new(&["fsdp"], "extra_args.fsdp requires a world size > 1")
 }
 
-fn resume_needs_state(launch: &Launch) -> Option<Broken> {
+fn resume_needs_state(launch: &Launch) -> Option<Violation> {
     if !launch.job.resume_from_checkpoint || !launch.is_on("save_only_model") {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["save_only_model"],
         "resume_from_checkpoint cannot restore a run saved with extra_args.save_only_model",
     )
 }
 
-fn streaming_needs_steps(launch: &Launch) -> Option<Broken> {
+fn streaming_needs_steps(launch: &Launch) -> Option<Violation> {
     let refused = launch.arguments.is_refused("max_steps");
     if !launch.is_on("dataset_streaming") || launch.is_given("max_steps") || refused {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["dataset_streaming"],
         "extra_args.dataset_streaming requires max_steps",
     )
 }
 
-fn prefetch_needs_workers(launch: &Launch) -> Option<Broken> {
+fn prefetch_needs_workers(launch: &Launch) -> Option<Violation> {
     if !launch.is_given("dataloader_prefetch_factor") || launch.integer("dataloader_workers")? > 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["dataloader_prefetch_factor"],
         "extra_args.dataloader_prefetch_factor requires dataloader_workers > 0",
     )
 }
 
-fn none_reports_alone(launch: &Launch) -> Option<Broken> {
+fn none_reports_alone(launch: &Launch) -> Option<Violation> {
     let reporters: Vec<&str> = launch.items("report_to").collect();
     if reporters.len() < 2 || !reporters.contains(&"none") {
         return None;
     }
     let others = reporters.into_iter().filter(|name| *name != "none");
     let others: Vec<&str> = others.collect();
-    Broken::new(
+    Violation::new(
         &["report_to"],
         format!(
             "extra_args.report_to: none excludes {}; leave one of them out",
@@ -175,12 +175,12 @@ fn none_reports_alone(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn streaming_without_evaluation(launch: &Launch) -> Option<Broken> {
+fn streaming_without_evaluation(launch: &Launch) -> Option<Violation> {
     let strategy = launch.text("eval_strategy")?;
     if !launch.is_on("dataset_streaming") || strategy == "no" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["dataset_streaming"],
         format!(
             "extra_args.dataset_streaming excludes eval_strategy {strategy}: a stream is read once and \
@@ -189,36 +189,36 @@ fn streaming_without_evaluation(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn grouping_needs_columns(launch: &Launch) -> Option<Broken> {
+fn grouping_needs_columns(launch: &Launch) -> Option<Violation> {
     let grouped = launch.text("train_sampling_strategy")? == "group_by_length";
     if !grouped || launch.is_on("packing") || launch.is_on("assistant_only_loss") {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["train_sampling_strategy"],
         "extra_args.train_sampling_strategy group_by_length requires packing or \
          assistant_only_loss: elsewhere all sequences have the same length",
     )
 }
 
-fn streaming_has_an_effect(launch: &Launch) -> Option<Broken> {
+fn streaming_has_an_effect(launch: &Launch) -> Option<Violation> {
     if !launch.is_on("dataset_streaming") || !launch.is_on("assistant_only_loss") {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["dataset_streaming"],
         "extra_args.dataset_streaming excludes assistant_only_loss, for which the whole dataset is read \
          before the training",
     )
 }
 
-fn weights_to_quantize(launch: &Launch) -> Option<Broken> {
+fn weights_to_quantize(launch: &Launch) -> Option<Violation> {
     let model = launch.job.model_id.as_str();
     let is_made = matches!(model, "llama-debug" | "gpt2-debug");
     if !is_made || launch.text("peft_method")? != "qlora" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["peft_method"],
         format!(
             "extra_args.peft_method qlora: {model} has no weights to quantize; use lora, or a model \
@@ -227,31 +227,31 @@ fn weights_to_quantize(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn remote_code(launch: &Launch) -> Option<Broken> {
+fn remote_code(launch: &Launch) -> Option<Violation> {
     if !launch.is_on("trust_remote_code") {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["trust_remote_code"],
         "trust_remote_code runs code from the model repository",
     )
 }
 
-fn quantized_zero3(launch: &Launch) -> Option<Broken> {
+fn quantized_zero3(launch: &Launch) -> Option<Violation> {
     if launch.text("peft_method")? != "qlora" || launch.text("deepspeed")? != "zero3" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["peft_method"],
         "qlora with deepspeed zero3: check bitsandbytes support",
     )
 }
 
-fn checkpointing_within_fsdp(launch: &Launch) -> Option<Broken> {
+fn checkpointing_within_fsdp(launch: &Launch) -> Option<Violation> {
     if !launch.is_on("gradient_checkpointing") || !uses_fsdp(launch)? {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["gradient_checkpointing"],
         "with fsdp prefer fsdp_config.activation_checkpointing over gradient_checkpointing",
     )

@@ -1,6 +1,6 @@
 //! The rules of hf for the schedule of the learning rate.
 
-use trainer_plugin::{Breach, Broken, Launch, Rule, refuse};
+use trainer_plugin::{Breach, Launch, Rule, Violation, refuse};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
@@ -35,19 +35,19 @@ const NEEDED: &[Needed] = &[
     },
 ];
 
-fn schedule_needs_evaluation(launch: &Launch) -> Option<Broken> {
+fn schedule_needs_evaluation(launch: &Launch) -> Option<Violation> {
     let schedule = launch.text("lr_scheduler")?;
     let watches = matches!(schedule.as_ref(), "reduce_lr_on_plateau" | "greedy");
     if !watches || launch.text("eval_strategy")? != "no" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["lr_scheduler"],
         format!("extra_args.lr_scheduler {schedule} requires eval_strategy steps or epoch"),
     )
 }
 
-fn schedule_has_its_arguments(launch: &Launch) -> Option<Broken> {
+fn schedule_has_its_arguments(launch: &Launch) -> Option<Violation> {
     let schedule = launch.text("lr_scheduler")?;
     let needed = NEEDED
         .iter()
@@ -66,13 +66,13 @@ fn schedule_has_its_arguments(launch: &Launch) -> Option<Broken> {
     if launch.is_given(argument) || in_keywords || refused {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["lr_scheduler"],
         format!("extra_args.lr_scheduler {schedule} requires {argument}"),
     )
 }
 
-fn arguments_have_their_schedule(launch: &Launch) -> Option<Broken> {
+fn arguments_have_their_schedule(launch: &Launch) -> Option<Violation> {
     const ARGUMENTS: [(&[&str], &[&str]); 2] = [
         (
             &["min_lr"],
@@ -88,7 +88,7 @@ fn arguments_have_their_schedule(launch: &Launch) -> Option<Broken> {
     let astray = ARGUMENTS.into_iter().filter(|(argument, schedules)| {
         launch.is_given(argument[0]) && !schedules.contains(&schedule.as_ref())
     });
-    Broken::all(astray.map(|(argument, schedules)| {
+    Violation::all(astray.map(|(argument, schedules)| {
         let detail = format!(
             "extra_args.{} has no effect with lr_scheduler {schedule}; it belongs to {}",
             argument[0],
@@ -98,24 +98,24 @@ fn arguments_have_their_schedule(launch: &Launch) -> Option<Broken> {
     }))
 }
 
-fn one_spelling(launch: &Launch) -> Option<Broken> {
+fn one_spelling(launch: &Launch) -> Option<Violation> {
     let both = launch.is_given("min_lr") || launch.is_given("decay_steps");
     if !both || !launch.is_given(KEYWORDS) {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &[KEYWORDS],
         "extra_args: lr_scheduler_kwargs excludes min_lr and decay_steps: give all of them in it",
     )
 }
 
-fn decay_fits(launch: &Launch) -> Option<Broken> {
+fn decay_fits(launch: &Launch) -> Option<Violation> {
     let (decay, steps) = (launch.integer("decay_steps")?, launch.integer("max_steps")?);
     let warmup = launch.integer("warmup_steps")?;
     if decay.saturating_add(warmup) <= steps {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["decay_steps"],
         format!(
             "extra_args.decay_steps ({decay}) and warmup_steps ({warmup}) must not exceed max_steps \

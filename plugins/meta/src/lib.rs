@@ -25,6 +25,6 @@ trainer_plugin::export_framework!(FRAMEWORK);
 mod tests {
     #[test]
     fn the_table_has_no_mistakes() {
-        assert_eq!(super::FRAMEWORK.mistakes(), Vec::<String>::new());
+        assert_eq!(super::FRAMEWORK.validate(), Vec::<String>::new());
     }
 }

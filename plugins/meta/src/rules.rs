@@ -3,7 +3,7 @@
 use trainer_plugin::rules::{
     global_batch_agrees, global_batch_of_micro_steps, tensor_parallel_within_node,
 };
-use trainer_plugin::{Breach, Broken, Launch, Parallelism, Rule, refuse, warn};
+use trainer_plugin::{Breach, Launch, Parallelism, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
@@ -85,7 +85,7 @@ const SIZES: &[&str] = &[
     "dp_shard",
 ];
 
-fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
+fn sizes_divide_world(launch: &Launch) -> Option<Violation> {
     let sizes = Sizes::of(launch)?;
     let product = sizes.others();
     if sizes.shard != -1 || launch.world_size() % product == 0 {
@@ -98,7 +98,7 @@ fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
         pipeline,
         ..
     } = sizes;
-    Broken::new(
+    Violation::new(
         SIZES,
         format!(
             "extra_args: dp_replicate ({replicate}) * context_parallel ({context}) * \
@@ -109,7 +109,7 @@ fn sizes_divide_world(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn sizes_make_world(launch: &Launch) -> Option<Broken> {
+fn sizes_make_world(launch: &Launch) -> Option<Violation> {
     let sizes = Sizes::of(launch)?;
     let product = sizes.shard * sizes.others();
     if sizes.shard == -1 || product == launch.world_size() {
@@ -122,7 +122,7 @@ fn sizes_make_world(launch: &Launch) -> Option<Broken> {
         tensor,
         pipeline,
     } = sizes;
-    Broken::new(
+    Violation::new(
         &["dp_shard"],
         format!(
             "extra_args: dp_replicate ({replicate}) * dp_shard ({shard}) * context_parallel \
@@ -133,7 +133,7 @@ fn sizes_make_world(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
+fn experts_spread_evenly(launch: &Launch) -> Option<Violation> {
     let expert = launch.parallelism?.expert;
     if expert == 1 {
         return None;
@@ -143,7 +143,7 @@ fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
     if product % expert == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["expert_parallel"],
         format!(
             "extra_args.expert_parallel ({expert}) must divide dp_shard * context_parallel * \
@@ -152,7 +152,7 @@ fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn optimizer_in_backward_is_alone(launch: &Launch) -> Option<Broken> {
+fn optimizer_in_backward_is_alone(launch: &Launch) -> Option<Violation> {
     const IT: &[&str] = &["optimizer_in_bwd"];
     if !launch.is_on("optimizer_in_bwd") {
         return None;
@@ -169,31 +169,31 @@ fn optimizer_in_backward_is_alone(launch: &Launch) -> Option<Broken> {
         accumulates.then(|| requires("gradient_accumulation 1")),
         clips.then(|| requires("max_grad_norm 0")),
     ];
-    Broken::all(breaches.into_iter().flatten())
+    Violation::all(breaches.into_iter().flatten())
 }
 
-fn float8_without_context(launch: &Launch) -> Option<Broken> {
+fn float8_without_context(launch: &Launch) -> Option<Violation> {
     if !launch.is_on("float8") || launch.integer("context_parallel")? == 1 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["float8"],
         "extra_args.float8 is not supported with context_parallel > 1",
     )
 }
 
-fn offloading_needs_checkpoint(launch: &Launch) -> Option<Broken> {
+fn offloading_needs_checkpoint(launch: &Launch) -> Option<Violation> {
     let on = launch.is_on("activation_offloading");
     if !on || launch.text("activation_checkpoint")? != "none" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["activation_offloading"],
         "extra_args.activation_offloading requires activation_checkpoint",
     )
 }
 
-fn batch_of_microbatches(launch: &Launch) -> Option<Broken> {
+fn batch_of_microbatches(launch: &Launch) -> Option<Violation> {
     if launch.integer("pipeline_parallel")? == 1 {
         return None;
     }
@@ -202,7 +202,7 @@ fn batch_of_microbatches(launch: &Launch) -> Option<Broken> {
     if batch % micro == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["batch_size", "pipeline_microbatch_size"],
         format!(
             "extra_args.batch_size ({batch}) must be a multiple of pipeline_microbatch_size \
@@ -211,7 +211,7 @@ fn batch_of_microbatches(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn pipeline_arguments_need_pipeline(launch: &Launch) -> Option<Broken> {
+fn pipeline_arguments_need_pipeline(launch: &Launch) -> Option<Violation> {
     const ARGUMENTS: [&[&str]; 2] = [&["pipeline_schedule"], &["pipeline_microbatch_size"]];
     if launch.integer("pipeline_parallel")? > 1 {
         return None;
@@ -219,13 +219,13 @@ fn pipeline_arguments_need_pipeline(launch: &Launch) -> Option<Broken> {
     let given = ARGUMENTS
         .into_iter()
         .filter(|name| launch.is_given(name[0]));
-    Broken::all(given.map(|name| {
+    Violation::all(given.map(|name| {
         let detail = format!("extra_args.{} requires pipeline_parallel > 1", name[0]);
         Breach::new(name, detail)
     }))
 }
 
-fn backend_has_parallelism(launch: &Launch) -> Option<Broken> {
+fn backend_has_parallelism(launch: &Launch) -> Option<Violation> {
     let backend = launch.text("backend")?;
     if backend == "torchtitan" {
         return None;
@@ -249,10 +249,10 @@ fn backend_has_parallelism(launch: &Launch) -> Option<Broken> {
             Breach::new(&["tensor_parallel", "context_parallel"], detail)
         }),
     ];
-    Broken::all(breaches.into_iter().flatten())
+    Violation::all(breaches.into_iter().flatten())
 }
 
-fn sequence_splits_evenly(launch: &Launch) -> Option<Broken> {
+fn sequence_splits_evenly(launch: &Launch) -> Option<Violation> {
     let length = launch.integer("max_seq_len")?;
     let (tensor, context) = (
         launch.integer("tensor_parallel")?,
@@ -264,7 +264,7 @@ fn sequence_splits_evenly(launch: &Launch) -> Option<Broken> {
     if !splits || length % pieces == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["max_seq_len", "tensor_parallel", "context_parallel"],
         format!(
             "extra_args.max_seq_len ({length}) must be a multiple of tensor_parallel * 2 * \
@@ -273,33 +273,33 @@ fn sequence_splits_evenly(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn titan_trains_by_steps(launch: &Launch) -> Option<Broken> {
+fn titan_trains_by_steps(launch: &Launch) -> Option<Violation> {
     let by_steps = launch.is_given("max_steps") || launch.arguments.is_refused("max_steps");
     if launch.text("backend")? != "torchtitan" || by_steps {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["num_epochs", "backend"],
         "backend torchtitan trains by steps: give max_steps",
     )
 }
 
-fn plain_loop_is_not_quantized(launch: &Launch) -> Option<Broken> {
+fn plain_loop_is_not_quantized(launch: &Launch) -> Option<Violation> {
     if launch.text("backend")? != "fsdp" || launch.text("peft_method")? != "qlora" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["peft_method"],
         "extra_args.peft_method qlora: backend fsdp has no 4 bit weights; use lora, or framework hf",
     )
 }
 
-fn whole_weights_are_saved(launch: &Launch) -> Option<Broken> {
+fn whole_weights_are_saved(launch: &Launch) -> Option<Violation> {
     let method = launch.text("peft_method")?;
     if !launch.is_on("save_hf") || launch.text("backend")? != "fsdp" || method == "none" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["save_hf"],
         format!(
             "extra_args.save_hf writes whole weights, which peft_method {method} does not train: \
@@ -308,13 +308,13 @@ fn whole_weights_are_saved(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn titan_lacks(launch: &Launch) -> Option<Broken> {
+fn titan_lacks(launch: &Launch) -> Option<Violation> {
     const ARGUMENTS: [&[&str]; 2] = [&["optimizer_in_bwd"], &["activation_offloading"]];
     if launch.text("backend")? != "torchtitan" {
         return None;
     }
     let on = ARGUMENTS.into_iter().filter(|name| launch.is_on(name[0]));
-    Broken::all(on.map(|name| {
+    Violation::all(on.map(|name| {
         let detail = format!(
             "extra_args.{}: backend torchtitan does not have it",
             name[0]
@@ -323,12 +323,12 @@ fn titan_lacks(launch: &Launch) -> Option<Broken> {
     }))
 }
 
-fn gpus_are_there(launch: &Launch) -> Option<Broken> {
+fn gpus_are_there(launch: &Launch) -> Option<Violation> {
     if launch.job.gpus_per_node > 0 {
         return None;
     }
     if launch.text("backend")? == "torchtitan" {
-        return Broken::new(
+        return Violation::new(
             &["backend"],
             "extra_args.backend torchtitan needs GPUs: leave it out where gpus_per_node is 0",
         );
@@ -336,24 +336,24 @@ fn gpus_are_there(launch: &Launch) -> Option<Broken> {
     if !launch.is_on("float8") {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["float8"],
         "extra_args.float8 needs GPUs of the Hopper generation or later: leave it out where \
          gpus_per_node is 0",
     )
 }
 
-fn titan_has_no_adapters(launch: &Launch) -> Option<Broken> {
+fn titan_has_no_adapters(launch: &Launch) -> Option<Violation> {
     if launch.text("backend")? != "torchtitan" || launch.text("peft_method")? == "none" {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["peft_method"],
         "backend torchtitan has no peft_method: leave backend out, or use torchtune or llama_cookbook",
     )
 }
 
-fn enough_microbatches(launch: &Launch) -> Option<Broken> {
+fn enough_microbatches(launch: &Launch) -> Option<Violation> {
     let stages = launch.integer("pipeline_parallel")?;
     if stages == 1 {
         return None;
@@ -362,7 +362,7 @@ fn enough_microbatches(launch: &Launch) -> Option<Broken> {
     if batches >= stages {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["pipeline_parallel"],
         format!(
             "fewer pipeline microbatches ({batches}) than pipeline_parallel ({stages}): bubble"

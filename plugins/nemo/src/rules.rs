@@ -3,7 +3,7 @@
 use trainer_plugin::rules::{
     global_batch_agrees, global_batch_of_micro_steps, tensor_parallel_within_node,
 };
-use trainer_plugin::{Breach, Broken, Launch, Parallelism, Rule, refuse, warn};
+use trainer_plugin::{Breach, Launch, Parallelism, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
@@ -50,7 +50,7 @@ fn model_parallel(launch: &Launch) -> Option<[i64; 3]> {
     ])
 }
 
-fn model_parallel_divides_world(launch: &Launch) -> Option<Broken> {
+fn model_parallel_divides_world(launch: &Launch) -> Option<Violation> {
     if launch.parallelism.is_some() {
         return None;
     }
@@ -59,7 +59,7 @@ fn model_parallel_divides_world(launch: &Launch) -> Option<Broken> {
     if launch.world_size() % product == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["tensor_parallel", "pipeline_parallel", "context_parallel"],
         format!(
             "extra_args: tensor_parallel ({tensor}) * pipeline_parallel ({pipeline}) * \
@@ -69,28 +69,28 @@ fn model_parallel_divides_world(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn sequence_parallel_needs_tensor(launch: &Launch) -> Option<Broken> {
+fn sequence_parallel_needs_tensor(launch: &Launch) -> Option<Violation> {
     if !launch.is_on("sequence_parallel") || launch.integer("tensor_parallel")? > 1 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["sequence_parallel"],
         "extra_args.sequence_parallel requires tensor_parallel > 1",
     )
 }
 
-fn virtual_needs_pipeline(launch: &Launch) -> Option<Broken> {
+fn virtual_needs_pipeline(launch: &Launch) -> Option<Violation> {
     launch.integer("virtual_pipeline_parallel")?;
     if launch.integer("pipeline_parallel")? > 1 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["virtual_pipeline_parallel"],
         "extra_args.virtual_pipeline_parallel requires pipeline_parallel > 1",
     )
 }
 
-fn sequence_splits_by_context(launch: &Launch) -> Option<Broken> {
+fn sequence_splits_by_context(launch: &Launch) -> Option<Violation> {
     let (context, length) = (
         launch.integer("context_parallel")?,
         launch.integer("max_seq_len")?,
@@ -99,7 +99,7 @@ fn sequence_splits_by_context(launch: &Launch) -> Option<Broken> {
     if context == 1 || length % pieces == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["max_seq_len", "context_parallel"],
         format!(
             "extra_args.max_seq_len ({length}) must be a multiple of 2 * context_parallel \
@@ -108,7 +108,7 @@ fn sequence_splits_by_context(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn expert_parallel_divides_world(launch: &Launch) -> Option<Broken> {
+fn expert_parallel_divides_world(launch: &Launch) -> Option<Violation> {
     let expert_tensor = launch.integer("expert_tensor_parallel")?;
     let expert = launch.integer("expert_parallel")?;
     let pipeline = launch.integer("pipeline_parallel")?;
@@ -118,7 +118,7 @@ fn expert_parallel_divides_world(launch: &Launch) -> Option<Broken> {
     if !asked || launch.world_size() % product == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &[
             "expert_parallel",
             "expert_tensor_parallel",
@@ -132,7 +132,7 @@ fn expert_parallel_divides_world(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
+fn experts_spread_evenly(launch: &Launch) -> Option<Violation> {
     let (experts, expert) = (
         launch.integer("num_moe_experts")?,
         launch.integer("expert_parallel")?,
@@ -140,7 +140,7 @@ fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
     if experts % expert == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["num_moe_experts"],
         format!(
             "extra_args.num_moe_experts ({experts}) must be a multiple of expert_parallel \
@@ -149,29 +149,29 @@ fn experts_spread_evenly(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn experts_need_sequence_parallel(launch: &Launch) -> Option<Broken> {
+fn experts_need_sequence_parallel(launch: &Launch) -> Option<Violation> {
     let both = launch.integer("expert_parallel")? > 1 && launch.integer("tensor_parallel")? > 1;
     if !both || launch.is_on("sequence_parallel") {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["expert_parallel"],
         "extra_args: expert_parallel > 1 with tensor_parallel > 1 requires sequence_parallel",
     )
 }
 
-fn packing_of_one(launch: &Launch) -> Option<Broken> {
+fn packing_of_one(launch: &Launch) -> Option<Violation> {
     let batch = launch.integer("batch_size")?;
     if !launch.is_on("packing") || batch == 1 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["packing"],
         format!("extra_args.packing requires batch_size 1, got {batch}"),
     )
 }
 
-fn sequence_splits_by_tensor(launch: &Launch) -> Option<Broken> {
+fn sequence_splits_by_tensor(launch: &Launch) -> Option<Violation> {
     let (tensor, length) = (
         launch.integer("tensor_parallel")?,
         launch.integer("max_seq_len")?,
@@ -179,7 +179,7 @@ fn sequence_splits_by_tensor(launch: &Launch) -> Option<Broken> {
     if !launch.is_on("sequence_parallel") || length % tensor == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["max_seq_len", "sequence_parallel"],
         format!(
             "extra_args.max_seq_len ({length}) must be a multiple of tensor_parallel ({tensor}) \
@@ -188,11 +188,11 @@ fn sequence_splits_by_tensor(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn target_modules_are_nemos(launch: &Launch) -> Option<Broken> {
+fn target_modules_are_nemos(launch: &Launch) -> Option<Violation> {
     let foreign = launch
         .items("lora_target_modules")
         .filter(|module| is_hugging_face_name(module));
-    Broken::all(foreign.map(|module| {
+    Violation::all(foreign.map(|module| {
         let detail = format!(
             "extra_args.lora_target_modules: {module} is a Hugging Face name; use linear_qkv, \
              linear_proj, linear_fc1 or linear_fc2"
@@ -210,19 +210,19 @@ pub fn is_hugging_face_name(module: &str) -> bool {
         || ["all-linear", "c_attn", "c_fc", "query_key_value"].contains(&layer)
 }
 
-fn fsdp_without_one_connection(launch: &Launch) -> Option<Broken> {
+fn fsdp_without_one_connection(launch: &Launch) -> Option<Violation> {
     let mut variables = launch.job.environment.iter();
     let one = variables.any(|v| v.name == "CUDA_DEVICE_MAX_CONNECTIONS" && v.value == "1");
     if !(one && launch.is_on("fsdp")) {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["/env/CUDA_DEVICE_MAX_CONNECTIONS"],
         "env.CUDA_DEVICE_MAX_CONNECTIONS must not be 1 with extra_args.fsdp: Megatron refuses it",
     )
 }
 
-fn parts_split_by_tensor(launch: &Launch) -> Option<Broken> {
+fn parts_split_by_tensor(launch: &Launch) -> Option<Violation> {
     let (context, tensor) = (
         launch.integer("context_parallel")?,
         launch.integer("tensor_parallel")?,
@@ -237,7 +237,7 @@ fn parts_split_by_tensor(launch: &Launch) -> Option<Broken> {
     if part % tensor == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["max_seq_len", "context_parallel", "tensor_parallel"],
         format!(
             "extra_args.max_seq_len ({length}) must be a multiple of context_parallel ({context}) * \
@@ -247,7 +247,7 @@ fn parts_split_by_tensor(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn micro_batches_fill_stages(launch: &Launch) -> Option<Broken> {
+fn micro_batches_fill_stages(launch: &Launch) -> Option<Violation> {
     let (virtual_stages, stages) = (
         launch.integer("virtual_pipeline_parallel")?,
         launch.integer("pipeline_parallel")?,
@@ -257,7 +257,7 @@ fn micro_batches_fill_stages(launch: &Launch) -> Option<Broken> {
     if virtual_stages == 1 || stages == 1 || micro_batches % stages == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &[
             "gradient_accumulation",
             "global_batch_size",
@@ -270,7 +270,7 @@ fn micro_batches_fill_stages(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn gpus_have_precision(launch: &Launch) -> Option<Broken> {
+fn gpus_have_precision(launch: &Launch) -> Option<Violation> {
     let (precision, gpus) = (launch.text("precision")?, launch.text("gpu_arch")?);
     let fits = match precision.as_ref() {
         "bf16-fp8" => gpus != "ampere",
@@ -285,7 +285,7 @@ fn gpus_have_precision(launch: &Launch) -> Option<Broken> {
     } else {
         "blackwell"
     };
-    Broken::new(
+    Violation::new(
         &["precision"],
         format!(
             "extra_args.precision {precision} needs gpu_arch {from} or later, got {gpus}; use \
@@ -294,21 +294,21 @@ fn gpus_have_precision(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn mxfp8_names_its_gpus(launch: &Launch) -> Option<Broken> {
+fn mxfp8_names_its_gpus(launch: &Launch) -> Option<Violation> {
     if launch.text("precision")? != "bf16-mxfp8" || launch.is_given("gpu_arch") {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["precision"],
         "extra_args.precision bf16-mxfp8 needs GPUs of the Blackwell generation: give gpu_arch blackwell",
     )
 }
 
-fn gpus_are_there(launch: &Launch) -> Option<Broken> {
+fn gpus_are_there(launch: &Launch) -> Option<Violation> {
     if launch.job.gpus_per_node > 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["/gpus_per_node"],
         "gpus_per_node: framework nemo needs GPUs; use framework hf or meta on CPUs",
     )

@@ -16,7 +16,7 @@ pub struct Argument {
     /// Other spellings, from the frameworks that people come from.
     pub aliases: &'static [&'static str],
     pub kind: Kind,
-    pub default: Fallback,
+    pub default: DefaultValue,
     /// What the framework itself calls it.
     pub native: &'static str,
     /// What it means, in one line.
@@ -61,16 +61,16 @@ pub enum Kind {
     Text {
         minimum: usize,
         maximum: usize,
-        form: Option<Form>,
+        form: Option<Format>,
     },
     Choice(&'static [&'static str]),
     /// A flat list of strings.
-    List(Option<Form>),
+    List(Option<Format>),
 }
 
 /// What a string has to look like beyond its length.
 #[derive(Clone, Copy, Debug)]
-pub struct Form {
+pub struct Format {
     /// Completes "is not …" in the error: what a right value is.
     pub expected: &'static str,
     pub accepts: fn(&str) -> bool,
@@ -97,7 +97,7 @@ pub enum Literal {
 
 /// The value that stands for an argument nobody gave.
 #[derive(Clone, Copy, Debug)]
-pub enum Fallback {
+pub enum DefaultValue {
     /// None: the framework's own, or none at all.
     Framework,
     Literal(Literal),
@@ -115,7 +115,7 @@ pub enum Fallback {
     },
 }
 
-impl Fallback {
+impl DefaultValue {
     /// The value that the table itself names.
     pub(crate) const fn literal(self) -> Option<Literal> {
         match self {
@@ -173,7 +173,7 @@ const fn argument(name: &'static str, kind: Kind) -> Argument {
         name,
         aliases: &[],
         kind,
-        default: Fallback::Framework,
+        default: DefaultValue::Framework,
         native: "",
         about: "",
         unit: "",
@@ -216,7 +216,7 @@ pub const fn text(name: &'static str, minimum: usize, maximum: usize) -> Argumen
 /// on by default needs a [`choice`] or an inverse name.
 pub const fn boolean(name: &'static str) -> Argument {
     let mut boolean = argument(name, Kind::Boolean);
-    boolean.default = Fallback::Literal(Literal::Boolean(false));
+    boolean.default = DefaultValue::Literal(Literal::Boolean(false));
     boolean
 }
 
@@ -239,19 +239,19 @@ impl Argument {
 
     /// The value that stands for it when it is not given.
     pub const fn default(mut self, default: Literal) -> Self {
-        self.default = Fallback::Literal(default);
+        self.default = DefaultValue::Literal(default);
         self
     }
 
     /// Has the value of another argument when it is not given.
     pub const fn same_as(mut self, other: &'static str) -> Self {
-        self.default = Fallback::Argument(other);
+        self.default = DefaultValue::Argument(other);
         self
     }
 
     /// Has the request's `model_id` when it is not given.
     pub const fn same_as_model_id(mut self) -> Self {
-        self.default = Fallback::ModelId;
+        self.default = DefaultValue::ModelId;
         self
     }
 
@@ -263,7 +263,7 @@ impl Argument {
         value: fn(&Launch) -> Option<Value>,
     ) -> Self {
         let usual = self.default.literal();
-        self.default = Fallback::Derived {
+        self.default = DefaultValue::Derived {
             about,
             usual,
             value,
@@ -318,7 +318,7 @@ impl Argument {
     pub const fn form(mut self, expected: &'static str, accepts: fn(&str) -> bool) -> Self {
         match &mut self.kind {
             Kind::Text { form, .. } | Kind::List(form) => {
-                *form = Some(Form { expected, accepts });
+                *form = Some(Format { expected, accepts });
             }
             _ => {}
         }
@@ -358,10 +358,10 @@ impl Argument {
             put("default", literal.value());
         }
         match self.default {
-            Fallback::Framework | Fallback::Literal(_) => None,
-            Fallback::Argument(name) => put("x-default", json!(format!("= {name}"))),
-            Fallback::ModelId => put("x-default", json!("= model_id")),
-            Fallback::Derived { about, .. } => put("x-default", json!(about)),
+            DefaultValue::Framework | DefaultValue::Literal(_) => None,
+            DefaultValue::Argument(name) => put("x-default", json!(format!("= {name}"))),
+            DefaultValue::ModelId => put("x-default", json!("= model_id")),
+            DefaultValue::Derived { about, .. } => put("x-default", json!(about)),
         };
         put("examples", json!([self.an_example()]));
         if !self.aliases.is_empty() {

@@ -20,7 +20,7 @@ pub struct Arguments {
     table: &'static Table,
     /// By the number of the argument in the table.
     states: Vec<State>,
-    given: Vec<Given>,
+    given: Vec<GivenArgument>,
 }
 
 /// What is known of an argument of the table.
@@ -28,13 +28,13 @@ pub struct Arguments {
 enum State {
     Absent,
     /// Its place among the given ones.
-    Given(u8),
+    GivenArgument(u8),
     Refused,
 }
 
 /// An argument that the job gives, or that follows from one that it gives.
 #[derive(Debug)]
-struct Given {
+struct GivenArgument {
     name: Cow<'static, str>,
     /// As the request spells it.
     key: Cow<'static, str>,
@@ -42,7 +42,7 @@ struct Given {
     delivery: Delivery,
 }
 
-impl Given {
+impl GivenArgument {
     /// Whether this is the argument of a name that is in no table.
     fn is_unknown(&self, name: &str) -> bool {
         matches!(self.name, Cow::Owned(_)) && self.name == name
@@ -97,7 +97,7 @@ impl Arguments {
         }
         self.add(
             Some(number),
-            Given {
+            GivenArgument {
                 name: name.into(),
                 key: name.into(),
                 value: value.into(),
@@ -109,7 +109,7 @@ impl Arguments {
 
     pub(crate) fn given_at(&self, number: usize) -> Option<&Value> {
         match self.states.get(number)? {
-            State::Given(at) => Some(&self.given.get(usize::from(*at))?.value),
+            State::GivenArgument(at) => Some(&self.given.get(usize::from(*at))?.value),
             _ => None,
         }
     }
@@ -142,7 +142,7 @@ impl Arguments {
 
     /// The arguments that the table does not have, sorted by name.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let unknown = |given: &&Given| matches!(given.name, Cow::Owned(_));
+        let unknown = |given: &&GivenArgument| matches!(given.name, Cow::Owned(_));
         let unknown = self.given.iter().filter(unknown);
         unknown.map(|given| (given.name.as_ref(), &given.value))
     }
@@ -170,15 +170,15 @@ impl Arguments {
     }
 
     /// An argument that is not in the table: its name is the request's own.
-    fn given_unknown(&self, name: &str) -> Option<&Given> {
+    fn given_unknown(&self, name: &str) -> Option<&GivenArgument> {
         let mut given = self.given.iter();
         given.find(|given| given.is_unknown(name))
     }
 
-    fn add(&mut self, number: Option<usize>, given: Given) {
+    fn add(&mut self, number: Option<usize>, given: GivenArgument) {
         if let Some(state) = number.and_then(|number| self.states.get_mut(number)) {
             // There are at most MAX_KEYS.
-            *state = State::Given(u8::try_from(self.given.len()).unwrap_or(u8::MAX));
+            *state = State::GivenArgument(u8::try_from(self.given.len()).unwrap_or(u8::MAX));
         }
         self.given.push(given);
     }
@@ -194,8 +194,10 @@ impl Arguments {
                 continue;
             };
             let number = self.table.find(name);
-            if let Some(state @ State::Given(_)) = number.and_then(|n| self.states.get_mut(n)) {
-                *state = State::Given(u8::try_from(at).unwrap_or(u8::MAX));
+            if let Some(state @ State::GivenArgument(_)) =
+                number.and_then(|n| self.states.get_mut(n))
+            {
+                *state = State::GivenArgument(u8::try_from(at).unwrap_or(u8::MAX));
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     Table,
     arguments::{CHECKS, Findings, Unknown, checked, finding},
     parallel, reserved,
-    rule::{Broken, Effect},
+    rule::{Effect, Violation},
 };
 
 /// What a plugin does. For a [`Framework`], `export_framework!` writes it.
@@ -105,7 +105,7 @@ impl Framework {
 
     /// What is wrong with the table itself, for a test of the plugin: names that are taken twice or
     /// reserved, defaults outside of their own range.
-    pub fn mistakes(&self) -> Vec<String> {
+    pub fn validate(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let mut taken = BTreeSet::new();
         for argument in self.arguments.arguments() {
@@ -188,7 +188,7 @@ impl Framework {
 
 /// Adds to the findings how a job breaks a rule.
 #[cold]
-fn tell(rule: &Rule, broken: Broken, launch: &Launch, findings: &mut Findings) {
+fn tell(rule: &Rule, broken: Violation, launch: &Launch, findings: &mut Findings) {
     let told = match rule.effect {
         Effect::Refuse => &mut findings.refusals,
         Effect::Warn => &mut findings.warnings,

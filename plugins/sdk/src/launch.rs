@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::{Arguments, Fallback, Job, Layout, Literal, Parallelism, Setting, Text, json, table};
+use crate::{
+    Arguments, DefaultValue, Job, Layout, Literal, Parallelism, Setting, Text, json, table,
+};
 
 /// Where a replica keeps scratch files, unless the request says otherwise.
 const LOCAL_ROOT: &str = "/tmp/trainer";
@@ -21,7 +23,7 @@ pub struct Launch {
 
 /// The value of an argument, or what stands for it.
 enum Known<'a> {
-    Given(&'a Value),
+    GivenArgument(&'a Value),
     Default(Literal),
     Computed(Value),
 }
@@ -29,7 +31,7 @@ enum Known<'a> {
 impl Serialize for Known<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Given(value) => value.serialize(serializer),
+            Self::GivenArgument(value) => value.serialize(serializer),
             Self::Default(literal) => literal.serialize(serializer),
             Self::Computed(value) => value.serialize(serializer),
         }
@@ -67,7 +69,7 @@ impl Launch {
     /// value was refused.
     pub fn value(&self, name: &str) -> Option<Value> {
         Some(match self.known(name)? {
-            Known::Given(value) => value.clone(),
+            Known::GivenArgument(value) => value.clone(),
             Known::Default(literal) => literal.value(),
             Known::Computed(value) => value,
         })
@@ -81,7 +83,7 @@ impl Launch {
 
     fn integer_hashed(&self, hash: usize, name: &str) -> Option<i64> {
         match self.known_hashed(hash, name)? {
-            Known::Given(value) => value.as_i64(),
+            Known::GivenArgument(value) => value.as_i64(),
             Known::Default(Literal::Integer(integer)) => Some(integer),
             Known::Default(_) => None,
             Known::Computed(value) => value.as_i64(),
@@ -96,7 +98,7 @@ impl Launch {
 
     fn number_hashed(&self, hash: usize, name: &str) -> Option<f64> {
         match self.known_hashed(hash, name)? {
-            Known::Given(value) => value.as_f64(),
+            Known::GivenArgument(value) => value.as_f64(),
             Known::Default(Literal::Number(number)) => Some(number),
             Known::Default(_) => None,
             Known::Computed(value) => value.as_f64(),
@@ -111,7 +113,7 @@ impl Launch {
 
     fn is_on_hashed(&self, hash: usize, name: &str) -> bool {
         match self.known_hashed(hash, name) {
-            Some(Known::Given(value)) => *value == Value::Bool(true),
+            Some(Known::GivenArgument(value)) => *value == Value::Bool(true),
             Some(Known::Default(Literal::Boolean(boolean))) => boolean,
             _ => false,
         }
@@ -125,7 +127,7 @@ impl Launch {
 
     fn text_hashed(&self, hash: usize, name: &str) -> Option<Cow<'_, str>> {
         match self.known_hashed(hash, name)? {
-            Known::Given(Value::String(text)) => Some(Cow::Borrowed(text)),
+            Known::GivenArgument(Value::String(text)) => Some(Cow::Borrowed(text)),
             Known::Default(Literal::Text(text)) => Some(Cow::Borrowed(text)),
             Known::Computed(Value::String(text)) => Some(Cow::Owned(text)),
             _ => None,
@@ -145,23 +147,23 @@ impl Launch {
     fn known_hashed(&self, hash: usize, name: &str) -> Option<Known<'_>> {
         match self.arguments.table().find_hashed(hash, name) {
             Some(number) => self.known_at(number),
-            None => self.arguments.given(name).map(Known::Given),
+            None => self.arguments.given(name).map(Known::GivenArgument),
         }
     }
 
     fn known_at(&self, number: usize) -> Option<Known<'_>> {
         if let Some(value) = self.arguments.given_at(number) {
-            return Some(Known::Given(value));
+            return Some(Known::GivenArgument(value));
         }
         if self.arguments.is_refused_at(number) {
             return None;
         }
         match self.arguments.table().arguments().get(number)?.default {
-            Fallback::Framework => None,
-            Fallback::Literal(literal) => Some(Known::Default(literal)),
-            Fallback::Argument(other) => self.known(other),
-            Fallback::ModelId => Some(Known::Computed(self.job.model_id.as_str().into())),
-            Fallback::Derived { value, .. } => value(self).map(Known::Computed),
+            DefaultValue::Framework => None,
+            DefaultValue::Literal(literal) => Some(Known::Default(literal)),
+            DefaultValue::Argument(other) => self.known(other),
+            DefaultValue::ModelId => Some(Known::Computed(self.job.model_id.as_str().into())),
+            DefaultValue::Derived { value, .. } => value(self).map(Known::Computed),
         }
     }
 
@@ -175,7 +177,7 @@ impl Launch {
         let sorted = self.arguments.table().sorted();
         let known = sorted.filter_map(|(number, a)| Some((a.name, self.known_at(number)?)));
         let unknown = self.arguments.unknown();
-        let unknown = unknown.map(|(name, value)| (name, Known::Given(value)));
+        let unknown = unknown.map(|(name, value)| (name, Known::GivenArgument(value)));
         json::object(known.chain(unknown))
     }
 

@@ -30,14 +30,14 @@ pub mod vocabulary;
 #[cfg(target_family = "wasm")]
 pub use allocator::OneCallAllocator;
 pub use argument::{
-    Argument, Delivery, Fallback, Form, Interval, Kind, Literal, Spelling, boolean, choice,
+    Argument, DefaultValue, Delivery, Format, Interval, Kind, Literal, Spelling, boolean, choice,
     integer, list, number, text,
 };
 pub use arguments::Arguments;
 pub use framework::{Framework, Plugin};
 pub use launch::{Environment, Launch};
 pub use parallel::Parallelism;
-pub use rule::{Breach, Broken, Effect, Rule, refuse, warn};
+pub use rule::{Breach, Effect, Rule, Violation, refuse, warn};
 pub use table::Table;
 
 pub use bindings::exports::deepfinery::trainer::framework as contract;

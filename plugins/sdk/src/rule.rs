@@ -14,7 +14,7 @@ pub struct Rule {
     pub source: &'static str,
     /// Says how the job breaks the rule. The accessors of [`Launch`] give `None` for an argument
     /// that was itself refused, so `?` keeps a rule silent about what is already told.
-    pub check: fn(&Launch) -> Option<Broken>,
+    pub check: fn(&Launch) -> Option<Violation>,
 }
 
 /// What comes of a broken rule.
@@ -26,7 +26,7 @@ pub enum Effect {
 
 /// How a job breaks a rule: mostly in one place, sometimes in several.
 #[derive(Debug)]
-pub struct Broken(pub(crate) Vec<Breach>);
+pub struct Violation(pub(crate) Vec<Breach>);
 
 /// One place where a job breaks a rule.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub const fn refuse(
     code: &'static str,
     about: &'static str,
     source: &'static str,
-    check: fn(&Launch) -> Option<Broken>,
+    check: fn(&Launch) -> Option<Violation>,
 ) -> Rule {
     Rule {
         code,
@@ -59,7 +59,7 @@ pub const fn warn(
     code: &'static str,
     about: &'static str,
     source: &'static str,
-    check: fn(&Launch) -> Option<Broken>,
+    check: fn(&Launch) -> Option<Violation>,
 ) -> Rule {
     Rule {
         effect: Effect::Warn,
@@ -67,14 +67,14 @@ pub const fn warn(
     }
 }
 
-impl Broken {
-    /// Broken in one place.
+impl Violation {
+    /// Violation in one place.
     pub fn new(arguments: &'static [&'static str], detail: impl Into<String>) -> Option<Self> {
         let detail = detail.into();
         Some(Self(vec![Breach { arguments, detail }]))
     }
 
-    /// Broken in each of these places, if there are any.
+    /// Violation in each of these places, if there are any.
     pub fn all(breaches: impl IntoIterator<Item = Breach>) -> Option<Self> {
         let breaches: Vec<Breach> = breaches.into_iter().collect();
         (!breaches.is_empty()).then_some(Self(breaches))

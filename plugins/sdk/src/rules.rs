@@ -1,6 +1,6 @@
 //! The rules that frameworks share. A framework lists [`SHARED`] beside its own.
 
-use crate::{Breach, Broken, Launch, Rule, refuse, warn};
+use crate::{Breach, Launch, Rule, Violation, refuse, warn};
 
 /// The rules that hold wherever their arguments are known.
 pub const SHARED: &[Rule] = &[
@@ -46,17 +46,17 @@ pub const SHARED: &[Rule] = &[
 /// A learning rate above it is a slip more often than a wish.
 const HIGHEST_USUAL_LR: f64 = 1e-2;
 
-fn one_warmup(launch: &Launch) -> Option<Broken> {
+fn one_warmup(launch: &Launch) -> Option<Violation> {
     if !(launch.is_given("warmup_steps") && launch.is_given("warmup_ratio")) {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["warmup_ratio"],
         "extra_args: warmup_steps and warmup_ratio are mutually exclusive",
     )
 }
 
-fn warmup_ends(launch: &Launch) -> Option<Broken> {
+fn warmup_ends(launch: &Launch) -> Option<Violation> {
     let (warmup, steps) = (
         launch.integer("warmup_steps")?,
         launch.integer("max_steps")?,
@@ -64,24 +64,24 @@ fn warmup_ends(launch: &Launch) -> Option<Broken> {
     if warmup < steps {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["warmup_steps"],
         format!("extra_args.warmup_steps ({warmup}) must be less than max_steps ({steps})"),
     )
 }
 
-fn min_lr_below_lr(launch: &Launch) -> Option<Broken> {
+fn min_lr_below_lr(launch: &Launch) -> Option<Violation> {
     let (min_lr, lr) = (launch.value("min_lr")?, launch.value("lr")?);
     if min_lr.as_f64()? <= lr.as_f64()? {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["min_lr", "lr"],
         format!("extra_args.min_lr ({min_lr}) must not exceed lr ({lr})"),
     )
 }
 
-fn lora_needs_peft(launch: &Launch) -> Option<Broken> {
+fn lora_needs_peft(launch: &Launch) -> Option<Violation> {
     const LORA: [&[&str]; 4] = [
         &["lora_rank"],
         &["lora_alpha"],
@@ -92,30 +92,30 @@ fn lora_needs_peft(launch: &Launch) -> Option<Broken> {
         return None;
     }
     let given = LORA.into_iter().filter(|name| launch.is_given(name[0]));
-    Broken::all(given.map(|name| {
+    Violation::all(given.map(|name| {
         let detail = format!("extra_args.{} requires peft_method (lora, ...)", name[0]);
         Breach::new(name, detail)
     }))
 }
 
-fn steps_or_epochs(launch: &Launch) -> Option<Broken> {
+fn steps_or_epochs(launch: &Launch) -> Option<Violation> {
     if !(launch.is_given("max_steps") && launch.is_given("num_epochs")) {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["num_epochs"],
         "extra_args: max_steps overrides num_epochs",
     )
 }
 
-fn saves_before_the_end(launch: &Launch) -> Option<Broken> {
+fn saves_before_the_end(launch: &Launch) -> Option<Violation> {
     let (save, steps) = (launch.integer("save_steps")?, launch.integer("max_steps")?);
     // Where a framework can save otherwise than by steps, save_steps may mean nothing.
     let by_steps = launch.text("save_strategy").is_none_or(|s| s == "steps");
     if save <= steps || !by_steps {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["save_steps", "max_steps"],
         format!(
             "save_steps ({save}) is greater than max_steps ({steps}): \
@@ -124,22 +124,22 @@ fn saves_before_the_end(launch: &Launch) -> Option<Broken> {
     )
 }
 
-fn usual_lr(launch: &Launch) -> Option<Broken> {
+fn usual_lr(launch: &Launch) -> Option<Violation> {
     let lr = launch.value("lr")?;
     if lr.as_f64()? <= HIGHEST_USUAL_LR {
         return None;
     }
-    Broken::new(&["lr"], format!("extra_args.lr ({lr}) is unusually high"))
+    Violation::new(&["lr"], format!("extra_args.lr ({lr}) is unusually high"))
 }
 
 /// `tensor_parallel` stays inside a node, where the fast links are.
-pub fn tensor_parallel_within_node(launch: &Launch) -> Option<Broken> {
+pub fn tensor_parallel_within_node(launch: &Launch) -> Option<Violation> {
     let tensor = launch.integer("tensor_parallel")?;
     let processes = launch.processes_per_node();
     if tensor <= processes {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["tensor_parallel"],
         format!(
             "tensor_parallel ({tensor}) spans nodes (gpus_per_node {processes}): \
@@ -149,7 +149,7 @@ pub fn tensor_parallel_within_node(launch: &Launch) -> Option<Broken> {
 }
 
 /// `global_batch_size` is made of whole micro steps.
-pub fn global_batch_of_micro_steps(launch: &Launch) -> Option<Broken> {
+pub fn global_batch_of_micro_steps(launch: &Launch) -> Option<Violation> {
     let global = launch.integer("global_batch_size")?;
     let batch = launch.integer("batch_size")?;
     let data = launch.parallelism?.data;
@@ -157,7 +157,7 @@ pub fn global_batch_of_micro_steps(launch: &Launch) -> Option<Broken> {
     if global % micro == 0 {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["global_batch_size"],
         format!(
             "extra_args.global_batch_size ({global}) must be a multiple of batch_size ({batch}) \
@@ -167,7 +167,7 @@ pub fn global_batch_of_micro_steps(launch: &Launch) -> Option<Broken> {
 }
 
 /// `global_batch_size` is what the other arguments make, where all of them are given.
-pub fn global_batch_agrees(launch: &Launch) -> Option<Broken> {
+pub fn global_batch_agrees(launch: &Launch) -> Option<Violation> {
     if !launch.is_given("gradient_accumulation") {
         return None;
     }
@@ -179,7 +179,7 @@ pub fn global_batch_agrees(launch: &Launch) -> Option<Broken> {
     if global == product {
         return None;
     }
-    Broken::new(
+    Violation::new(
         &["global_batch_size"],
         format!(
             "extra_args.global_batch_size ({global}) must equal batch_size ({batch}) * data \

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use trainer_plugin::Literal::{Integer, Text as Default};
 use trainer_plugin::{
-    Breach, Broken, Finding, Framework, Interval, Job, Launch, LaunchPlan, Parallelism, Spelling,
-    Table, Text, boolean, choice, integer, list, number, refuse, text, warn,
+    Breach, Finding, Framework, Interval, Job, Launch, LaunchPlan, Parallelism, Spelling, Table,
+    Text, Violation, boolean, choice, integer, list, number, refuse, text, warn,
 };
 
 static ARGUMENTS: Table = Table::new(&[
@@ -73,26 +73,26 @@ const FRAMEWORK: Framework = Framework {
     environment: |_, _| {},
 };
 
-fn fast_needs_full(launch: &Launch) -> Option<Broken> {
+fn fast_needs_full(launch: &Launch) -> Option<Violation> {
     if !launch.is_on("fast") || launch.text("strategy").as_deref() == Some("full") {
         return None;
     }
-    Broken::new(&["fast"], "extra_args.fast requires strategy full")
+    Violation::new(&["fast"], "extra_args.fast requires strategy full")
 }
 
-fn count_is_much(launch: &Launch) -> Option<Broken> {
+fn count_is_much(launch: &Launch) -> Option<Violation> {
     (launch.integer("count")? == 9).then_some(())?;
-    Broken::new(&["shards", "count"], "count (9) is much")
+    Violation::new(&["shards", "count"], "count (9) is much")
 }
 
-fn no_single_letter(launch: &Launch) -> Option<Broken> {
+fn no_single_letter(launch: &Launch) -> Option<Violation> {
     let letters = launch.items("items").filter(|item| item.len() == 1);
-    Broken::all(letters.map(|item| Breach::new(&["items"], format!("not {item}"))))
+    Violation::all(letters.map(|item| Breach::new(&["items"], format!("not {item}"))))
 }
 
-fn no_resume(launch: &Launch) -> Option<Broken> {
+fn no_resume(launch: &Launch) -> Option<Violation> {
     launch.job.resume_from_checkpoint.then_some(())?;
-    Broken::new(&["/resume_from_checkpoint"], "no resume")
+    Violation::new(&["/resume_from_checkpoint"], "no resume")
 }
 
 fn job(extra_args: &Value, context: &str) -> Job {
@@ -448,8 +448,8 @@ fn mistakes_in_a_table_are_found() {
         "model is reserved, so nobody can give it",
         "other does not say what it means",
     ];
-    assert_eq!(WRONG.mistakes(), expected);
-    assert!(FRAMEWORK.mistakes().is_empty());
+    assert_eq!(WRONG.validate(), expected);
+    assert!(FRAMEWORK.validate().is_empty());
 }
 
 /// Values that might stand behind any key.

@@ -8,7 +8,7 @@ use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
 use super::Published;
-use crate::fault::{Fault, MAX_FINDINGS, pointer};
+use crate::finding::{Finding, MAX_FINDINGS, pointer};
 
 /// Longest piece of a wrong value that a finding repeats.
 const MAX_QUOTE_BYTES: usize = 64;
@@ -18,7 +18,7 @@ const MAX_LIST_BYTES: usize = 512;
 
 /// A finding, and what it says about the others.
 pub(super) struct Found {
-    fault: Fault,
+    finding: Finding,
     about: About,
 }
 
@@ -49,8 +49,8 @@ pub(super) fn describe(
     let value = error.instance();
     let mut find = |code: &str, at: String, about: About, detail: String| {
         let code = published.codes.get(code).map_or(code, String::as_str);
-        let fault = Fault::new(code, at, detail);
-        found.push(Found { fault, about });
+        let finding = Finding::new(code, at, detail);
+        found.push(Found { finding, about });
     };
     match error.kind() {
         Kind::Required { property } => {
@@ -141,19 +141,19 @@ fn of_value(kind: &Kind, value: &Value, published: &Published) -> (&'static str,
 
 /// Leaves one finding for each place, the one about the type before others, and no field that is
 /// missing because its name is misspelt.
-pub(super) fn settled(found: Vec<Found>) -> Vec<Fault> {
+pub(super) fn settled(found: Vec<Found>) -> Vec<Finding> {
     let meant = |found: &Found| match &found.about {
         About::Unknown { meant } => meant.clone(),
         _ => None,
     };
     let misspelt: BTreeSet<String> = found.iter().filter_map(meant).collect();
     let typed = found.iter().filter(|found| found.about == About::Type);
-    let typed: BTreeSet<String> = typed.map(|found| found.fault.pointer.clone()).collect();
+    let typed: BTreeSet<String> = typed.map(|found| found.finding.pointer.clone()).collect();
     let mut places = BTreeSet::new();
-    let is_told = |Found { fault, about }: Found| {
-        let follows = about == About::Missing && misspelt.contains(&fault.pointer);
-        let is_second = about != About::Type && typed.contains(&fault.pointer);
-        (!follows && !is_second && places.insert(fault.pointer.clone())).then_some(fault)
+    let is_told = |Found { finding, about }: Found| {
+        let follows = about == About::Missing && misspelt.contains(&finding.pointer);
+        let is_second = about != About::Type && typed.contains(&finding.pointer);
+        (!follows && !is_second && places.insert(finding.pointer.clone())).then_some(finding)
     };
     found.into_iter().filter_map(is_told).collect()
 }

@@ -118,7 +118,7 @@ fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Resu
 /// Waits until a job ends; the changes of its status are no output, but for who looks on.
 fn watch(server: &Server, job: &str, namespace: Option<&str>) -> Result<Ending, Failure> {
     follow::events(server, job, namespace, |job| {
-        output::remark(&follow::told(job));
+        output::remark(&follow::status_line(job));
         Ok(())
     })
 }
@@ -191,7 +191,7 @@ fn events(arguments: &EventsArguments) -> Result<(), Failure> {
     let namespace = arguments.namespace.as_deref();
     let ending = follow::events(&server, &arguments.job, namespace, |job| {
         match arguments.output {
-            None => output::tell(&follow::told(job)),
+            None => output::tell(&follow::status_line(job)),
             Some(Output::Name) => output::line(&job.summary.name),
             Some(Output::Json) => output::line(&follow::json(job)),
             // One document each, so that the stream is YAML.

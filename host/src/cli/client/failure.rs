@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::output::{self, Style};
 use super::source::Source;
 use super::terminal::visible;
-use crate::fault::Fault;
+use crate::finding::Finding;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Problem {
     pub status: u16,
     pub detail: String,
     #[serde(default)]
-    pub errors: Vec<Fault>,
+    pub errors: Vec<Finding>,
 }
 
 impl Failure {

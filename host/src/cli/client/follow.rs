@@ -401,7 +401,7 @@ impl Seen {
 }
 
 /// A change of status as a line for people.
-pub fn told(job: &ListedJob) -> String {
+pub fn status_line(job: &ListedJob) -> String {
     let status = super::output::word(&job.summary.status);
     let suspended = match (job.suspended, job.summary.status) {
         (true, JobState::Submitted) => ", suspended",

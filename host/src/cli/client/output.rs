@@ -185,7 +185,7 @@ pub fn details(job: &Value) -> String {
         table.add_row(["Checkpoints:", prefix]);
     }
     if let Ok(progress) = Progress::deserialize(&job["progress"]) {
-        table.add_row(["Progress:", &told(&progress)]);
+        table.add_row(["Progress:", &progress_text(&progress)]);
     }
     let warnings = job["warnings"].as_array().into_iter().flatten();
     for warning in warnings.filter_map(|warning| warning["detail"].as_str()) {
@@ -204,7 +204,7 @@ pub fn details(job: &Value) -> String {
 }
 
 /// How far a job is, such as `step 10 of 60, loss 3.2172, 5646 tokens a second, 12s left`.
-fn told(progress: &Progress) -> String {
+fn progress_text(progress: &Progress) -> String {
     let loss = progress.loss.map(|loss| format!("{loss:.4}"));
     let left = SignedDuration::try_from_secs_f64(progress.seconds_left).unwrap_or_default();
     format!(

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
 use super::output::Style;
-use crate::fault::Fault;
+use crate::finding::Finding;
 use crate::request;
 
 /// A file with a request.
@@ -47,18 +47,20 @@ impl Source {
         Ok((Self { name, text, set }, request))
     }
 
-    /// Shows each fault beneath the line that it is about.
-    pub fn report(&self, faults: &[Fault], style: Style) -> String {
+    /// Shows each finding beneath the line that it is about.
+    pub fn report(&self, findings: &[Finding], style: Style) -> String {
         let renderer = match style {
             Style::Coloured => Renderer::styled(),
             Style::Plain => Renderer::plain(),
         };
         let root = serde_saphyr::from_str::<Spanned<Node>>(&self.text).ok();
-        let told = faults.iter().map(|fault| {
+        let told = findings.iter().map(|finding| {
             let at = root
                 .as_ref()
-                .and_then(|root| self.find(root, &fault.pointer));
-            let title = Level::ERROR.primary_title(&fault.detail).id(&fault.code);
+                .and_then(|root| self.find(root, &finding.pointer));
+            let title = Level::ERROR
+                .primary_title(&finding.detail)
+                .id(&finding.code);
             let group = match at {
                 Some(at) => {
                     let mark = AnnotationKind::Primary.span(at);
@@ -69,7 +71,7 @@ impl Source {
                 }
                 None => annotate_snippets::Group::with_title(title),
             };
-            match self.set_elsewhere(&fault.pointer) {
+            match self.set_elsewhere(&finding.pointer) {
                 Some(hint) => renderer.render(&[group.element(Level::HELP.message(hint))]),
                 None => renderer.render(&[group]),
             }
@@ -114,8 +116,8 @@ impl Source {
 /// JSON is YAML too, but only JSON's own reader sees a name given twice.
 fn parse(name: &str, text: &str) -> Result<Value, anyhow::Error> {
     if text.trim_start().starts_with('{') {
-        return request::json::parse(text.as_bytes()).map_err(|faults| {
-            let details: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
+        return request::json::parse(text.as_bytes()).map_err(|findings| {
+            let details: Vec<String> = findings.into_iter().map(|finding| finding.detail).collect();
             anyhow!("{name}: {}", details.join("; "))
         });
     }
@@ -291,8 +293,8 @@ mod tests {
 
     #[test]
     fn a_fault_is_shown_beneath_its_line() {
-        let fault = Fault::new("E05", "/extra_args/lr", "extra_args.lr: expected number");
-        let told = source("extra_args:\n  lr: fast\n").report(&[fault], Style::Plain);
+        let finding = Finding::new("E05", "/extra_args/lr", "extra_args.lr: expected number");
+        let told = source("extra_args:\n  lr: fast\n").report(&[finding], Style::Plain);
         assert!(
             told.contains("error[E05]: extra_args.lr: expected number"),
             "{told}"
@@ -346,8 +348,8 @@ mod tests {
     fn an_argument_that_is_set_as_a_field_gets_a_hint() {
         let mut source = source("framework: meta\n");
         let told = |source: &Source| {
-            let fault = Fault::new("unknown-field", "/lr", "unknown field \"lr\"");
-            source.report(&[fault], Style::Plain)
+            let finding = Finding::new("unknown-field", "/lr", "unknown field \"lr\"");
+            source.report(&[finding], Style::Plain)
         };
         assert!(!told(&source).contains("--set"));
         source.set.insert("/lr".to_string());
@@ -370,8 +372,8 @@ mod tests {
 
         #[test]
         fn no_text_and_no_pointer_panic(text in r"[a-z:{}\[\]\n \-&*'\PC]{0,60}", pointer in "[/a-z0-9~]{0,20}") {
-            let fault = Fault::new("x", pointer, "wrong");
-            source(&text).report(&[fault], Style::Plain);
+            let finding = Finding::new("x", pointer, "wrong");
+            source(&text).report(&[finding], Style::Plain);
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PluginFile, checked, empty_request, print, read_request};
 use crate::plugin::Plugin;
-use crate::plugin::golden::OwnTests;
+use crate::plugin::golden::SelfTests;
 
 /// What `trainer plugin bench` takes.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ struct Measured {
 
 /// Measures.
 pub(super) fn bench(settings: &BenchSettings) -> anyhow::Result<()> {
-    let loader = settings.plugin.loader(OwnTests::Ignored)?;
+    let loader = settings.plugin.loader(SelfTests::Ignored)?;
     let file = &settings.plugin.file;
     let plugin = loader.file(file)?;
     let begun = Instant::now();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::{PluginFile, checked, empty_request, print};
-use crate::plugin::golden::OwnTests;
+use crate::plugin::golden::SelfTests;
 use crate::plugin::inspect::{self, Form, Inspection};
 use crate::plugin::{LoadError, PlanError, Plugin, Usage};
 
@@ -40,7 +40,7 @@ impl Failed {
 fn verdicts(plugin: &PluginFile) -> Result<(), Failed> {
     let bytes = std::fs::read(&plugin.file).map_err(|error| Failed::new("file")(error.into()))?;
     let loader = plugin
-        .loader(OwnTests::Run)
+        .loader(SelfTests::Run)
         .map_err(Failed::new("settings"))?;
     let most = loader.limits().file_bytes;
     let size = format!(
@@ -94,7 +94,7 @@ fn failed(error: &LoadError) -> Failed {
         LoadError::Size { .. } => "size",
         _ => "trial",
     };
-    let why = crate::plugin::told(error);
+    let why = crate::plugin::error_chain(error);
     Failed { what, why }
 }
 
@@ -110,8 +110,11 @@ fn trial(plugin: &Plugin) -> Result<(), Failed> {
             "call",
             &format!("a job without arguments is planned {used}"),
         ),
-        Err(PlanError::Refused(faults)) => {
-            let codes: Vec<&str> = faults.iter().map(|fault| fault.code.as_str()).collect();
+        Err(PlanError::Refused(findings)) => {
+            let codes: Vec<&str> = findings
+                .iter()
+                .map(|finding| finding.code.as_str())
+                .collect();
             let codes = codes.join(", ");
             ok(
                 "call",
@@ -120,7 +123,7 @@ fn trial(plugin: &Plugin) -> Result<(), Failed> {
         }
         Err(error) => Err(Failed {
             what: "call",
-            why: crate::plugin::told(&error),
+            why: crate::plugin::error_chain(&error),
         }),
     }
 }

@@ -31,10 +31,10 @@ pub(super) fn run(plugin: &Plugin, job: &Path) -> anyhow::Result<()> {
     let checked = checked(plugin, read_request(job)?)?;
     let plan = plugin.plan(&checked.request, "{}");
     let plan = plan.map_err(|error| match error {
-        crate::plugin::PlanError::Refused(faults) => {
-            let lines: Vec<String> = faults
+        crate::plugin::PlanError::Refused(findings) => {
+            let lines: Vec<String> = findings
                 .iter()
-                .map(|fault| format!("  {} {}", fault.code, fault.detail))
+                .map(|finding| format!("  {} {}", finding.code, finding.detail))
                 .collect();
             anyhow::anyhow!("the plugin refuses the request:\n{}", lines.join("\n"))
         }

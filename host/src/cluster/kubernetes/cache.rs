@@ -12,9 +12,9 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
 use tracing::{info, warn};
 
-use super::fault::CallError;
+use super::error::CallError;
 use super::resource::WatchedJob;
-use crate::cluster::changes::{Changes, Sight};
+use crate::cluster::changes::{Changes, JobWatch};
 use crate::job::{self, ObservedJob, PodDetails, Prefix};
 use crate::keys::CHECKPOINT_PREFIX_ANNOTATION;
 
@@ -121,7 +121,7 @@ impl Cache {
     }
 
     /// A job as it stands, and its changes from then on.
-    pub(super) fn sight(&self, job: Arc<ObservedJob>) -> Sight {
+    pub(super) fn sight(&self, job: Arc<ObservedJob>) -> JobWatch {
         let jobs = self.jobs();
         // What was read of the API server may be older than what it has told since.
         let job = jobs.get(&key(&job)).cloned().unwrap_or(job);

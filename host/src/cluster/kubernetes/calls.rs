@@ -20,13 +20,13 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::fault::CallError;
+use super::error::CallError;
 use super::measured::MeasuredCall;
 use super::pods::{
     Controller, JOB_NAME_LABEL, REPLICA_INDEX_LABEL, REPLICA_TYPE_LABEL, belongs_to,
 };
 use super::resource::{GROUP, PLURAL, WatchedJob};
-use crate::cluster::Wish;
+use crate::cluster::RunState;
 use crate::job::ObservedJob;
 use crate::pytorch_job::PyTorchJob;
 
@@ -46,7 +46,7 @@ const MAX_EVENTS: u32 = 100;
 
 /// Whether a creation is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Earnest {
+pub(super) enum CreateMode {
     Create,
     /// Everything but the creation itself: schema, defaults, admission.
     DryRun,
@@ -72,11 +72,11 @@ impl Calls {
         &self,
         namespace: &str,
         job: &PyTorchJob,
-        earnest: Earnest,
+        earnest: CreateMode,
     ) -> Result<ObservedJob, CallError> {
         let dry_run = match earnest {
-            Earnest::Create => "",
-            Earnest::DryRun => "&dryRun=All",
+            CreateMode::Create => "",
+            CreateMode::DryRun => "&dryRun=All",
         };
         // Strict: an operator whose PyTorchJob lacks a field must not drop it without a word.
         let path = format!(
@@ -136,9 +136,9 @@ impl Calls {
         &self,
         namespace: &str,
         name: &str,
-        wish: Wish,
+        wish: RunState,
     ) -> Result<ObservedJob, CallError> {
-        let suspend = wish == Wish::Suspend;
+        let suspend = wish == RunState::Suspend;
         let patch = json!({"spec": {"runPolicy": {"suspend": suspend}}});
         self.patch(namespace, name, patch).await
     }

@@ -4,8 +4,8 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::KubernetesCluster;
-use super::calls::Earnest;
-use super::fault::CallError;
+use super::calls::CreateMode;
+use super::error::CallError;
 use crate::cluster::{Cluster, ClusterError, Created};
 use crate::job::ObservedJob;
 use crate::keys::{IDEMPOTENCY_LABEL, RUN_ID_LABEL};
@@ -84,7 +84,7 @@ impl KubernetesCluster {
     pub(super) async fn submit(
         &self,
         mut job: PyTorchJob,
-        earnest: Earnest,
+        earnest: CreateMode,
     ) -> Result<Created, ClusterError> {
         let submission = Uuid::new_v4().to_string();
         let annotations = job.metadata.annotations.get_or_insert_default();
@@ -94,12 +94,12 @@ impl KubernetesCluster {
         let creation = self.creations.begin(&job, &self.cache)?;
         let created = match self.calls.create(&namespace, &job, earnest).await {
             Ok(job) => job,
-            Err(error) if error.was_not_processed() || earnest == Earnest::DryRun => {
+            Err(error) if error.was_not_processed() || earnest == CreateMode::DryRun => {
                 return Err(self.refused(&job, error).await);
             }
             Err(error) => self.look_up(&job, &submission, error).await?,
         };
-        if earnest == Earnest::Create {
+        if earnest == CreateMode::Create {
             self.check_key(&created).await?;
             self.cache.add(&created);
         }

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::cache::{Cache, Scope, WATCH_SECONDS};
 use super::calls::Calls;
-use super::fault::CallError;
+use super::error::CallError;
 use super::pods::{self, Controller};
 use crate::job::{self, ObservedJob, PodDetails};
 use crate::pytorch_job::ConditionType;

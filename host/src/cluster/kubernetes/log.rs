@@ -14,10 +14,10 @@ use kube::api::LogParams;
 use tracing::debug;
 
 use super::calls::Calls;
-use super::fault::CallError;
+use super::error::CallError;
 use super::pods::{Controller, trainer};
-use super::resume::{Given, text_of, time_of};
-use crate::cluster::{ClusterError, LogStream, Sight};
+use super::resume::{SeenLines, text_of, time_of};
+use crate::cluster::{ClusterError, JobWatch, LogStream};
 use crate::job::{LogEnd, LogLines, LogSelection, LogStart, Unfinished};
 use crate::keys::CONTAINER;
 use lines::{Lines, Piece, Read};
@@ -52,7 +52,7 @@ pub(super) async fn open(
     calls: Calls,
     replica: Replica,
     selection: LogSelection,
-    sight: Sight,
+    sight: JobWatch,
 ) -> Result<LogStream, ClusterError> {
     let no_log = ClusterError::NoLog {
         replica: replica.name.clone(),
@@ -65,7 +65,7 @@ pub(super) async fn open(
         sight,
         instance: None,
         stream: None,
-        given: Given::default(),
+        given: SeenLines::default(),
         is_begun: false,
         is_complete: false,
         failures: 0,
@@ -85,11 +85,11 @@ struct Follower {
     calls: Calls,
     replica: Replica,
     selection: LogSelection,
-    sight: Sight,
+    sight: JobWatch,
     /// The container whose log is read.
     instance: Option<Instance>,
     stream: Option<Lines>,
-    given: Given,
+    given: SeenLines,
     /// Whether a line was given: `tail` and `since` are for the beginning.
     is_begun: bool,
     /// Whether all of the instance's log was given.
@@ -225,7 +225,7 @@ impl Follower {
         if start == LogStart::Latest && self.instance.as_ref() != Some(&instance) {
             self.instance = Some(instance.clone());
             self.is_complete = false;
-            self.given = Given::default();
+            self.given = SeenLines::default();
         }
         let is_there = match stage {
             Stage::NotStarted => start == LogStart::Previous,

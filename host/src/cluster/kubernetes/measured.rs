@@ -6,7 +6,7 @@ use http::{Method, Request};
 use metrics::{counter, histogram};
 use tracing::{Instrument, Span, info_span};
 
-use super::fault::CallError;
+use super::error::CallError;
 use crate::measure;
 
 /// A call that is about to be made.

@@ -102,7 +102,7 @@ fn ended(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
 fn cause(status: &PodStatus) -> Cause {
     disrupted(status)
         .or_else(|| unscheduled(status))
-        .or_else(|| initial(status))
+        .or_else(|| init_container_cause(status))
         .or_else(|| trainer(status).and_then(of_container))
         .unwrap_or_default()
 }
@@ -139,7 +139,7 @@ fn unscheduled(status: &PodStatus) -> Option<Cause> {
 
 /// An init container that waits for something or has failed. The operator's own looks the master
 /// up, so it runs for as long as the master is not there.
-fn initial(status: &PodStatus) -> Option<Cause> {
+fn init_container_cause(status: &PodStatus) -> Option<Cause> {
     let mut containers = status.init_container_statuses.iter().flatten();
     containers.find_map(|container| {
         let cause = of_container(container).filter(|cause| cause.exit_code != Some(0))?;

@@ -17,7 +17,7 @@ type Line = (Timestamp, u64);
 
 /// What was given of a log.
 #[derive(Debug, Default)]
-pub(super) struct Given {
+pub(super) struct SeenLines {
     last: VecDeque<Line>,
     /// The remembered lines that have not come again since the stream was cut.
     again: HashMap<Line, u32>,
@@ -25,7 +25,7 @@ pub(super) struct Given {
     overlap: Option<(Timestamp, Timestamp)>,
 }
 
-impl Given {
+impl SeenLines {
     /// From when on the rest is to be asked for, and notes that it will be.
     pub(super) fn resume(&mut self) -> Option<Timestamp> {
         let newest = self.last.iter().map(|(time, _)| *time).max()?;
@@ -131,7 +131,7 @@ mod tests {
                 line(now + jitter, &text.to_string())
             });
             let log: Vec<String> = log.collect();
-            let mut given = Given::default();
+            let mut given = SeenLines::default();
             let mut out: Vec<&String> = Vec::new();
             let mut since = None;
             for cut in cuts.into_iter().map(Some).chain([None]) {
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn what_was_rotated_away_hides_nothing_new() {
         let log: Vec<String> = (0..100).map(|n| line(n * 1000, &n.to_string())).collect();
-        let mut given = Given::default();
+        let mut given = SeenLines::default();
         assert!(log[..50].iter().all(|line| given.is_new(line.as_bytes())));
         given.resume();
         // The kubelet has only the newest file.
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn more_lines_in_a_second_than_are_remembered_are_not_repeated() {
         let log: Vec<String> = (0..10_000).map(|n| line(n, &n.to_string())).collect();
-        let mut given = Given::default();
+        let mut given = SeenLines::default();
         assert!(log[..9000].iter().all(|line| given.is_new(line.as_bytes())));
         given.resume();
         let again = log.iter().filter(|line| given.is_new(line.as_bytes()));

@@ -15,7 +15,7 @@ use super::cache::{Cache, Scope};
 use super::calls::Calls;
 use super::{failures, unusable};
 use crate::cluster::ClusterError;
-use crate::scheduling::let_others_go_first;
+use crate::scheduling::yield_to_others;
 
 /// The watches of a cluster. They end when this is dropped.
 pub(super) struct Watches {
@@ -74,7 +74,7 @@ fn client_that_tells(
 
 fn run(runtime: &Runtime, stopped: oneshot::Receiver<()>, tasks: JoinSet<()>) {
     // Each job that is created comes back here while its own answer is on the way.
-    let_others_go_first();
+    yield_to_others();
     // It ends when the sender is dropped, without a word.
     let _ = runtime.block_on(stopped);
     drop(tasks);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{info, warn};
 
-use super::keeper::Report;
+use super::jobs::{JobId, LocalJobs};
 use super::lifecycle::{Attempt, Event, Exit};
-use super::machine::{JobId, Machine};
 use super::orphans;
-use super::replica::{Replica, ReplicaIndex, Surroundings};
+use super::replica::{Replica, ReplicaContext, ReplicaIndex};
+use super::shim::Report;
 use crate::pytorch_job::PyTorchJob;
 
 /// What a container's exit code is when the runtime cannot start it.
@@ -26,13 +26,13 @@ pub(super) struct Launch {
     pub job: PyTorchJob,
     pub index: ReplicaIndex,
     pub gpus: Option<Vec<u32>>,
-    pub surroundings: Surroundings,
+    pub context: ReplicaContext,
 }
 
 /// Runs the attempt until no process of it is left, or its shim is gone. `stops` brings the grace
 /// when the replica is to stop.
 pub(super) async fn run(
-    machine: Arc<Machine>,
+    machine: Arc<LocalJobs>,
     launch: Launch,
     mut stops: UnboundedReceiver<Duration>,
 ) {
@@ -40,7 +40,7 @@ pub(super) async fn run(
         id, attempt, job, ..
     } = &launch;
     let (index, gpus) = (launch.index, launch.gpus.as_deref());
-    let event = match Replica::start(job, index, gpus, &launch.surroundings).await {
+    let event = match Replica::start(job, index, gpus, &launch.context).await {
         Ok(replica) => follow(&machine, &launch, replica, &mut stops).await,
         Err(error) => {
             let cause = Some(format!("its shim cannot be started: {error}"));
@@ -55,7 +55,7 @@ pub(super) async fn run(
 
 /// Reports the start of a replica, and gives how it ended.
 async fn follow(
-    machine: &Arc<Machine>,
+    machine: &Arc<LocalJobs>,
     launch: &Launch,
     mut replica: Replica,
     stops: &mut UnboundedReceiver<Duration>,
@@ -93,7 +93,7 @@ async fn follow(
 }
 
 /// Kills what a killed shim left, and tells that the replica has ended.
-pub(super) async fn end_lost(machine: Arc<Machine>, id: JobId, attempt: Attempt) {
+pub(super) async fn end_lost(machine: Arc<LocalJobs>, id: JobId, attempt: Attempt) {
     if let Err(error) = tokio::task::spawn_blocking(orphans::end).await {
         warn!(%error, "what a shim left cannot be killed");
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
-use crate::cluster::{ClusterError, LogStream, Sight};
+use crate::cluster::{ClusterError, JobWatch, LogStream};
 use crate::job::{LogEnd, LogSelection, LogStart};
 use file::OpenLog;
 pub use file::open as open_file;
@@ -51,7 +51,7 @@ impl Logs {
         folder: PathBuf,
         replica: &str,
         selection: &LogSelection,
-        sight: Sight,
+        sight: JobWatch,
     ) -> Result<LogStream, ClusterError> {
         let selection = selection.clone();
         let no_log = ClusterError::NoLog {
@@ -96,15 +96,15 @@ struct Follower {
     /// None as long as the replica has not been started.
     log: Option<OpenLog>,
     selection: LogSelection,
-    sight: Sight,
+    sight: JobWatch,
     reads: Arc<Semaphore>,
     /// That nothing can come into this log any more, seen before its end was last read.
-    over: Option<Over>,
+    over: Option<LogEnded>,
 }
 
 /// Why nothing more can come into a log.
 #[derive(Clone, Copy)]
-enum Over {
+enum LogEnded {
     /// The replica was started again.
     Restarted,
     Ended,
@@ -121,7 +121,7 @@ impl Follower {
     fn open(
         folder: PathBuf,
         selection: LogSelection,
-        sight: Sight,
+        sight: JobWatch,
         reads: Arc<Semaphore>,
         client: &Client,
     ) -> io::Result<Self> {
@@ -169,8 +169,8 @@ impl Follower {
             }
         }
         let over = match self.selection.end {
-            LogEnd::Now if self.has_later_log() => Some(Over::Restarted),
-            LogEnd::Now => Some(Over::Ended),
+            LogEnd::Now if self.has_later_log() => Some(LogEnded::Restarted),
+            LogEnd::Now => Some(LogEnded::Ended),
             LogEnd::WithJob => self.over,
         };
         let Some(over) = over else {
@@ -185,7 +185,7 @@ impl Follower {
     }
 
     /// Gives what is left of a log that is over, then turns to the next one.
-    fn go_on(&mut self, over: Over, client: &Client) -> io::Result<Step> {
+    fn go_on(&mut self, over: LogEnded, client: &Client) -> io::Result<Step> {
         if let Some(log) = &mut self.log {
             let rest = log.rest()?;
             if !rest.is_empty() {
@@ -193,9 +193,9 @@ impl Follower {
             }
         }
         let next = match (over, &self.log) {
-            (Over::Ended, _) => return Ok(Step::End),
-            (Over::Restarted, None) => self.number,
-            (Over::Restarted, Some(_)) => self.number + 1,
+            (LogEnded::Ended, _) => return Ok(Step::End),
+            (LogEnded::Restarted, None) => self.number,
+            (LogEnded::Restarted, Some(_)) => self.number + 1,
         };
         let whole = LogSelection {
             tail: None,
@@ -212,17 +212,17 @@ impl Follower {
         self.selection.start == LogStart::First && path(&self.folder, self.number + 1).exists()
     }
 
-    fn is_over(&self) -> Option<Over> {
+    fn is_over(&self) -> Option<LogEnded> {
         let next = self.number + u32::from(self.log.is_some());
         if path(&self.folder, next).exists() {
-            return Some(Over::Restarted);
+            return Some(LogEnded::Restarted);
         }
         let job = self.sight.borrow().clone();
         let job_is_over = job.is_none_or(|job| job.status.has_ended());
-        (job_is_over && !self.is_kept()).then_some(Over::Ended)
+        (job_is_over && !self.is_kept()).then_some(LogEnded::Ended)
     }
 
-    /// Whether a keeper stands by the replica, which may write for as long as it is given to end.
+    /// Whether a shim stands by the replica, which may write for as long as it is given to end.
     fn is_kept(&self) -> bool {
         let lock = File::open(self.folder.join("lock"));
         lock.is_ok_and(|lock| lock.try_lock_shared().is_err())

@@ -16,8 +16,8 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid, getsid, kill_process, wa
 use tokio::process::{Child, Command};
 use tracing::{info, warn};
 
-use super::keeper::MARKER;
 use super::processes::{all, parent_of, variable};
+use super::shim::MARKER;
 
 /// How long to wait before looking again whether a killed process is gone.
 const RECHECK: Duration = Duration::from_millis(2);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use super::machine::MachineSettings;
+use super::jobs::MachineSettings;
 use super::store::key;
 use crate::pytorch_job::PyTorchJob;
 

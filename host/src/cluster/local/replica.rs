@@ -12,9 +12,9 @@ use tokio::process::{ChildStdin, Command};
 use super::contain::Containment;
 use super::expand::expand;
 use super::failure;
-use super::keeper::{Assignment, MARKER, Order, Report};
 use super::lifecycle::Exit;
 use super::orphans::Shim;
+use super::shim::{Assignment, MARKER, Report, ShimCommand};
 use crate::job::{PodDetails, cause};
 use crate::keys::CONTAINER;
 use crate::manifest::identity_variables;
@@ -32,7 +32,7 @@ pub struct ReplicaIndex {
 
 /// What this machine gives to the replicas of a job.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct ReplicaContext {
     /// How the replica is contained, if it is.
     pub containment: Option<Containment>,
     pub most_log_bytes: u64,
@@ -124,27 +124,27 @@ impl Replica {
         job: &PyTorchJob,
         replica: ReplicaIndex,
         gpus: Option<&[u32]>,
-        surroundings: &Surroundings,
+        context: &ReplicaContext,
     ) -> std::io::Result<Self> {
         let pod = replica.pod(job.name());
-        let folder = surroundings.folder.join(&pod);
+        let folder = context.folder.join(&pod);
         make_private(&folder).await?;
-        make_private(&surroundings.scratch).await?;
+        make_private(&context.scratch).await?;
         let log = next_log(&folder).await?;
         let failure_file = folder.join("failure.json");
         failure::forget(&failure_file).await?;
-        let marker = marker(surroundings, &pod);
+        let marker = marker(context, &pod);
         let mut assignment = Assignment {
             replica: marker.clone(),
             lock: folder.join("lock"),
             log: log.clone(),
-            working_directory: surroundings.working_directory.clone(),
-            ..process(job, replica, gpus, surroundings)
+            working_directory: context.working_directory.clone(),
+            ..process(job, replica, gpus, context)
         };
         let file = failure_file.display().to_string();
         let name = failure::FILE_VARIABLE.to_string();
         assignment.environment.insert(name, file);
-        let mut command = Command::new(&surroundings.program);
+        let mut command = Command::new(&context.program);
         command
             .arg("keep-replica")
             .env_clear()
@@ -163,7 +163,7 @@ impl Replica {
             reports: BufReader::new(reports).lines(),
             log,
             failure_file,
-            master_port: surroundings.master_port,
+            master_port: context.master_port,
         };
         // A shim that does not listen has ended, and its reports say so.
         let _ = replica.orders.write_all(&line(&assignment)?).await;
@@ -190,7 +190,7 @@ impl Replica {
     /// Tells the replica to stop: SIGTERM, then SIGKILL when the grace is over.
     pub async fn stop(&mut self, grace: std::time::Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        if let Ok(line) = line(&Order::Stop { grace_ms }) {
+        if let Ok(line) = line(&ShimCommand::Stop { grace_ms }) {
             // A shim that does not listen has ended, which is what is wanted.
             let _ = self.orders.write_all(&line).await;
         }
@@ -216,8 +216,8 @@ impl Replica {
 }
 
 /// What marks the processes of a replica in their environment.
-fn marker(surroundings: &Surroundings, pod: &str) -> String {
-    let Surroundings { owner, job_uid, .. } = surroundings;
+fn marker(context: &ReplicaContext, pod: &str) -> String {
+    let ReplicaContext { owner, job_uid, .. } = context;
     format!("{owner}/{job_uid}/{pod}")
 }
 
@@ -251,7 +251,7 @@ fn process(
     job: &PyTorchJob,
     replica: ReplicaIndex,
     gpus: Option<&[u32]>,
-    surroundings: &Surroundings,
+    context: &ReplicaContext,
 ) -> Assignment {
     let replicas = &job.spec.pytorch_replica_specs;
     let spec = match (&replicas.worker, replica.replica_type) {
@@ -267,16 +267,16 @@ fn process(
         variables.insert(variable.name.clone(), expand(value, &variables));
     }
     for value in variables.values_mut() {
-        *value = in_scratch(value, &surroundings.scratch);
+        *value = in_scratch(value, &context.scratch);
     }
-    variables.extend(operator_variables(job, replica, surroundings.master_port));
+    variables.extend(operator_variables(job, replica, context.master_port));
     let command: Vec<String> = container
         .iter()
         .flat_map(|c| c.command.iter().flatten().chain(c.args.iter().flatten()))
-        .map(|word| in_scratch(&expand(word, &variables), &surroundings.scratch))
+        .map(|word| in_scratch(&expand(word, &variables), &context.scratch))
         .collect();
-    let mut environment = surroundings.base.clone();
-    let identity = identity_variables(job, &surroundings.job_uid);
+    let mut environment = context.base.clone();
+    let identity = identity_variables(job, &context.job_uid);
     environment.extend(
         identity
             .into_iter()
@@ -291,8 +291,8 @@ fn process(
         replica: String::new(),
         command,
         environment,
-        containment: surroundings.containment.clone(),
-        most_log_bytes: surroundings.most_log_bytes,
+        containment: context.containment.clone(),
+        most_log_bytes: context.most_log_bytes,
         working_directory: PathBuf::new(),
         log: PathBuf::new(),
         lock: PathBuf::new(),

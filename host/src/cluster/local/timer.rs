@@ -6,15 +6,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::jobs::{JobId, LocalJobs};
 use super::lifecycle::Event;
-use super::machine::{JobId, Machine};
 
 /// The clock may have been set, or the machine may have slept: it is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Wakes a job when its alarm is due, for as long as it has one.
 pub(super) async fn run(
-    machine: Arc<Machine>,
+    machine: Arc<LocalJobs>,
     id: JobId,
     mut wake: watch::Receiver<Option<Timestamp>>,
 ) {

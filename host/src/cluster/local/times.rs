@@ -1,5 +1,5 @@
 //! When the bytes of a log were written. The replica writes its log itself, so that nothing stands
-//! between it and the disk; its keeper looks at the length of the file ten times a second and
+//! between it and the disk; its shim looks at the length of the file ten times a second and
 //! leaves a mark in a file beside it whenever that has grown. It also drops the beginning of a log that
 //! takes too much of the disk.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
-/// How often a keeper looks, and so how exact the times of lines are.
+/// How often a shim looks, and so how exact the times of lines are.
 pub const INTERVAL: Duration = Duration::from_millis(100);
 /// Two numbers of 8 bytes, little endian: the end, and microseconds since 1970.
 const MARK_BYTES: usize = 16;

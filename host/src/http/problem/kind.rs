@@ -35,7 +35,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The status, the last part of the `type` (`urn:trainer:problem:<name>`), and the title.
-    pub(super) fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    pub(super) fn descriptor(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::InvalidRequest => (
                 StatusCode::BAD_REQUEST,

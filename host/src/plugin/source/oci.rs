@@ -15,7 +15,7 @@ use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest
 use oci_client::{Client, Reference};
 use serde_json::json;
 
-use super::super::{LoadError, SourceError, told};
+use super::super::{LoadError, SourceError, error_chain};
 use super::Digest;
 use super::signature::{Signed, SignedAs, SignedDocument, sign_manifest};
 use download::{Access, Repository};
@@ -325,7 +325,7 @@ async fn client(reference: &Reference) -> Result<Client, LoadError> {
 }
 
 fn failed(error: OciDistributionError) -> LoadError {
-    SourceError::Registry(told(&error)).into()
+    SourceError::Registry(error_chain(&error)).into()
 }
 
 /// Runs on a thread of its own, whatever thread this is: the caller may be a worker of a runtime.

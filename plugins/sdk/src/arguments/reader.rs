@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::value::{self, Wrong, checked, fitting, forwardable, keep_shorter, same};
-use super::{Arguments, Given, State, finding, pointer};
+use super::{Arguments, GivenArgument, State, finding, pointer};
 use crate::known::KnownOption;
 use crate::{Argument, Delivery, Finding, json, reserved, suggestion::nearest};
 
@@ -256,7 +256,7 @@ impl<'a> Reader<'a> {
         let given = &mut self.arguments.given;
         let first = match self.arguments.states.get(number).copied() {
             Some(State::Absent) => {
-                let given = Given {
+                let given = GivenArgument {
                     name: argument.name.into(),
                     key: key.into(),
                     value,
@@ -264,7 +264,7 @@ impl<'a> Reader<'a> {
                 };
                 return self.arguments.add(Some(number), given);
             }
-            Some(State::Given(at)) => given.get_mut(usize::from(at)),
+            Some(State::GivenArgument(at)) => given.get_mut(usize::from(at)),
             _ => given.iter_mut().find(|given| given.name == argument.name),
         };
         match first {
@@ -304,7 +304,7 @@ impl<'a> Reader<'a> {
             let warning = finding("W05", pointer(&key), detail);
             self.findings.warnings.push(warning);
         }
-        let given = Given {
+        let given = GivenArgument {
             name: name.into(),
             key: key.into(),
             value,

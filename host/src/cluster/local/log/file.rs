@@ -129,7 +129,7 @@ impl OpenLog {
     }
 
     /// What is left at the end of a log: a last line without its end, and lines that were not
-    /// marked because their keeper was killed.
+    /// marked because their shim was killed.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Response, Url};
 use serde::Deserialize;
 
-use super::super::super::{SourceError, told};
+use super::super::super::{SourceError, error_chain};
 use super::login::{Login, address, check_token_server, is_this_machine};
 
 /// Most bytes of a manifest. The distribution specification has registries accept as much.
@@ -277,5 +277,5 @@ async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, SourceErro
 
 /// Without the address, which may hold what signs a download.
 fn failed(error: reqwest::Error) -> SourceError {
-    SourceError::Registry(told(&error.without_url()))
+    SourceError::Registry(error_chain(&error.without_url()))
 }

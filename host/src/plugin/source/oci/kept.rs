@@ -10,7 +10,7 @@ use std::path::Path;
 use oci_client::Reference;
 use tracing::warn;
 
-use super::super::super::{LoadError, files, told};
+use super::super::super::{LoadError, error_chain, files};
 use super::super::Digest;
 use super::super::signature::SignedDocument;
 use super::download::MOST_MANIFEST_BYTES;
@@ -105,7 +105,7 @@ fn read(file: &Path, most: usize) -> Option<Vec<u8>> {
         Ok(bytes) => Some(bytes),
         Err(LoadError::Read(error)) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => {
-            let (file, why) = (file.display(), told(&error));
+            let (file, why) = (file.display(), error_chain(&error));
             warn!(%file, why, "a kept file is not used");
             None
         }

@@ -2,7 +2,7 @@
 //! container's shim stands between a kubelet and its container.
 //!
 //! The service may be killed at any moment, and then no process of its jobs may live on beside the
-//! ones that its successor starts. A keeper notices, because its standard input ends, and takes
+//! ones that its successor starts. A shim notices, because its standard input ends, and takes
 //! the replica down before it goes itself:
 //!
 //! * it holds the replica's lock from before the first process starts until the last has ended, so
@@ -42,7 +42,7 @@ const CANNOT_START: i32 = 127;
 /// How long to wait before looking again whether the last process has ended.
 const RECHECK: Duration = Duration::from_millis(5);
 
-/// What a keeper is to run.
+/// What a shim is to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Assignment {
     /// The replica, for [`MARKER`].
@@ -61,14 +61,14 @@ pub struct Assignment {
     pub lock: PathBuf,
 }
 
-/// What the service tells a keeper after that.
+/// What the service tells a shim after that.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Order {
+pub enum ShimCommand {
     /// SIGTERM, and SIGKILL for what is left after so many milliseconds.
     Stop { grace_ms: u64 },
 }
 
-/// What a keeper reports.
+/// What a shim reports.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     Started {
@@ -86,7 +86,7 @@ pub enum Report {
 /// Set when everything is to be killed.
 static KILLING: AtomicBool = AtomicBool::new(false);
 
-/// Runs the keeper until its replica has ended.
+/// Runs the shim until its replica has ended.
 ///
 /// # Errors
 ///
@@ -112,7 +112,7 @@ pub fn run() -> std::io::Result<()> {
             report(&Report::Started {
                 pid: main.as_raw_nonzero().get(),
             });
-            std::thread::spawn(move || obey(main));
+            std::thread::spawn(move || handle_commands(main));
             let marks = MarkWriter::open(&assignment.log, assignment.most_log_bytes).ok();
             let marks = marks.map(|marks| Arc::new(Mutex::new(marks)));
             if let Some(marks) = marks.clone() {
@@ -227,10 +227,10 @@ fn exit_code(status: WaitStatus) -> i32 {
 }
 
 /// Follows the service's orders; when there is nobody left to give any, kills everything.
-fn obey(main: Pid) {
+fn handle_commands(main: Pid) {
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
-        let Ok(Order::Stop { grace_ms }) = serde_json::from_str(&line) else {
+        let Ok(ShimCommand::Stop { grace_ms }) = serde_json::from_str(&line) else {
             continue;
         };
         let _ = kill_process_group(main, Signal::TERM);
@@ -267,7 +267,7 @@ fn children() -> Vec<Pid> {
         .collect()
 }
 
-/// Kills what a keeper left that was killed itself, and waits until it is gone.
+/// Kills what a shim left that was killed itself, and waits until it is gone.
 fn end_leftovers(replica: &str) {
     /// Killed processes end within milliseconds, unless the kernel itself is stuck.
     const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! This machine as the local cluster sees it: its jobs, on disk and in memory, its slots, and what
 //! is done for each job that has not ended.
 //!
-//! What happens to a job goes through [`Machine::happen`]: the state machine of [`lifecycle`] says
+//! What happens to a job goes through [`LocalJobs::happen`]: the state machine of [`lifecycle`] says
 //! what follows, the store keeps it, then everybody sees it, and then it is done.
 //!
 //! [`lifecycle`]: super::lifecycle
@@ -22,12 +22,12 @@ use super::attempt::{self, Launch};
 use super::contain::Containment;
 use super::lifecycle::{Action, Attempt, Event, Job, Pace, Step, Write};
 use super::ports::HeldPort;
-use super::replica::{ReplicaIndex, Surroundings};
+use super::replica::{ReplicaContext, ReplicaIndex};
 use super::slots::{Request, Slots};
 use super::store::{Record, Store};
 use super::{removal, timer};
 use crate::cluster::changes::Changes;
-use crate::cluster::{ClusterError, Wish};
+use crate::cluster::{ClusterError, RunState};
 use crate::job::{ObservedJob, Prefix};
 use crate::keys::RUN_ID_LABEL;
 use crate::manifest::gpus_per_replica;
@@ -39,7 +39,7 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// The jobs of this machine and what is done for them.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(super) struct LocalJobs {
     pub settings: MachineSettings,
     slots: Mutex<Slots>,
     store: Arc<Store>,
@@ -128,7 +128,7 @@ pub(super) struct MachineSettings {
     pub pace: Pace,
 }
 
-impl Machine {
+impl LocalJobs {
     /// Takes the jobs of a store over. None of them is started yet.
     pub fn open(
         settings: MachineSettings,
@@ -220,7 +220,7 @@ impl Machine {
     pub async fn set_running(
         self: &Arc<Self>,
         key: &str,
-        wish: Wish,
+        wish: RunState,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
         let _in_order = self.changing.lock().await;
         let job = self.kept(key).ok_or_else(|| not_found(key))?;
@@ -229,8 +229,8 @@ impl Machine {
             return Err(ClusterError::Ended { name });
         }
         let event = match wish {
-            Wish::Suspend => Event::Suspend,
-            Wish::Resume => Event::Resume,
+            RunState::Suspend => Event::Suspend,
+            RunState::Resume => Event::Resume,
         };
         let id = JobId::from(&job.record);
         self.take(&id, job.step(&event, Timestamp::now())).await?;
@@ -412,7 +412,7 @@ impl Machine {
         let Some(effort) = efforts.get_mut(&id.uid) else {
             return;
         };
-        let surroundings = Surroundings {
+        let context = ReplicaContext {
             containment: self.settings.containment.clone(),
             most_log_bytes: self.settings.most_log_bytes,
             program: self.settings.program.clone(),
@@ -430,7 +430,7 @@ impl Machine {
             gpus: self.gpus_of(id, attempt.replica, &record.job),
             job: record.job,
             index,
-            surroundings,
+            context,
         };
         let (stop, stops) = mpsc::unbounded_channel();
         effort

@@ -8,9 +8,9 @@ pub const MAX_FINDINGS: usize = 50;
 /// Longest pointer. A longer one gives way to that of the nearest place around it.
 const MAX_POINTER_BYTES: usize = 512;
 
-/// A fault of a request, or a warning about it.
+/// A finding of a request, or a warning about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Fault {
+pub struct Finding {
     /// Short and stable: one of this host's words, or the plugin's own code such as `E05`.
     pub code: String,
     /// JSON Pointer (RFC 6901) to the place in the request; empty for the whole of it.
@@ -19,7 +19,7 @@ pub struct Fault {
     pub detail: String,
 }
 
-impl Fault {
+impl Finding {
     /// A finding. A pointer of more than 512 bytes becomes that of the nearest place around it.
     pub fn new(
         code: impl Into<String>,
@@ -65,8 +65,8 @@ mod tests {
             (vec![&long], ""),
             (vec!["extra_args", &long, "a"], "/extra_args"),
         ] {
-            let fault = Fault::new("name", pointer(tokens), "wrong");
-            assert_eq!(fault.pointer, expected);
+            let finding = Finding::new("name", pointer(tokens), "wrong");
+            assert_eq!(finding.pointer, expected);
         }
     }
 }

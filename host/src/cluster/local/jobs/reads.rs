@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Job, JobId, Known, Machine, blocking};
+use super::{Job, JobId, Known, LocalJobs, blocking};
 use crate::cluster::ClusterError;
-use crate::cluster::changes::Sight;
+use crate::cluster::changes::JobWatch;
 use crate::cluster::local::store::Record;
 use crate::job::{ObservedJob, Submission};
 use crate::pytorch_job::PyTorchJob;
 
-impl Machine {
+impl LocalJobs {
     pub fn record(&self, key: &str) -> Option<Record> {
         self.jobs()
             .kept
@@ -29,7 +29,7 @@ impl Machine {
     }
 
     /// A job and its changes.
-    pub fn follow(&self, key: &str) -> Option<Sight> {
+    pub fn follow(&self, key: &str) -> Option<JobWatch> {
         let jobs = self.jobs();
         let known = jobs.kept.get(key)?;
         Some(self.changes.follow(known.observed.clone()))

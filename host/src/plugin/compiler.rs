@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::golden::{self, OwnTests};
+use super::golden::{self, SelfTests};
 use super::limits::{CallLimits, Limits};
 use super::{Description, LoadError, Plugin, cache, call::Callable, engine, inspect};
 use rustix::process::{Resource, Rlimit, Signal, nice, setrlimit};
@@ -26,7 +26,7 @@ const OUT_OF_TIME: i32 = Signal::XCPU.as_raw();
 
 /// Where plugins are compiled and tried.
 #[derive(Clone, Debug)]
-pub enum Workshop {
+pub enum Compiler {
     /// In this process, for commands that end soon.
     Here,
     /// In a child of this program, which steps back so far for other processes.
@@ -35,11 +35,11 @@ pub enum Workshop {
 
 /// What a child is to make.
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
+struct CompileJob {
     limits: Limits,
     call: CallLimits,
     niceness: i32,
-    own_tests: OwnTests,
+    own_tests: SelfTests,
     /// Where to leave the compiled code.
     compiled: PathBuf,
     /// Where to leave the [`Verdict`].
@@ -52,7 +52,7 @@ enum Verdict {
     Refused(String),
 }
 
-impl Workshop {
+impl Compiler {
     /// Compiles a plugin and tries it.
     ///
     /// # Errors
@@ -64,16 +64,16 @@ impl Workshop {
         unfinished: &Path,
         limits: &Limits,
         call: CallLimits,
-        own_tests: OwnTests,
+        own_tests: SelfTests,
     ) -> Result<(Vec<u8>, Description), LoadError> {
         let (compiled, verdict) = (
             unfinished.with_extension("compiled"),
             unfinished.with_extension("verdict"),
         );
         let made = match self {
-            Self::Here => here(bytes, &compiled, limits, call, own_tests),
+            Self::Here => compile_in_process(bytes, &compiled, limits, call, own_tests),
             Self::Child { program, niceness } => {
-                let order = Order {
+                let order = CompileJob {
                     limits: *limits,
                     call,
                     niceness: *niceness,
@@ -95,7 +95,7 @@ impl Workshop {
     }
 }
 
-impl Order {
+impl CompileJob {
     fn give(&self, program: &Path, bytes: &[u8]) -> Result<Description, LoadError> {
         let mut child = Command::new(program)
             .arg("make-plugin")
@@ -172,7 +172,7 @@ pub fn run() -> std::io::Result<()> {
     let mut input = std::io::stdin().lock();
     let mut line = String::new();
     input.read_line(&mut line)?;
-    let order: Order = serde_json::from_str(&line)?;
+    let order: CompileJob = serde_json::from_str(&line)?;
     let memory = order.limits.compile_memory_bytes as u64;
     let seconds = order.limits.compile_time.as_secs().max(1);
     restrict(Resource::Data, memory, memory)?;
@@ -181,15 +181,15 @@ pub fn run() -> std::io::Result<()> {
     nice(order.niceness)?;
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes)?;
-    let Order {
+    let CompileJob {
         limits,
         call,
         own_tests,
         ..
     } = order;
-    let verdict = match here(&bytes, &order.compiled, &limits, call, own_tests) {
+    let verdict = match compile_in_process(&bytes, &order.compiled, &limits, call, own_tests) {
         Ok(description) => Verdict::Made(description),
-        Err(error) => Verdict::Refused(told(&error)),
+        Err(error) => Verdict::Refused(error_chain(&error)),
     };
     std::fs::write(&order.verdict, serde_json::to_vec(&verdict)?)
 }
@@ -203,7 +203,7 @@ fn restrict(resource: Resource, told: u64, most: u64) -> std::io::Result<()> {
 }
 
 /// An error and its causes in one line.
-pub fn told(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -214,12 +214,12 @@ pub fn told(error: &dyn std::error::Error) -> String {
 }
 
 /// Compiles a plugin, leaves the code in a file, and tries it from there.
-fn here(
+fn compile_in_process(
     bytes: &[u8],
     compiled: &Path,
     limits: &Limits,
     call: CallLimits,
-    own_tests: OwnTests,
+    own_tests: SelfTests,
 ) -> Result<Description, LoadError> {
     let found = inspect::inspect(bytes)?;
     inspect::check(&found)?;
@@ -229,8 +229,8 @@ fn here(
         .and_then(|compiling| compiling.precompile_component(&component))
         .map_err(told)?;
     std::fs::write(compiled, code).map_err(LoadError::Read)?;
-    let plugin = tried(compiled, limits, call)?;
-    if own_tests == OwnTests::Run {
+    let plugin = trial(compiled, limits, call)?;
+    if own_tests == SelfTests::Run {
         golden::self_test(found.self_tests.as_deref(), &plugin)?;
     }
     Ok(plugin.description())
@@ -238,7 +238,7 @@ fn here(
 
 /// A type that does not fit shows only when an instance is made, so `describe` is the trial that
 /// keeps it from the first request.
-fn tried(compiled: &Path, limits: &Limits, call: CallLimits) -> Result<Plugin, LoadError> {
+fn trial(compiled: &Path, limits: &Limits, call: CallLimits) -> Result<Plugin, LoadError> {
     // One call at a time needs one slot.
     let alone = Limits {
         concurrent_calls: 1,
