@@ -20,7 +20,8 @@ ALREADY_REPORTED = {"told": True}
 
 def start(run: Run) -> Path:
     """Opens the log of this process; the file goes to the run's logs."""
-    folder = run.scratch / "logs"
+    # Jobs of one run share the scratch folder, and each publishes its own logs.
+    folder = run.scratch / "logs" / (run.job_uid or "no-job")
     folder.mkdir(parents=True, exist_ok=True)
     # The time keeps the logs of attempts apart, also of two that start within one second.
     started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")

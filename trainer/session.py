@@ -112,6 +112,8 @@ class Session:
     def stop(self, step: int) -> None:
         """Ends a run that was told to stop, when what it has saved is committed."""
         self.publisher.wait()
+        if step == 0:
+            raise Terminated("told to stop before the first step: there is nothing to save")
         raise Terminated(f"told to stop: saved step {step}")
 
     def upload_logs(self) -> None:
