@@ -41,7 +41,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 pub const BUILD_INFO: Measure = Measure {
     name: "trainer_build_info",
     labels: &["version"],
-    meaning: "1, with the version of this service",
+    meaning: "Always 1, labelled with the version of the service",
     kind: Kind::Gauge,
 };
 pub const HTTP_REQUESTS: Measure = Measure {
@@ -53,31 +53,31 @@ pub const HTTP_REQUESTS: Measure = Measure {
 pub const HTTP_REQUEST_DURATION: Measure = Measure {
     name: "trainer_http_request_duration_seconds",
     labels: &["route", "method"],
-    meaning: "Time until an answer begins",
+    meaning: "Time until the response starts",
     kind: Kind::Duration(NETWORK_BOUNDS),
 };
 pub const SUBMISSIONS: Measure = Measure {
     name: "trainer_submissions_total",
     labels: &["framework", "outcome"],
-    meaning: "Requests to create a job: accepted, refused (their own finding), busy or failed",
+    meaning: "Requests to create a job, by outcome: accepted, refused (invalid request), busy or failed",
     kind: Kind::Counter,
 };
 pub const JOBS: Measure = Measure {
     name: "trainer_jobs",
     labels: &["status"],
-    meaning: "Jobs in the cluster, whoever made them; NaN while nobody knows",
+    meaning: "Jobs in the cluster, including those that this service did not create; NaN if unknown",
     kind: Kind::Gauge,
 };
 pub const PLUGIN_CALL_DURATION: Measure = Measure {
     name: "trainer_plugin_call_duration_seconds",
     labels: &["plugin", "outcome"],
-    meaning: "Time that a plugin took: the job planned, refused, or the call failed",
+    meaning: "Duration of plugin calls that planned the job, refused it, or failed",
     kind: Kind::Duration(CALL_BOUNDS),
 };
 pub const PLUGIN_FAILURES: Measure = Measure {
     name: "trainer_plugin_failures_total",
     labels: &["plugin", "kind"],
-    meaning: "Failed calls: by the limit that was hit (time, memory, stack), trap, or answer",
+    meaning: "Failed plugin calls: a limit was exceeded (time, memory, stack), the plugin trapped, or its response was invalid",
     kind: Kind::Counter,
 };
 pub const PLUGIN_LOADS: Measure = Measure {
@@ -89,57 +89,57 @@ pub const PLUGIN_LOADS: Measure = Measure {
 pub const PLUGIN_REFUSED: Measure = Measure {
     name: "trainer_plugin_refused",
     labels: &["source"],
-    meaning: "1 for a source whose newest plugin is refused",
+    meaning: "1 if the newest plugin of the source is refused",
     kind: Kind::Gauge,
 };
 pub const PLUGINS_SERVED: Measure = Measure {
     name: "trainer_plugins_served",
     labels: &[],
-    meaning: "Plugins that are served",
+    meaning: "Plugins being served",
     kind: Kind::Gauge,
 };
 pub const PLUGINS_DISPLACED: Measure = Measure {
     name: "trainer_plugins_displaced_total",
     labels: &["framework"],
-    meaning: "Times that plugins.toml gave a framework that was served to another source",
+    meaning: "Times that plugins.toml assigned a served framework to another source",
     kind: Kind::Counter,
 };
 pub const KUBERNETES_REQUESTS: Measure = Measure {
     name: "trainer_kubernetes_requests_total",
     labels: &["method", "outcome"],
-    meaning: "Calls to the API server: ok, its status, timed-out, unreachable or cut-off",
+    meaning: "Calls to the API server, by outcome: ok, an HTTP status, timed-out, unreachable or cut-off",
     kind: Kind::Counter,
 };
 pub const KUBERNETES_REQUEST_DURATION: Measure = Measure {
     name: "trainer_kubernetes_request_duration_seconds",
     labels: &["method"],
-    meaning: "Time until the API server has answered a call",
+    meaning: "Time until the API server responds",
     kind: Kind::Duration(NETWORK_BOUNDS),
 };
 /// Not by namespace: that label is Prometheus' own.
 pub const WATCH_AGE: Measure = Measure {
     name: "trainer_watch_age_seconds",
     labels: &["scope"],
-    meaning: "Time since the API server last answered the watch of jobs, a minute at most",
+    meaning: "Time since the API server last responded to the job watch; normally at most a minute",
     kind: Kind::Gauge,
 };
 
 pub const CONNECTIONS: Measure = Measure {
     name: "trainer_connections",
     labels: &[],
-    meaning: "Connections that are open",
+    meaning: "Open connections",
     kind: Kind::Gauge,
 };
 pub const CONNECTIONS_CLOSED: Measure = Measure {
     name: "trainer_connections_closed_total",
     labels: &["reason"],
-    meaning: "Connections closed by a limit: slow, crowded (gave way to another) or refused",
+    meaning: "Connections closed by a limit: slow, crowded (closed in favour of another) or refused",
     kind: Kind::Counter,
 };
 pub const AUTHENTICATION_FAILURES: Measure = Measure {
     name: "trainer_authentication_failures_total",
     labels: &["reason"],
-    meaning: "Requests refused because their token is missing or wrong",
+    meaning: "Requests refused because of a missing or wrong token",
     kind: Kind::Counter,
 };
 

@@ -44,12 +44,12 @@ impl Row {
 const ROUNDS: usize = 10;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(300);
 
-const PAGE: &str = "# Performance of plugins
+const PAGE: &str = "# Plugin performance
 
-What is promised and what was measured last, by `make bench-plugins`, which writes this page. Calls are
-measured in ten rounds, of which the quietest counts.
+`make bench-plugins` writes this page with the latest results. Calls are measured in ten rounds, and the fastest
+round counts.
 
-| what | measured | bar | |
+| benchmark | measured | target | result |
 | --- | --- | --- | --- |
 ";
 
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
         kept,
     } in &rows
     {
-        let verdict = if *kept { "kept" } else { "**missed**" };
+        let verdict = if *kept { "pass" } else { "**fail**" };
         writeln!(page, "| {what} | {measured} | {bar} | {verdict} |")?;
     }
     std::fs::write(root().join("docs/plugin-performance.md"), &page)?;
@@ -188,7 +188,7 @@ fn calls(data: &Path) -> Result<Vec<Row>> {
         times.push(begun.elapsed().saturating_sub(read).as_secs_f64() * 1e3);
     }
     rows.push(Row::at_most(
-        "a cached plugin is ready after its file is read, median",
+        "time to load a cached plugin after its file is read, median",
         median(&mut times),
         1.0,
         "ms",
@@ -222,13 +222,13 @@ fn many() -> Result<Vec<Row>> {
     anyhow::ensure!(count == MANY, "{count} are served: {}", all["refused"]);
     Ok(vec![
         Row::at_most(
-            "100 plugins cached: process start to first answer",
+            "100 cached plugins: process start to first response",
             ready,
             1.0,
             "s",
         ),
         Row::at_most(
-            "100 plugins: memory resident",
+            "100 plugins: resident memory",
             resident_mb(&server)?,
             150.0,
             "MB",
@@ -275,10 +275,9 @@ fn spinning() -> Result<Row> {
         stop.store(true, Ordering::Relaxed);
         busy
     })?;
-    let what =
-        "p99 of a plugin's requests while another spins on every call, over the same without";
+    let what = "p99 of a plugin's requests while another plugin spins on every call, relative to the p99 without it";
     let mut row = Row::at_most(what, busy / quiet, 2.0, "times");
-    row.measured += &format!(" ({busy:.2} ms over {quiet:.2} ms)");
+    row.measured += &format!(" ({busy:.2} ms versus {quiet:.2} ms)");
     Ok(row)
 }
 

@@ -58,8 +58,8 @@ fn what_happened_is_what_is_measured() {
         r#"trainer_jobs{status="succeeded"} 1"#,
         r#"trainer_jobs{status="running"} 0"#,
         "trainer_plugins_served 3",
-        "# HELP trainer_submissions_total Requests to create a job: accepted, refused (their own \
-         fault), busy or failed",
+        "# HELP trainer_submissions_total Requests to create a job, by outcome: accepted, refused \
+         (invalid request), busy or failed",
     ] {
         assert!(
             measured.iter().any(|measured| measured == line),
