@@ -245,7 +245,7 @@ def page(starts: dict[str, tuple[float, float]], stalls: list[Stall]) -> str:
         "",
         "Each ratio compares two times measured in one run on one machine.",
         "",
-        "| framework | bare framework: start to first step | trainer image | ratio | target | result |",
+        "| framework | start to first step: bare | in the image | ratio | target | result |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for framework, (bare, ours) in starts.items():
@@ -259,7 +259,7 @@ def page(starts: dict[str, tuple[float, float]], stalls: list[Stall]) -> str:
         "last column is the total delay, including what hashing, uploading and the server take",
         "from the training steps.",
         "",
-        "| framework | checkpoint | store | pause | upload | ratio | target | result | total delay |",
+        "| framework | checkpoint | store | pause | upload | ratio | target | result | delay |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for stall in stalls:
