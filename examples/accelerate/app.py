@@ -1,7 +1,7 @@
-"""A training job as `accelerate launch` starts it: the command, the environment, the layout.
+"""The launch of a training job with `accelerate launch`: command, environment and layout.
 
-The host calls `describe` once and `plan` for each job, every time in a fresh instance: there is
-no file, no network, no clock, and nothing is kept between two calls.
+The host calls `describe` once and `plan` for each job. Each call runs in a fresh instance without
+files, network or clock, and keeps no state for later calls.
 """
 
 import json
@@ -20,30 +20,30 @@ from wit_world.exports.framework import (
     Text_Template,
 )
 
-# The arguments of this framework: JSON Schema. The host checks each request against it.
+# The arguments of this framework as JSON Schema. The host validates each request against it.
 ARGUMENTS = {
     "script": {
         "type": "string",
         "pattern": r"^[A-Za-z0-9_./-]+\.py$",
-        "description": "Program that accelerate runs, in the image's working directory",
+        "description": "Script that accelerate runs, relative to the working directory of the image",
         "default": "train.py",
     },
     "mixed_precision": {
         "enum": ["no", "fp16", "bf16", "fp8"],
-        "description": "Precision of the computation",
+        "description": "Precision of computations",
         "default": "bf16",
     },
     "zero_stage": {
         "type": "integer",
         "minimum": 0,
         "maximum": 3,
-        "description": "DeepSpeed ZeRO: 0 is off, 3 shards everything",
+        "description": "DeepSpeed ZeRO stage: 0 disables it, 3 shards everything",
         "default": 0,
     },
     "gradient_accumulation": {
         "type": "integer",
         "minimum": 1,
-        "description": "Micro steps of an optimizer step",
+        "description": "Micro batches per optimizer step",
         "default": 1,
     },
     "lr": {
@@ -56,13 +56,13 @@ ARGUMENTS = {
     "max_steps": {
         "type": "integer",
         "minimum": 1,
-        "description": "Optimizer steps to train for",
+        "description": "Number of optimizer steps",
     },
 }
 
 SCHEMA = {"type": "object", "properties": ARGUMENTS, "additionalProperties": False}
 
-# What accelerate itself takes; the rest is for the script.
+# Arguments of accelerate itself. The others are passed to the script.
 LAUNCHER = ("script", "mixed_precision", "zero_stage", "gradient_accumulation")
 
 
@@ -71,7 +71,7 @@ class Framework(exports.Framework):
         return Description(
             name="accelerate",
             version="0.1.0",
-            summary="A script under Hugging Face accelerate, with DeepSpeed ZeRO where asked for",
+            summary="A script run by Hugging Face accelerate, optionally with DeepSpeed ZeRO",
             args_schema=json.dumps(SCHEMA),
         )
 
@@ -92,20 +92,20 @@ class Framework(exports.Framework):
 
 
 def refuse(job: Job, arguments: dict) -> None:
-    """What no schema can say: everything that is wrong is told at once."""
+    """Checks rules that a schema cannot express, and reports all violations at once."""
     findings = []
     if arguments["zero_stage"] > 0 and job.gpus_per_node == 0:
-        detail = "zero_stage: DeepSpeed shards over GPUs, and this job has none"
+        detail = "zero_stage: DeepSpeed needs GPUs; set it to 0 or request GPUs"
         findings.append(Finding("A01", "/extra_args/zero_stage", detail))
     if arguments["mixed_precision"] in ("fp16", "fp8") and job.gpus_per_node == 0:
-        detail = "mixed_precision: on CPUs it is no or bf16"
+        detail = "mixed_precision: must be no or bf16 on CPUs"
         findings.append(Finding("A02", "/extra_args/mixed_precision", detail))
     if findings:
         raise Err(findings)
 
 
 def command(job: Job, arguments: dict, layout: Layout) -> list[Text]:
-    """Each word by itself: no shell reads them. `$(RANK)` in a template is the pod's variable."""
+    """The words of the command, run without a shell. A template can refer to pod variables."""
     processes = job.num_nodes * max(job.gpus_per_node, 1)
     words: list[Text] = [
         Text_Literal("accelerate"),
@@ -133,11 +133,11 @@ def command(job: Job, arguments: dict, layout: Layout) -> list[Text]:
 
 
 def kind(job: Job, arguments: dict) -> list[str]:
-    """Which of accelerate's ways to run it is."""
+    """The options that select how accelerate runs the script."""
     if arguments["zero_stage"] > 0:
         return [
             "--use_deepspeed",
-            # Each node starts its own processes; the default would need ssh between the pods.
+            # Each node starts its own processes. The default launcher needs SSH between the pods.
             "--deepspeed_multinode_launcher=standard",
             f"--zero_stage={arguments['zero_stage']}",
             f"--gradient_accumulation_steps={arguments['gradient_accumulation']}",

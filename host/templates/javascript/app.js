@@ -1,9 +1,9 @@
-// What `{{name}}` makes of a training job: the command, the environment, the checkpoint layout.
+// The launch of a training job with `{{name}}`: command, environment and checkpoint layout.
 //
-// The host calls `describe` once and `plan` for each job, every time in a fresh instance: there is
-// no file, no network, no clock, and nothing is kept between two calls.
+// The host calls `describe` once and `plan` for each job. Each call runs in a fresh instance without
+// files, network or clock, and keeps no state for later calls.
 
-// The arguments of this framework: JSON Schema. The host checks each request against it.
+// The arguments of this framework as JSON Schema. The host validates each request against it.
 const ARGUMENTS = {
   lr: {
     type: "number",
@@ -14,7 +14,7 @@ const ARGUMENTS = {
   max_steps: {
     type: "integer",
     minimum: 1,
-    description: "Optimizer steps to train for",
+    description: "Number of optimizer steps",
   },
 };
 
@@ -25,7 +25,7 @@ export const framework = {
     return {
       name: "{{name}}",
       version: "0.1.0",
-      summary: "{{name}}: say here what it launches",
+      summary: "{{name}}: describe here what it launches",
       argsSchema: JSON.stringify(SCHEMA),
     };
   },
@@ -46,11 +46,11 @@ export const framework = {
   },
 };
 
-// What no schema can say: rules across arguments, with a code and a sentence for people. What is
-// thrown is the list of findings.
+// Checks rules that a schema cannot express. Each finding has a code and a sentence. To refuse a job,
+// throw the list of findings.
 function refuse(job, given) {
   if (job.numNodes > 1 && !("max_steps" in given)) {
-    const detail = "max_steps: say how long several nodes are to train";
+    const detail = "max_steps: required for more than one node";
     throw [{ code: "R01", pointer: "/extra_args/max_steps", detail }];
   }
 }
@@ -60,7 +60,7 @@ function defaults() {
   return Object.fromEntries(known.map(([name, argument]) => [name, argument.default]));
 }
 
-// Each word by itself: no shell reads them. `$(RANK)` in a template is the pod's variable.
+// The words of the command, run without a shell. A template can refer to pod variables.
 function command(job, settings, layout) {
   const options = {
     framework: job.framework,

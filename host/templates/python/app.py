@@ -1,7 +1,7 @@
-"""What `{{name}}` makes of a training job: the command, the environment, the checkpoint layout.
+"""The launch of a training job with `{{name}}`: command, environment and checkpoint layout.
 
-The host calls `describe` once and `plan` for each job, every time in a fresh instance: there is
-no file, no network, no clock, and nothing is kept between two calls.
+The host calls `describe` once and `plan` for each job. Each call runs in a fresh instance without
+files, network or clock, and keeps no state for later calls.
 """
 
 import json
@@ -20,7 +20,7 @@ from wit_world.exports.framework import (
     Text_Template,
 )
 
-# The arguments of this framework: JSON Schema. The host checks each request against it.
+# The arguments of this framework as JSON Schema. The host validates each request against it.
 ARGUMENTS = {
     "lr": {
         "type": "number",
@@ -31,7 +31,7 @@ ARGUMENTS = {
     "max_steps": {
         "type": "integer",
         "minimum": 1,
-        "description": "Optimizer steps to train for",
+        "description": "Number of optimizer steps",
     },
 }
 
@@ -43,7 +43,7 @@ class Framework(exports.Framework):
         return Description(
             name="{{name}}",
             version="0.1.0",
-            summary="{{name}}: say here what it launches",
+            summary="{{name}}: describe here what it launches",
             args_schema=json.dumps(SCHEMA),
         )
 
@@ -64,14 +64,14 @@ class Framework(exports.Framework):
 
 
 def refuse(job: Job, given: dict) -> None:
-    """What no schema can say: rules across arguments, with a code and a sentence for people."""
+    """Checks rules that a schema cannot express. Each finding has a code and a sentence."""
     if job.num_nodes > 1 and "max_steps" not in given:
-        detail = "max_steps: say how long several nodes are to train"
+        detail = "max_steps: required for more than one node"
         raise Err([Finding("R01", "/extra_args/max_steps", detail)])
 
 
 def command(job: Job, arguments: dict, layout: Layout) -> list[Text]:
-    """Each word by itself: no shell reads them. `$(RANK)` in a template is the pod's variable."""
+    """The words of the command, run without a shell. A template can refer to pod variables."""
     words: list[Text] = [
         Text_Literal("torchrun"),
         Text_Literal(f"--nnodes={job.num_nodes}"),

@@ -1,24 +1,25 @@
-//! What `{{name}}` takes, and how it is launched.
+//! The arguments of `{{name}}`, and how it is launched.
 
 use trainer_plugin::rules::SHARED;
 use trainer_plugin::vocabulary::{BATCH_SIZE, LR, MAX_STEPS};
 use trainer_plugin::{Framework, Parallelism, Rule, Table, integer};
 
-/// One line is one argument: schema, checks, aliases, defaults and documentation follow from it.
+/// Each line defines an argument. Schema, checks, aliases, defaults and documentation are derived
+/// from it.
 pub static ARGUMENTS: Table = Table::new(&[
     BATCH_SIZE,
     LR,
     MAX_STEPS,
-    integer("warmup_steps", 0, 1_000_000).about("Steps in which the learning rate rises"),
+    integer("warmup_steps", 0, 1_000_000).about("Number of steps in which the learning rate increases"),
 ]);
 
-/// Rules across arguments, each with a code, whose rule it is, and a sentence for people.
+/// Rules that relate several arguments, each with a code, its source, and a sentence.
 const RULES: &[Rule] = &[];
 
 pub const FRAMEWORK: Framework = Framework {
     name: "{{name}}",
     version: env!("CARGO_PKG_VERSION"),
-    summary: "{{name}}: say here what it launches",
+    summary: "{{name}}: describe here what it launches",
     arguments: &ARGUMENTS,
     rules: &[SHARED, RULES],
     parallelism: Parallelism::data_only,
