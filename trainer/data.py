@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +54,38 @@ class Sequences:
         return train, held
 
 
-def read(run: Run, storage: Storage, tokenizer: Tokenizer, field: str, layout: Layout) -> Sequences:
+@dataclass(frozen=True)
+class Reader:
+    """What makes tokens of a row, with its end, and the only column that it reads, if one."""
+
+    encode: Callable[[Place, dict[str, Any]], list[int]]
+    only: str | None
+
+
+def text_reader(tokenizer: Tokenizer, field: str) -> Reader:
+    """Reads the text in a field."""
+
+    def encode(place: Place, row: dict[str, Any]) -> list[int]:
+        return [*tokenizer.encode(dataset.text_of(place, row, field)), tokenizer.end]
+
+    return Reader(encode, field)
+
+
+def read(
+    run: Run, storage: Storage, tokenizer: Tokenizer, reader: Reader, layout: Layout
+) -> Sequences:
     """The whole dataset. Each process reads and tokenizes its share; then all have all of it."""
-    own = share(run, storage, tokenizer, field, layout)
+    own = share(run, storage, tokenizer, reader, layout)
     tokens = exchange(run, own)
     return layout.sequences(tokens, tokenizer, run.dataset_uri)
 
 
-def share(run: Run, storage: Storage, tokenizer: Tokenizer, field: str, layout: Layout) -> Tokens:
+def share(
+    run: Run, storage: Storage, tokenizer: Tokenizer, reader: Reader, layout: Layout
+) -> Tokens:
     """The tokens of one process's share of the dataset."""
-    parts = [layout.lay(tokenizer.encode(text), tokenizer) for text in texts(run, storage, field)]
+    found = rows(run, storage, reader.only)
+    parts = [layout.lay_ended(reader.encode(place, row), tokenizer) for place, row in found]
     return numpy.concatenate(parts) if parts else numpy.empty(0, numpy.int32)
 
 
@@ -96,6 +121,40 @@ def no_rows(uri: str) -> TrainingError:
     return TrainingError(f"dataset {uri} holds no rows: nothing to train on")
 
 
+def learned_tokens(sequences: Tokens, padding: int) -> int:
+    """The tokens of sequences that are predicted and count: neither padding nor read only."""
+    targets = sequences[..., 1:]
+    return int(((targets != padding) & (targets >= 0)).sum())
+
+
+class Counts:
+    """How many tokens of each sequence count, each counted once.
+
+    Every process has all sequences, so that none has to ask the others what a step holds.
+    """
+
+    def __init__(self, sequences: Sequences, padding: int) -> None:
+        self._sequences, self._padding = sequences, padding
+        self._known: dict[int, int] = {}
+
+    def of(self, places: list[int]) -> int:
+        """The tokens of some sequences that count."""
+        return sum(self._of_one(place) for place in places)
+
+    def _of_one(self, place: int) -> int:
+        if place not in self._known:
+            self._known[place] = learned_tokens(self._sequences[place], self._padding)
+        return self._known[place]
+
+
+@lru_cache(maxsize=2)
+def shuffled(count: int, key: str) -> list[int]:
+    """The numbers up to a count in an order that a key decides."""
+    order = list(range(count))
+    random.Random(key).shuffle(order)
+    return order
+
+
 class Layout:
     """How texts become sequences of `length` tokens: one after the other, or each its own.
 
@@ -107,7 +166,11 @@ class Layout:
 
     def lay(self, text: list[int], tokenizer: Tokenizer) -> Tokens:
         """The tokens of one text, ended, and filled up where it stands alone."""
-        tokens = numpy.array([*text, tokenizer.end], dtype=numpy.int32)
+        return self.lay_ended([*text, tokenizer.end], tokenizer)
+
+    def lay_ended(self, text: list[int], tokenizer: Tokenizer) -> Tokens:
+        """The tokens of one text that has its end, filled up where it stands alone."""
+        tokens = numpy.array(text, dtype=numpy.int32)
         return tokens if self.packing else self._filled(tokens, tokenizer)
 
     def sequences(self, tokens: Tokens, tokenizer: Tokenizer, uri: str) -> Sequences:

@@ -107,7 +107,7 @@ def text_of(place: Place, row: Row, field: str) -> str:
     if "messages" in row:
         raise TrainingError(
             f"{place}: no text in the field {field!r}; it has 'messages', which framework hf reads "
-            f"with assistant_only_loss or packing"
+            f"with assistant_only_loss or packing, and framework meta without a field {field!r}"
         )
     fields = ", ".join(sorted(map(str, row))) or "none"
     raise TrainingError(

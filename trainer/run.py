@@ -98,12 +98,16 @@ class Run:
         return self.environment.get("TRAINER_JOB_UID") or None
 
     @property
+    def local_root(self) -> Path:
+        """The folder of this machine that runs share."""
+        return Path(self.environment.get("TRAINING_LOCAL_ROOT", "/tmp/trainer"))
+
+    @property
     def scratch(self) -> Path:
         """This node's own folder: nodes and runs of the local cluster share a machine."""
-        root = Path(self.environment.get("TRAINING_LOCAL_ROOT", "/tmp/trainer"))
         # One run id may stand beneath several prefixes.
         prefix = hashlib.sha256(self.prefix.encode()).hexdigest()[:12]
-        return root / f"{self.run_id}-{prefix}" / f"node-{self.node}"
+        return self.local_root / f"{self.run_id}-{prefix}" / f"node-{self.node}"
 
     @property
     def wants_gpu(self) -> bool:

@@ -109,6 +109,10 @@ class Session:
         """Whether any process was told to stop: all have to stop at the same step."""
         return any_process(self._termination.told)
 
+    def stop_signal(self) -> StopSignal:
+        """Whether to stop, for a loop that asks before each step and does not wait for others."""
+        return StopSignal(self._termination)
+
     def stop(self, step: int) -> None:
         """Ends a run that was told to stop, when what it has saved is committed."""
         self.publisher.wait()
@@ -192,6 +196,38 @@ class Session:
         }
         text = json.dumps(content, indent=2) + "\n"
         self.storage.write(f"{run.config_uri}/run.json", text.encode())
+
+
+class StopSignal:
+    """Tells all processes at the same step that one of them has received SIGTERM.
+
+    They exchange it while they train a step, so that it is known one step later.
+    """
+
+    def __init__(self, termination: Termination) -> None:
+        self._termination = termination
+        self._pending: tuple[Any, Any] | None = None
+
+    def is_set(self) -> bool:
+        """Whether any process had received it when all asked last. All of them call it together."""
+        import torch
+        from torch import distributed
+
+        if not distributed.is_initialized() or distributed.get_world_size() == 1:
+            return self._termination.told
+        stops = self._result()
+        mine = torch.tensor(float(self._termination.told))
+        work = distributed.all_reduce(mine, op=distributed.ReduceOp.MAX, async_op=True)
+        self._pending = work, mine
+        return stops and self._result()
+
+    def _result(self) -> bool:
+        if self._pending is None:
+            return False
+        work, value = self._pending
+        self._pending = None
+        work.wait()
+        return bool(value.item())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -20,6 +21,15 @@ from run import PassingError, TrainingError
 
 Result = TypeVar("Result")
 
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of a prefix: its bytes, and the mark of its content, where the store has one."""
+
+    size: int
+    version: str
+
+
 # Where the manifest mounts the claim of a pvc:// URI.
 CLAIMS = "/mnt/pvc"
 # A file that is being written; renamed when it is whole.
@@ -29,6 +39,10 @@ ATTEMPTS = 7
 # What another try does not mend. By name, since each scheme's package has its own errors.
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 LASTING_NAMES = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
+# What stores call the mark of a file's content, the surest first.
+VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
+# Bytes that are read at once of a file that is copied in parts.
+PART = 1 << 24
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -77,6 +91,23 @@ class Storage:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._try("read", uri, lambda: system.get_file(path, str(file)))
 
+    def resume_download(self, uri: str, file: Path) -> None:
+        """Copies a file to this machine, from the byte on that an earlier call has reached."""
+        system, path = self._open(uri)
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+        def copy() -> None:
+            with file.open("ab") as target, system.open(path, "rb") as source:
+                source.seek(target.tell())
+                shutil.copyfileobj(source, target, PART)
+
+        self._try("read", uri, copy)
+
+    def local_path(self, uri: str) -> Path | None:
+        """Where a file or folder is on this machine; nothing where it is in another store."""
+        system, path = self._open(uri)
+        return Path(path) if is_local(system) else None
+
     @contextmanager
     def open(self, uri: str) -> Iterator[Any]:
         """A file to read from anywhere in it: no more is fetched than is read."""
@@ -92,6 +123,10 @@ class Storage:
 
     def sizes(self, uri: str) -> dict[str, int]:
         """The files beneath a prefix by their name relative to it, sorted, with their bytes."""
+        return {name: stored.size for name, stored in self.listing(uri).items()}
+
+    def listing(self, uri: str) -> dict[str, Stored]:
+        """The files under a prefix by their name relative to it, sorted."""
         system, path = self._open(uri)
         root = path.rstrip("/")
 
@@ -105,7 +140,7 @@ class Storage:
         except FileNotFoundError:
             return {}
         names = {
-            name[len(root) :].lstrip("/"): int(info.get("size") or 0)
+            name[len(root) :].lstrip("/"): Stored(int(info.get("size") or 0), _version(info))
             for name, info in found.items()
             if name != root and UNFINISHED not in name
         }
@@ -161,6 +196,10 @@ class Storage:
             scheme = uri.split("://", 1)[0]
             raise TrainingError(f"{scheme}:// cannot be read in this image: {error}") from error
         return system, path
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    return next((str(info[name]) for name in VERSIONS if info.get(name)), "")
 
 
 def is_local(system: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from run import TrainingError
@@ -43,6 +45,10 @@ class Bytes:
 
     def pretrained(self) -> Any:
         """Bytes as tokens, in the format of Hugging Face."""
+        return self._pretrained
+
+    @cached_property
+    def _pretrained(self) -> Any:
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
 
@@ -71,16 +77,16 @@ class Pretrained:
         self.vocabulary: int = len(tokenizer) + 1
 
     @staticmethod
-    def load(name: str) -> Pretrained:
-        """The tokenizer of a name on the hub, or of a folder."""
+    def load(name: str, folder: Path, argument: str) -> Pretrained:
+        """The tokenizer in a folder; `argument` is what named it, for errors."""
         from transformers import AutoTokenizer
 
         try:
-            return Pretrained(AutoTokenizer.from_pretrained(name))
-        except (OSError, ValueError) as error:
+            return Pretrained(AutoTokenizer.from_pretrained(folder))
+        except Exception as error:
             raise TrainingError(
-                f"tokenizer_name {name} cannot be loaded: {reason(error)}; "
-                f"give a name on the hub that the job reaches, or a folder"
+                f"{argument} {name}: its tokenizer cannot be loaded ({reason(error)}); "
+                f"tokenizer_name names another"
             ) from error
 
     def encode(self, text: str) -> list[int]:

@@ -25,9 +25,10 @@ def run(session: Session) -> None:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     wish = HfArguments.read(session.run.arguments)
     check_metric(wish)
+    chosen = hf_model.choose(session.run, session.storage, wish)
     device = sessions.join(session.run)
     arguments = training_arguments(session, wish, device)
-    trainer, counted = build(session, wish, arguments)
+    trainer, counted = build(session, wish, arguments, chosen)
     publishing = Publishing(session, trainer, counted)
     trainer.add_callback(publishing)
     trainer.before_copying = session.publisher.wait
@@ -108,14 +109,16 @@ def training_arguments(session: Session, wish: HfArguments, device: str) -> Any:
         return TrainingArguments(**native)
 
 
-def build(session: Session, wish: HfArguments, arguments: Any) -> tuple[Any, float]:
+def build(
+    session: Session, wish: HfArguments, arguments: Any, chosen: hf_model.Chosen
+) -> tuple[Any, float]:
     """The trainer, and the tokens that a sequence has on average."""
     from transformers import Trainer
 
     with explained("transformers refuses the job", others=(RuntimeError,)):
-        model = hf_model.build(session.run.model_id, wish, arguments)
+        model = hf_model.build(session.run.model_id, chosen.model, wish, arguments)
         adapters = hf_model.adapters(wish)
-        tokens = hf_data.tokenizer(session.run, wish)
+        tokens = hf_data.tokenizer(session.run, chosen.tokenizer, wish)
         hf_model.check_fits(model.config, tokens, wish)
         if wish.needs_trl:
             return hf_trl.build(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -32,11 +33,9 @@ class Data:
     tokens_per_sequence: float
 
 
-def tokenizer(run: Run, wish: HfArguments) -> Tokenizer:
-    """The tokenizer of a job: the named one, the model's, or bytes for a model of this image."""
-    if wish.value("tokenizer_name") or run.model_id not in hf_model.DEBUG:
-        return Pretrained(hf_model.tokenizer(run.model_id, wish))
-    return Bytes()
+def tokenizer(run: Run, folder: Path | None, wish: HfArguments) -> Tokenizer:
+    """The tokenizer of a job: the one in a folder, or bytes for a model of this image."""
+    return Pretrained(hf_model.tokenizer(run, folder, wish)) if folder else Bytes()
 
 
 def read(session: Session, wish: HfArguments, tokens: Tokenizer) -> Data:
@@ -53,7 +52,7 @@ def read(session: Session, wish: HfArguments, tokens: Tokenizer) -> Data:
             )
         stream = Stream(replace(run, environment={}), session.storage, tokens, field, layout)
         return Data(stream, None, collate, float(layout.length))
-    sequences = data.read(run, session.storage, tokens, field, layout)
+    sequences = data.read(run, session.storage, tokens, data.text_reader(tokens, field), layout)
     train, held = sequences.split(run.dataset_uri) if evaluates else (sequences, None)
     return Data(train, held, collate, mean_tokens(train, tokens.padding))
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from run import TrainingError
+import models
+from run import Run, TrainingError
 from runners import lacks
 from runners.hf_arguments import HfArguments
-from storage import reason
+from storage import Storage, reason
 from tokens import Bytes, Tokenizer
 
 # Models that need no download: a type of transformers, and the shape.
@@ -31,7 +33,26 @@ DEBUG: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build(model_id: str, wish: HfArguments, arguments: Any) -> Any:
+@dataclass(frozen=True)
+class Chosen:
+    """The folders of a job's model and tokenizer; a model of this image needs none."""
+
+    model: Path | None
+    tokenizer: Path | None
+
+
+def choose(run: Run, storage: Storage, wish: HfArguments) -> Chosen:
+    """Finds the model and the tokenizer of a job, before the processes meet."""
+    known = tuple(sorted(DEBUG))
+    folder = None
+    if run.model_id not in DEBUG:
+        folder = models.resolve(run, storage, run.model_id, models.MODEL, known=known)
+    if name := wish.value("tokenizer_name"):
+        return Chosen(folder, models.resolve(run, storage, name, models.TOKENIZER))
+    return Chosen(folder, folder)
+
+
+def build(model_id: str, folder: Path | None, wish: HfArguments, arguments: Any) -> Any:
     """The model, with the weights of its name or new ones from a configuration.
 
     Weights are float32 whatever type they are stored in: `precision` decides what is computed in,
@@ -41,7 +62,7 @@ def build(model_id: str, wish: HfArguments, arguments: Any) -> Any:
 
     # New weights are the same on every process.
     transformers.set_seed(arguments.seed)
-    made = model_id in DEBUG or _has_no_weights(model_id)
+    made = folder is None or _has_no_weights(folder)
     if made and wish.value("peft_method") == "qlora":
         raise TrainingError(
             f"peft_method qlora: {model_id} has no weights to quantize; use lora, or a model that "
@@ -50,23 +71,26 @@ def build(model_id: str, wish: HfArguments, arguments: Any) -> Any:
     attention = wish.value("attn_implementation")
     trust = wish.value("trust_remote_code")
     try:
-        if model_id in DEBUG:
+        if folder is None:
             kind, shape = DEBUG[model_id]
             ends = {"bos_token_id": None, "eos_token_id": Bytes.end, "pad_token_id": Bytes.padding}
             config = transformers.AutoConfig.for_model(
                 kind, vocab_size=Bytes.vocabulary, **ends, **shape
             )
             return _from(config, attention)
-        if _has_no_weights(model_id):
-            config = transformers.AutoConfig.from_pretrained(model_id, trust_remote_code=trust)
+        if made:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust)
             return _from(config, attention)
-        return transformers.AutoModelForCausalLM.from_pretrained(
-            model_id,
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
             attn_implementation=attention,
             trust_remote_code=trust,
             dtype=torch.float32,
             quantization_config=_quantization(wish, arguments),
         )
+        # Adapters name the model that they belong to: as the job does, not as this machine.
+        model.name_or_path = model.config._name_or_path = model_id
+        return model
     except (ImportError, OSError, ValueError) as error:
         raise TrainingError(
             f"model {model_id} cannot be loaded: {reason(error)}; give a name on the hub that the "
@@ -74,17 +98,14 @@ def build(model_id: str, wish: HfArguments, arguments: Any) -> Any:
         ) from error
 
 
-def tokenizer(model_id: str, wish: HfArguments) -> Any:
+def tokenizer(run: Run, folder: Path, wish: HfArguments) -> Any:
     """The tokenizer as transformers has it."""
     import transformers
 
-    name = wish.value("tokenizer_name")
-    if not name and model_id in DEBUG:
-        return Bytes().pretrained()
-    name = name or model_id
+    name = wish.value("tokenizer_name") or run.model_id
     try:
         found = transformers.AutoTokenizer.from_pretrained(
-            name, trust_remote_code=wish.value("trust_remote_code")
+            folder, trust_remote_code=wish.value("trust_remote_code")
         )
     except (OSError, ValueError) as error:
         raise TrainingError(
@@ -157,7 +178,6 @@ def _from(config: Any, attention: str) -> Any:
     return auto.from_config(config, attn_implementation=attention, dtype=torch.float32)
 
 
-def _has_no_weights(model_id: str) -> bool:
-    folder = Path(model_id)
+def _has_no_weights(folder: Path) -> bool:
     weights = [*folder.glob("*.safetensors*"), *folder.glob("*.bin*")]
     return (folder / "config.json").exists() and not weights

@@ -39,6 +39,8 @@ class Arguments:
     logging_steps: int = 10
     # Steps between two evaluations on a tenth of the data.
     eval_steps: int | None = None
+    # Learns from the assistant's turns of conversations alone.
+    assistant_only_loss: bool = False
     # Processes that read data ahead.
     dataloader_workers: int = 0
     tokenizer_name: str | None = None
@@ -70,6 +72,8 @@ class Arguments:
     packing: bool = False
     async_checkpoint: str = "disabled"
     save_hf: bool = False
+    # pretrained: the weights of model_id where it has some; random: new ones.
+    init: str = "pretrained"
     initial_load_path: str | None = None
 
     @staticmethod

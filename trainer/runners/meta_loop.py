@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,17 +13,19 @@ import numpy
 import torch
 from torch import Tensor, distributed, nn
 from torch.optim import AdamW
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
+import conversations
 import data
 import session as sessions
 from checkpoints import name_of
-from data import Sequences
+from conversations import Learned
+from data import Counts, Sequences, learned_tokens, shuffled
 from logs import Progress
 from publisher import Draft
 from runners import meta_hf
 from runners.meta_arguments import Arguments
-from runners.meta_model import Plan, build, spread, synchronized, tokenizer
+from runners.meta_model import Chosen, Plan, build, choose, synchronized
 from runners.meta_state import StateKeeper, parameters_of
 from session import Session
 
@@ -33,23 +34,27 @@ LOG = logging.getLogger("trainer")
 
 def train(session: Session, arguments: Arguments) -> None:
     """Trains one run to its end."""
+    chosen = choose(session.run, session.storage, arguments)
     device = sessions.join(session.run)
-    Training(session, Plan(arguments, device, session.run.world_size)).train()
+    Training(session, Plan(arguments, device, session.run.world_size), chosen).train()
 
 
 class Training:
     """A model, its optimizers, and the data that it is at."""
 
-    def __init__(self, session: Session, plan: Plan) -> None:
+    def __init__(self, session: Session, plan: Plan, chosen: Chosen) -> None:
         self.session, self.plan, self.arguments = session, plan, plan.arguments
         run, arguments = session.run, plan.arguments
         self.run = run
         self.accumulation = arguments.accumulation(run.world_size)
-        tokens = tokenizer(arguments)
-        self.tokens, self.padding = tokens, tokens.padding
+        self.chosen = chosen
+        tokens, field = chosen.tokens, arguments.dataset_text_field
+        self.padding = tokens.padding
         layout = data.Layout(arguments.max_seq_len, 1, packing=arguments.packing)
-        self.model = spread(build(run, session.storage, plan, tokens), plan)
-        sequences = data.read(run, session.storage, tokens, arguments.dataset_text_field, layout)
+        learned = Learned.ASSISTANT if arguments.assistant_only_loss else Learned.EVERYTHING
+        reader = conversations.reader(tokens, field, learned)
+        self.model = build(chosen, plan)
+        sequences = data.read(run, session.storage, tokens, reader, layout)
         self.held: Sequences | None = None
         if arguments.eval_steps:
             sequences, self.held = sequences.split(run.dataset_uri)
@@ -85,13 +90,16 @@ class Training:
         )
         progress = Progress(self.run, self.step, self.total_steps)
         first, batches = self.step, self._batches()
+        counts = Counts(self.sequences, self.padding)
+        stop = session.stop_signal()
         while self.step < self.total_steps:
-            if session.should_stop():
+            if stop.is_set():
                 # A step that this start has not moved beyond is saved, or there is none yet.
                 if self.step > first:
                     self._save()
                 session.stop(self.step)
-            loss, count = self._optimize([next(batches) for _ in range(self.accumulation)])
+            count = counts.of(self._places_of(self.step))
+            loss = self._optimize([next(batches) for _ in range(self.accumulation)], count)
             self.step += 1
             progress.count(count)
             last = self.step == self.total_steps
@@ -118,6 +126,7 @@ class Training:
             "global_batch_size": self.global_batch,
             "max_seq_len": arguments.max_seq_len,
             "packing": arguments.packing,
+            "assistant_only_loss": arguments.assistant_only_loss,
             "evaluation": self.held is not None,
             "dataset_uri": self.run.dataset_uri,
             "sequences": len(self.sequences),
@@ -130,7 +139,12 @@ class Training:
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         def adamw(parameters: list[nn.Parameter]) -> AdamW:
-            return AdamW(parameters, lr=self.arguments.lr, weight_decay=self.arguments.weight_decay)
+            arguments = self.arguments
+            # One kernel for all weights. On a CPU the plain one is as quick.
+            fused = True if self.plan.holds == "cuda" else None
+            return AdamW(
+                parameters, lr=arguments.lr, weight_decay=arguments.weight_decay, fused=fused
+            )
 
         trained = parameters_of(self.model)
         if not self.arguments.optimizer_in_bwd:
@@ -146,30 +160,32 @@ class Training:
             parameter.register_post_accumulate_grad_hook(update)  # type: ignore[no-untyped-call]
         return list(each.values())
 
-    def _optimize(self, batches: list[Tensor]) -> tuple[float, int]:
-        """One optimizer step; gives the loss of this process, summed, and all processes' tokens."""
+    def _optimize(self, batches: list[Tensor], count: int) -> Tensor:
+        """One optimizer step on so many tokens of all processes; gives this one's loss, summed.
+
+        Nothing here waits for the device.
+        """
         # What is drawn in a step, such as dropout, follows from its number: nothing to save.
         torch.manual_seed(hash((self.arguments.seed, self.step, self.run.rank)))
         rate = self.arguments.rate(self.step, self.total_steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        count = int(self._sum(float(sum(int(self._counted(batch)) for batch in batches))))
         # FSDP takes the mean over processes, and the loss is the mean over all tokens.
         scale = self.run.world_size / max(1, count)
-        total = 0.0
+        total = torch.zeros((), device=self.plan.device)
         for number, batch in enumerate(batches):
             last = number == self.accumulation - 1
             with synchronized(self.model, last), self.plan.activations(), self.plan.computing():
-                loss: Tensor = self.model(batch)
+                loss: Tensor = self.model(self._on_device(batch))
             (loss * scale).backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
+            total += loss.detach()
         if self.arguments.max_grad_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
         if not self.arguments.optimizer_in_bwd:
             self.optimizers[0].step()
             self.optimizers[0].zero_grad()
-        return total, count
+        return total
 
     def _evaluate(self) -> None:
         """The loss on what is held out, each process on its share."""
@@ -185,10 +201,10 @@ class Training:
                 at = range(begin, min(begin + size, len(self.held)))
                 rows = [self.held[index] for index in at] or [self.held[0]]
                 batch = self._batch(rows)
-                loss = self.model(batch)
+                loss = self.model(self._on_device(batch))
                 if at:
                     total += loss.item()
-                    counted += float(self._counted(batch))
+                    counted += float(learned_tokens(batch.numpy(), self.padding))
         self.model.train()
         mean = self._sum(total) / max(1.0, self._sum(counted))
         if self.run.is_writer:
@@ -201,8 +217,11 @@ class Training:
         write = self.keeper.save(self.step)
         if self.arguments.save_hf and self.step == self.total_steps:
             write = meta_hf.with_export(
-                self.run, self.model, self.tokens, name_of(self.step), write
+                self.run, self.model, self.chosen, name_of(self.step), write
             )
+        if self.arguments.peft_method != "none":
+            export = meta_hf.Adapters(self.run, self.chosen, self.arguments)
+            write = export.beside(self.model, name_of(self.step), write)
         self.session.publish(
             Draft(self.step, write, {"model_id": self.run.model_id}, nodes=self.keeper.nodes)
         )
@@ -227,28 +246,35 @@ class Training:
 
     def _places(self) -> Iterator[list[int]]:
         size, world = self.arguments.batch_size, self.run.world_size
-        epoch, order = -1, list[int]()
         for step in range(self.step, self.total_steps):
+            places = self._places_of(step)
             for micro in range(self.accumulation):
-                begin = step * self.global_batch + (micro * world + self.run.rank) * size
-                places = []
-                for position in range(begin, begin + size):
-                    turn, place = divmod(position, len(self.sequences))
-                    if turn != epoch:
-                        epoch, order = turn, list(range(len(self.sequences)))
-                        random.Random(f"{self.arguments.seed}/{epoch}").shuffle(order)
-                    places.append(order[place])
-                yield places
+                begin = (micro * world + self.run.rank) * size
+                yield places[begin : begin + size]
+
+    def _places_of(self, step: int) -> list[int]:
+        """The sequences of a step over all processes, in the order of their micro batches."""
+        begin = step * self.global_batch
+        return [self._place(at) for at in range(begin, begin + self.global_batch)]
+
+    def _place(self, position: int) -> int:
+        epoch, place = divmod(position, len(self.sequences))
+        return shuffled(len(self.sequences), f"{self.arguments.seed}/{epoch}")[place]
 
     def _batch(self, rows: list[Any]) -> Tensor:
-        return torch.from_numpy(numpy.stack(rows)).long().to(self.plan.device)
+        batch = torch.from_numpy(numpy.stack(rows)).long()
+        return batch.pin_memory() if self._pins else batch
 
-    def _counted(self, batch: Tensor) -> Tensor:
-        """Tokens of a batch that are predicted."""
-        return (batch[:, 1:] != self.padding).sum()
+    @property
+    def _pins(self) -> bool:
+        # A forked worker must not touch the GPU.
+        return self.plan.device == "cuda" and get_worker_info() is None
 
-    def _mean(self, loss: float, count: int) -> float:
-        return self._sum(loss) / max(1, count)
+    def _on_device(self, batch: Tensor) -> Tensor:
+        return batch.to(self.plan.device, non_blocking=True)
+
+    def _mean(self, loss: Tensor, count: int) -> float:
+        return self._sum(loss.item()) / max(1, count)
 
     def _sum(self, value: float) -> float:
         """The sum over all processes. All of them call it together."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +20,28 @@ from torch.distributed.fsdp import (
     fully_shard,
 )
 
-from model import MODELS, Llama
+import models
+from llama import MODELS, Llama, ModelConfig
 from run import Run, TrainingError
-from runners import lacks
+from runners import lacks, meta_config
 from runners.meta_arguments import Arguments
+from runners.meta_names import layer
+from runners.meta_weights import (
+    Rows,
+    check,
+    check_state,
+    drawn,
+    fill,
+    loaded,
+    open_state,
+    stored,
+    with_drawn_adapters,
+)
 from storage import Storage, reason
 from tokens import Bytes, Pretrained, Tokenizer
+from weights import WeightFiles, has_other_weights
+
+LOG = logging.getLogger("trainer")
 
 # The first GPU generation that computes in float8.
 FLOAT8_CAPABILITY = (8, 9)
@@ -58,7 +75,7 @@ class Plan:
 
     @property
     def recompute_every(self) -> int:
-        """Every so many blocks one computes its activations anew."""
+        """Every so many blocks one computes its activations again."""
         return {"none": 0, "full": 1, "selective": 2}[self.arguments.activation_checkpoint]
 
     def sharding(self) -> tuple[MixedPrecisionPolicy, OffloadPolicy]:
@@ -71,6 +88,11 @@ class Plan:
         # On a CPU everything is in the host's memory already.
         offloads = self.arguments.cpu_offload and self.device == "cuda"
         return policy, CPUOffloadPolicy() if offloads else OffloadPolicy()
+
+    @property
+    def holds(self) -> str:
+        """The device that weights are kept on."""
+        return "cpu" if self.arguments.cpu_offload and self.world_size > 1 else self.device
 
     def computing(self) -> Any:
         """What a forward pass runs in."""
@@ -85,42 +107,153 @@ class Plan:
         return nullcontext()
 
 
-def tokenizer(arguments: Arguments) -> Tokenizer:
-    """The job's tokenizer; bytes need no download."""
-    name = arguments.tokenizer_name
-    return Pretrained.load(name) if name else Bytes()
+@dataclass(frozen=True)
+class Chosen:
+    """What a job trains, found and checked before the processes meet."""
+
+    model_id: str
+    config: ModelConfig
+    tokens: Tokenizer
+    # The folder of the model; a model of this image has none.
+    folder: Path | None
+    # What it starts from; nothing where it is trained from scratch.
+    weights: WeightFiles | Path | None
 
 
-def build(run: Run, storage: Storage, plan: Plan, tokenizer: Tokenizer) -> Llama:
-    """The whole model on every process, the same on all."""
-    arguments = plan.arguments
-    if run.model_id not in MODELS:
-        known = ", ".join(sorted(MODELS))
-        raise TrainingError(f"model {run.model_id} is not in this image; known: {known}")
-    config = replace(
-        MODELS[run.model_id], vocabulary=tokenizer.vocabulary, padding=tokenizer.padding
-    )
-    torch.manual_seed(arguments.seed)
-    model = Llama(config)
+def choose(run: Run, storage: Storage, arguments: Arguments) -> Chosen:
+    """Finds the model and the tokenizer of a job, and checks that they fit each other."""
+    debug = run.model_id in MODELS
+    own = arguments.init == "pretrained" and not arguments.initial_load_path
+    folder = None
+    if not debug:
+        kind = models.MODEL if own else models.SHAPE
+        folder = models.resolve(run, storage, run.model_id, kind, known=tuple(MODELS))
+    config = _config(run.model_id, folder, arguments) if folder else MODELS[run.model_id]
+    tokens = tokenizer(run, storage, arguments, folder)
+    # A model of this image has as many tokens as its tokenizer.
+    words = config.vocabulary if folder else tokens.vocabulary
+    config = replace(config, vocabulary=words, padding=tokens.padding)
+    if folder:
+        _check_fits(run.model_id, config, tokens)
+    found = None
     if arguments.initial_load_path:
-        load_weights(model, storage, arguments.initial_load_path)
-    if arguments.peft_method != "none":
-        if arguments.save_hf:
-            raise TrainingError("save_hf writes whole weights: leave it or peft_method out")
-        _add_adapters(model, arguments)
-    if arguments.float8:
-        _compute_in_float8(model)
+        found = _initial(run, storage, arguments.initial_load_path)
+    elif folder and own:
+        found = _weights(run.model_id, folder)
+    chosen = Chosen(run.model_id, config, tokens, folder, found)
+    if isinstance(found, WeightFiles):
+        with torch.device("meta"):
+            check(run.model_id, Llama(config), found)
+    return chosen
+
+
+def tokenizer(
+    run: Run, storage: Storage, arguments: Arguments, folder: Path | None = None
+) -> Tokenizer:
+    """The job's tokenizer: the named one, else the model's; bytes for a model of this image."""
+    if name := arguments.tokenizer_name:
+        return Pretrained.load(
+            name, models.resolve(run, storage, name, models.TOKENIZER), "tokenizer_name"
+        )
+    return Pretrained.load(run.model_id, folder, "model_id") if folder else Bytes()
+
+
+def _config(model_id: str, folder: Path, arguments: Arguments) -> ModelConfig:
+    content = meta_config.read(folder)
+    positions = content.get("max_position_embeddings")
+    if positions and arguments.max_seq_len > positions:
+        raise TrainingError(
+            f"max_seq_len {arguments.max_seq_len}: model {model_id} has {positions} positions "
+            f"(max_position_embeddings in its config.json); give at most {positions}"
+        )
+    return meta_config.shape(model_id, content)
+
+
+def _check_fits(model_id: str, config: ModelConfig, tokens: Tokenizer) -> None:
+    # One of them is padding, which a model has no embedding for.
+    words = tokens.vocabulary - 1
+    if words > config.vocabulary:
+        raise TrainingError(
+            f"the tokenizer has {words} tokens and model {model_id} has embeddings for "
+            f"{config.vocabulary} (vocab_size in its config.json): tokenizer_name names the "
+            f"tokenizer that belongs to the model"
+        )
+
+
+def _weights(model_id: str, folder: Path) -> WeightFiles | None:
+    found = WeightFiles.find(folder)
+    if found is None and (others := has_other_weights(folder)):
+        raise TrainingError(
+            f"model {model_id} has its weights in {others[0]}: framework meta reads safetensors; "
+            f"convert them with transformers' save_pretrained, or use framework hf"
+        )
+    if found is None:
+        LOG.warning("model %s has no weights: it is trained from scratch", model_id)
+    return found
+
+
+def _initial(run: Run, storage: Storage, place: str) -> WeightFiles | Path:
+    """Weights to start from: a file, or a folder in the format of Hugging Face."""
+    if not place.endswith((".pt", ".safetensors")):
+        folder = models.resolve(run, storage, place, models.MODEL)
+        if found := WeightFiles.find(folder):
+            return found
+        raise TrainingError(f"initial_load_path {place} has no safetensors files")
+    try:
+        return models.fetch_file(run, storage, place)
+    except FileNotFoundError as error:
+        raise TrainingError(f"initial_load_path {place} does not exist") from error
+
+
+def build(chosen: Chosen, plan: Plan) -> Llama:
+    """The model where it trains, with its weights; each process holds its own part alone."""
+    model = spread(outline(chosen.config, plan), plan)
+    model.to_empty(device=plan.holds)
+    seed = plan.arguments.seed
+    source = _source(chosen, model, plan)
+    fill(model, with_drawn_adapters(source, seed))
+    return model
+
+
+def outline(config: ModelConfig, plan: Plan) -> Llama:
+    """The model without its weights, in no memory."""
+    arguments = plan.arguments
+    with torch.device("meta"):
+        model = Llama(config)
+        if arguments.peft_method != "none":
+            if arguments.save_hf:
+                raise TrainingError("save_hf writes whole weights: leave it or peft_method out")
+            _add_adapters(model, arguments)
+        if arguments.float8:
+            _compute_in_float8(model)
     model.recompute_every = plan.recompute_every
     return model.to(plan.parameter_type)
 
 
+def _source(chosen: Chosen, model: Llama, plan: Plan) -> Callable[[str, torch.Size], Rows]:
+    if isinstance(chosen.weights, WeightFiles):
+        return stored(chosen.weights)
+    if chosen.weights is None:
+        return drawn(plan.arguments.seed, chosen.config.initial_deviation)
+    place = plan.arguments.initial_load_path
+    try:
+        state = open_state(chosen.weights)
+        check_state(model, state)
+    except Exception as error:
+        raise TrainingError(
+            f"initial_load_path {place} does not hold the weights of this model ({reason(error)}): "
+            f"give the .pt file of a run with the same model_id, or a .safetensors file"
+        ) from error
+    return loaded(state)
+
+
 def spread(model: Llama, plan: Plan) -> Llama:
-    """Puts the model where it trains: sharded with FSDP where there are several processes."""
+    """Shards the model with FSDP where there are several processes."""
     if plan.arguments.compile:
         for block in model.blocks:
             block.compile()
     if plan.world_size == 1:
-        return model.to(plan.device)
+        return model
     mesh = init_device_mesh(plan.device, plan.mesh, mesh_dim_names=("replicate", "shard"))
     policy, offload = plan.sharding()
     for block in model.blocks:
@@ -137,28 +270,6 @@ def synchronized(model: nn.Module, last: bool) -> Iterator[None]:
     yield
 
 
-def load_weights(model: Llama, storage: Storage, place: str) -> None:
-    """Weights to start from: the `.pt` file of a run, or a `.safetensors` file."""
-    uri = place if "://" in place else f"file://{place}"
-    try:
-        data = storage.read(uri)
-    except FileNotFoundError as error:
-        raise TrainingError(f"initial_load_path {place} does not exist") from error
-    try:
-        if place.endswith(".safetensors"):
-            from safetensors.torch import load
-
-            state: dict[str, Any] = load(data)
-        else:
-            state = torch.load(io.BytesIO(data), weights_only=True)
-        model.load_state_dict(state.get("model", state))
-    except Exception as error:
-        raise TrainingError(
-            f"initial_load_path {place} does not hold the weights of this model ({reason(error)}): "
-            f"give the .pt file of a run with the same model_id, or a .safetensors file"
-        ) from error
-
-
 def _add_adapters(model: Llama, arguments: Arguments) -> None:
     if arguments.peft_method == "qlora":
         raise TrainingError(
@@ -172,10 +283,10 @@ def _add_adapters(model: Llama, arguments: Arguments) -> None:
         r=arguments.lora_rank,
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
-        target_modules=arguments.lora_target_modules,
+        target_modules=[layer(name) for name in arguments.lora_target_modules],
     )
     try:
-        inject_adapter_in_model(config, model)
+        inject_adapter_in_model(config, model, low_cpu_mem_usage=True)
     except ValueError as error:
         known = sorted({name.rsplit(".", 1)[-1] for name, _ in linears(model)})
         raise TrainingError(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
     get_state_dict,
     set_state_dict,
 )
@@ -20,7 +19,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.optim import Optimizer
 
 from checkpoints import Native, name_of
-from model import Llama
+from llama import Llama
 from run import Run
 from storage import no_space
 
@@ -104,13 +103,6 @@ class StateKeeper:
             return [Native(path, name)]
 
         return write
-
-
-def full_weights(run: Run, model: Llama) -> dict[str, Tensor]:
-    """All weights on rank 0, whatever process holds them; empty elsewhere."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state: dict[str, Any] = get_model_state_dict(model, options=options)
-    return state if run.is_writer else {}
 
 
 def _write(state: State, path: Path) -> None:

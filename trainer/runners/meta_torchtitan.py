@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import data
 import dataset
+import models
 from checkpoints import WEIGHTS_ONLY, Native, name_of
 from formats import Row
+from llama import ModelConfig
 from logs import Progress
 from publisher import Draft
 from run import Run, TrainingError
-from runners import explained
+from runners import explained, meta_config
 from runners.meta_arguments import Arguments
 from session import Session, barrier
+from storage import Storage
+from weights import WeightFiles
 
 REGISTRY = "torchtitan.models.llama3.config_registry"
 # Models by our name and theirs.
 MODELS = {"llama-debug": "llama3_debugmodel"}
 # Arguments that torchtitan does not have, with the value that asks for nothing.
-REFUSED: dict[str, Any] = {"optimizer_in_bwd": False, "activation_offloading": False}
+REFUSED: dict[str, Any] = {
+    "optimizer_in_bwd": False, "activation_offloading": False, "assistant_only_loss": False,
+}  # fmt: skip
 PRECISION = "bf16-mixed"
 WEIGHTS = {"bf16": "bfloat16", "fp32": "float32", "bf16-mixed": "float32"}
 # What is trained on and what is held out, as torchtitan knows them.
@@ -89,15 +95,41 @@ def settings(arguments: Arguments, world_size: int) -> dict[str, Any]:
     }
 
 
-def configure(arguments: Arguments, model_id: str, world_size: int) -> Any:
-    """torchtitan's own configuration of a job."""
+@dataclass(frozen=True)
+class Chosen:
+    """The folders of a job's model and tokenizer; torchtitan's own models have none."""
+
+    model: Path | None
+    tokenizer: Path | None
+
+
+def choose(run: Run, storage: Storage, arguments: Arguments) -> Chosen:
+    """Finds the model and the tokenizer of a job, before the processes meet."""
+    folder = None
+    if _makes(run.model_id) is None:
+        scratch = arguments.init == "random" or arguments.initial_load_path
+        kind = models.SHAPE if scratch else models.MODEL
+        folder = models.resolve(run, storage, run.model_id, kind, known=tuple(MODELS))
+    if name := arguments.tokenizer_name:
+        return Chosen(folder, models.resolve(run, storage, name, models.TOKENIZER))
+    return Chosen(folder, folder)
+
+
+def _makes(model_id: str) -> Any:
+    """What makes torchtitan's configuration of one of its own models."""
     registry = importlib.import_module(REGISTRY)
-    name = MODELS.get(model_id, model_id) + ("_float8" if arguments.float8 else "")
-    make = getattr(registry, name, None)
-    if make is None:
-        known = [known for known in vars(registry) if known.startswith("llama3_")]
-        raise TrainingError(f"model {name}: torchtitan does not have it; known: {', '.join(known)}")
-    config = make()
+    return getattr(registry, MODELS.get(model_id, model_id), None)
+
+
+def configure(
+    arguments: Arguments, model_id: str, world_size: int, chosen: Chosen | None = None
+) -> Any:
+    """torchtitan's own configuration of a job."""
+    chosen = chosen or Chosen(None, None)
+    if chosen.model:
+        config = _of_folder(arguments, model_id, chosen.model)
+    else:
+        config = _registered(arguments, model_id)
     for dotted, value in settings(arguments, world_size).items():
         *sections, field = dotted.split(".")
         section = config
@@ -110,9 +142,68 @@ def configure(arguments: Arguments, model_id: str, world_size: int) -> Any:
     kinds = {"full": activation.FullAC, "selective": activation.SelectiveAC}
     kind = kinds.get(arguments.activation_checkpoint)
     config.activation_checkpoint = kind.Config() if kind else None
-    if arguments.tokenizer_name:
-        config.hf_assets_path = arguments.tokenizer_name
+    if chosen.tokenizer:
+        config.hf_assets_path = str(chosen.tokenizer)
+    if chosen.model and _starts_from(arguments, chosen.model):
+        config.checkpoint.initial_load_path = str(chosen.model)
+        config.checkpoint.initial_load_in_hf = True
     return config
+
+
+def _registered(arguments: Arguments, model_id: str) -> Any:
+    registry = importlib.import_module(REGISTRY)
+    name = MODELS.get(model_id, model_id) + ("_float8" if arguments.float8 else "")
+    make = getattr(registry, name, None)
+    if make is None:
+        known = [known for known in vars(registry) if known.startswith("llama3_")]
+        raise TrainingError(f"model {name}: torchtitan does not have it; known: {', '.join(known)}")
+    return make()
+
+
+def _starts_from(arguments: Arguments, folder: Path) -> bool:
+    """Whether a run starts from the weights of its model."""
+    wished = arguments.init == "pretrained" and not arguments.initial_load_path
+    return wished and WeightFiles.find(folder) is not None
+
+
+def _of_folder(arguments: Arguments, model_id: str, folder: Path) -> Any:
+    """The configuration of a model that torchtitan has in the shape of a folder's."""
+    registry = importlib.import_module(REGISTRY)
+    shape = meta_config.shape(model_id, meta_config.read(folder))
+    converters = None
+    if arguments.float8:
+        float8 = registry.Float8LinearConverter.Config(model_compile_enabled=arguments.compile)
+        converters = [float8]
+    config = registry.llama3_8b()
+    config.model_spec = registry.model_registry(_flavor(model_id, shape), converters=converters)
+    for layer in config.model_spec.model.layers:
+        _rotate(layer.attention.rope, shape)
+    return config
+
+
+def _flavor(model_id: str, shape: ModelConfig) -> str:
+    """torchtitan's name of a shape."""
+    package = importlib.import_module("torchtitan.models.llama3")
+    wanted = (shape.dimension, shape.layers, shape.vocabulary)
+    for name, make in package.llama3_configs.items():
+        config = make(attn_backend="flex")
+        if (config.dim, len(config.layers), config.vocab_size) == wanted:
+            return str(name)
+    raise TrainingError(
+        f"model {model_id}: torchtitan has no Llama of {shape.layers} layers, dimension "
+        f"{shape.dimension} and {shape.vocabulary} tokens; it has "
+        f"{', '.join(package.llama3_configs)}. Use backend fsdp"
+    )
+
+
+def _rotate(rope: Any, shape: ModelConfig) -> None:
+    rope.theta = shape.rope_base
+    rope.scaling = "llama" if shape.rope_scaling else "none"
+    if scaling := shape.rope_scaling:
+        rope.scaling_factor = scaling.factor
+        rope.low_freq_factor = scaling.low_frequency_factor
+        rope.high_freq_factor = scaling.high_frequency_factor
+        rope.original_max_position_embeddings = scaling.original_positions
 
 
 def train(session: Session, arguments: Arguments) -> None:
@@ -121,7 +212,8 @@ def train(session: Session, arguments: Arguments) -> None:
 
     if not torch.cuda.is_available():
         raise TrainingError("backend torchtitan needs a GPU: leave backend out to train on a CPU")
-    config = configure(arguments, session.run.model_id, session.run.world_size)
+    chosen = choose(session.run, session.storage, arguments)
+    config = configure(arguments, session.run.model_id, session.run.world_size, chosen)
     config.dump_folder = str(session.saving)
     session.publisher.keep(arguments.save_total_limit)
     kept, held = read(session, arguments)

@@ -6,13 +6,16 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import data
 import dataset
+import models
 from run import Run
 from session import Session
+from storage import Storage
 
 LOG = logging.getLogger("trainer")
 
@@ -42,6 +45,17 @@ def warn_unsupported(arguments: Mapping[str, Any]) -> None:
     known = {*DEFAULTS, *OPTIONAL, *OF_THE_PLUGIN}
     if aside := sorted(set(arguments) - known):
         LOG.warning("arguments that this runner does not have: %s", ", ".join(aside))
+
+
+def at_hand(run: Run, storage: Storage) -> Run:
+    """The run with folders of this machine for its model and its tokenizer, fetched if need be."""
+    arguments = dict(run.arguments)
+    if name := arguments.get("tokenizer_name"):
+        found = models.resolve(run, storage, name, models.TOKENIZER)
+        arguments["tokenizer_name"] = str(found)
+    kind = models.SHAPE if arguments.get("restore_from") else models.MODEL
+    folder = models.resolve(run, storage, run.model_id, kind)
+    return replace(run, model_id=str(folder), arguments=arguments)
 
 
 def replicas(run: Run, value: Mapping[str, Any]) -> int:

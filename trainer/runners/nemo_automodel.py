@@ -18,6 +18,7 @@ from run import Run, TrainingError
 from runners import explained
 from runners.nemo_arguments import (
     DEFAULTS,
+    at_hand,
     global_batch,
     resolved,
     terms,
@@ -135,6 +136,7 @@ def settings(
 
 
 def _dataset(file: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    name = value.get("tokenizer_name")
     module = "nemo_automodel.components.datasets.llm.column_mapped_text_instruction_dataset"
     return {
         "_target_": f"{module}.ColumnMappedTextInstructionDataset",
@@ -143,7 +145,8 @@ def _dataset(file: str, value: Mapping[str, Any]) -> dict[str, Any]:
         "answer_only_loss_mask": False,
         "seq_length": value["max_seq_len"],
         "truncation": True,
-        "tokenizer": value.get("tokenizer_name"),
+        # Without one it takes the model's.
+        **({"tokenizer": {"pretrained_model_name_or_path": name}} if name else {}),
     }
 
 
@@ -206,9 +209,12 @@ def train(session: Session) -> None:
     run, arguments = session.run, dict(session.run.arguments)
     warn_unsupported(arguments)
     file = run.scratch / "data" / "rows.jsonl"
-    config = settings(run, arguments, str(file), str(session.saving))
+    # Before anything is fetched.
+    settings(run, arguments, str(file), str(session.saving))
     if not torch.cuda.is_available():
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
+    local = at_hand(run, session.storage)
+    config = settings(local, local.arguments, str(file), str(session.saving))
     sessions.join(run)
     session.publisher.keep(arguments.get("save_total_limit"))
     rows = write_rows(session, arguments, file, Path(f"{file}.held"))

@@ -18,6 +18,7 @@ from run import Run, TrainingError
 from runners import explained
 from runners.nemo_arguments import (
     DEFAULTS,
+    at_hand,
     global_batch,
     resolved,
     terms,
@@ -258,6 +259,7 @@ def train(session: Session) -> None:
     settings(run, arguments, session.saving, MANY)
     if not torch.cuda.is_available():
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
+    local = at_hand(run, session.storage)
     sessions.join(run)
     session.publisher.keep(arguments.get("save_total_limit"))
     root = run.scratch / "data"
@@ -268,8 +270,10 @@ def train(session: Session) -> None:
     barrier()
     pretrain = importlib.import_module(f"{BRIDGE}.training.pretrain")
     step = importlib.import_module(f"{BRIDGE}.training.gpt_step")
-    model = _model(run.model_id, arguments)
-    config = configure(settings(run, arguments, session.saving, rows), model, arguments, root)
+    model = _model(local.model_id, arguments)
+    config = configure(
+        settings(local, local.arguments, session.saving, rows), model, local.arguments, root
+    )
     publishing = Publishing(session, found[0].step if found else 0, config.train)
     publishing.watch_saving()
     with explained(

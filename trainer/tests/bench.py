@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import loading
+
 HERE = Path(__file__).parents[1]
 ROUNDS = 3
 # Enough steps between two checkpoints for the upload of one to end well before the next.
@@ -62,7 +64,7 @@ Trainer(AutoModelForCausalLM.from_config(config), arguments, train_dataset=Data(
 BARE_META = """
 import json, sys, torch
 sys.path.insert(0, sys.argv[2])
-from model import MODELS, Llama
+from llama import MODELS, Llama
 text = "".join(json.loads(line)["text"] for line in open(sys.argv[1]))
 tokens = torch.tensor(list(text.encode()))[: 4 * 65].view(4, 65)
 model = Llama(MODELS["llama-debug"])
@@ -85,7 +87,8 @@ def main() -> None:
         models = [(framework, "llama-debug") for framework in BARE]
         models.append(("hf", str(larger(folder))))
         stalls = [stall(*model, folder, store) for model in models for store in BANDWIDTHS]
-    print(page(starts, stalls))
+        memory = loading.table(folder)
+    print("\n".join([page(starts, stalls), "", *memory]))
 
 
 def larger(folder: Path) -> Path:

@@ -18,6 +18,9 @@ import pytest
 
 from run import Run
 
+# No test asks the hub. Read when its package is imported, which forked processes share.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 ROOT = Path(__file__).parents[2]
 TRAINER = ROOT / "trainer"
 KEY, SECRET = "training", "a-secret-of-the-tests"

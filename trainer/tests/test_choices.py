@@ -17,10 +17,10 @@ from test_frameworks import run_preview, run_trainer
 
 import logs
 from run import TrainingError
-from runners import hf, meta_loop, meta_torchtitan, nemo_automodel
+from runners import hf, hf_model, meta_loop, meta_torchtitan, nemo_automodel
 from runners.hf_arguments import HfArguments
 from runners.meta_arguments import Arguments
-from runners.meta_model import Plan
+from runners.meta_model import Plan, choose
 from session import Session
 from signals import Termination
 
@@ -135,7 +135,9 @@ def test_hf_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_pat
         with Termination() as termination:
             session = Session(run, logs.start(run), termination)
             wish = HfArguments.read(run.arguments)
-            trainer, _ = hf.build(session, wish, hf.training_arguments(session, wish, "cpu"))
+            chosen = hf_model.choose(run, session.storage, wish)
+            arguments = hf.training_arguments(session, wish, "cpu")
+            trainer, _ = hf.build(session, wish, arguments, chosen)
             trainer.create_optimizer_and_scheduler(num_training_steps=4)
 
     assert not "\n".join(refusals("hf", 0, tmp_path, set_up))
@@ -146,7 +148,8 @@ def test_meta_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_p
         run = make_run(dataset_uri=rows, environment={"GPUS_PER_NODE": "0"}, **arguments)
         with Termination() as termination:
             session = Session(run, logs.start(run), termination)
-            meta_loop.Training(session, Plan(Arguments.read(run.arguments), "cpu", 1))
+            read = Arguments.read(run.arguments)
+            meta_loop.Training(session, Plan(read, "cpu", 1), choose(run, session.storage, read))
 
     assert not "\n".join(refusals("meta", 0, tmp_path, set_up))
 

@@ -15,7 +15,7 @@ from processes import Training, train
 
 from run import TrainingError
 from runners.meta_arguments import Arguments
-from runners.meta_model import Plan, build, tokenizer
+from runners.meta_model import Plan, build, choose
 from storage import Storage
 
 BASE = {"max_seq_len": 32, "batch_size": 4, "lr": 0.003, "save_steps": 5, "logging_steps": 1}
@@ -204,7 +204,7 @@ def model(tmp_path: Path, wish: dict[str, Any]) -> torch.nn.Module:
          "--checkpoint-prefix", f"file://{tmp_path}", "--dataset-uri", "file:///x"], {},
     )  # fmt: skip
     arguments = replace(Arguments(), **wish)
-    return build(run, Storage({}), Plan(arguments, "cpu", 1), tokenizer(arguments))
+    return build(choose(run, Storage({}), arguments), Plan(arguments, "cpu", 1))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def model(tmp_path: Path, wish: dict[str, Any]) -> torch.nn.Module:
         ({"peft_method": "lora", "lora_target_modules": ["query"]}, "the model has .*q_proj"),
         ({"peft_method": "lora", "save_hf": True}, "save_hf writes whole weights"),
         ({"initial_load_path": "/nowhere.pt"}, "initial_load_path /nowhere.pt does not exist"),
-        ({"tokenizer_name": "/nowhere"}, "tokenizer_name /nowhere cannot be loaded"),
+        ({"tokenizer_name": "/nowhere"}, "tokenizer_name /nowhere: no such tokenizer"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(
