@@ -66,7 +66,7 @@ toolchain: # Install the compiler in rust-toolchain.toml and its WebAssembly tar
 	|| { echo "==> installing the WebAssembly target"; rustup target add $(WASM_TARGET); }
 
 # The requirements of target/python, which contains a copy of them. It is reinstalled when they differ.
-# Timestamps would not work, because the files of a fresh clone are always newer.
+# Timestamps would not work, because the files of a fresh clone are always newer. Comments do not count.
 REQUIREMENTS := $(addprefix trainer/,requirements.txt requirements-dev.txt requirements-libraries.txt \
 	requirements-transformers4.txt lock.txt)
 # Requirements that conflict with the others, each installed into its own folder.
@@ -74,7 +74,8 @@ APART := libraries transformers4
 
 .PHONY: python
 python: ## Install target/python, the Python environment of the local cluster
-	@cat $(REQUIREMENTS) | cmp -s - $(ENVIRONMENT)/.installed || $(MAKE) --no-print-directory python-install
+	@cmp -s <(grep -hv '^#' $(REQUIREMENTS)) <(grep -sv '^#' $(ENVIRONMENT)/.installed) \
+	|| $(MAKE) --no-print-directory python-install
 
 .PHONY: python-install
 python-install:

@@ -1,4 +1,4 @@
-"""The checkpoint layout: native files first, and `step-000500.json` last, which commits them."""
+"""The checkpoint layout: native files, then `step-000500.json`, which commits them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from storage import Storage
 
 LOG = logging.getLogger("trainer")
 
-# Marks a checkpoint in its metadata that no run can resume from.
+# Metadata key of checkpoints without training state, which cannot be resumed.
 WEIGHTS_ONLY = "weights_only"
 COMMIT = re.compile(r"^step-(\d{6,})\.json$")
 PART = re.compile(r"^step-\d{6,}\.part-\d+\.json$")
 OF_A_STEP = re.compile(r"^step-(\d{6,})[./]")
-# Names of before: `checkpoint-500/` of transformers, `…-step=500-last/` of NeMo.
+# Names from earlier releases: `checkpoint-500/` (transformers), `…-step=500-last/` (NeMo).
 OLDER = re.compile(r"^(?:checkpoint-|(?:[^/]*[-_])?step=)(\d+)(?=[-./_]|$)")
 ALIASES = re.compile(r"^((?:checkpoint-|(?:[^/]*[-_])?step=)\d+[^/]*)")
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a checkpoint: its name beneath `checkpoints/`, bytes, and SHA-256 if known."""
+    """A file of a checkpoint: its name within `checkpoints/`, size, and SHA-256 if known."""
 
     name: str
     size: int
@@ -39,13 +39,13 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Native:
-    """What a framework has written: a file or folder, and its name beneath `checkpoints/`."""
+    """A file or folder that a framework has written, and its name within `checkpoints/`."""
 
     path: Path
     name: str
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """Every file with its name beneath `checkpoints/`."""
+        """All files with their names within `checkpoints/`."""
         if self.path.is_file():
             yield self.name, self.path
             return
@@ -56,7 +56,7 @@ class Native:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that can be resumed from, if its files are whole."""
+    """A checkpoint that a run can resume from, if its files are complete."""
 
     step: int
     files: tuple[StoredFile, ...]
@@ -64,23 +64,23 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder or file that holds the state to resume from, beneath `checkpoints/`."""
+        """The folder or file with the training state, within `checkpoints/`."""
         return str(self.metadata.get("native") or self.files[0].name.split("/", 1)[0])
 
 
 class CheckpointManager:
-    """Writes and finds the checkpoints of a run. Leaders write files, rank 0 commits."""
+    """Writes and finds the checkpoints of a run. Leaders upload files, and rank 0 commits."""
 
     def __init__(self, run: Run, storage: Storage) -> None:
         self._run = run
         self._storage = storage
-        # Files of an earlier run, which are removed after the first commit of this one.
+        # Files of an earlier run, to be deleted after the first commit of this run.
         self._replaced: frozenset[str] = frozenset()
 
     def upload(
         self, natives: list[Native], only: re.Pattern[str] | None = None
     ) -> list[StoredFile]:
-        """Writes the files of a checkpoint. They count for nothing until the commit."""
+        """Uploads the files of a checkpoint. They are ignored until the commit."""
         stored = []
         for native in natives:
             for name, path in native.files():
@@ -91,7 +91,7 @@ class CheckpointManager:
         return stored
 
     def commit(self, step: int, files: list[StoredFile], metadata: dict[str, Any]) -> None:
-        """Makes a checkpoint count, when all of its files are there."""
+        """Commits a checkpoint after all of its files are uploaded."""
         content = {
             "framework": self._run.framework,
             "step": step,
@@ -101,15 +101,15 @@ class CheckpointManager:
             "written_by": self._run.holder.attempts_of,
         }
         self._write_json(f"{name_of(step)}.json", content)
-        # It has taken the place of an earlier run's.
+        # The commit of an earlier run has been overwritten.
         self._replaced -= {f"{name_of(step)}.json"}
 
     def write_part(self, step: int, node: int, files: list[StoredFile]) -> None:
-        """Says which files another node has written, for the commit of rank 0."""
+        """Lists the files of another node, for the commit of rank 0."""
         self._write_json(_part(step, node), [asdict(file) for file in files])
 
     def read_part(self, step: int, node: int) -> list[StoredFile] | None:
-        """What another node has written, once it has."""
+        """The files of another node, or None if it has not finished."""
         try:
             content = json.loads(self._storage.read(self._uri(_part(step, node))))
         except FileNotFoundError:
@@ -117,16 +117,16 @@ class CheckpointManager:
         return [StoredFile(**file) for file in content]
 
     def delete_parts(self, step: int, nodes: range) -> None:
-        """Removes what was there for the commit alone."""
+        """Deletes the lists of other nodes' files after the commit."""
         self._storage.delete(self._uri(_part(step, node)) for node in nodes)
 
     def committed_steps(self) -> list[int]:
-        """The steps that were committed, newest first. Numbers, since text sorts them wrongly."""
+        """The committed steps, latest first. Sorted as numbers, not as strings."""
         matches = map(COMMIT.match, self._storage.sizes(self._run.checkpoints_uri))
         return sorted((int(match[1]) for match in matches if match), reverse=True)
 
     def candidates(self) -> Iterator[Checkpoint]:
-        """What can be resumed from, newest first: commits, and what has an older name."""
+        """The checkpoints that may be resumable, latest first, including those with old names."""
         sizes = self._storage.sizes(self._run.checkpoints_uri)
         sizes = {name: size for name, size in sizes.items() if name not in self._replaced}
         steps = {int(match[1]) for name in sizes if (match := COMMIT.match(name))}
@@ -139,18 +139,18 @@ class CheckpointManager:
             if checkpoint is None and step in older:
                 checkpoint = Checkpoint(step, tuple(_one_of(older[step])), {})
             if checkpoint is None:
-                LOG.warning("checkpoint %s is damaged: taking the one before", name_of(step))
+                LOG.warning("checkpoint %s is damaged: using an earlier one", name_of(step))
                 continue
             yield checkpoint
 
     def resumable(self) -> Iterator[Checkpoint]:
-        """The candidates that hold the whole state of a run, newest first."""
+        """The candidates with a training state, latest first."""
         for checkpoint in self.candidates():
             if not checkpoint.metadata.get(WEIGHTS_ONLY):
                 yield checkpoint
 
     def fetch(self, checkpoint: Checkpoint, folder: Path) -> Path | None:
-        """Downloads a checkpoint, and gives its state's path; nothing if a file is not whole."""
+        """Downloads a checkpoint and returns the path of its state, or None if it is damaged."""
         shutil.rmtree(folder, ignore_errors=True)
         for file in checkpoint.files:
             path = folder / file.name
@@ -161,16 +161,16 @@ class CheckpointManager:
                 return None
             whole = path.stat().st_size == file.size
             if not whole or (file.sha256 and hash_of(path) != file.sha256):
-                LOG.warning("%s is not what was written", file.name)
+                LOG.warning("%s does not match its commit", file.name)
                 return None
         return folder / checkpoint.name
 
     def keep(
         self, count: int, protected: frozenset[int] = frozenset(), newest: int | None = None
     ) -> None:
-        """Removes old checkpoints, commits first, so that `count` up to the `newest` step are left.
+        """Deletes old checkpoints, commits first, and keeps `count` up to the step `newest`.
 
-        A run that could not resume from a later checkpoint writes it again when it gets there.
+        If a run could not resume from a later checkpoint, it overwrites that one later.
         """
         steps = [step for step in self.committed_steps() if newest is None or step <= newest]
         old = [step for step in steps[count:] if step not in protected]
@@ -178,30 +178,30 @@ class CheckpointManager:
         self._delete_steps(set(old))
 
     def steps(self) -> list[int]:
-        """The steps that a run before this one has left, newest first, also under older names."""
+        """The steps of earlier runs, latest first, including those with old names."""
         matches = [COMMIT.match(name) or OLDER.match(name) for name in self._sizes()]
         return sorted({int(match[1]) for match in matches if match}, reverse=True)
 
     def steps_of(self, writer: str) -> list[int]:
-        """The committed steps of one writer, newest first."""
+        """The committed steps of a writer, latest first."""
         steps = self.committed_steps()
         return [step for step in steps if self._written_by(writer, f"{name_of(step)}.json")]
 
     def replace_others(self, writer: str) -> None:
-        """Marks the checkpoints of other writers, to be removed after the next commit."""
+        """Marks the checkpoints of other writers for deletion after the next commit."""
         names = {name for name in self._sizes() if OF_A_STEP.match(name) or OLDER.match(name)}
         for name in filter(COMMIT.match, list(names)):
             names -= self._written_by(writer, name)
         self._replaced = frozenset(names)
 
     def remove_replaced(self) -> None:
-        """Removes what this run replaces: commits first, so that none is ever half there."""
+        """Deletes the replaced checkpoints, commits first, so that none is ever incomplete."""
         names = sorted(self._replaced, key=lambda name: not COMMIT.match(name))
         self._delete(names)
         self._replaced = frozenset()
 
     def beside_replaced(self, native: Native) -> Native:
-        """Names a native file or folder so that it overwrites nothing of an earlier run."""
+        """Chooses a name for a native file or folder that no earlier run uses."""
         root, _, rest = native.name.partition("/")
         step, dot, ending = root.partition(".")
         count = 1
@@ -211,7 +211,7 @@ class CheckpointManager:
         return replace(native, name=f"{root}/{rest}" if rest else root)
 
     def clear_uncommitted(self) -> None:
-        """Removes what a killed process left of a checkpoint."""
+        """Deletes the files of unfinished checkpoints that a killed process has left."""
         committed = set(self.committed_steps())
         names = self._sizes()
         matches = [match for name in names if (match := OF_A_STEP.match(name))]
@@ -219,7 +219,7 @@ class CheckpointManager:
         self._storage.delete(self._uri(name) for name in names if PART.match(name))
 
     def _written_by(self, writer: str, commit: str) -> set[str]:
-        """The files of a checkpoint, where it is one of this writer."""
+        """The files of a checkpoint if it belongs to this writer, otherwise nothing."""
         try:
             content = json.loads(self._storage.read(self._uri(commit)))
             if content.get("written_by") != writer:
@@ -240,13 +240,13 @@ class CheckpointManager:
             self._storage.delete_empty_folders(self._uri(folder))
 
     def _read(self, step: int, sizes: dict[str, int]) -> Checkpoint | None:
-        """A commit, if its files are there with the sizes that they had."""
+        """Reads a commit. Returns None if a file is missing or has another size."""
         try:
             commit = json.loads(self._storage.read(self._uri(f"{name_of(step)}.json")))
             metadata = dict(commit["metadata"])
-            # A commit of before points at its folder, and names no files.
+            # Commits of earlier releases refer to a folder instead of listing files.
             if "files" not in commit:
-                return _commit_of_before(step, sizes, metadata)
+                return _legacy_commit(step, sizes, metadata)
             files = tuple(StoredFile(**file) for file in commit["files"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -282,16 +282,14 @@ def _part(step: int, node: int) -> str:
 
 
 def _one_of(files: list[StoredFile]) -> list[StoredFile]:
-    """The files of one folder, where a step has several, such as NeMo's `…-last`."""
+    """The files of one folder, if a step has several, such as NeMo's `…-last`."""
     roots = [match[1] for file in files if (match := ALIASES.match(file.name))]
     root = max(roots)
     return [file for file in files if file.name == root or file.name.startswith(f"{root}/")]
 
 
-def _commit_of_before(
-    step: int, sizes: dict[str, int], metadata: dict[str, Any]
-) -> Checkpoint | None:
-    """A commit that names no files: they are those of its step, or of the folder it points at."""
+def _legacy_commit(step: int, sizes: dict[str, int], metadata: dict[str, Any]) -> Checkpoint | None:
+    """A commit without a list of files: they are in the folder of the step or in the given one."""
     root = str(metadata.get("hf_checkpoint_dir") or "").rstrip("/").rsplit("/", 1)[-1]
     of_step = f"{name_of(step)}."
     files = tuple(

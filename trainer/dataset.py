@@ -1,4 +1,4 @@
-"""The rows of a dataset: one object or a prefix of many, each process reading its own share."""
+"""Reads the rows of a dataset: one file, or all files within a prefix, in shares per process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage import Storage
 
 LOG = logging.getLogger("trainer")
 
-# Files beside a dataset that are no rows of it; `datasets` passes over the same ones.
+# Metadata files of a dataset, which are ignored. `datasets` ignores the same ones.
 METADATA = {
     "config.json",
     "dataset_dict.json",
@@ -26,7 +26,7 @@ METADATA = {
     "dataset_infos.json",
     "state.json",
 }
-# The words of a name that say which split a file belongs to, as `datasets` reads them.
+# Words in file names that denote a split, as in `datasets`.
 TRAINING = {"train", "training"}
 OTHER_SPLITS = {"validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation"}
 WORDS = re.compile(r"[-._ 0-9/]+")
@@ -34,7 +34,7 @@ WORDS = re.compile(r"[-._ 0-9/]+")
 
 @dataclass(frozen=True)
 class Share:
-    """The bytes of a file that one process reads: rows that begin in them are its own."""
+    """The byte range of a file that one process reads: all rows that start in it."""
 
     uri: str
     size: int
@@ -43,10 +43,10 @@ class Share:
 
 
 def find(storage: Storage, uri: str) -> dict[str, int]:
-    """The files of a dataset with their bytes: one, or all beneath a prefix (trailing slash).
+    """The files of a dataset with their sizes: one file, or a prefix with a trailing slash.
 
-    Beneath a prefix, hidden files and metadata are no data. Where names say which files are for
-    training, those of the other splits are left out.
+    Hidden files and metadata within a prefix are ignored. If file names denote a training split,
+    files of other splits are ignored too.
     """
     uri = _canonical(uri)
     if not uri.endswith("/"):
@@ -54,24 +54,25 @@ def find(storage: Storage, uri: str) -> dict[str, int]:
             return {_known(uri): storage.size(uri)}
         except FileNotFoundError as error:
             raise TrainingError(
-                f"dataset {uri} does not exist; a prefix of many files ends with a slash"
+                f"dataset {uri} does not exist; if it is a prefix, add a trailing slash"
             ) from error
     sizes = storage.sizes(uri)
     names = _of_training(uri, [name for name in sizes if _is_data(name)])
     if not names:
-        held = "no file" if not sizes else f"no file of a known format ({', '.join(FORMATS)})"
-        raise TrainingError(f"dataset {uri} holds {held}: check dataset_uri")
+        formats_known = ", ".join(FORMATS)
+        content = f"no files in a known format ({formats_known})" if sizes else "no files"
+        raise TrainingError(f"dataset {uri} contains {content}: check dataset_uri")
     kinds = {formats.format_of(name) for name in names}
     others = ", ".join(sorted(str(kind) for kind in kinds - set(TEXT)))
     if others and kinds & set(TEXT):
         raise TrainingError(
-            f"dataset {uri} mixes plain text with {others}: give a prefix or a file of one kind"
+            f"dataset {uri} mixes plain text with {others}: use a prefix or a file with one kind"
         )
     return {uri + name: sizes[name] for name in names}
 
 
 def shares(files: dict[str, int], rank: int, world_size: int) -> Iterator[Share]:
-    """What one of many processes reads: as many bytes as each other, in the order of the files."""
+    """The shares of one process. All processes read the same number of bytes, in file order."""
     total = sum(files.values())
     first, last = total * rank // world_size, total * (rank + 1) // world_size
     at = 0
@@ -83,9 +84,9 @@ def shares(files: dict[str, int], rank: int, world_size: int) -> Iterator[Share]
 
 
 def rows(storage: Storage, share: Share, only: str | None = None) -> Iterator[tuple[Place, Row]]:
-    """The rows of a share, each with its place for the person who corrects it.
+    """The rows of a share, each with its location for error messages.
 
-    Where the format keeps fields apart and `only` is one of them, no other is read.
+    If the format stores fields separately and `only` names a field, the others are not read.
     """
     name = formats.format_of(share.uri)
     if name == ".parquet":
@@ -103,28 +104,28 @@ def text_of(place: Place, row: Row, field: str) -> str:
         check_text(place, text)
         return text
     if field in row:
-        raise TrainingError(f"{place}: the field {field!r} is {_kind(text)}, not text")
+        raise TrainingError(f"{place}: the field {field!r} is {_kind(text)}, not a string")
     if "messages" in row:
         raise TrainingError(
-            f"{place}: no text in the field {field!r}; it has 'messages', which framework hf reads "
-            f"with assistant_only_loss or packing, and framework meta without a field {field!r}"
+            f"{place}: the field {field!r} is missing; for the field 'messages', use framework meta, "
+            f"or framework hf with assistant_only_loss or packing"
         )
     fields = ", ".join(sorted(map(str, row))) or "none"
     raise TrainingError(
-        f"{place}: no text in the field {field!r}; its fields: {fields} "
-        f"(dataset_text_field names another)"
+        f"{place}: the field {field!r} is missing; existing fields: {fields}; "
+        f"set dataset_text_field to one of them"
     )
 
 
 def check_text(place: Place, value: Any) -> None:
-    """Refuses text that is no Unicode, anywhere in a value: JSON can write half a character."""
+    """Refuses unpaired surrogates anywhere in a value, which JSON can represent."""
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(value[error.start]):04x}"
             raise TrainingError(
-                f"{place}: {half} is half of a surrogate pair, and no character: write both halves"
+                f"{place}: {half} is an unpaired surrogate: write both halves of the pair"
             ) from error
     elif isinstance(value, Mapping):
         for item in value.values():
@@ -138,14 +139,14 @@ def _kind(value: Any) -> str:
     if value is None:
         return "null"
     kinds = {
-        bool: "a truth value", int: "a number", float: "a number", list: "a list",
+        bool: "a boolean", int: "a number", float: "a number", list: "a list",
         dict: "an object", bytes: "bytes",
     }  # fmt: skip
     return kinds.get(type(value), type(value).__name__)
 
 
 def _canonical(uri: str) -> str:
-    """The full form: `hf://org/name` is short for a dataset of the hub, and that for a prefix."""
+    """Expands `hf://org/name`, the short form of a prefix on the Hugging Face Hub."""
     if not uri.startswith("hf://"):
         return uri
     path = uri.removeprefix("hf://").removeprefix("datasets/")
@@ -156,8 +157,8 @@ def _canonical(uri: str) -> str:
 def _known(uri: str) -> str:
     if not formats.format_of(uri):
         raise TrainingError(
-            f"dataset {uri}: unknown format; known: {', '.join(FORMATS)}, and .gz and the like; "
-            f"a prefix of many files ends with a slash"
+            f"dataset {uri}: unknown format; known formats: {', '.join(FORMATS)}, also compressed; "
+            f"if it is a prefix, add a trailing slash"
         )
     return uri
 
@@ -169,14 +170,14 @@ def _is_data(name: str) -> bool:
 
 
 def _of_training(uri: str, names: list[str]) -> list[str]:
-    """The files of the training split, where the names of a prefix tell splits apart."""
+    """The files of the training split, if file names denote splits."""
     words = {name: set(WORDS.split(name.lower())) for name in names}
     if not any(found & TRAINING for found in words.values()):
         return names
     kept = [name for name in names if words[name] & TRAINING or not words[name] & OTHER_SPLITS]
     if len(kept) < len(names):
         left = len(names) - len(kept)
-        LOG.warning("dataset %s: %d files of other splits than train are not read", uri, left)
+        LOG.warning("dataset %s: ignoring %d files of other splits than train", uri, left)
     return kept
 
 
@@ -185,7 +186,7 @@ def _lines(storage: Storage, share: Share, name: str) -> Iterator[tuple[Place, R
     with storage.open(share.uri) as file:
         at = share.begin
         if at > 0:
-            # The line that the byte before belongs to is another process's.
+            # The line that contains the previous byte belongs to another process.
             file.seek(at - 1)
             at += len(file.readline()) - 1
         while at < share.end and (line := file.readline()):
@@ -196,7 +197,7 @@ def _lines(storage: Storage, share: Share, name: str) -> Iterator[tuple[Place, R
 
 
 class _Line:
-    """Where a line is. Its number, which only an error needs, is counted when it is shown."""
+    """The location of a line. Its number is computed only when it is printed."""
 
     def __init__(self, storage: Storage, uri: str, at: int) -> None:
         self._storage, self._uri, self._at = storage, uri, at
@@ -222,10 +223,10 @@ def _parquet(storage: Storage, share: Share, only: str | None) -> Iterator[tuple
         try:
             file = pyarrow.parquet.ParquetFile(raw)
         except pyarrow.ArrowInvalid as error:
-            raise TrainingError(f"dataset {share.uri}: not Parquet: {error}") from error
+            raise TrainingError(f"dataset {share.uri}: invalid Parquet file: {error}") from error
         columns = [only] if only in file.schema_arrow.names else None
         if not file.schema_arrow.names:
-            raise TrainingError(f"dataset {share.uri} has no columns: nothing to train on")
+            raise TrainingError(f"dataset {share.uri} has no columns")
         number = 0
         for index in range(file.num_row_groups):
             group = file.metadata.row_group(index)

@@ -1,4 +1,4 @@
-"""How a run fails: in one line, and with whether another start of the job may help."""
+"""Reports the failure of a run in one line, and whether a restart may help."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from run import PassingError, TrainingError
 
-# EX_CONFIG of sysexits.h: the job has to change, so starting it again does not help.
+# EX_CONFIG of sysexits.h: a restart does not help, because the job itself is wrong.
 EXIT_CODE_PERMANENT = 78
-# Errors of libraries that may pass, by name, since not every image has each library.
+# Transient errors of libraries, by name, because an image may not contain the library.
 PASSING_NAMES = {
     "OutOfMemoryError",
     "HTTPError",
@@ -20,12 +20,12 @@ PASSING_NAMES = {
     "TransportError",
     "TimeoutException",
 }
-# Answers of a server that may be others the next time.
+# HTTP status codes of transient errors.
 PASSING_ANSWERS = {408, 425, 429, *range(500, 600)}
 
 
-def tell(error: TrainingError, environment: Mapping[str, str]) -> int:
-    """Prints the error as the last line, records a permanent one, and gives the exit code."""
+def report(error: TrainingError, environment: Mapping[str, str]) -> int:
+    """Prints the error as the last line, records permanent ones, and returns the exit code."""
     rank = environment.get("RANK", "0")
     message = str(error) if rank == "0" else f"[rank {rank}] {error}"
     if is_permanent(error):
@@ -34,8 +34,8 @@ def tell(error: TrainingError, environment: Mapping[str, str]) -> int:
     return EXIT_CODE_PERMANENT if is_permanent(error) else 1
 
 
-def told_before(environment: Mapping[str, str]) -> bool:
-    """Repeats the permanent failure of an earlier start in this pod, if there was one."""
+def already_failed(environment: Mapping[str, str]) -> bool:
+    """Repeats the permanent error of an earlier start in this pod, if there was one."""
     try:
         failure = json.loads(Path(environment["TRAINER_FAILURE_FILE"]).read_bytes())
         message = failure["message"] if failure["permanent"] is True else None
@@ -47,15 +47,15 @@ def told_before(environment: Mapping[str, str]) -> bool:
 
 
 def is_permanent(error: TrainingError) -> bool:
-    """Whether another start would fail alike."""
+    """Whether the error would occur again after a restart."""
     causes = list(_causes(error))
-    # huggingface_hub was told to use no network.
+    # huggingface_hub is configured to use no network.
     offline = any(type(cause).__name__ == "OfflineModeIsEnabled" for cause in causes)
     return offline or not any(_passes(cause) for cause in causes)
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether an error may pass: of the network, of a server, of memory that others took."""
+    """Whether an error is transient: network, server, or memory used by other processes."""
     if isinstance(error, PassingError | ConnectionError | TimeoutError | MemoryError):
         return True
     answer = getattr(getattr(error, "response", None), "status_code", None)
@@ -71,7 +71,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _record(message: str, environment: Mapping[str, str]) -> None:
-    """Writes the file from which the cluster, and the next start in this pod, learn of it."""
+    """Writes the file that informs the cluster and the next start in this pod."""
     if not (name := environment.get("TRAINER_FAILURE_FILE")):
         return
     unfinished = Path(f"{name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""The rows of one file, in each format: read strictly, or refused with the place and the remedy."""
+"""Strict parsers for the rows of one file. Errors say where the fault is and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import IO, Any
 from run import TrainingError
 
 Row = dict[str, Any]
-# Where a row is, for the person who corrects it: its text names file and line.
+# The location of a row. Its string form names the file and the line.
 Place = object
 
-# Formats by the end of a name. Those in lines can be read in part, and so can Parquet.
+# Formats by file extension. Line-based formats and Parquet can be read in parts.
 JSON_LINES = (".jsonl", ".ndjson")
 TEXT = (".txt", ".text")
 LINES = (*JSON_LINES, *TEXT)
@@ -23,25 +23,25 @@ TABLES = {".csv": ",", ".tsv": "\t"}
 FORMATS = (*LINES, ".json", *TABLES, ".parquet")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
-# The marks that begin files of other encodings. That of UTF-8 has no meaning, and is left out.
+# Byte order marks. That of UTF-8 is ignored; others denote unsupported encodings.
 UTF8_MARK = b"\xef\xbb\xbf"
 OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def format_of(name: str) -> str | None:
-    """The format of a file, by the end of its name."""
+    """The format of a file by its extension, without a compression suffix."""
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
     return next((known for known in FORMATS if name.endswith(known)), None)
 
 
 def line_parser(name: str) -> Callable[[Place, bytes], Row]:
-    """What makes a row of a line."""
+    """The parser for the lines of a format."""
     return _text_row if name in TEXT else _json_row
 
 
 def whole(uri: str, name: str, file: IO[bytes]) -> Iterator[tuple[Place, Row]]:
-    """The rows of a file that is read from its beginning."""
+    """The rows of a whole file."""
     if name in TABLES:
         yield from _table(uri, file, TABLES[name])
         return
@@ -59,7 +59,7 @@ def whole(uri: str, name: str, file: IO[bytes]) -> Iterator[tuple[Place, Row]]:
 
 
 def _table(uri: str, file: IO[bytes], delimiter: str) -> Iterator[tuple[Place, Row]]:
-    # A cell may be as long as any text.
+    # Cells may be arbitrarily long.
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     table = csv.reader(text, delimiter=delimiter, strict=True)
@@ -68,7 +68,7 @@ def _table(uri: str, file: IO[bytes], delimiter: str) -> Iterator[tuple[Place, R
         names = next(table, [])
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise TrainingError(
-                f"dataset {uri}, line 1: the header names {', '.join(twice)} twice: rename a column"
+                f"dataset {uri}, line 1: duplicate columns in the header: {', '.join(twice)}"
             )
         for cells in table:
             place, at = f"dataset {uri}, line {at + 1}", table.line_num
@@ -76,14 +76,14 @@ def _table(uri: str, file: IO[bytes], delimiter: str) -> Iterator[tuple[Place, R
                 continue
             if len(cells) != len(names):
                 raise TrainingError(
-                    f"{place}: {len(cells)} cells, but the header names {len(names)} columns: "
+                    f"{place}: {len(cells)} cells, but the header has {len(names)} columns: "
                     f"quote cells that contain the delimiter"
                 )
             yield place, dict(zip(names, cells, strict=True))
     except csv.Error as error:
         raise TrainingError(
             f"dataset {uri}, line {at + 1}: {_table_fault(str(error))}: quote the whole cell, and "
-            f"write a quote in it twice"
+            f"double quotes inside it"
         ) from error
     except UnicodeDecodeError as error:
         raise _not_utf8(f"dataset {uri}, after line {table.line_num}", error.object) from error
@@ -91,10 +91,10 @@ def _table(uri: str, file: IO[bytes], delimiter: str) -> Iterator[tuple[Place, R
 
 def _table_fault(words: str) -> str:
     if "unexpected end of data" in words:
-        return "a quote is opened here and never closed"
+        return "the quote that starts here is never closed"
     if "expected after" in words:
-        return "text follows the quote that closes a cell"
-    return f"not a table ({words})"
+        return "there is text after the closing quote of a cell"
+    return f"invalid table ({words})"
 
 
 def _json_array(uri: str, content: bytes) -> Iterator[tuple[Place, Row]]:
@@ -112,10 +112,10 @@ def _json(place: Place, content: bytes) -> Any:
     try:
         return json.loads(_text(place, content))
     except RecursionError as error:
-        raise TrainingError(f"{place}: JSON that is nested too deeply") from error
+        raise TrainingError(f"{place}: the JSON is nested too deeply") from error
     except ValueError as error:
         raise TrainingError(
-            f"{place}: not JSON: {error}; a file has one object in each line, or one array"
+            f"{place}: invalid JSON: {error}; a file must have one object per line, or one array"
         ) from error
 
 
@@ -126,7 +126,7 @@ def _object(place: Place, row: Any) -> Row:
 
 
 class _AnyField(dict[str, Any]):
-    """A line of plain text has no fields: whatever is asked for is the line."""
+    """A line of plain text, which is the value of every field."""
 
     def get(self, _key: str, _default: Any = None) -> Any:
         return self["text"]
@@ -144,5 +144,5 @@ def _text(place: Place, content: bytes) -> str:
 
 
 def _not_utf8(place: Place, content: bytes) -> TrainingError:
-    kind = "UTF-16" if content.startswith(OTHER_MARKS) else "another encoding"
-    return TrainingError(f"{place}: not UTF-8 but {kind}: save the file as UTF-8")
+    kind = " but UTF-16" if content.startswith(OTHER_MARKS) else ""
+    return TrainingError(f"{place}: not UTF-8{kind}: save the file as UTF-8")

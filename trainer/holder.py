@@ -1,4 +1,4 @@
-"""Who writes beneath a prefix: the job, and the process on its machine."""
+"""The identity of a writer: its job, process and machine."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 class Holder:
     """The writer of a run's checkpoints."""
 
-    # The same for all attempts of one job, and for no other job.
+    # Identifies the job: equal for all of its attempts.
     attempts_of: str
-    # As people know the job: its name and namespace; without a cluster the process.
+    # The name and namespace of the job; empty without a cluster.
     job: str
     namespace: str
     host: str
-    # Where the process is: machine and PID namespace, PID and start time.
+    # The machine (with PID namespace) and the process (with start time).
     machine: str
     process: str
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Holder:
-        """This process."""
+        """The identity of this process."""
         host, me = socket.gethostname(), Path("/proc/self").resolve().name
         machine = _machine()
         job = environment.get("TRAINER_JOB_NAME", "")
@@ -33,7 +33,7 @@ class Holder:
         if uid := environment.get("TRAINER_JOB_UID"):
             attempts_of = f"job {namespace}/{job}/{uid}"
         elif "TORCHELASTIC_RUN_ID" in environment:
-            # torchrun restarts its processes and stays itself.
+            # torchrun restarts its child processes, but keeps running itself.
             parent = _stat(me)[1]
             attempts_of = f"torchrun {machine}/{_process(parent)}"
         else:
@@ -46,22 +46,22 @@ class Holder:
         return f"process {self.process.split('@')[0]} on host {self.host}"
 
     def lives_here(self) -> bool:
-        """Whether it is a process of this machine that runs."""
+        """Whether it is a running process on this machine."""
         return self.machine == _machine() and _runs(self.process)
 
     def died_here(self) -> bool:
-        """Whether it was a process of this machine that has ended."""
+        """Whether it was a process on this machine that has ended."""
         return self.machine == _machine() and not _runs(self.process)
 
 
 def _machine() -> str:
-    """This boot of this machine, and the namespace in which its PIDs count."""
+    """Identifies the boot of this machine and the PID namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
 def _process(pid: str) -> str:
-    """A PID and when its process was started: a PID alone is used again."""
+    """The PID and start time of a process, because PIDs are reused."""
     return f"{pid}@{_stat(pid)[19]}"
 
 
@@ -71,10 +71,10 @@ def _runs(process: str) -> bool:
         stat = _stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
-    # A zombie writes nothing any more.
+    # A zombie cannot write anything.
     return stat[0] not in "ZX" and stat[19] == started
 
 
 def _stat(pid: str) -> list[str]:
-    """The fields of a process behind its name, which may hold anything: state, parent, ..."""
+    """The fields of `/proc/PID/stat` that follow the name: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -1,10 +1,10 @@
-"""The lease of a checkpoint prefix: one job writes beneath it at a time.
+"""The lease of a checkpoint prefix, which ensures that only one job writes to it.
 
-A writer makes a claim, an object of its own beneath `config/`, and then lists all claims. It holds
-the lease once its claim was the only one. Each claim is stored before its writer lists, so of two
-writers at least one sees the other, and two never hold the lease together. This needs a store with
-current lists, as S3, Google Cloud Storage, Azure and disks have. It needs no conditional writes,
-which many servers that speak S3 ignore.
+A writer creates a claim, a separate object in `config/`, and then lists all claims. It holds the
+lease once its claim is the only one. Each writer stores its claim before it lists the claims.
+Therefore at least one of two writers sees the other, and they never hold the lease together. The
+protocol needs strongly consistent listings, which S3, Google Cloud Storage, Azure and disks have.
+It needs no conditional writes, which many S3-compatible servers ignore.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from storage import Storage
 LOG = logging.getLogger("trainer")
 
 CLAIM = re.compile(r"(?:^|/)config/lease-(\d{6,})-[0-9a-f]{32}\.json$")
-# How often a holder renews its claim, and when a claim that does not change is dead, in seconds.
+# How often a holder renews its claim, and when an unchanged claim expires, in seconds.
 RENEWAL = 15.0
 EXPIRY = 90.0
-# How often a writer that waits looks at the claim of another one, in seconds.
+# How often a waiting writer reads the claim of another one, in seconds.
 INTERVAL = 0.5
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as it is stored."""
+    """A stored claim."""
 
     uri: str
-    # Unknown where another version has written it.
+    # None if another version of the format was used.
     holder: Holder | None
     held: bool
     content: bytes
 
     @property
     def order(self) -> str:
-        """Decides between claims: the later term, then chance."""
+        """The order of claims: the later term wins, then a random id decides."""
         return _order(self.uri)
 
 
@@ -65,38 +65,38 @@ class Lease:
         self._uri: str | None = None
         self._term = self._renewals = 0
         self._lost: str | None = None
-        # The thread that renews and the publisher both look at the claims.
+        # The renewal thread and the publisher both access the claims.
         self._looking = threading.Lock()
         self._released = threading.Event()
 
     def acquire(self) -> None:
-        """Takes the lease. A TrainingError names the writer that has it."""
+        """Acquires the lease, or raises a TrainingError that names its holder."""
         while not self._ask():
             pass
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
     def check(self) -> None:
-        """Makes sure that the lease is still held. A TrainingError names who took it over."""
+        """Renews the lease, or raises a TrainingError that names the job that took it over."""
         self._renew()
         if self._lost:
-            raise TrainingError(f"{self._lost}: this process stops and writes nothing more")
+            raise TrainingError(f"{self._lost}: this process stops without writing anything else")
 
     @property
     def is_held(self) -> bool:
-        """Whether the lease is held, as far as this process knows."""
+        """Whether this process holds the lease, as far as it knows."""
         return self._uri is not None
 
     def release(self) -> None:
-        """Gives the lease back."""
+        """Releases the lease."""
         self._released.set()
         with self._looking:
             self._withdraw()
 
     def _ask(self) -> bool:
-        """Makes a claim. False when it had to give way to another one, which is gone by then."""
+        """Creates a claim. Returns False if it yielded to another claim, which has ended since."""
         begun = clock()
         terms = [int(CLAIM.findall(claim.uri)[0]) for claim in self._around()]
-        # Later than those whose end this writer has waited for: they may come back.
+        # A later term than all claims that this writer has waited for, in case they reappear.
         self._term = 1 + max([self._term, *terms])
         self._uri = f"{self._prefix}/config/lease-{self._term:06}-{uuid.uuid4().hex}.json"
         try:
@@ -113,13 +113,13 @@ class Lease:
         except BaseException:
             self._withdraw()
             raise
-        # Others may soon take a claim for dead that did not change for so long.
+        # Others may soon consider a claim expired that has not changed for this long.
         if clock() - begun > self._expiry / 2:
             self._withdraw()
         return self.is_held
 
     def _wait_for_end(self, rival: Claim) -> None:
-        """Waits until a claim is gone. A TrainingError says that its writer holds the lease."""
+        """Waits until a claim has ended. Raises a TrainingError if its writer holds the lease."""
         until = clock() + self._expiry
         now: Claim | None = rival
         while now:
@@ -132,14 +132,14 @@ class Lease:
             if changed:
                 rival, until = now, clock() + self._expiry
             if clock() > until:
-                LOG.warning("taking over the lease of %s, which has expired", now.holder or now.uri)
+                LOG.warning("taking over the expired lease of %s", now.holder or now.uri)
                 self._storage.delete([now.uri])
                 return
             time.sleep(INTERVAL)
             now = self._read(rival.uri)
 
     def _is_over(self, claim: Claim) -> bool:
-        """Whether a claim is of an earlier attempt of this job, or of a process that died here."""
+        """Whether a claim belongs to an earlier attempt of this job or to a local dead process."""
         if claim.holder is None:
             return False
         return claim.holder.attempts_of == self._holder.attempts_of or claim.holder.died_here()
@@ -150,7 +150,7 @@ class Lease:
             try:
                 self._renew()
             except Exception as error:
-                LOG.warning("the lease of %s could not be renewed: %s", self._prefix, error)
+                LOG.warning("cannot renew the lease of %s: %s", self._prefix, error)
 
     def _renew(self) -> None:
         with self._looking:
@@ -163,7 +163,7 @@ class Lease:
             if not later and not gone:
                 self._renewals += 1
                 self._write(held=True)
-                # A process that slept since it listed may have brought back a removed claim.
+                # After a long sleep, this write may have restored a claim that others have deleted.
                 gone = clock() - begun > self._expiry
             if later:
                 self._lost = self._taken_by(later[0])
@@ -190,7 +190,7 @@ class Lease:
         self._storage.write(self._uri, (json.dumps(content, indent=2) + "\n").encode())
 
     def _around(self) -> Iterator[Claim]:
-        """The claims of this prefix, of prefixes beneath it, and of those that it lies beneath."""
+        """The claims of this prefix, of prefixes inside it, and of those that contain it."""
         yield from self._claims(self._prefix)
         parts = self._prefix.split("/")
         for count in range(3, len(parts)):
@@ -215,16 +215,16 @@ class Lease:
             return Claim(uri, None, True, content)
 
     def _taken_by(self, claim: Claim) -> str:
-        whose = f", by {claim.holder}" if claim.holder else ""
+        whose = f" ({claim.holder})" if claim.holder else ""
         prefix = claim.uri.rsplit("/config/", 1)[0]
         return (
-            f"{prefix} is being written to{whose}; wait for its end or delete it, "
+            f"another job is writing to {prefix}{whose}; wait until it ends, delete it, "
             "or choose another run_id"
         )
 
 
 def clock() -> float:
-    """Seconds, those included for which the machine sleeps."""
+    """Monotonic time in seconds, including time in which the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

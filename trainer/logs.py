@@ -1,4 +1,4 @@
-"""What a process says: log lines on standard error, progress on standard output, both in a file."""
+"""Logging: log lines to standard error, progress to standard output, and both to a file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from run import Run
 
 LOG = logging.getLogger("trainer")
 PROGRESS = logging.getLogger("trainer.progress")
-# Marks a record that the console is told in another way.
-ALREADY_REPORTED = {"told": True}
+# Marks records that the console already shows in another form.
+ALREADY_REPORTED = {"reported": True}
 
 
 def start(run: Run) -> Path:
-    """Opens the log of this process; the file goes to the run's logs."""
-    # Jobs of one run share the scratch folder, and each publishes its own logs.
+    """Opens the log of this process, and returns the path of the file."""
+    # Jobs of one run share the scratch folder, but each uploads only its own logs.
     folder = run.scratch / "logs" / (run.job_uid or "no-job")
     folder.mkdir(parents=True, exist_ok=True)
-    # The time keeps the logs of attempts apart, also of two that start within one second.
+    # The time distinguishes attempts, even if they start within the same second.
     started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
     path = folder / f"{started}-rank-{run.rank}.log"
     form = logging.Formatter(f"%(asctime)s rank {run.rank} %(levelname)s %(message)s")
@@ -33,18 +33,20 @@ def start(run: Run) -> Path:
     console.setFormatter(form)
     lines = logging.StreamHandler(sys.stdout)
     lines.setFormatter(logging.Formatter("%(message)s"))
-    console.addFilter(lambda record: record.name != PROGRESS.name and not hasattr(record, "told"))
+    console.addFilter(
+        lambda record: record.name != PROGRESS.name and not hasattr(record, "reported")
+    )
     PROGRESS.handlers = [lines]
     PROGRESS.setLevel(logging.INFO)
     level = run.environment.get("TRAINER_LOG_LEVEL", "INFO")
     logging.basicConfig(level=level, handlers=[console, file], force=True)
-    # Each of its requests would be a line.
+    # It logs a line for each request.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return path
 
 
 class Progress:
-    """Counts steps, and says how far the run is in one line of JSON that the host reads."""
+    """Reports the progress of a run as lines of JSON, which the host reads."""
 
     def __init__(self, run: Run, first_step: int, total_steps: int) -> None:
         self._run, self._total = run, total_steps
@@ -52,11 +54,11 @@ class Progress:
         self._first, self._begun = first_step, time.monotonic()
 
     def count(self, tokens: int) -> None:
-        """Adds what all processes have trained on since."""
+        """Adds the tokens that all processes have trained on since the last call."""
         self._tokens += tokens
 
     def report(self, step: int, loss: float) -> None:
-        """One line: rates since the line before, time left from the pace of the whole run."""
+        """Prints a line with the rates since the previous line and the estimated time left."""
         if not self._run.is_writer:
             return
         now = time.monotonic()
@@ -65,7 +67,7 @@ class Progress:
             "event": "progress",
             "step": step,
             "total_steps": self._total,
-            # JSON has no word for what a diverged run has.
+            # JSON cannot represent the loss of a diverged run (NaN or infinity).
             "loss": round(loss, 6) if math.isfinite(loss) else None,
             "tokens_per_second": round(self._tokens / max(now - self._at, 1e-9), 1),
             "seconds_left": round(pace * (self._total - step), 1),

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: the container's limit counts, where it has one."""
+"""The memory that is available to this process, considering the limits of its container."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import psutil
 
 GROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
-# The files of a control group with limit, use and details, and the detail that files take: of
-# version 2, and of version 1, whose memory has a hierarchy of its own.
+# The files of a control group with limit and usage, and the statistic for cached files. Version 2
+# has one hierarchy, and version 1 has a separate one for memory.
 FILES = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -18,12 +18,12 @@ FILES = {
 
 
 def available(groups: Path = GROUPS, own: Path = OWN) -> int:
-    """Bytes."""
+    """The available memory in bytes."""
     return min([int(psutil.virtual_memory().available), *_left(groups, own)])
 
 
 def _left(groups: Path, own: Path) -> Iterator[int]:
-    """What each limit leaves that this process is under."""
+    """The memory that each limit on this process leaves."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -33,7 +33,7 @@ def _left(groups: Path, own: Path) -> Iterator[int]:
         if controllers not in FILES:
             continue
         folder = groups / controllers
-        # A container may see the groups above it, or its own as the first.
+        # A container sees either its parent groups or its own group as the root.
         group = Path(path.lstrip("/"))
         for above in [group, *group.parents]:
             yield from _left_by(folder / above, *FILES[controllers])
@@ -48,5 +48,5 @@ def _left_by(group: Path, most_file: str, used_file: str, detail: str) -> Iterat
     except (OSError, StopIteration, ValueError):
         return
     if most != "max":
-        # What files have in memory is given back when it is needed.
+        # The kernel reclaims cached files if necessary.
         yield int(most) - used + cached

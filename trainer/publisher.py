@@ -1,4 +1,4 @@
-"""Publishes checkpoints while the training goes on: one thread, one checkpoint at a time."""
+"""Publishes checkpoints in a background thread, one at a time."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from run import PassingError, Run
 
 LOG = logging.getLogger("trainer")
 
-# Files of one process: its shard (torch.distributed.checkpoint), its random state (transformers).
-# Whatever else another node has written stands at the first one too, with other times in it.
+# Files of one process: its shard (torch.distributed.checkpoint) or random state (transformers).
+# All other files of a node also exist on the first node, but may contain different timestamps.
 OF_A_PROCESS = re.compile(r"__\d+_\d+\.distcp$|rng_state_\d+\.pth$|rank_?\d+")
-# How long rank 0 waits for the files of other nodes, in seconds, and how often it looks.
+# How long rank 0 waits for the files of other nodes, and how often it checks, in seconds.
 PATIENCE = 3600.0
 INTERVAL = 0.2
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A checkpoint on this machine, to be published."""
+    """A local checkpoint that is to be published."""
 
     step: int
-    # Writes the native files if they are not there yet, and gives them.
+    # Writes the native files if necessary, and returns them.
     write: Callable[[], list[Native]]
     metadata: dict[str, Any] = field(default_factory=dict)
-    # Steps that are kept although they are old, such as the best one.
+    # Old steps that must be kept, such as the best one.
     protected: frozenset[int] = frozenset()
-    # Whether the native files are needed no more when they are published.
+    # Whether to delete the native files after they are published.
     discard: bool = True
-    # Nodes that have files of it: all of them where the state is sharded, else the first.
+    # The number of nodes with files: all nodes for a sharded state, otherwise 1.
     nodes: int = 1
 
 
 class Publisher:
-    """Uploads and commits in the background; what fails there fails the run at the next call."""
+    """Uploads and commits in the background. The next call raises errors that occurred there."""
 
     def __init__(
         self,
@@ -50,24 +50,24 @@ class Publisher:
         check: Callable[[], None],
         after: Callable[[], None],
     ) -> None:
-        """`check` refuses to write, `after` is called when a checkpoint is published."""
+        """`check` raises an error if writing is not allowed. `after` runs after each commit."""
         self._run, self._manager, self._check, self._after = run, manager, check, after
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._keep: int | None = None
 
     def keep(self, count: int | None) -> None:
-        """Removes old checkpoints from now on, so that so many are left."""
+        """Sets the number of checkpoints to keep."""
         self._keep = count
 
     def publish(self, draft: Draft) -> None:
-        """Starts to publish, when the checkpoint before is done."""
+        """Starts to publish a checkpoint, after waiting for the previous one."""
         self.wait()
         self._thread = threading.Thread(target=self._guarded, args=(draft,), name="publisher")
         self._thread.start()
 
     def wait(self) -> None:
-        """Waits until all that was begun is committed."""
+        """Waits until the pending checkpoint is committed."""
         if self._thread:
             begun = time.monotonic()
             self._thread.join()
@@ -94,7 +94,7 @@ class Publisher:
         files = self._manager.upload(stored, None if self._run.is_writer else OF_A_PROCESS)
         if self._run.is_writer:
             files += self._of_others(draft)
-            # The first is what a run resumes from; others, such as exports, stand beside it.
+            # A run resumes from the first one. The others are exports and the like.
             metadata = {**draft.metadata, "native": stored[0].name}
             self._check()
             self._manager.commit(draft.step, files, metadata)
@@ -111,14 +111,14 @@ class Publisher:
         self._after()
 
     def _of_others(self, draft: Draft) -> list[StoredFile]:
-        """What the other nodes have uploaded: the store itself says when they are done."""
+        """The files of the other nodes, which signal through the store when they are done."""
         files: list[StoredFile] = []
         begun = time.monotonic()
         for node in range(1, draft.nodes):
             while (part := self._manager.read_part(draft.step, node)) is None:
                 if time.monotonic() - begun > PATIENCE:
                     raise PassingError(
-                        f"{name_of(draft.step)}: node {node} has not uploaded its files in "
+                        f"{name_of(draft.step)}: node {node} did not upload its files within "
                         f"{PATIENCE:.0f} s; see its log"
                     )
                 time.sleep(INTERVAL)
@@ -127,7 +127,7 @@ class Publisher:
 
 
 def remove(native: Native) -> None:
-    """Removes what was written for a checkpoint."""
+    """Deletes the local files of a checkpoint."""
     if native.path.is_dir():
         shutil.rmtree(native.path, ignore_errors=True)
     else:

@@ -1,4 +1,4 @@
-"""What a run cannot change when it resumes."""
+"""Verifies the values that must not change when a run resumes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 from checkpoints import Checkpoint
 from run import TrainingError
 
-# The name of the terms in the metadata of a checkpoint.
+# Key of the terms in the metadata of a checkpoint.
 TERMS = "resume_terms"
 
 
 def check(checkpoint: Checkpoint, terms: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint that was saved with other terms, such as another global batch.
+    """Refuses a checkpoint that was saved with other terms, such as another global batch size.
 
-    Checkpoints of earlier releases record no terms; they resume as they are.
+    Checkpoints of earlier releases contain no terms and are not checked.
     """
     saved: Mapping[str, Any] = checkpoint.metadata.get(TERMS) or {}
     differ = [
-        f"{name} was {_shown(saved[name])} and is {_shown(value)} now"
+        f"{name} was {_shown(saved[name])} and is now {_shown(value)}"
         for name, value in terms.items()
         if name in saved and saved[name] != value
     ]
     if differ:
         raise TrainingError(
             f"cannot resume from step {checkpoint.step}: {'; '.join(differ)}. "
-            f"Give the same values, or start a new run with another run_id"
+            f"Use the same values, or start a new run with another run_id"
         )
 
 

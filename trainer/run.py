@@ -1,4 +1,4 @@
-"""What a runner gets: one run, as the command and the environment say it."""
+"""The run that a runner executes, as described by the command and the environment."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from holder import Holder
 
 
 class TrainingError(Exception):
-    """One line that says what is wrong and what to do. A restart of the job does not help."""
+    """An error with a one-line message for the user. Permanent: a restart does not help."""
 
 
 class PassingError(TrainingError):
-    """What may succeed when the job is started again."""
+    """An error that may not occur again after a restart of the job."""
 
 
-class Terminated(Exception):  # noqa: N818 it is no error
-    """The run was told to stop, and has saved where it stands."""
+class Terminated(Exception):  # noqa: N818 not an error
+    """The run received SIGTERM and has saved its state."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one framework."""
+    """A run of a framework."""
 
     framework: str
     run_id: str
@@ -37,79 +37,79 @@ class Run:
     config_uri: str
     config_path: str | None
     resume: bool
-    # By canonical name, with their types.
+    # Typed values by canonical name.
     arguments: dict[str, Any]
     argv: list[str]
     environment: Mapping[str, str]
 
     @property
     def rank(self) -> int:
-        """This process among all that train together."""
+        """The rank of this process among all processes of the job."""
         return int(self.environment.get("RANK", "0"))
 
     @property
     def local_rank(self) -> int:
-        """This process among those of its node."""
+        """The rank of this process on its node."""
         return int(self.environment.get("LOCAL_RANK", "0"))
 
     @property
     def world_size(self) -> int:
-        """How many processes train together."""
+        """The number of processes of the job."""
         return int(self.environment.get("WORLD_SIZE", "1"))
 
     @property
     def node(self) -> int:
-        """The node of this process among all nodes."""
+        """The index of this node."""
         return int(self.environment.get("GROUP_RANK", "0"))
 
     @property
     def nodes(self) -> int:
-        """How many nodes train together."""
+        """The number of nodes."""
         return self.world_size // int(self.environment.get("LOCAL_WORLD_SIZE", self.world_size))
 
     @property
     def is_writer(self) -> bool:
-        """Whether this process commits what belongs to the run."""
+        """Whether this process commits the checkpoints of the run."""
         return self.rank == 0
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process publishes what its node has written."""
+        """Whether this process uploads the files of its node."""
         return self.local_rank == 0
 
     @property
     def prefix(self) -> str:
-        """What all artifacts of the run lie beneath."""
+        """The prefix of all artifacts of the run."""
         return self.checkpoints_uri.removesuffix("/checkpoints")
 
     @property
     def overwrite(self) -> bool:
-        """Whether this run replaces the checkpoints of an earlier one."""
+        """Whether this run replaces the checkpoints of an earlier run."""
         return self.environment.get("TRAINER_OVERWRITE") == "1"
 
     @cached_property
     def holder(self) -> Holder:
-        """Who writes the run's checkpoints: this job and this process."""
+        """The writer of the run's checkpoints: this job and this process."""
         return Holder.of(self.environment)
 
     @property
     def job_uid(self) -> str | None:
-        """The job that this process belongs to, where the cluster says so."""
+        """The uid of the job, if the cluster provides it."""
         return self.environment.get("TRAINER_JOB_UID") or None
 
     @property
     def local_root(self) -> Path:
-        """The folder of this machine that runs share."""
+        """The folder on this machine that all runs share."""
         return Path(self.environment.get("TRAINING_LOCAL_ROOT", "/tmp/trainer"))
 
     @property
     def scratch(self) -> Path:
-        """This node's own folder: nodes and runs of the local cluster share a machine."""
-        # One run id may stand beneath several prefixes.
+        """The folder of this node. On the local cluster, nodes and runs share a machine."""
+        # Several prefixes may use the same run id.
         prefix = hashlib.sha256(self.prefix.encode()).hexdigest()[:12]
         return self.local_root / f"{self.run_id}-{prefix}" / f"node-{self.node}"
 
     @property
     def wants_gpu(self) -> bool:
-        """Whether the job asks for GPUs; 0 is one process on the CPU."""
+        """Whether the job requests GPUs. With 0 GPUs, one process per node trains on the CPU."""
         return int(self.environment.get("GPUS_PER_NODE", "1")) > 0

@@ -1,4 +1,4 @@
-"""What every runner does alike: logs, meeting the others, resuming, saving, stopping."""
+"""The lifecycle that all runners share: logs, rendezvous, resuming, saving, shutdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOG = logging.getLogger("trainer")
 
 
 class Session:
-    """A run on its way. A runner prepares it, trains, and publishes what it saves."""
+    """A run in progress. A runner prepares it, trains, and publishes checkpoints."""
 
     def __init__(self, run: Run, log: Path, termination: Termination) -> None:
         self.run = run
@@ -41,7 +41,7 @@ class Session:
         self._begun = time.time()
 
     def claim(self) -> None:
-        """Takes the prefix of the run for this job, or says why it may not write there."""
+        """Acquires the checkpoint prefix for this job, or raises an error that explains why not."""
         run = self.run
         if not run.is_writer:
             return
@@ -49,25 +49,25 @@ class Session:
         steps = self.checkpoints.steps()
         if steps and not (run.resume or run.overwrite or self._belongs_to_this_job()):
             raise TrainingError(
-                f"{run.checkpoints_uri} has checkpoints of an earlier run, the newest of step "
-                f"{steps[0]}: set resume_from_checkpoint to continue it, overwrite to replace it, "
-                "or choose another run_id"
+                f"{run.checkpoints_uri} already has checkpoints of an earlier run, up to step "
+                f"{steps[0]}: set resume_from_checkpoint to continue that run, set overwrite to "
+                "replace it, or choose another run_id"
             )
         self._may_write = True
 
     def prepare(
         self, resolved: dict[str, Any], terms: Mapping[str, Any] | None = None
     ) -> tuple[Checkpoint, Path] | None:
-        """Records how the run was started, and gives the checkpoint that it resumes from, if any.
+        """Records how the run was started, and returns the checkpoint to resume from, if any.
 
-        `terms` is what a run cannot change when it resumes, such as its global batch: checkpoints
-        record it, and one that was saved with another value is refused. The files of the checkpoint
-        are on this machine: each node has fetched them. All processes call it together.
+        `terms` contains the values that must not change when a run resumes, such as the global
+        batch size. Checkpoints record them, and resuming with other values fails. Each node
+        downloads the files of the checkpoint. This is a collective operation.
         """
         self._terms = terms or {}
         run = self.run
         if run.is_leader:
-            # What a killed process was about to publish.
+            # Left over from a killed process.
             shutil.rmtree(self.saving, ignore_errors=True)
         restarted = any_process(run.is_writer and self._belongs_to_this_job())
         if run.is_writer:
@@ -85,43 +85,43 @@ class Session:
             resuming.check(found[0], self._terms)
             LOG.info("resumed from step %d", found[0].step)
         elif resumes and (weights := next(self.checkpoints.candidates(), None)):
-            self._say_only_weights(weights)
+            self._report_weights_only(weights)
         elif run.resume:
             LOG.warning("no checkpoint to resume from: starting at step 0")
         return found
 
     def check(self) -> None:
-        """Makes sure that this job still has its prefix, before something is written there."""
+        """Verifies, before a write, that this job still holds the lease on the prefix."""
         if self.run.is_writer:
             self.lease.check()
 
     @property
     def saving(self) -> Path:
-        """Where checkpoints are written before they are published."""
+        """The folder for checkpoints before they are published."""
         return self.run.scratch / "saving"
 
     def publish(self, draft: Draft) -> None:
-        """Publishes a checkpoint while the training goes on. All processes call it together."""
+        """Publishes a checkpoint while the training continues. A collective operation."""
         metadata = {**draft.metadata, resuming.TERMS: dict(self._terms)}
         self.publisher.publish(replace(draft, metadata=metadata))
 
     def should_stop(self) -> bool:
-        """Whether any process was told to stop: all have to stop at the same step."""
-        return any_process(self._termination.told)
+        """Whether any process received SIGTERM. All processes stop at the same step."""
+        return any_process(self._termination.received)
 
     def stop_signal(self) -> StopSignal:
         """Whether to stop, for a loop that asks before each step and does not wait for others."""
         return StopSignal(self._termination)
 
     def stop(self, step: int) -> None:
-        """Ends a run that was told to stop, when what it has saved is committed."""
+        """Ends the run after SIGTERM, once its checkpoints are committed."""
         self.publisher.wait()
         if step == 0:
-            raise Terminated("told to stop before the first step: there is nothing to save")
-        raise Terminated(f"told to stop: saved step {step}")
+            raise Terminated("received SIGTERM before the first step: nothing to save")
+        raise Terminated(f"received SIGTERM: saved step {step}")
 
     def upload_logs(self) -> None:
-        """Publishes this node's logs as they are; those of restarts before are there already."""
+        """Uploads the current logs of this node. Those of earlier attempts are already stored."""
         if not self._may_write:
             return
         for file in sorted(self._log.parent.glob("*.log")):
@@ -129,13 +129,13 @@ class Session:
                 self.storage.upload(file, f"{self.run.logs_uri}/{file.name}")
 
     def upload_log(self) -> None:
-        """Publishes the log of this process, unless the prefix is another job's."""
+        """Uploads the log of this process, unless another job holds the prefix."""
         if not self._may_write or (self.run.is_writer and not self.lease.is_held):
             return
         self.storage.upload(self._log, f"{self.run.logs_uri}/{self._log.name}")
 
     def _newest(self) -> tuple[Checkpoint, Path] | None:
-        """The newest checkpoint that is whole on every node. All see the same ones."""
+        """The latest checkpoint that is complete on every node. All nodes agree on it."""
         folder = self.run.scratch / "resumed"
         for checkpoint in self.checkpoints.resumable():
             path: Path | None = folder / checkpoint.name
@@ -143,7 +143,7 @@ class Session:
                 path = self.checkpoints.fetch(checkpoint, folder)
             if not any_process(path is None):
                 return checkpoint, folder / checkpoint.name
-            LOG.warning("step %d is damaged: taking the one before", checkpoint.step)
+            LOG.warning("step %d is damaged: using an earlier checkpoint", checkpoint.step)
         return None
 
     def _belongs_to_this_job(self) -> bool:
@@ -151,28 +151,28 @@ class Session:
         return bool(self.checkpoints.steps_of(self.run.holder.attempts_of))
 
     def _replace_earlier_run(self) -> None:
-        """Has the earlier run's checkpoints removed after the first commit of this one."""
+        """Arranges the removal of the earlier run's checkpoints after this run's first commit."""
         writer = of_rank_0(self.run.holder.attempts_of)
         self.checkpoints.replace_others(writer)
         if self.run.is_writer and self.checkpoints.steps_of(writer):
             self.checkpoints.remove_replaced()
 
-    def _say_only_weights(self, checkpoint: Checkpoint) -> None:
-        """Says that nothing can be resumed from, which is an error if the job asks for it."""
+    def _report_weights_only(self, checkpoint: Checkpoint) -> None:
+        """Reports that no checkpoint can be resumed. This is an error if the job requires it."""
         if not checkpoint.metadata.get(WEIGHTS_ONLY):
             return
         if self.run.resume:
             raise TrainingError(
-                f"step {checkpoint.step} cannot be resumed: it holds the weights alone "
+                f"cannot resume from step {checkpoint.step}: it contains only weights "
                 "(save_only_model); start a new run with these weights as model_id"
             )
         LOG.warning(
-            "step %d holds the weights alone (save_only_model): starting again at step 0",
+            "step %d contains only weights (save_only_model): restarting at step 0",
             checkpoint.step,
         )
 
     def _write_run_config(self, resolved: dict[str, Any]) -> None:
-        """Records how the run was started, in `config/run.json`."""
+        """Writes `config/run.json`, which records how the run was started."""
         run, environment = self.run, self.run.environment
         content = {
             "schema_version": 1,
@@ -232,7 +232,7 @@ class StopSignal:
 
 @contextmanager
 def opened(run: Run) -> Iterator[Session]:
-    """A session from the first line of the log to its last."""
+    """Opens a session, from the first line of the log to the last."""
     with Termination() as termination:
         session = Session(run, logs.start(run), termination)
         if not run.is_writer:
@@ -243,26 +243,26 @@ def opened(run: Run) -> Iterator[Session]:
                 session.claim()
                 yield session
                 session.publisher.wait()
-                _leave()
+                _destroy_process_group()
         except SystemExit as error:
-            # The handler of a library.
-            if not termination.told:
+            # Raised by the signal handler of a library.
+            if not termination.received:
                 raise
-            raise Terminated("told to stop by a library") from error
-        # A library may have left its loop because of the signal and said nothing.
-        if termination.told:
-            LOG.warning("told to stop: what the run has saved is committed")
-            raise Terminated("told to stop")
+            raise Terminated("received SIGTERM, handled by a library") from error
+        # A library may have handled the signal by leaving its training loop.
+        if termination.received:
+            LOG.warning("received SIGTERM: all saved checkpoints are committed")
+            raise Terminated("received SIGTERM")
 
 
 @contextmanager
 def _reported(session: Session) -> Iterator[None]:
-    """Logs how a session ends, and publishes its log."""
+    """Logs the outcome of a session and uploads its log."""
     try:
         yield
     except Terminated as error:
         LOG.warning("%s", error)
-        _leave()
+        _destroy_process_group()
         raise
     except TrainingError as error:
         LOG.error("%s", error, extra=logs.ALREADY_REPORTED)
@@ -274,8 +274,8 @@ def _reported(session: Session) -> Iterator[None]:
         _close(session)
 
 
-def _leave() -> None:
-    """Parts from the others; a process that fails does not wait for them."""
+def _destroy_process_group() -> None:
+    """Tears down the process group. A process that fails does not wait for the others."""
     from torch import distributed
 
     if distributed.is_initialized():
@@ -283,22 +283,22 @@ def _leave() -> None:
 
 
 def _close(session: Session) -> None:
-    """Publishes the log, whatever happened before; what happened is what is told."""
+    """Uploads the log and releases the lease. Errors here must not hide an earlier one."""
     for handler in logging.getLogger().handlers:
         handler.flush()
     try:
         session.upload_log()
     except Exception as error:
-        LOG.warning("the log could not be published: %s", error)
+        LOG.warning("cannot upload the log: %s", error)
     try:
         session.lease.release()
     except Exception as error:
-        LOG.warning("the lease of the prefix expires later: %s", error)
+        LOG.warning("cannot release the lease of the prefix, which will expire: %s", error)
     shutil.rmtree(session.run.scratch / "resumed", ignore_errors=True)
 
 
 def join(run: Run) -> str:
-    """Meets the other processes; gives the kind of device that this one trains on."""
+    """Initialises the process group and returns the type of device to train on."""
     import torch
     from torch import distributed
 
@@ -306,7 +306,7 @@ def join(run: Run) -> str:
     if on_gpu:
         torch.cuda.set_device(run.local_rank)
     if run.world_size > 1 and not distributed.is_initialized():
-        # What is on the CPU, such as tokens, goes from process to process beside the GPUs.
+        # Gloo transfers CPU tensors, such as tokens, between processes.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "cpu:gloo")
     return "cuda" if on_gpu else "cpu"
 
@@ -320,7 +320,7 @@ def barrier() -> None:
 
 
 def of_rank_0(mine: str) -> str:
-    """What rank 0 has. All processes call it together."""
+    """The value of rank 0. A collective operation."""
     import torch
     from torch import distributed
 
@@ -331,16 +331,16 @@ def of_rank_0(mine: str) -> str:
 
 
 def any_process(mine: bool) -> bool:
-    """Whether it is so for any process. All of them call it together."""
+    """Whether the value is true on any process. A collective operation."""
     return bool(all_reduce_max(float(mine)))
 
 
 def all_reduce_max(mine: float) -> float:
-    """The largest that any process has. All of them call it together."""
+    """The maximum over all processes. A collective operation."""
     import torch
     from torch import distributed
 
-    # A library may have met with others in a way that takes nothing from a CPU.
+    # A library may have initialised a process group that does not support CPU tensors.
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return mine
     value = torch.tensor(mine, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Files behind URIs: one code path for every scheme that fsspec knows."""
+"""Access to files by URI, with one code path for all schemes that fsspec supports."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Stored:
-    """A file of a prefix: its bytes, and the mark of its content, where the store has one."""
+    """A stored file: its size and, if the store has one, the version of its content."""
 
     size: int
     version: str
 
 
-# Where the manifest mounts the claim of a pvc:// URI.
+# Mount point of the claims in pvc:// URIs.
 CLAIMS = "/mnt/pvc"
-# A file that is being written; renamed when it is whole.
+# Prefix of temporary files, which are renamed when they are complete.
 UNFINISHED = ".unfinished-"
-# Tries of one operation: waits of half a second, doubling, make it half a minute.
+# Attempts of one operation. Delays of 0.5 s, doubling each time, add up to half a minute.
 ATTEMPTS = 7
-# What another try does not mend. By name, since each scheme's package has its own errors.
+# Errors that a retry does not resolve. Partly by name, because each scheme has its own package.
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 LASTING_NAMES = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
-# What stores call the mark of a file's content, the surest first.
+# Names that stores use for the version of a file's content, the most reliable first.
 VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
-# Bytes that are read at once of a file that is copied in parts.
+# Number of bytes to read at a time.
 PART = 1 << 24
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Storage:
-    """Reads and writes whole files by URI.
+    """Reads and writes files by URI.
 
-    A file that is not there is a FileNotFoundError; whatever else goes wrong is a TrainingError.
+    A missing file raises a FileNotFoundError. All other errors raise a TrainingError.
     """
 
     def __init__(self, environment: Mapping[str, str], attempts: int = ATTEMPTS) -> None:
-        # The local cluster keeps claims in a folder of its own.
+        # The local cluster stores claims in a folder.
         self._claims = environment.get("TRAINER_PVC_ROOT", CLAIMS)
         self._attempts = attempts
 
     def read(self, uri: str) -> bytes:
-        """The content of a file."""
+        """Returns the content of a file."""
         system, path = self._open(uri)
         data: bytes = self._try("read", uri, lambda: system.cat_file(path))
         return data
 
     def write(self, uri: str, data: bytes) -> None:
-        """Writes a file whole or not at all, over one that is there already."""
+        """Creates or replaces a file atomically."""
         system, path = self._open(uri)
         if not is_local(system):
-            # An object store publishes an object when its upload is complete.
+            # An object store makes an object visible when its upload is complete.
             self._create(uri, lambda: system.pipe_file(path, data))
             return
         self._create(uri, lambda: _write_local(path, lambda file: file.write(data)))
 
     def upload(self, file: Path, uri: str) -> None:
-        """Copies a file of this machine, whole or not at all, over one that is there already."""
+        """Uploads a local file, and creates or replaces the target atomically."""
         system, path = self._open(uri)
         if not is_local(system):
             self._create(uri, lambda: system.put_file(str(file), path))
@@ -86,13 +86,13 @@ class Storage:
         self._create(uri, lambda: _write_local(path, copy))
 
     def download(self, uri: str, file: Path) -> None:
-        """Copies a file to this machine."""
+        """Downloads a file."""
         system, path = self._open(uri)
         file.parent.mkdir(parents=True, exist_ok=True)
         self._try("read", uri, lambda: system.get_file(path, str(file)))
 
     def resume_download(self, uri: str, file: Path) -> None:
-        """Copies a file to this machine, from the byte on that an earlier call has reached."""
+        """Downloads a file, and continues an earlier download that was interrupted."""
         system, path = self._open(uri)
         file.parent.mkdir(parents=True, exist_ok=True)
 
@@ -104,29 +104,29 @@ class Storage:
         self._try("read", uri, copy)
 
     def local_path(self, uri: str) -> Path | None:
-        """Where a file or folder is on this machine; nothing where it is in another store."""
+        """The local path of a file or folder, or None if it is in another store."""
         system, path = self._open(uri)
         return Path(path) if is_local(system) else None
 
     @contextmanager
     def open(self, uri: str) -> Iterator[Any]:
-        """A file to read from anywhere in it: no more is fetched than is read."""
+        """Opens a file for random access, and fetches only the parts that are read."""
         system, path = self._open(uri)
-        with _told("read", uri), system.open(path, "rb") as file:
+        with _explained("read", uri), system.open(path, "rb") as file:
             yield file
 
     def exists(self, uri: str) -> bool:
-        """Whether there is a file."""
+        """Whether a file exists."""
         system, path = self._open(uri)
         found: bool = self._try("look for", uri, lambda: system.isfile(path))
         return found
 
     def sizes(self, uri: str) -> dict[str, int]:
-        """The files beneath a prefix by their name relative to it, sorted, with their bytes."""
+        """The sizes of all files within a prefix, by relative name, sorted."""
         return {name: stored.size for name, stored in self.listing(uri).items()}
 
     def listing(self, uri: str) -> dict[str, Stored]:
-        """The files under a prefix by their name relative to it, sorted."""
+        """All files within a prefix, by relative name, sorted."""
         system, path = self._open(uri)
         root = path.rstrip("/")
 
@@ -147,12 +147,12 @@ class Storage:
         return dict(sorted(names.items()))
 
     def size(self, uri: str) -> int:
-        """The bytes of a file."""
+        """The size of a file in bytes."""
         system, path = self._open(uri)
         return int(self._try("read", uri, lambda: system.size(path)))
 
     def delete(self, uris: Iterable[str]) -> None:
-        """Removes files, one after the other, as far as they are there."""
+        """Deletes files one by one, and ignores missing ones."""
         for uri in uris:
             system, path = self._open(uri)
             try:
@@ -161,7 +161,7 @@ class Storage:
                 continue
 
     def delete_empty_folders(self, uri: str) -> None:
-        """Removes a folder without files, and those in it. Object stores have no folders."""
+        """Deletes a folder and its subfolders if they are empty. Object stores have no folders."""
         system, path = self._open(uri)
         if not is_local(system):
             return
@@ -174,7 +174,7 @@ class Storage:
             self._try("write", uri, action)
         except FileNotFoundError as error:
             raise TrainingError(
-                f"cannot write {uri}: {reason(error)}; the bucket or folder has to be there"
+                f"cannot write {uri}: {reason(error)}; create the bucket or folder first"
             ) from error
 
     def _try(self, verb: str, uri: str, action: Callable[[], Result]) -> Result:
@@ -184,7 +184,7 @@ class Storage:
             retry=retry_if_exception(_is_passing),
             reraise=True,
         )
-        with _told(verb, uri):
+        with _explained(verb, uri):
             return retrying(action)
 
     def _open(self, uri: str) -> tuple[Any, str]:
@@ -194,7 +194,7 @@ class Storage:
             system, path = fsspec.core.url_to_fs(uri)
         except (ImportError, ValueError) as error:
             scheme = uri.split("://", 1)[0]
-            raise TrainingError(f"{scheme}:// cannot be read in this image: {error}") from error
+            raise TrainingError(f"this image does not support {scheme}://: {error}") from error
         return system, path
 
 
@@ -203,13 +203,13 @@ def _version(info: Mapping[str, Any]) -> str:
 
 
 def is_local(system: Any) -> bool:
-    """Whether a file system of fsspec is this machine's own."""
+    """Whether an fsspec file system is the local one."""
     protocols = system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)
     return "file" in protocols
 
 
 def reason(error: BaseException) -> str:
-    """An error of a library in one line; for one without words, the line of code that raised it."""
+    """A one-line description of an error. Without a message, the code that raised it."""
     lines = str(error).strip().splitlines()
     if not lines and (frames := traceback.extract_tb(error.__traceback__)):
         lines = [frames[-1].line or ""]
@@ -217,9 +217,9 @@ def reason(error: BaseException) -> str:
 
 
 def no_space(what: str) -> TrainingError:
-    """What is said when a disk is full."""
+    """The error for a full disk."""
     return PassingError(
-        f"no space left to write {what}: free some, or keep fewer checkpoints (save_total_limit)"
+        f"no space left to write {what}: free space, or keep fewer checkpoints (save_total_limit)"
     )
 
 
@@ -239,26 +239,26 @@ def _write_local(path: str, fill: Callable[[IO[bytes]], object]) -> None:
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Whether the same may succeed a moment later."""
+    """Whether a retry may succeed."""
     if isinstance(error, LASTING) or type(error).__name__ in LASTING_NAMES:
         return False
-    # A file system's own errors have a number: an interrupted call passes, a full disk does not.
+    # Errors of a file system have an errno: an interrupted call is transient, a full disk is not.
     number = getattr(error, "errno", None)
     passing = (None, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT)
     return isinstance(error, ConnectionError) or number in passing
 
 
 @contextmanager
-def _told(verb: str, uri: str) -> Iterator[None]:
-    """Says in one line what went wrong with a file, and what to do."""
+def _explained(verb: str, uri: str) -> Iterator[None]:
+    """Converts errors to one line that says what went wrong and what to do."""
     try:
         yield
     except (FileNotFoundError, TrainingError):
         raise
     except PermissionError as error:
-        # Rights that were just given take a while to reach every server.
+        # New permissions take a while to propagate to all servers.
         raise PassingError(
-            f"no rights to {verb} {uri} ({reason(error)}): check the job's credentials"
+            f"permission denied: cannot {verb} {uri} ({reason(error)}); check the job's credentials"
         ) from error
     except OSError as error:
         if error.errno in FULL:
@@ -266,9 +266,9 @@ def _told(verb: str, uri: str) -> Iterator[None]:
         raise _error_for(error)(f"cannot {verb} {uri}: {reason(error)}") from error
     except Exception as error:
         if type(error).__name__ in LASTING_NAMES:
-            # The servers that give them out are away at times.
+            # The server that issues credentials may be temporarily unavailable.
             raise PassingError(
-                f"no credentials to {verb} {uri}: {reason(error)}; give them with the job's `env`"
+                f"no credentials to {verb} {uri}: {reason(error)}; set them in the job's `env`"
             ) from error
         raise _error_for(error)(f"cannot {verb} {uri}: {reason(error)}") from error
 

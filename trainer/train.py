@@ -1,4 +1,4 @@
-"""The program of the trainer image: reads the command that the plugins write, runs a framework."""
+"""The entry point of the trainer image: parses the plugin's command and runs a framework."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import runners
 import session
 from run import Run, Terminated, TrainingError
 
-# What the host also gives as variables, so that the program can be started without a flag.
+# Options that the host also sets as environment variables, so that flags are optional.
 OPTIONS = {
     "framework": "FRAMEWORK",
     "run_id": "RUN_ID",
@@ -28,13 +28,13 @@ OPTIONS = {
     "config": "CONFIG_PATH",
 }
 REQUIRED = ("framework", "run_id", "model_id", "checkpoint_prefix", "dataset_uri")
-# What a process ends with that was told to stop: it was cut off and has not succeeded.
+# Exit code after SIGTERM: the run was interrupted and has not succeeded.
 EXIT_CODE_TERMINATED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Trains, and gives the exit code: 0 when done, 78 where another start would fail alike."""
-    if failure.told_before(environment):
+    """Trains and returns the exit code: 0 on success, 78 for a permanent error, otherwise 1."""
+    if failure.already_failed(environment):
         return failure.EXIT_CODE_PERMANENT
     try:
         run = read_command(argv, environment)
@@ -44,21 +44,21 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     except Terminated:
         return EXIT_CODE_TERMINATED
     except TrainingError as error:
-        return failure.tell(error, environment)
+        return failure.report(error, environment)
     return 0
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line as everything else is said."""
+    """Reports errors in the command line like all other errors."""
 
     def error(self, message: str) -> NoReturn:
-        """Instead of the usage, which nobody who sends requests can use."""
+        """Raises an error instead of printing the usage, which does not help API clients."""
         raise TrainingError(message)
 
 
 def read_command(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
-    """Reads the options, and the framework's arguments behind them."""
-    # Without allow_abbrev=False argparse would take `--dataset x` as the dataset's URI.
+    """Parses the options and the arguments of the framework that follow them."""
+    # With abbreviations, argparse would accept `--dataset x` as --dataset-uri.
     parser = Parser(prog="train.py", allow_abbrev=False)
     for option, variable in OPTIONS.items():
         flag = "--" + option.replace("_", "-")
@@ -69,7 +69,7 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
     missing = [name for name in REQUIRED if not getattr(options, name)]
     if missing:
         flags = ", ".join("--" + name.replace("_", "-") for name in missing)
-        raise TrainingError(f"missing: {flags}")
+        raise TrainingError(f"missing required options: {flags}")
     prefix = options.checkpoint_prefix.rstrip("/")
     return Run(
         framework=options.framework,
@@ -88,16 +88,16 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
 
 
 def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The framework's arguments: typed from the variable, or as text from the command line.
+    """The arguments of the framework, from the variable (with types) or the command line.
 
-    The variable wins as a whole, since the command line has no types and cannot say `false`.
+    If the variable is set, the command line is ignored: it has no types and cannot express `false`.
     """
     typed = environment.get("TRAINING_EXTRA_ARGS_JSON")
     if typed is not None:
         try:
             arguments = json.loads(typed)
         except ValueError as error:
-            raise TrainingError(f"TRAINING_EXTRA_ARGS_JSON is not JSON: {error}") from error
+            raise TrainingError(f"TRAINING_EXTRA_ARGS_JSON is not valid JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise TrainingError("TRAINING_EXTRA_ARGS_JSON is not a JSON object")
         return arguments
@@ -114,7 +114,7 @@ def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> dict
 
 
 def from_text(text: str) -> Any:
-    """A value of the command line: a number where it reads as one, else the text."""
+    """Converts a value of the command line to a number or bool if possible."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The runners by framework: each one file with a `run` function, imported when asked for."""
+"""The runners by framework. Each is a module with a `run` function, imported on demand."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from run import Terminated, TrainingError
 from session import Session
 from storage import reason
 
-# What a framework is to this program. A new one is a file here and a line in this table.
+# To add a framework, add a module to this package and a line to this table.
 Runner = Callable[[Session], None]
 RUNNERS = {"hf": "runners.hf", "meta": "runners.meta", "nemo": "runners.nemo"}
 
 
 def find(framework: str) -> Runner:
-    """The runner of a framework, or the one line that says why there is none."""
+    """Returns the runner of a framework, or raises an error that says why there is none."""
     if framework not in RUNNERS:
         known = ", ".join(sorted(RUNNERS))
-        raise TrainingError(f"framework {framework}: unknown to train.py; known: {known}")
+        raise TrainingError(f"framework {framework}: no runner in train.py; available: {known}")
     try:
         runner: Runner = importlib.import_module(RUNNERS[framework]).run
     except ModuleNotFoundError as error:
@@ -27,7 +27,7 @@ def find(framework: str) -> Runner:
     return runner
 
 
-# Errors that the same job meets again. A RuntimeError may be the network or another process.
+# Permanent errors. A RuntimeError may come from the network or another process.
 LASTING = (
     ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError,
     ValueError,
@@ -41,11 +41,10 @@ def explained(
     others: tuple[type[Exception], ...] = (),
     has_begun: Callable[[], bool] = lambda: True,
 ) -> Iterator[None]:
-    """Makes an error of a library one line: what it refuses, its words, and what to change.
+    """Converts an error of a library to one line: what failed, its message, and the remedy.
 
-    Errors that another try may pass, such as those of the network, are left as they are; `others`
-    are types that last here beside those that always do. Until a run has begun, a RuntimeError is
-    about the job, too.
+    Transient errors, such as those of the network, pass through. `others` are additional types
+    of permanent errors. Before a run has begun, a RuntimeError is permanent too.
     """
     hint = f"; {remedy}" if remedy else ""
     lasting: tuple[type[Exception], ...] = (*LASTING, *others)
@@ -59,24 +58,24 @@ def explained(
         raise TrainingError(words) from error
     except ImportError as error:
         raise TrainingError(
-            f"{what}: {reason(error)}; set `image` to one that has the package{hint}"
+            f"{what}: {reason(error)}; set `image` to one that contains the package{hint}"
         ) from error
     except lasting as error:
         raise TrainingError(f"{what}: {reason(error)}{hint}") from error
     except Exception as error:
         if "out of memory" in str(error).lower():
             raise TrainingError(
-                f"out of memory ({reason(error)}): lower batch_size or max_seq_len, or compute "
-                f"activations again (gradient_checkpointing, activation_checkpoint)"
+                f"out of memory ({reason(error)}): lower batch_size or max_seq_len, or recompute "
+                f"activations (gradient_checkpointing, activation_checkpoint)"
             ) from error
-        # A library may have no type of its own for what it refuses.
+        # Some libraries raise plain exceptions for invalid input.
         if type(error) is Exception or (_is_of_the_job(error) and not has_begun()):
             raise TrainingError(f"{what}: {reason(error)}{hint}") from error
         raise
 
 
 def _of_worker(error: TrainingError) -> str | None:
-    """What a worker of a data loader met, without the traceback that PyTorch adds."""
+    """The message of an error in a data loader worker, without the traceback of PyTorch."""
     words = str(error)
     if not words.startswith("Caught "):
         return None
@@ -84,14 +83,14 @@ def _of_worker(error: TrainingError) -> str | None:
 
 
 def _is_of_the_job(error: Exception) -> bool:
-    """Whether a RuntimeError is neither of the network nor of a device."""
+    """Whether an error is a RuntimeError that concerns neither the network nor a device."""
     passing = ("gloo", "nccl", "cuda error", "connection", "timed out")
     named = any(word in str(error).lower() for word in passing)
     return isinstance(error, RuntimeError) and not named
 
 
 def lacks(what: str, package: str) -> TrainingError:
-    """What is said where a package is not there."""
+    """The error for a missing package."""
     return TrainingError(
-        f"{what}: this image lacks the package {package}; set `image` to one that has it"
+        f"{what}: package {package} is not installed in this image; set `image` to one that has it"
     )

@@ -14,12 +14,12 @@ from processes import Training, train
 BASE = {"max_steps": 6, "max_seq_len": 32, "batch_size": 2, "save_steps": 2}
 # A dataset by the content of its file, arguments, and what is said.
 CASES: dict[str, tuple[str | None, dict[str, Any], str]] = {
-    "missing dataset": (None, {}, "does not exist; a prefix of many files ends with a slash"),
+    "missing dataset": (None, {}, "does not exist; if it is a prefix, add a trailing slash"),
     "empty dataset": ("", {}, "holds no rows: nothing to train on"),
     "wrong field": (
-        '{"body": "x"}', {}, "line 1: no text in the field 'text'; its fields: body"
+        '{"body": "x"}', {}, "line 1: the field 'text' is missing; existing fields: body"
     ),
-    "not json": ("{", {}, "line 1: not JSON"),
+    "not json": ("{", {}, "line 1: invalid JSON"),
     "few rows to evaluate": ('{"text": "x"}', {"eval_steps": 1}, "so leave eval_steps"),
 }  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_no_rights_is_told(s3: S3, tmp_path: Path) -> None:
     )
     assert training.wait() == 1
     (line,) = errors(training)
-    assert "no rights to" in line
+    assert "permission denied" in line
     assert "check the job's credentials" in line
     assert commits(s3.root) == []
 
@@ -123,5 +123,5 @@ def test_a_corrupt_checkpoint_is_passed_over(tmp_path: Path, dataset: Path, fram
     file = newest.parent / json.loads(newest.read_text())["files"][-1]["name"]
     file.write_bytes(b"\0" * file.stat().st_size)
     log = train(tmp_path, BASE, framework=framework, flags=("--resume",))
-    assert f"{file.relative_to(newest.parent)} is not what was written" in log
+    assert f"{file.relative_to(newest.parent)} does not match its commit" in log
     assert "resumed from step 4" in log

@@ -283,7 +283,9 @@ def test_the_library_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(TrainingError, match="this image has NeMo 2, which"):
         nemo.run(None)  # type: ignore[arg-type]
     monkeypatch.setattr(nemo, "has", lambda package: False)
-    with pytest.raises(TrainingError, match="lacks the package nemo_automodel or megatron-bridge"):
+    with pytest.raises(
+        TrainingError, match="package nemo_automodel or megatron-bridge is not installed"
+    ):
         nemo.run(None)  # type: ignore[arg-type]
 
 

@@ -40,7 +40,7 @@ COMPANIONS: dict[Choice, Json] = {
     ("save_strategy", "best"): {"eval_strategy": "epoch"},
 }
 # Refusals that depend on what the job's image has: no preview knows.
-OF_THE_IMAGE = "this image lacks the package"
+OF_THE_IMAGE = "is not installed in this image"
 # Refusals of one of nemo's libraries where the other takes the argument.
 OF_A_LIBRARY = ("NeMo AutoModel does not have it", "NeMo AutoModel trains in bf16-mixed or 32")
 # Backends that start another train.py than the one of this image.

@@ -52,15 +52,15 @@ def test_variables_stand_in_for_options() -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(TrainingError, match="missing: --run-id, --model-id"):
+    with pytest.raises(TrainingError, match="missing required options: --run-id, --model-id"):
         read_command(["--framework", "meta"], {"CHECKPOINT_PREFIX": "x", "DATASET_URI": "y"})
 
 
 @pytest.mark.parametrize(
     ("framework", "line"),
     [
-        ("nemo", "framework nemo: this image lacks the package nemo_automodel"),
-        ("other", "framework other: unknown to train.py; known: hf, meta, nemo"),
+        ("nemo", "framework nemo: package nemo_automodel or megatron-bridge is not installed"),
+        ("other", "framework other: no runner in train.py; available: hf, meta, nemo"),
     ],
 )
 def test_a_framework_without_a_runner_is_told_in_one_line(framework: str, line: str) -> None:

@@ -47,7 +47,7 @@ def test_what_another_start_meets_again_is_permanent(
 ) -> None:
     file = tmp_path / "failure"
     environment = {"TRAINER_FAILURE_FILE": str(file), "RANK": "3"}
-    assert failure.tell(error, environment) == 78
+    assert failure.report(error, environment) == 78
     assert capsys.readouterr().err == f"train.py: error: [rank 3] {error}\n"
     assert json.loads(file.read_text()) == {"permanent": True, "message": f"[rank 3] {error}"}
     assert list(tmp_path.iterdir()) == [file]
@@ -60,7 +60,7 @@ def test_what_another_start_meets_again_is_permanent(
 )  # fmt: skip
 def test_what_may_pass_is_worth_a_restart(error: TrainingError, tmp_path: Path) -> None:
     environment = {"TRAINER_FAILURE_FILE": str(tmp_path / "failure")}
-    assert failure.tell(error, environment) == 1
+    assert failure.report(error, environment) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,13 +75,13 @@ def start(*words: str, **environment: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("words", "variables", "message"),
     [
-        ((), {}, "missing: --framework, --run-id"),
+        ((), {}, "missing required options: --framework, --run-id"),
         (("--run-id",), {}, "argument --run-id: expected one argument"),
         (
             ("--framework", "own", "--run-id", "r", "--model-id", "m", "--dataset-uri", "file:///d",
              "--checkpoint-prefix", "file:///p"),
             {"TRAINING_EXTRA_ARGS_JSON": "{"},
-            "TRAINING_EXTRA_ARGS_JSON is not JSON",
+            "TRAINING_EXTRA_ARGS_JSON is not valid JSON",
         ),
     ],
 )  # fmt: skip

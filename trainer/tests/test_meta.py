@@ -67,7 +67,7 @@ def test_a_run_told_to_stop_saves_and_goes_on_to_the_same_weights(
     wait_for(checkpoints(other) / "step-000007.json", stopped)
     stopped.terminate()
     assert stopped.wait() == 128 + signal.SIGTERM
-    step = int(re.findall(r"told to stop: saved step (\d+)", stopped.log)[0])
+    step = int(re.findall(r"received SIGTERM: saved step (\d+)", stopped.log)[0])
     assert f"step-{step:06}.json" in names(other)
     log = train(other, {**BASE, "max_steps": 20, "save_steps": 7}, flags=("--resume",))
     assert f"resumed from step {step}" in log

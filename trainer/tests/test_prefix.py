@@ -53,7 +53,7 @@ def test_an_earlier_runs_checkpoints_are_refused_and_stay(
     assert training.wait() == 78
     *_, last = training.log.splitlines()
     assert last.startswith("train.py: error: ")
-    assert "has checkpoints of an earlier run, the newest of step 6: set resume_from" in last
+    assert "already has checkpoints of an earlier run, up to step 6: set resume_from" in last
     assert files(tmp_path) == before
 
 
@@ -64,7 +64,7 @@ def test_older_names_are_checkpoints_too(tmp_path: Path, dataset: Path) -> None:
     old.write_text("of before")
     training = Training(tmp_path, BASE, **job("two"))
     assert training.wait() == 78
-    assert "the newest of step 40" in training.log
+    assert "up to step 40" in training.log
     assert old.exists()
 
 
@@ -114,7 +114,7 @@ def test_a_second_job_is_refused_while_the_first_one_trains(tmp_path: Path, data
     for options in (job("two"), overwriting("two"), {"flags": ("--resume",), **job("two")}):
         second = Training(tmp_path, BASE, **options)
         assert second.wait() == 78, second.log
-        assert "is being written to, by job name-of-one in namespace team-a" in second.log
+        assert "(job name-of-one in namespace team-a); wait until it ends" in second.log
     first.terminate()
     assert first.wait() == 143
     assert {name for name in before if "lease" not in name} <= set(files(tmp_path))
@@ -127,8 +127,8 @@ def test_weights_alone_are_not_resumed_from(tmp_path: Path, dataset: Path) -> No
     options = {"framework": "hf", **job("one")}
     train(tmp_path, {**wish, "max_steps": 3}, **options)
     log = train(tmp_path, wish, **options)
-    assert "step 3 holds the weights alone (save_only_model): starting again at step 0" in log
+    assert "step 3 contains only weights (save_only_model): restarting at step 0" in log
     assert commits(tmp_path) == ["step-000003.json", "step-000006.json"]
     asked = Training(tmp_path, BASE, flags=("--resume",), framework="hf", **job("two"))
     assert asked.wait() == 78
-    assert "step 6 cannot be resumed: it holds the weights alone" in asked.log
+    assert "cannot resume from step 6: it contains only weights" in asked.log

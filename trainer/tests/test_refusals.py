@@ -111,7 +111,7 @@ def test_a_bad_row_of_a_stream_is_told_with_its_place(tmp_path: Path, workers: i
     wish = {**BASE, "dataset_streaming": True, "dataloader_workers": workers}
     ended = here.run(tmp_path, file, **wish)
     (line,) = ended.errors
-    assert line.startswith(f"train.py: error: dataset file://{file}, line 4: not JSON")
+    assert line.startswith(f"train.py: error: dataset file://{file}, line 4: invalid JSON")
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -144,7 +144,7 @@ def test_save_only_model_is_not_resumed_from(tmp_path: Path, dataset: Path) -> N
     assert again.losses == whole.losses
     shutil.rmtree(tmp_path / "scratch")
     asked = here.run(tmp_path, dataset, resume=True, **BASE)
-    assert "step 4 cannot be resumed: it holds the weights alone" in asked.errors[0]
+    assert "cannot resume from step 4: it contains only weights" in asked.errors[0]
 
 
 def test_a_run_records_what_it_does(tmp_path: Path, dataset: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_run_told_to_stop_at_an_evaluation_saves_that_step(tmp_path: Path, dat
         assert training.is_running(), training.log
     training.terminate()
     assert training.wait() == 143
-    stopped = int(training.log.split("told to stop: saved step ")[1].split()[0])
+    stopped = int(training.log.split("received SIGTERM: saved step ")[1].split()[0])
     lines = [line for line in training.log.splitlines() if line.startswith('{"event"')]
     last = max(json.loads(line)["step"] for line in lines)
     assert stopped >= last

@@ -34,7 +34,7 @@ def test_each_difference_is_named_with_both_values() -> None:
     with pytest.raises(TrainingError) as caught:
         resuming.check(saved(batch=4, lora=None), {"batch": 8, "lora": 16})
     assert (
-        "cannot resume from step 6: batch was 4 and is 8 now; lora was not set and is 16 now"
+        "cannot resume from step 6: batch was 4 and is now 8; lora was not set and is now 16"
         in str(caught.value)
     )
 
@@ -42,21 +42,21 @@ def test_each_difference_is_named_with_both_values() -> None:
 @pytest.mark.parametrize(
     ("framework", "change", "words"),
     [
-        ("hf", ({}, {"batch_size": 4}), "global_batch_size was 2 and is 4 now"),
-        ("hf", ({}, {"gradient_accumulation": 2}), "global_batch_size was 2 and is 4 now"),
-        ("hf", ({}, {"optim": "sgd"}), "optim was adamw_torch_fused and is sgd now"),
-        ("hf", ({}, {"peft_method": "lora"}), "peft_method was none and is lora now"),
-        ("hf", ({"peft_method": "lora"}, {}), "peft_method was lora and is none now"),
+        ("hf", ({}, {"batch_size": 4}), "global_batch_size was 2 and is now 4"),
+        ("hf", ({}, {"gradient_accumulation": 2}), "global_batch_size was 2 and is now 4"),
+        ("hf", ({}, {"optim": "sgd"}), "optim was adamw_torch_fused and is now sgd"),
+        ("hf", ({}, {"peft_method": "lora"}), "peft_method was none and is now lora"),
+        ("hf", ({"peft_method": "lora"}, {}), "peft_method was lora and is now none"),
         (
             "hf", ({"peft_method": "lora"}, {"peft_method": "lora", "lora_rank": 4}),
-            "lora_rank was 16 and is 4 now",
+            "lora_rank was 16 and is now 4",
         ),
-        ("hf", ({}, {"packing": True}), "packing was False and is True now"),
-        ("meta", ({}, {"batch_size": 4}), "global_batch_size was 2 and is 4 now"),
-        ("meta", ({}, {"global_batch_size": 8}), "global_batch_size was 2 and is 8 now"),
-        ("meta", ({}, {"peft_method": "lora"}), "peft_method was none and is lora now"),
-        ("meta", ({}, {"max_seq_len": 16}), "max_seq_len was 32 and is 16 now"),
-        ("meta", ({}, {"eval_steps": 2}), "evaluation was False and is True now"),
+        ("hf", ({}, {"packing": True}), "packing was False and is now True"),
+        ("meta", ({}, {"batch_size": 4}), "global_batch_size was 2 and is now 4"),
+        ("meta", ({}, {"global_batch_size": 8}), "global_batch_size was 2 and is now 8"),
+        ("meta", ({}, {"peft_method": "lora"}), "peft_method was none and is now lora"),
+        ("meta", ({}, {"max_seq_len": 16}), "max_seq_len was 32 and is now 16"),
+        ("meta", ({}, {"eval_steps": 2}), "evaluation was False and is now True"),
     ],
 )  # fmt: skip
 def test_a_run_with_other_terms_is_refused(
@@ -81,7 +81,7 @@ def test_other_data_is_refused(tmp_path: Path, dataset: Path, framework: str) ->
     other.write_text(json.dumps({"text": "other"}) + "\n")
     ended = here.run(tmp_path, other, framework=framework, resume=True, **BASE)
     (line,) = ended.errors
-    assert f"dataset_uri was file://{dataset} and is file://{other} now" in line
+    assert f"dataset_uri was file://{dataset} and is now file://{other}" in line
     with dataset.open("a") as file:
         file.write("\n" + json.dumps({"text": "one more"}) + "\n")
     ended = here.run(tmp_path, dataset, framework=framework, resume=True, **BASE)

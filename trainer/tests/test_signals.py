@@ -46,7 +46,7 @@ def test_a_stopped_run_has_not_succeeded_and_resumes(
     code = training.wait()
     # Before the handler is there, the signal itself ends the process.
     assert code in ((15, 143) if phase == "start" else (143,)), training.log
-    saved = re.findall(r"told to stop: saved step (\d+)", training.log)
+    saved = re.findall(r"received SIGTERM: saved step (\d+)", training.log)
     log = train(tmp_path, BASE, **job)
     if saved:
         assert f"resumed from step {saved[0]}" in log

@@ -38,20 +38,20 @@ def test_a_signal_is_noticed_whatever_handler_is_installed(installed: str) -> No
 
     before = signal.getsignal(signal.SIGTERM)
     with Termination() as termination:
-        assert not termination.told
+        assert not termination.received
         if installed == "a handler":
             signal.signal(signal.SIGTERM, lambda *_: None)
         if installed == "ignored":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            assert not termination.told
+            assert not termination.received
         if installed == "an exit":
             signal.signal(signal.SIGTERM, leave)
             with pytest.raises(SystemExit):
                 tell()
         else:
             tell()
-        assert termination.told
-    assert termination.told
+        assert termination.received
+    assert termination.received
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -62,7 +62,7 @@ def test_a_signal_of_a_forked_worker_is_not_ours() -> None:
             tell()
             os._exit(0)
         os.waitpid(child, 0)
-        assert not termination.told
+        assert not termination.received
 
 
 @pytest.mark.parametrize("ending", ["returns", "exits"])

@@ -162,6 +162,7 @@ fn a_framework_that_the_image_lacks_says_so_in_one_line() {
     request["framework"] = json!("nemo");
     let job = server.submit(&request).unwrap();
     let detail = server.wait_for(&job, "failed").unwrap()["detail"].to_string();
-    let reason = "train.py: error: framework nemo: this image lacks the package nemo_automodel";
+    let reason = "train.py: error: framework nemo: package nemo_automodel or megatron-bridge is \
+                  not installed";
     assert!(detail.contains(reason), "{detail}");
 }

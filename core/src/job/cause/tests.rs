@@ -66,7 +66,7 @@ fn ways() -> Vec<(&'static str, String, i32)> {
         ("a launcher that is not there", "sh: 1: torchrun: command not found\n".into(), 127),
         ("a program that is not there", "/usr/bin/python3: can't open file '/app/train.py': [Errno 2] No such file or directory\n".into(), 2),
         ("another architecture", "exec /usr/bin/torchrun: exec format error\n".into(), 1),
-        ("told to stop", "told to stop: saved step 7\n".into(), 143),
+        ("received SIGTERM", "received SIGTERM: saved step 7\n".into(), 143),
         ("another program", "step 1\nfatal: the licence has expired\n\n=====\n".into(), 3),
         ("nothing", String::new(), 1),
     ]
