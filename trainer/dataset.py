@@ -107,7 +107,7 @@ def text_of(place: Place, row: Row, field: str) -> str:
         raise TrainingError(f"{place}: the field {field!r} is {_kind(text)}, not a string")
     if "messages" in row:
         raise TrainingError(
-            f"{place}: the field {field!r} is missing; for the field 'messages', use framework meta, "
+            f"{place}: the field {field!r} is missing; for 'messages', use framework meta, "
             f"or framework hf with assistant_only_loss or packing"
         )
     fields = ", ".join(sorted(map(str, row))) or "none"

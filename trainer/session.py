@@ -214,9 +214,9 @@ class StopSignal:
         from torch import distributed
 
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
-            return self._termination.told
+            return self._termination.received
         stops = self._result()
-        mine = torch.tensor(float(self._termination.told))
+        mine = torch.tensor(float(self._termination.received))
         work = distributed.all_reduce(mine, op=distributed.ReduceOp.MAX, async_op=True)
         self._pending = work, mine
         return stops and self._result()

@@ -106,7 +106,7 @@ REFUSED: dict[str, list[tuple[bytes, str]]] = {
         (lines(GOOD, "{}"), "line 2: the field 'text' is missing; existing fields: none"),
         (
             lines(GOOD, '{"messages": []}'),
-            "line 2: the field 'text' is missing; for the field 'messages'",
+            "line 2: the field 'text' is missing; for 'messages'",
         ),
         (lines(GOOD, '{"text": "\\ud83d"}'), r"line 2: \\ud83d is an unpaired surrogate"),
         (lines(GOOD, '{"text": "\\ude00 b"}'), r"line 2: \\ude00 is an unpaired surrogate"),

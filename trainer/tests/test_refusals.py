@@ -140,7 +140,7 @@ def test_save_only_model_is_not_resumed_from(tmp_path: Path, dataset: Path) -> N
     (whole.checkpoints / "step-000004.json").unlink()
     # A restart of the job: no schedule continues from weights alone.
     again = here.run(tmp_path, dataset, variables=job, **wish)
-    assert "step 2 holds the weights alone (save_only_model)" in again.output
+    assert "step 2 contains only weights (save_only_model)" in again.output
     assert again.losses == whole.losses
     shutil.rmtree(tmp_path / "scratch")
     asked = here.run(tmp_path, dataset, resume=True, **BASE)
