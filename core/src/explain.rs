@@ -1,4 +1,4 @@
-//! What a framework takes and what its rules say, in the words of its plugin, for a person.
+//! Documentation of frameworks, arguments and rules, rendered from what their plugins publish.
 
 use std::fmt::Write;
 
@@ -20,24 +20,24 @@ pub struct Framework<'a> {
 /// How an explanation is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// For a terminal of so many columns.
+    /// For a terminal of this width.
     Terminal { columns: u16 },
     /// For a page of the documentation.
     Markdown,
-    /// For a program: what the plugin itself says, as JSON.
+    /// For programs: the plugin's own schema, as JSON.
     Json,
 }
 
-/// Why there is nothing to explain.
+/// Why a topic cannot be explained.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unexplained {
-    #[error("nothing is called {topic}: it is neither a framework ({frameworks}) nor a rule")]
+    #[error("unknown topic {topic}: neither a framework ({frameworks}) nor the code of a rule")]
     Topic { topic: String, frameworks: String },
     #[error("{framework} has no argument {argument}{hint}")]
     Argument {
         framework: String,
         argument: String,
-        /// The nearest name, as a question.
+        /// A suggestion of the nearest name, or empty.
         hint: String,
     },
 }
@@ -47,7 +47,7 @@ pub enum Unexplained {
 ///
 /// # Errors
 ///
-/// What of the topic does not exist, and what does.
+/// Which part of the topic is unknown, and what exists.
 pub fn explain(topic: &str, frameworks: &[Framework], style: Style) -> Result<String, Unexplained> {
     let (name, argument) = match topic.split_once('.') {
         Some((name, argument)) => (name, Some(argument)),
@@ -75,19 +75,19 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// The frameworks that there are, a line each.
+/// One line for each framework.
 pub fn overview(frameworks: &[Framework]) -> String {
     let mut text = String::new();
     for Framework { name, summary, .. } in frameworks {
         let _ = writeln!(text, "{name:<8} {summary}");
     }
     text.push_str(
-        "\nExplain one of them (trainer explain NAME), an argument (NAME.lr) or a rule (E05).\n",
+        "\nTo explain one: trainer explain NAME. Also: an argument (NAME.lr) or a rule (E05).\n",
     );
     text
 }
 
-/// An argument as its schema tells it.
+/// An argument, as its schema describes it.
 struct Argument<'a> {
     name: &'a str,
     schema: &'a Value,
@@ -100,7 +100,7 @@ impl<'a> Argument<'a> {
         let mut arguments: Vec<Self> = properties
             .map(|(name, schema)| Self { name, schema })
             .collect();
-        // An object has no order of its own; the plugin's has what matters most first.
+        // JSON objects are unordered. The plugin's order puts the most important first.
         arguments.sort_by_key(|argument| argument.schema["x-order"].as_u64());
         arguments
     }
@@ -119,7 +119,7 @@ impl<'a> Argument<'a> {
         self.schema[member].as_str().unwrap_or_default()
     }
 
-    /// What values it takes.
+    /// The values that it accepts.
     fn values(&self) -> String {
         let values = match self.schema["type"].as_str() {
             Some("integer") => format!("integer {}", self.whole_range()),
@@ -173,7 +173,7 @@ impl<'a> Argument<'a> {
         }
     }
 
-    /// The words it takes, without those that are other spellings.
+    /// The choices, without alternative spellings.
     fn choices(&self) -> String {
         let others = self.schema["x-value-aliases"].as_array();
         let is_other = |value: &&Value| {
@@ -185,7 +185,7 @@ impl<'a> Argument<'a> {
         choices.join(", ")
     }
 
-    /// Other spellings of its values.
+    /// Alternative spellings of its values.
     fn value_aliases(&self) -> String {
         let pairs = self.schema["x-value-aliases"].as_array();
         let pairs = pairs.into_iter().flatten();
@@ -210,7 +210,7 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// A value as a person writes it: no quotes around a word, commas between items.
+/// A value for people: strings without quotes, items separated by commas.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -219,7 +219,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// The argument that is called so.
+/// The argument with this name or alias.
 fn find<'a>(framework: &Framework<'a>, argument: &str) -> Result<Argument<'a>, Unexplained> {
     let key = argument.replace('-', "_");
     let mut arguments = Argument::of(framework);
@@ -260,7 +260,7 @@ fn one_argument(framework: &Framework, found: &Argument) -> String {
     text
 }
 
-/// A rule of a framework, or a check that every argument gets.
+/// A rule of a framework, or a check that applies to every argument.
 #[derive(PartialEq)]
 struct Rule<'a> {
     code: &'a str,
@@ -286,7 +286,7 @@ impl<'a> Rule<'a> {
 }
 
 fn rule(code: &str, frameworks: &[Framework], style: Style) -> Result<String, Unexplained> {
-    // What several frameworks have in common is told once.
+    // A rule that several frameworks share is listed once.
     let mut told: Vec<(Rule, Vec<&str>)> = Vec::new();
     for framework in frameworks {
         let rules = ["x-rules", "x-checks"].map(|member| Rule::of(framework, member));
@@ -345,7 +345,7 @@ fn for_terminal(framework: &Framework, columns: u16) -> String {
             argument.text("description").to_string(),
         ]);
     }
-    let mut rules = table(columns, &["rule", "", "what it asks for"]);
+    let mut rules = table(columns, &["rule", "", "requirement"]);
     for member in ["x-rules", "x-checks"] {
         for rule in Rule::of(framework, member) {
             rules.add_row([rule.code, rule.effect, rule.about]);
@@ -359,8 +359,8 @@ fn for_terminal(framework: &Framework, columns: u16) -> String {
     } = framework;
     let (arguments, rules) = (arguments.trim_fmt(), rules.trim_fmt());
     format!(
-        "{name} {version}: {summary}\n\n{arguments}\n\n{rules}\n\n\
-         More of one argument: trainer explain {name}.ARGUMENT\n"
+        "{name} {version}: {summary}\n\n{arguments}\n\n{rules}\n\n Details of one argument: \
+         trainer explain {name}.ARGUMENT\n"
     )
 }
 
@@ -401,9 +401,7 @@ fn page(framework: &Framework) -> String {
         ];
         row(&mut page, &cells);
     }
-    page.push_str(
-        "\n## Rules\n\n| rule | | what it asks for | source |\n| --- | --- | --- | --- |\n",
-    );
+    page.push_str("\n## Rules\n\n| rule | | requirement | source |\n| --- | --- | --- | --- |\n");
     for member in ["x-rules", "x-checks"] {
         for rule in Rule::of(framework, member) {
             let cells = [rule.code, rule.effect, rule.about, rule.source].map(str::to_string);

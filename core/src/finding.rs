@@ -1,26 +1,27 @@
-//! One thing that is wrong with a request, and where: what steps 1 and 2 tell the caller.
+//! A finding: one thing that is wrong with a request, and where. Steps 1 and 2 report them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Most findings about one request that are told: whoever reads fifty fixes those first.
+/// The maximum number of findings that an answer lists: anyone with fifty fixes those first.
 pub const MAX_FINDINGS: usize = 50;
-/// Longest pointer. A longer one gives way to that of the nearest place around it.
+/// The maximum length of a pointer. A longer one is replaced by its nearest ancestor that fits.
 const MAX_POINTER_BYTES: usize = 512;
 
-/// A finding of a request, or a warning about it.
+/// An error in a request, or a warning about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
-    /// Short and stable: one of this host's words, or the plugin's own code such as `E05`.
+    /// Short and stable: a code of this host such as `type`, or of the plugin such as `E05`.
     pub code: String,
-    /// JSON Pointer (RFC 6901) to the place in the request; empty for the whole of it.
+    /// JSON Pointer (RFC 6901) into the request; empty for the request as a whole.
     pub pointer: String,
-    /// What is wrong and what would be right.
+    /// What is wrong and how to correct it.
     pub detail: String,
 }
 
 impl Finding {
-    /// A finding. A pointer of more than 512 bytes becomes that of the nearest place around it.
+    /// Creates a finding. A pointer of more than 512 bytes is replaced by its nearest ancestor that
+    /// fits.
     pub fn new(
         code: impl Into<String>,
         pointer: impl Into<String>,
@@ -42,7 +43,7 @@ fn within_limit(mut pointer: String) -> String {
     pointer
 }
 
-/// A JSON Pointer from its reference tokens.
+/// Builds a JSON Pointer from its reference tokens.
 pub fn pointer<'a>(tokens: impl IntoIterator<Item = &'a str>) -> String {
     let mut pointer = String::new();
     for token in tokens {

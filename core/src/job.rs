@@ -1,4 +1,4 @@
-//! A job that exists: its status, details, list, logs, metrics and cause of failure.
+//! Existing jobs: status, details, lists, logs, metrics and causes of failures.
 
 mod cause;
 mod details;

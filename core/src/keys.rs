@@ -1,8 +1,8 @@
-//! Names that jobs carry on Kubernetes: the container, labels, annotations and variables.
+//! Names that jobs use on Kubernetes: the container, labels, annotations and variables.
 
 /// Whether `train.py` resumes.
 pub const RESUME_VARIABLE: &str = "RESUME_FROM_CHECKPOINT";
-/// The container's name, which the operator's webhook demands.
+/// The container's name, which the training operator's webhook requires.
 pub const CONTAINER: &str = "pytorch";
 /// Kueue's label for the local queue that a job waits in.
 pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
@@ -10,7 +10,7 @@ pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 pub const FRAMEWORK_LABEL: &str = "trainer.deepfinery/framework";
 /// Own label: the run id of the job.
 pub const RUN_ID_LABEL: &str = "trainer.deepfinery/run-id";
-/// Own annotations: what else is asked of a job that is there. Models and URIs fit no label.
+/// Own annotations: further properties of a job. Models and URIs are not valid label values.
 pub const MODEL_ID_ANNOTATION: &str = "trainer.deepfinery/model-id";
 pub const DATASET_URI_ANNOTATION: &str = "trainer.deepfinery/dataset-uri";
 pub const CHECKPOINT_PREFIX_ANNOTATION: &str = "trainer.deepfinery/checkpoint-prefix";
@@ -19,9 +19,9 @@ pub const CHECKPOINT_LAYOUT_ANNOTATION: &str = "trainer.deepfinery/checkpoint-la
 pub const PLUGIN_ANNOTATION: &str = "trainer.deepfinery/plugin";
 pub const PLUGIN_VERSION_ANNOTATION: &str = "trainer.deepfinery/plugin-version";
 pub const PLUGIN_DIGEST_ANNOTATION: &str = "trainer.deepfinery/plugin-digest";
-/// What the submission was warned of, as JSON.
+/// The warnings of the submission, as JSON.
 pub const WARNINGS_ANNOTATION: &str = "trainer.deepfinery/warnings";
-/// Own label: the hash of the client's key, by which the job is found.
+/// Own label: the hash of the client's idempotency key, by which the job is found.
 pub const IDEMPOTENCY_LABEL: &str = "trainer.deepfinery/idempotency-key";
 /// Own annotation: the hash of the request that came with the key.
 pub const REQUEST_HASH_ANNOTATION: &str = "trainer.deepfinery/request-hash";

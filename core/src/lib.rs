@@ -1,5 +1,5 @@
-//! The pure part of the trainer: from a request to the manifest of its job, and from a job to what
-//! its users read. Nothing here has effects; Cargo.toml has no crate that could.
+//! The pure part of the trainer: it turns a request into the manifest of its job, and a job into
+//! what users read. Nothing here has effects, and no dependency in Cargo.toml could have any.
 
 pub mod explain;
 pub mod finding;

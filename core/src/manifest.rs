@@ -1,8 +1,8 @@
-//! Step 3: a request and its plan become a PyTorchJob. It is pure and cannot fail.
+//! Step 3: turns a request and its plan into a PyTorchJob. This is pure and cannot fail.
 //!
-//! The shape is what the training operator accepts and what experienced submitters set by hand:
-//! a container named `pytorch`, a Master of exactly one replica, the exec form of the command, the
-//! number of processes as a string. kubeflow/trainer v1.9.4 is the operator meant.
+//! The shape is what the training operator (kubeflow/trainer v1.9.4) accepts and what experienced
+//! users write by hand: a container named `pytorch`, a Master with exactly one replica, the exec
+//! form of the command, the number of processes as a string.
 
 mod identity;
 mod placement;
@@ -37,22 +37,23 @@ use crate::request::JobRequest;
 use crate::request::metadata::OVERWRITE_VARIABLE;
 use crate::request::size::json_bytes;
 
-/// Where the claim of a `pvc://` URI is mounted, beneath its own name.
+/// The folder under which the claim of a `pvc://` URI is mounted, by its name.
 const CLAIMS_PATH: &str = "/mnt/pvc";
-/// Whole-job crashes that a job survives. The operator counts restarts over all replicas, and a
-/// crash of one usually takes the others with it.
+/// How many crashes of the whole job are tolerated. The operator counts restarts across all
+/// replicas, and a crash of one replica usually crashes the others.
 const CRASHES: u32 = 3;
-/// Time for a last checkpoint when a pod is told to stop, in seconds.
+/// Seconds that a pod has to save a last checkpoint after SIGTERM.
 const GRACE_SECONDS: i64 = 120;
 
-/// Most bytes of [`WARNINGS_ANNOTATION`]: an eighth of what all annotations may take.
+/// The maximum size of [`WARNINGS_ANNOTATION`] in bytes: an eighth of the limit for all
+/// annotations.
 const MAX_WARNINGS_BYTES: usize = 32 * 1024;
 
-/// Most bytes of a PyTorchJob as JSON. etcd takes objects of 1.5 MiB (`--max-request-bytes`), and
-/// the API server and the operator add to it.
+/// The maximum size of a PyTorchJob as JSON, in bytes. etcd accepts objects of up to 1.5 MiB
+/// (`--max-request-bytes`), and the API server and the operator add to the object.
 const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
 
-/// Checks that the cluster can take a PyTorchJob of this size.
+/// Checks that a PyTorchJob is small enough for the cluster.
 ///
 /// # Errors
 ///
@@ -64,12 +65,12 @@ pub fn check_size(job: &PyTorchJob) -> Result<(), Finding> {
     }
     let specs = &job.spec.pytorch_replica_specs;
     let copies = match &specs.worker {
-        Some(_) => " (master and workers each have a copy of env)",
+        Some(_) => " (master and workers each get a copy of env)",
         None => "",
     };
     let detail = format!(
-        "env: the PyTorchJob would have {bytes} bytes{copies}, {MAX_MANIFEST_BYTES} are allowed; \
-         put large values into a file that the job reads"
+        "env: the PyTorchJob would be {bytes} bytes{copies}, but at most {MAX_MANIFEST_BYTES} are \
+         allowed; put large values into a file that the job reads"
     );
     Err(Finding::new("size", "/env", detail))
 }
@@ -106,7 +107,7 @@ pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
             },
             pytorch_replica_specs: ReplicaSpecs {
                 master: replica(1),
-                // The webhook refuses a Worker of no replicas.
+                // The webhook rejects a Worker with zero replicas.
                 worker: (request.num_nodes > 1).then(|| replica(request.num_nodes - 1)),
             },
         },
@@ -141,8 +142,8 @@ fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
     with_own(&request.annotations, own.into_iter().chain(profile))
 }
 
-/// Has a job record_warnings what its submission was warned of, as far as an annotation has room for it.
-/// It is no part of the manifest: warnings name arguments as the request spells them.
+/// Records the warnings of a submission in the job's annotations, as many as fit. They are not part
+/// of the manifest, because warnings name arguments as the request spells them.
 pub fn record_warnings<'a>(job: &mut PyTorchJob, warnings: impl Iterator<Item = &'a Finding>) {
     let mut bytes = 0;
     let told: Vec<&Finding> = warnings
@@ -167,7 +168,7 @@ fn with_own<'a>(
 }
 
 fn template(request: &JobRequest, plan: &Plan) -> PodTemplateSpec {
-    // An Istio side-car never exits, so the job would never succeed.
+    // An Istio sidecar never exits, so the job would never succeed.
     let no_sidecar = [("sidecar.istio.io/inject", "false")];
     let claims = claims(request);
     let mut pod = PodSpec {
@@ -210,8 +211,8 @@ fn container(request: &JobRequest, plan: &Plan, claims: &[&str]) -> Container {
     }
 }
 
-/// The variables of a pod, in order: the plugin's, the request's in place of equal ones, and last
-/// those that say which run this is, which nobody else sets.
+/// The variables of a pod, in order: the plugin's, the request's (which override the plugin's), and
+/// last those that identify the run, which only this function sets.
 pub fn environment(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
     let plugin = plan
         .environment
@@ -261,9 +262,9 @@ fn identity(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
         .collect()
 }
 
-/// A text as the manifest has to spell it. The kubelet expands `$(NAME)` in commands and values
-/// and reads `$$` as `$`, so a literal's dollars are doubled, here and nowhere else: a request
-/// could otherwise read any variable of the pod into a flag.
+/// Escapes a text for the manifest. The kubelet expands `$(NAME)` in commands and values and reads
+/// `$$` as `$`, so the dollar signs of a literal are doubled, here and nowhere else. Otherwise a
+/// request could read any variable of the pod into a flag.
 fn escaped(text: &Text) -> String {
     match text {
         Text::Literal(text) => text.replace('$', "$$"),
@@ -271,8 +272,8 @@ fn escaped(text: &Text) -> String {
     }
 }
 
-/// The GPUs of each replica. A pod of ours asks for no other extended resource, and only their
-/// names have a domain.
+/// The GPUs of each replica. Our pods request no other extended resource, and only extended
+/// resources have a domain in their name.
 pub fn gpus_per_replica(job: &PyTorchJob) -> u32 {
     let pod = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
     let container = pod.and_then(|pod| pod.containers.first());
@@ -283,7 +284,7 @@ pub fn gpus_per_replica(job: &PyTorchJob) -> u32 {
         .unwrap_or(0)
 }
 
-/// Requests equal limits: a pod with GPUs that is evicted for its memory costs its whole job.
+/// Requests equal limits: if a pod with GPUs is evicted for its memory, the whole job is lost.
 fn resources(request: &JobRequest) -> Option<ResourceRequirements> {
     let profile = request.profile.as_ref();
     let gpu = profile.and_then(|chosen| chosen.profile.gpu_resource.as_deref());
@@ -305,7 +306,7 @@ fn resources(request: &JobRequest) -> Option<ResourceRequirements> {
     })
 }
 
-/// The claims that the request's URIs live on, each once.
+/// The claims that the request's URIs refer to, without duplicates.
 fn claims(request: &JobRequest) -> Vec<&str> {
     let uris = [&request.checkpoint_base_uri, &request.dataset_uri];
     let mut claims: Vec<&str> = uris.into_iter().filter_map(|uri| uri.claim()).collect();
@@ -314,7 +315,7 @@ fn claims(request: &JobRequest) -> Vec<&str> {
 }
 
 fn volumes(claims: &[&str]) -> Vec<Volume> {
-    // The default /dev/shm of 64 MiB is too small for data loaders and for NCCL.
+    // The default /dev/shm of 64 MiB is too small for data loaders and NCCL.
     let shared_memory = Volume {
         name: SHARED_MEMORY_VOLUME.to_string(),
         empty_dir: Some(EmptyDirVolumeSource {

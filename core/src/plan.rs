@@ -1,6 +1,6 @@
-//! Step 2's data: what a plugin proposes for a job, and the plan that the host makes of it.
+//! The data of step 2: a plugin's proposal for a job, and the plan that the host makes from it.
 //!
-//! A plugin is somebody else's program, so a [`Proposal`] is checked before anything uses it.
+//! Plugins are third-party code, so a [`Proposal`] is checked before anything uses it.
 
 use std::fmt;
 
@@ -11,15 +11,17 @@ use serde_json::value::RawValue;
 use crate::finding::Finding;
 use crate::request::{JobRequest, metadata};
 
-/// Most words of a command, and most variables of an environment.
+/// The maximum number of words in a command, and of variables in an environment.
 const MAX_ITEMS: usize = 1024;
-/// Most bytes of one word or value: Linux takes no longer string in an exec (MAX_ARG_STRLEN).
+/// The maximum length of one word or value in bytes: Linux's limit for a string in exec
+/// (MAX_ARG_STRLEN).
 const MAX_TEXT_BYTES: usize = 128 * 1024;
-/// Most bytes of command and environment together. Above it an object nears etcd's 1.5 MiB.
+/// The maximum size of command and environment together, in bytes. Larger objects come close to
+/// etcd's limit of 1.5 MiB.
 const MAX_BYTES: usize = 512 * 1024;
-/// Most warnings, and most bytes of one.
+/// The maximum number of findings.
 const MAX_WARNINGS: usize = 256;
-/// Most bytes of a URI of the layout, and of a text of JSON that is only shown.
+/// The maximum length of a URI of the layout, and of JSON text that is only displayed, in bytes.
 const MAX_URI_BYTES: usize = 4 * 1024;
 const MAX_JSON_BYTES: usize = 512 * 1024;
 const MAX_JSON_DEPTH: usize = 64;
@@ -28,9 +30,9 @@ const MAX_FINDING_BYTES: usize = 8 * 1024;
 /// One word of a command, or the value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Text {
-    /// Reaches the process exactly as it is.
+    /// Reaches the process unchanged.
     Literal(String),
-    /// `$(NAME)` in it stands for the pod's variable NAME.
+    /// `$(NAME)` in it is replaced by the pod's variable NAME.
     Template(String),
 }
 
@@ -41,7 +43,7 @@ pub struct Setting {
     pub value: Text,
 }
 
-/// Where a run keeps its files: URIs without trailing slashes.
+/// Where a run writes its files: URIs without trailing slashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CheckpointLayout {
     pub prefix: String,
@@ -52,25 +54,25 @@ pub struct CheckpointLayout {
     pub step_pattern: String,
 }
 
-/// Which plugin made a plan.
+/// Identifies the plugin that made a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PluginIdentity {
     pub name: String,
     pub version: String,
-    /// `sha256:` and the hash of the plugin's file.
+    /// `sha256:` followed by the hash of the plugin's file.
     pub digest: String,
 }
 
-/// What a plugin answers, unchecked.
+/// What a plugin returned, unchecked.
 #[derive(Clone, Debug)]
 pub struct Proposal {
     pub command: Vec<Text>,
     pub environment: Vec<Setting>,
     pub layout: CheckpointLayout,
-    /// JSON text of an object.
+    /// A JSON object, as text.
     pub resolved_args: String,
     pub warnings: Vec<Finding>,
-    /// JSON text of an object.
+    /// A JSON object, as text.
     pub extensions: String,
 }
 
@@ -81,35 +83,36 @@ pub struct Plan {
     pub command: Vec<Text>,
     pub environment: Vec<Setting>,
     pub layout: CheckpointLayout,
-    /// An object, as the plugin wrote it: it is only ever shown.
+    /// A JSON object, as the plugin wrote it.
     pub resolved_args: Box<RawValue>,
-    /// How the processes share the work, where the plugin says so.
+    /// How the processes share the work, if the plugin states it.
     pub parallel: Option<ParallelPlan>,
     pub warnings: Vec<Finding>,
 }
 
-/// How the processes of a job share the work, and what one optimizer step takes in.
+/// How the processes of a job share the work, and how much data one optimizer step consumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ParallelPlan {
     pub world_size: u64,
-    /// The ways that data, layers, stages and sequences are split: together the world size.
+    /// The degrees of data, tensor, pipeline and context parallelism. Their product is the world
+    /// size.
     pub data: u64,
     pub tensor: u64,
     pub pipeline: u64,
     pub context: u64,
-    /// GPUs that the experts are spread over, inside of the others.
+    /// The degree of expert parallelism, within the others.
     pub expert: u64,
-    /// Sequences per process and micro step.
+    /// Sequences per process and micro-step.
     pub batch_size: u64,
-    /// Micro steps of an optimizer step.
+    /// Micro-steps per optimizer step.
     pub gradient_accumulation: u64,
-    /// Sequences of an optimizer step.
+    /// Sequences per optimizer step.
     pub global_batch_size: u64,
     pub tokens_per_step: u64,
 }
 
 impl fmt::Display for ParallelPlan {
-    /// A line that a person can check at a glance.
+    /// One line that can be checked at a glance.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             world_size,
@@ -134,12 +137,12 @@ impl fmt::Display for ParallelPlan {
         write!(
             formatter,
             "; global batch {global_batch_size} = batch_size {batch_size} * data {data} * \
-             gradient_accumulation {gradient_accumulation}; {tokens_per_step} tokens a step"
+             gradient_accumulation {gradient_accumulation}; {tokens_per_step} tokens per step"
         )
     }
 }
 
-/// Why a proposal is no plan: the plugin answered nonsense.
+/// Why a proposal is not a valid plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidPlan(String);
@@ -165,11 +168,11 @@ impl Text {
 }
 
 impl Plan {
-    /// Checks what a plugin proposes for a request.
+    /// Checks a plugin's proposal for a request.
     ///
     /// # Errors
     ///
-    /// The first thing in the proposal that makes no sense.
+    /// The first invalid part of the proposal.
     pub fn check(
         proposal: Proposal,
         request: &JobRequest,
@@ -193,8 +196,11 @@ impl Plan {
         ] {
             check_json(name, text)?;
         }
-        let Extensions { parallel } = serde_json::from_str(&extensions)
-            .or_else(|error| no(format!("extensions is not as the contract says: {error}")))?;
+        let Extensions { parallel } = serde_json::from_str(&extensions).or_else(|error| {
+            no(format!(
+                "extensions does not match the plugin contract: {error}"
+            ))
+        })?;
         Ok(Self {
             plugin,
             command,
@@ -207,15 +213,17 @@ impl Plan {
     }
 }
 
-/// Checks that there are not absurdly many findings, nor absurdly long ones.
+/// Checks that the findings are neither too many nor too long.
 ///
 /// # Errors
 ///
-/// The first limit that is passed.
+/// The first limit that is exceeded.
 pub fn check_findings(findings: &[Finding]) -> Result<(), InvalidPlan> {
     if findings.len() > MAX_WARNINGS {
         let count = findings.len();
-        return no(format!("{count} findings are more than {MAX_WARNINGS}"));
+        return no(format!(
+            "{count} findings, but at most {MAX_WARNINGS} are allowed"
+        ));
     }
     let size = |finding: &Finding| {
         let Finding {
@@ -229,7 +237,9 @@ pub fn check_findings(findings: &[Finding]) -> Result<(), InvalidPlan> {
         .iter()
         .find(|finding| size(finding) > MAX_FINDING_BYTES)
     {
-        Some(_) => no(format!("a finding of more than {MAX_FINDING_BYTES} bytes")),
+        Some(_) => no(format!(
+            "a finding is longer than {MAX_FINDING_BYTES} bytes"
+        )),
         None => Ok(()),
     }
 }
@@ -239,12 +249,12 @@ fn check_sizes(command: &[Text], environment: &[Setting]) -> Result<(), InvalidP
         return no("the command is empty");
     };
     if program.as_str().is_empty() {
-        return no("the command's program is empty");
+        return no("the first word of the command is empty");
     }
     let items = command.len().max(environment.len());
     if items > MAX_ITEMS {
         return no(format!(
-            "{items} words or variables are more than {MAX_ITEMS}"
+            "{items} command words or variables, but at most {MAX_ITEMS} are allowed"
         ));
     }
     let texts = || {
@@ -253,14 +263,18 @@ fn check_sizes(command: &[Text], environment: &[Setting]) -> Result<(), InvalidP
             .chain(environment.iter().map(|set| &set.value))
     };
     if texts().any(|text| text.as_str().len() > MAX_TEXT_BYTES) {
-        return no(format!("a text of more than {MAX_TEXT_BYTES} bytes"));
+        return no(format!(
+            "a command word or variable is longer than {MAX_TEXT_BYTES} bytes"
+        ));
     }
     if texts().any(|text| text.as_str().contains('\0')) {
-        return no("a text with a NUL character");
+        return no("a command word or variable contains NUL");
     }
     let size: usize = texts().map(|text| text.as_str().len()).sum();
     match size > MAX_BYTES {
-        true => no(format!("{size} bytes are more than {MAX_BYTES}")),
+        true => no(format!(
+            "command and environment have {size} bytes, but at most {MAX_BYTES} are allowed"
+        )),
         false => Ok(()),
     }
 }
@@ -279,7 +293,7 @@ fn check_names(environment: &[Setting]) -> Result<(), InvalidPlan> {
     }
 }
 
-/// Checks that every file of the run stays beneath the request's own prefix.
+/// Checks that every file of the run is under the request's own prefix.
 fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), InvalidPlan> {
     let CheckpointLayout {
         prefix,
@@ -294,21 +308,17 @@ fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), I
         request.checkpoint_base_uri.as_str(),
         request.run_id
     );
-    if !is_beneath(prefix, &own) {
-        return no(format!(
-            "the layout's prefix {prefix:?} is not beneath {own}"
-        ));
+    if !is_under(prefix, &own) {
+        return no(format!("the layout's prefix {prefix:?} is not under {own}"));
     }
     let uris = [checkpoints_uri, logs_uri, config_uri, run_config_uri];
-    if let Some(uri) = uris.iter().find(|uri| !is_beneath(uri, prefix)) {
-        return no(format!(
-            "{uri:?} is not beneath the layout's prefix {prefix}"
-        ));
+    if let Some(uri) = uris.iter().find(|uri| !is_under(uri, prefix)) {
+        return no(format!("{uri:?} is not under the layout's prefix {prefix}"));
     }
     if let Some(long) = uris.iter().find(|uri| uri.len() > MAX_URI_BYTES) {
         let size = long.len();
         return no(format!(
-            "a URI of {size} bytes, {MAX_URI_BYTES} are allowed"
+            "a URI of the layout has {size} bytes, but at most {MAX_URI_BYTES} are allowed"
         ));
     }
     match step_pattern.is_empty() || step_pattern.len() > 128 {
@@ -317,7 +327,7 @@ fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), I
     }
 }
 
-fn is_beneath(uri: &str, prefix: &str) -> bool {
+fn is_under(uri: &str, prefix: &str) -> bool {
     let Some(path) = uri
         .strip_prefix(prefix)
         .and_then(|rest| rest.strip_prefix('/'))
@@ -329,21 +339,22 @@ fn is_beneath(uri: &str, prefix: &str) -> bool {
         && !path.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
-/// The members of `extensions` that this host knows.
+/// The members of `extensions` that this host understands.
 #[derive(Deserialize)]
 struct Extensions {
     parallel: Option<ParallelPlan>,
 }
 
-/// Checks what no reader of JSON checks that only passes it on.
+/// Checks size and depth of JSON text, which serde_json does not limit when it only passes text on.
 fn check_json(name: &str, text: &str) -> Result<(), InvalidPlan> {
     if text.len() > MAX_JSON_BYTES {
         let size = text.len();
         return no(format!(
-            "{name} has {size} bytes, {MAX_JSON_BYTES} are allowed"
+            "{name} has {size} bytes, but at most {MAX_JSON_BYTES} are allowed"
         ));
     }
-    // What opens so few cannot be nested deeply, and counting is much quicker than reading.
+    // Text with few opening brackets cannot be nested deeply, and counting is much faster than
+    // parsing.
     let opens = |byte: &u8| matches!(byte, b'[' | b'{');
     if text.as_bytes().iter().filter(|byte| opens(byte)).count() <= MAX_JSON_DEPTH {
         return Ok(());
@@ -359,16 +370,18 @@ fn check_json(name: &str, text: &str) -> Result<(), InvalidPlan> {
             _ => {}
         }
         if depth > MAX_JSON_DEPTH {
-            return no(format!("{name} is nested more than {MAX_JSON_DEPTH} deep"));
+            return no(format!(
+                "{name} has more than {MAX_JSON_DEPTH} levels of nesting"
+            ));
         }
     }
     Ok(())
 }
 
 fn object(name: &str, text: String) -> Result<Box<RawValue>, InvalidPlan> {
-    let begins_one = text.trim_start().starts_with('{');
+    let opens_object = text.trim_start().starts_with('{');
     match RawValue::from_string(text) {
-        Ok(value) if begins_one => Ok(value),
+        Ok(value) if opens_object => Ok(value),
         Ok(_) => no(format!("{name} is not a JSON object")),
         Err(error) => no(format!("{name} is not a JSON object: {error}")),
     }

@@ -1,4 +1,4 @@
-//! What a request would become, for a person who wants to see it first.
+//! The preview of a request: what submitting it would create.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -18,7 +18,7 @@ pub struct Preview<'a> {
     pub framework: &'a str,
     pub run_id: &'a str,
     pub plugin: &'a PluginIdentity,
-    /// As the process sees it; `$(RANK)` and the like stay.
+    /// As the process sees it; `$(RANK)` and similar references are not expanded.
     pub command: Vec<&'a str>,
     pub env: Vec<Variable>,
     pub checkpoint: &'a CheckpointLayout,
@@ -36,7 +36,7 @@ pub struct Preview<'a> {
 pub struct Parallel {
     #[serde(flatten)]
     sizes: ParallelPlan,
-    /// All of it in a line.
+    /// The whole plan in one line.
     pub summary: String,
 }
 
@@ -55,7 +55,7 @@ pub struct Variable {
 }
 
 impl<'a> Preview<'a> {
-    /// Shows a request and its plan. `warnings` are those that the request itself gave.
+    /// Previews a request and its plan. `warnings` are those about the request itself.
     pub fn of(request: &'a JobRequest, plan: &'a Plan, warnings: &'a [Finding]) -> Self {
         Self {
             name: request.name.as_str(),

@@ -1,8 +1,8 @@
-//! Placement profiles: what the operator of this host decides of where and how jobs run, by name.
+//! Placement profiles: named settings of the service's operator for where and how jobs run.
 //!
-//! One file holds them. A namespace has one by default, and a request may name another in its
-//! annotation [`PROFILE_ANNOTATION`]. The file is checked when the service starts, so that a slip in
-//! it is not found by the first job.
+//! They are defined in one file. A namespace can have a default profile, and a request can choose
+//! another with the annotation [`PROFILE_ANNOTATION`]. The file is checked when the service starts,
+//! so that mistakes do not surface with the first job.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,13 @@ use serde_json::Value;
 use crate::request::metadata;
 use crate::suggestion::did_you_mean;
 
-/// The annotation with which a request chooses a profile.
+/// The annotation by which a request chooses a profile.
 pub const PROFILE_ANNOTATION: &str = "trainer.deepfinery/profile";
-/// The volume for shared memory, which every job has.
+/// The shared-memory volume of every job.
 pub const SHARED_MEMORY_VOLUME: &str = "dshm";
-/// The extended resource that a GPU is where no profile says otherwise.
+/// The extended resource for GPUs, unless a profile sets another.
 pub const DEFAULT_GPU_RESOURCE: &str = "nvidia.com/gpu";
-/// What the names of the volumes of `pvc://` claims begin with.
+/// The prefix of the names of the volumes for `pvc://` claims.
 pub const CLAIM_VOLUME_PREFIX: &str = "claim-";
 
 /// The profiles of this host.
@@ -28,9 +28,9 @@ pub const CLAIM_VOLUME_PREFIX: &str = "claim-";
 #[serde(deny_unknown_fields, default)]
 pub struct Profiles {
     profiles: BTreeMap<String, Profile>,
-    /// The profile of each namespace whose requests name none.
+    /// The default profile of each namespace.
     namespaces: BTreeMap<String, String>,
-    /// The profile of all other requests that name none.
+    /// The default profile of all other namespaces.
     default: Option<String>,
 }
 
@@ -38,7 +38,7 @@ pub struct Profiles {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Profile {
-    /// Labels that a node must have.
+    /// Labels that nodes must have.
     pub node_selector: BTreeMap<String, String>,
     #[serde(deserialize_with = "strict")]
     pub tolerations: Vec<Toleration>,
@@ -46,33 +46,34 @@ pub struct Profile {
     pub affinity: Option<Affinity>,
     /// Priority class of the pods.
     pub priority_class: Option<String>,
-    /// Kueue's local queue. Kueue holds the job until the queue admits it.
+    /// The Kueue local queue. Kueue keeps the job suspended until the queue admits it.
     pub queue: Option<String>,
-    /// Secrets with which images are pulled.
+    /// Secrets for pulling images.
     pub image_pull_secrets: Vec<String>,
     pub service_account: Option<String>,
-    /// The extended resource that a GPU is: `amd.com/gpu`, `nvidia.com/mig-1g.5gb`. Default:
+    /// The extended resource for GPUs, such as `amd.com/gpu` or `nvidia.com/mig-1g.5gb`. Default:
     /// [`DEFAULT_GPU_RESOURCE`].
     pub gpu_resource: Option<String>,
     pub volumes: Vec<ProfileVolume>,
-    /// Size of /dev/shm in GiB, which counts against the memory limit. Default: half of the node's.
+    /// Size of /dev/shm in GiB, which counts against the memory limit. Default: half of the node's
+    /// memory.
     pub shared_memory_gb: Option<u32>,
-    /// Seconds after which a job that has ended is deleted. Default: it is kept.
+    /// Seconds after which a finished job is deleted. Default: it is kept.
     pub ttl_seconds_after_finished: Option<u32>,
-    /// Seconds that a job may be active. Default: no limit.
+    /// Seconds that a job may be active. Default: unlimited.
     pub active_deadline_seconds: Option<u32>,
-    /// Restarts over all replicas after which a job fails. Default: three a node.
+    /// Restarts across all replicas after which a job fails. Default: three per node.
     pub backoff_limit: Option<u32>,
 }
 
-/// A volume that every pod of a profile has.
+/// A volume of every pod that uses the profile.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileVolume {
     /// As in a pod's `volumes`: a name and a source.
     #[serde(deserialize_with = "strict")]
     pub volume: Volume,
-    /// As in a container's `volumeMounts`; the name may be left out.
+    /// As in a container's `volumeMounts`; the name is optional.
     #[serde(deserialize_with = "mount")]
     pub mount: VolumeMount,
 }
@@ -85,16 +86,20 @@ pub struct ChosenProfile {
 }
 
 impl Profiles {
-    /// Checks what no type can say.
+    /// Checks what the types cannot express.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, a sentence each with the member's place in the file.
+    /// Everything that is wrong, one sentence each, starting with the path of the member in the
+    /// file.
     pub fn check(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         for (name, profile) in &self.profiles {
             if !metadata::is_dns_label(name) {
-                wrong.push(format!("profiles.{name}: not a DNS label"));
+                wrong.push(format!(
+                    "profiles.{name}: not a valid profile name; use 1-63 characters a-z, 0-9 and \
+                     '-', starting and ending with a letter or digit"
+                ));
             }
             profile.check(&format!("profiles.{name}"), &mut wrong);
         }
@@ -115,11 +120,11 @@ impl Profiles {
         }
     }
 
-    /// The profile of a request: the one it names, else its namespace's, else the default.
+    /// Chooses the profile of a request: the one it names, else its namespace's, else the default.
     ///
     /// # Errors
     ///
-    /// A sentence, when there is none of the name.
+    /// A sentence, if no profile has the name.
     pub fn choose(
         &self,
         named: Option<&str>,
@@ -138,12 +143,12 @@ impl Profiles {
 
     fn unknown(&self, name: &str) -> String {
         if self.profiles.is_empty() {
-            return format!("there is no profile {name:?}; this service has none");
+            return format!("unknown profile {name:?}; this service defines no profiles");
         }
         let known: Vec<&str> = self.profiles.keys().map(String::as_str).collect();
         let hint = did_you_mean(name, known.iter().copied());
         let known = known.join(", ");
-        format!("there is no profile {name:?}; known: {known}{hint}")
+        format!("unknown profile {name:?}; known: {known}{hint}")
     }
 }
 
@@ -151,7 +156,7 @@ impl Profile {
     fn check(&self, place: &str, wrong: &mut Vec<String>) {
         for (key, value) in &self.node_selector {
             if metadata::check_label_value(value).is_err() || key.is_empty() {
-                wrong.push(format!("{place}.node_selector.{key}: not a label"));
+                wrong.push(format!("{place}.node_selector.{key}: not a valid label"));
             }
         }
         let names = [
@@ -168,13 +173,16 @@ impl Profile {
             .map(|name| ("image_pull_secrets", name));
         for (member, name) in names.chain(secrets) {
             if !metadata::is_dns_subdomain(name) {
-                wrong.push(format!("{place}.{member}: {name:?} is not a name"));
+                wrong.push(format!(
+                    "{place}.{member}: {name:?} is not a valid name; use a-z, 0-9, '-' and '.', \
+                     starting and ending with a letter or digit"
+                ));
             }
         }
         let not_extended = |name: &&String| !metadata::is_extended_resource(name);
         if let Some(name) = self.gpu_resource.as_ref().filter(not_extended) {
             wrong.push(format!(
-                "{place}.gpu_resource: {name:?} is not the name of an extended resource, such as \
+                "{place}.gpu_resource: {name:?} is not a valid extended resource name; example: \
                  amd.com/gpu"
             ));
         }
@@ -184,16 +192,18 @@ impl Profile {
             let name = volume.name.as_str();
             if !metadata::is_dns_label(name) || name.starts_with(CLAIM_VOLUME_PREFIX) {
                 wrong.push(format!(
-                    "{place}.volume.name: {name:?} is not a DNS label, or begins with \
-                     {CLAIM_VOLUME_PREFIX}"
+                    "{place}.volume.name: {name:?} is not a DNS label, or starts with \
+                     {CLAIM_VOLUME_PREFIX}, which is reserved"
                 ));
             }
             if !taken.insert(name) {
-                wrong.push(format!("{place}.volume.name: {name:?} is taken"));
+                wrong.push(format!(
+                    "{place}.volume.name: {name:?} is already in use; choose another name"
+                ));
             }
             if !mount.mount_path.starts_with('/') {
                 wrong.push(format!(
-                    "{place}.mount.mountPath: {:?} is not absolute",
+                    "{place}.mount.mountPath: {:?} is not an absolute path",
                     mount.mount_path
                 ));
             }
@@ -201,8 +211,8 @@ impl Profile {
     }
 }
 
-/// Reads a part of a pod as strictly as the API server would: a member that the type does not have
-/// is an error, where serde alone would drop it.
+/// Deserializes a part of a pod as strictly as the API server would: an unknown member is an error,
+/// which serde alone would drop.
 fn strict<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: DeserializeOwned + Serialize,
@@ -218,7 +228,7 @@ where
     }
 }
 
-/// A mount, whose name is that of the volume beside it.
+/// Deserializes a mount. Its name is that of the volume it belongs to.
 fn mount<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VolumeMount, D::Error> {
     #[derive(Deserialize)]
     struct Nameless {
@@ -230,13 +240,13 @@ fn mount<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VolumeMoun
     strict(Value::Object(members)).map_err(serde::de::Error::custom)
 }
 
-/// A member of one value that the other has not.
+/// A member of the first value that is missing from the second.
 fn dropped<'a>(given: &'a Value, kept: &Value) -> Option<&'a str> {
     match (given, kept) {
         (Value::Object(given), Value::Object(kept)) => {
             given.iter().find_map(|(name, value)| match kept.get(name) {
                 Some(kept) => dropped(value, kept),
-                // What is empty or null is not written back.
+                // Empty and null members are not serialized again.
                 None => match value {
                     Value::Null => None,
                     Value::Array(items) if items.is_empty() => None,
@@ -289,8 +299,7 @@ mod tests {
     #[test]
     fn an_unknown_profile_is_told_with_the_known_ones() {
         let told = three().choose(Some("h10"), "research").unwrap_err();
-        let expected =
-            r#"there is no profile "h10"; known: a100, h100, spot, did you mean "h100"?"#;
+        let expected = r#"unknown profile "h10"; known: a100, h100, spot, did you mean "h100"?"#;
         assert_eq!(told, expected);
     }
 
@@ -341,10 +350,10 @@ mod tests {
         }))
         .unwrap_err();
         for part in [
-            "profiles.a.priority_class: \"High!\" is not a name",
+            "profiles.a.priority_class: \"High!\" is not a valid name",
             "profiles.a.volumes[0].volume.name: \"dshm\" is taken",
-            "profiles.a.volumes[0].mount.mountPath: \"data\" is not absolute",
-            "default: there is no profile \"b\"; known: a",
+            "profiles.a.volumes[0].mount.mountPath: \"data\" is not an absolute path",
+            "default: unknown profile \"b\"; known: a",
         ] {
             assert!(told.contains(part), "{part} is not in {told}");
         }

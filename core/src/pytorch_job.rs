@@ -1,4 +1,4 @@
-//! The PyTorchJob of kubeflow.org/v1: the part of the type that this host writes and reads.
+//! The PyTorchJob of kubeflow.org/v1: the part of the type that this host reads and writes.
 //!
 //! Source: kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/{common_types,pytorch_types}.go.
 
@@ -26,7 +26,7 @@ pub struct PyTorchJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PyTorchJobSpec {
-    /// Processes a replica, a number as text. The operator's default `auto` would make WORLD_SIZE
+    /// Processes per replica, as a string. With the operator's default `auto`, WORLD_SIZE would
     /// count pods.
     pub nproc_per_node: String,
     pub run_policy: RunPolicy,
@@ -37,9 +37,9 @@ pub struct PyTorchJobSpec {
 #[serde(rename_all = "camelCase")]
 pub struct RunPolicy {
     pub clean_pod_policy: CleanPodPolicy,
-    /// Restarts over all replicas after which the job fails.
+    /// Restarts across all replicas after which the job fails.
     pub backoff_limit: u32,
-    /// Seconds after which an ended job is deleted.
+    /// Seconds after which a finished job is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds_after_finished: Option<u32>,
     /// Seconds that the job may be active.
@@ -49,11 +49,11 @@ pub struct RunPolicy {
     pub suspend: Option<bool>,
 }
 
-/// Which pods are deleted when the job ends. The CRD takes any string; a typo is not noticed.
+/// Which pods are deleted when the job ends. The CRD accepts any string, so a typo goes unnoticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CleanPodPolicy {
     All,
-    /// Those that still run or wait; finished ones keep their logs readable.
+    /// Those that still run or wait. Finished pods stay, so their logs can be read.
     Running,
     None,
 }
@@ -74,7 +74,7 @@ pub struct ReplicaSpec {
     pub template: PodTemplateSpec,
 }
 
-/// What happens to a replica whose process ended. The CRD takes any string.
+/// What happens to a replica whose process exited. The CRD accepts any string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartPolicy {
     Always,
@@ -92,12 +92,12 @@ pub enum ReplicaType {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PyTorchJobStatus {
-    /// Absent while the operator has not seen the job.
+    /// Absent until the operator has seen the job.
     #[serde(default)]
     pub conditions: Vec<Condition>,
     #[serde(default)]
     pub replica_statuses: BTreeMap<ReplicaType, ReplicaStatus>,
-    /// No operator sets it, but the specification's table reads it.
+    /// No operator sets this, but the specification's table reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,7 +131,7 @@ pub enum ConditionType {
     Succeeded,
     Suspended,
     Failed,
-    /// One that this host does not know.
+    /// A type that this host does not know.
     #[serde(other)]
     Other,
 }
@@ -161,7 +161,7 @@ impl PyTorchJob {
 }
 
 impl PyTorchJobStatus {
-    /// Whether the job has ended for good.
+    /// Whether the job has finished.
     pub fn has_ended(&self) -> bool {
         let ends = [ConditionType::Succeeded, ConditionType::Failed];
         ends.iter().any(|end| self.is_true(*end).is_some())

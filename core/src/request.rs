@@ -1,8 +1,9 @@
-//! Step 1: a request's JSON becomes a [`JobRequest`], or everything that is wrong with it.
+//! Step 1: turns the JSON of a request into a [`JobRequest`], or reports everything that is wrong
+//! with it.
 //!
-//! [`TrainingJobRequest`] is the wire type: the JSON Schema is generated from it and says what a
-//! request may hold. [`JobRequest`] is what the later steps get: each field valid, each default
-//! filled, so nothing after this step checks again.
+//! [`TrainingJobRequest`] is the wire type, from which the JSON Schema of requests is generated.
+//! [`JobRequest`] is what the later steps get: every field is valid and every default is filled in,
+//! so nothing after this step checks again.
 
 mod check;
 mod image;
@@ -31,12 +32,12 @@ use crate::finding::{Finding, MAX_FINDINGS};
 use crate::profile::{ChosenProfile, Profiles};
 use crate::suggestion::nearest;
 
-/// A training job as a client asks for it.
+/// A training job, as a client requests it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "TrainingJobRequest")]
 pub struct TrainingJobRequest {
-    /// Which framework the container executes: the name of a loaded plugin.
+    /// Framework that the container runs: the name of a loaded plugin.
     #[schemars(required, length(min = 1, max = 63))]
     framework: Option<String>,
     /// Human-readable identifier, forwarded to the trainer container.
@@ -47,10 +48,11 @@ pub struct TrainingJobRequest {
         required,
         length(min = 1, max = 63),
         regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"),
-        extend("x-form" = "a run id: letters, digits, ., _ and -, first and last a letter or digit")
+        extend("x-form" = "a valid run id; use letters, digits, '.', '_' and '-', starting and \
+                           ending with a letter or digit")
     )]
     run_id: Option<String>,
-    /// Bucket or prefix for all artifacts of the run, which go to
+    /// Bucket or prefix for all artifacts of the run. They are written to
     /// `<base>/<run_id>/framework=<framework>/`.
     #[schemars(required)]
     checkpoint_base_uri: Option<String>,
@@ -61,15 +63,15 @@ pub struct TrainingJobRequest {
     #[schemars(
         length(min = 1, max = 512),
         regex(pattern = r"^\S+$"),
-        extend("x-form" = "the name of an image, which has no white space")
+        extend("x-form" = "a valid image name, which contains no white space")
     )]
     image: Option<String>,
     /// Number of replicas of the PyTorchJob. Default 1.
     #[serde(default, deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 10_000))]
     num_nodes: Option<u32>,
-    /// GPUs of each replica; maps to torchrun's `--nproc_per_node`. Default 1; 0 is a CPU job with
-    /// one process a node.
+    /// GPUs per replica; becomes torchrun's `--nproc_per_node`. Default 1; 0 makes a CPU job with
+    /// one process per node.
     #[serde(default, deserialize_with = "whole")]
     #[schemars(range(min = 0, max = 64))]
     gpus_per_node: Option<u32>,
@@ -81,23 +83,23 @@ pub struct TrainingJobRequest {
     #[serde(default, deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 65_536))]
     memory_per_node_gb: Option<u32>,
-    /// Path of a configuration that `train.py` consumes.
+    /// Path of a configuration file that `train.py` reads.
     #[schemars(length(min = 1, max = 1024))]
     config_path: Option<String>,
     /// Whether `train.py` resumes from the most recent checkpoint. Default false.
     resume_from_checkpoint: Option<bool>,
-    /// Whether the run replaces the checkpoints that its prefix has from an earlier run. They are
-    /// deleted when it has committed its first checkpoint. Default false.
+    /// Whether the run replaces the checkpoints of an earlier run under the same prefix. They are
+    /// deleted once the run has committed its first checkpoint. Default false.
     overwrite: Option<bool>,
     /// Framework-specific flags, appended to the command line as `--<key> <value>`.
     extra_args: Option<Map<String, Value>>,
-    /// Further environment variables of each pod.
+    /// Additional environment variables of each pod.
     #[schemars(extend("maxProperties" = 256))]
     env: Option<BTreeMap<String, String>>,
-    /// Copied to the metadata of the PyTorchJob and of its pods.
+    /// Copied to the metadata of the PyTorchJob and its pods.
     #[schemars(extend("maxProperties" = 64))]
     labels: Option<BTreeMap<String, String>>,
-    /// Copied to the metadata of the PyTorchJob and of its pods.
+    /// Copied to the metadata of the PyTorchJob and its pods.
     #[schemars(extend("maxProperties" = 64))]
     annotations: Option<BTreeMap<String, String>>,
     /// Namespace of the PyTorchJob. Default: the service's own.
@@ -106,7 +108,7 @@ pub struct TrainingJobRequest {
     job_name: Option<String>,
 }
 
-/// A training job that can be planned: every field valid, every default filled.
+/// A valid training job, ready to be planned: every field is valid and every default is filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobRequest {
     pub framework: String,
@@ -123,14 +125,14 @@ pub struct JobRequest {
     pub config_path: Option<String>,
     pub resume_from_checkpoint: bool,
     pub overwrite: bool,
-    /// Without members that are `null`, which means "not given".
+    /// Without `null` members, which mean "not set".
     pub extra_args: Map<String, Value>,
     pub env: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub namespace: String,
     pub name: JobName,
-    /// What the operator of this host decides of where and how the job runs.
+    /// The operator's settings for where and how the job runs.
     pub profile: Option<ChosenProfile>,
 }
 
@@ -143,18 +145,18 @@ pub enum AllowedNamespaces {
 
 /// A namespace that this host may not use.
 #[derive(Debug, thiserror::Error)]
-#[error("namespace {given:?} is not served here; known: {}", known.join(", "))]
+#[error("namespace {given:?} is not allowed on this service; allowed: {}", known.join(", "))]
 pub struct NamespaceNotAllowed {
     given: String,
     known: Vec<String>,
 }
 
 impl AllowedNamespaces {
-    /// Whether a namespace may be used.
+    /// Checks that a namespace may be used.
     ///
     /// # Errors
     ///
-    /// [`NamespaceNotAllowed`], with those that may.
+    /// [`NamespaceNotAllowed`], with the namespaces that may be used.
     pub fn check(&self, namespace: &str) -> Result<(), NamespaceNotAllowed> {
         match self {
             Self::Only(names) if !names.contains(namespace) => Err(NamespaceNotAllowed {
@@ -166,7 +168,7 @@ impl AllowedNamespaces {
     }
 }
 
-/// What the operator of this host allows, and what stands for fields that a request leaves out.
+/// The operator's policy: what requests may contain, and the defaults of omitted fields.
 #[derive(Clone, Debug)]
 pub struct RequestPolicy {
     pub default_image: String,
@@ -201,13 +203,13 @@ impl Default for RequestPolicy {
 /// The compiled schema of each loaded framework's `extra_args`, by the framework's name.
 pub type ArgumentSchemas = BTreeMap<String, Arc<Schema>>;
 
-/// What the request says, checked as far as the host can check it alone.
+/// A request, checked as far as the host can without calling the plugin.
 #[derive(Debug)]
 pub struct Checked {
     pub request: Arc<JobRequest>,
-    /// What the plugin's schema finds wrong with `extra_args`. The plugin's own findings about the
-    /// same place come first, since its words are better. None where this check would take long:
-    /// whoever calls the plugin makes it then.
+    /// The findings of the plugin's schema about `extra_args`. The plugin's own findings about the
+    /// same place take precedence, because their wording is better. None if this check would take
+    /// long: the caller of the plugin then performs it.
     pub argument_faults: Option<Vec<Finding>>,
     pub warnings: Vec<Finding>,
 }
@@ -222,16 +224,16 @@ pub fn json_schema() -> &'static Value {
     &SCHEMA
 }
 
-/// Most bytes of `extra_args` as JSON. They travel in one environment variable, and Linux takes no
-/// longer one than 128 KiB.
+/// The maximum size of `extra_args` as JSON, in bytes. They are passed in one environment variable,
+/// which Linux limits to 128 KiB.
 const MAX_ARGUMENTS_BYTES: usize = 64 * 1024;
 
 /// Checks a request against the schema, the loaded frameworks and the operator's policy.
 ///
 /// # Errors
 ///
-/// Every finding about the request at once, `extra_args` included where the framework is known. Of
-/// very many there are not many more than [`MAX_FINDINGS`].
+/// All findings about the request, including `extra_args` if the framework is known, but not many
+/// more than [`MAX_FINDINGS`].
 pub fn check(
     mut value: Value,
     frameworks: &ArgumentSchemas,
@@ -245,7 +247,7 @@ pub fn check(
     let framework = value["framework"]
         .as_str()
         .and_then(|name| frameworks.get(name));
-    let mut findings = schema.faults_with(&value, "", &|name| meant(name, framework));
+    let mut findings = schema.findings_with(&value, "", &|name| meant(name, framework));
     let wire = deserialize_valid_fields(value, &findings);
     findings.extend(too_large);
     let mut checker = Checker::new(frameworks, policy, findings);
@@ -265,7 +267,8 @@ pub fn check(
         _ => {
             findings.extend(argument_faults.into_iter().flatten());
             if findings.is_empty() {
-                let detail = "request: cannot be read; GET /openapi.json describes every field";
+                let detail = "request: does not match the schema; GET /openapi.json describes \
+                              every field";
                 findings.push(Finding::new("schema", "", detail));
             }
             Err(findings)
@@ -273,7 +276,7 @@ pub fn check(
     }
 }
 
-/// Takes `extra_args` out of a request where they are too large for anybody to look at.
+/// Removes `extra_args` from a request if they are too large to check.
 fn take_large_arguments(value: &mut Value) -> Option<Finding> {
     let arguments = value.get_mut("extra_args")?;
     let bytes = size::json_bytes(arguments);
@@ -282,13 +285,13 @@ fn take_large_arguments(value: &mut Value) -> Option<Finding> {
     }
     arguments.take();
     let detail = format!(
-        "extra_args: {bytes} bytes of JSON are more than the {MAX_ARGUMENTS_BYTES} allowed; put \
-         large data into a file and name it in config_path"
+        "extra_args: {bytes} bytes of JSON, but at most {MAX_ARGUMENTS_BYTES} are allowed; put \
+         large data into a file and set config_path to it"
     );
     Some(Finding::new("size", "/extra_args", detail))
 }
 
-/// The field, or the argument of the framework, that somebody means by a name that is no field.
+/// The field or framework argument that the user probably meant by an unknown field name.
 fn meant(name: &str, framework: Option<&Arc<Schema>>) -> Option<String> {
     let argument = || framework.and_then(|schema| schema.property(name));
     let fields = || SCHEMA["properties"].as_object().into_iter().flatten();
@@ -298,8 +301,8 @@ fn meant(name: &str, framework: Option<&Arc<Schema>>) -> Option<String> {
         .or_else(|| nearest(name, fields().map(|(field, _)| field.as_str())).map(str::to_string))
 }
 
-/// The members of a request that the schema finds nothing wrong with, or nothing of it where so
-/// much is wrong that not all of it was looked at.
+/// Deserializes the members of a request that the schema accepts; none of them if there were too
+/// many findings to check every member.
 fn deserialize_valid_fields(mut value: Value, findings: &[Finding]) -> TrainingJobRequest {
     if findings.len() > MAX_FINDINGS {
         return TrainingJobRequest::empty();
@@ -313,14 +316,14 @@ fn deserialize_valid_fields(mut value: Value, findings: &[Finding]) -> TrainingJ
             members.remove(&name);
         }
     }
-    // The schema says what can be read, so what is left can be.
+    // The schema has accepted the remaining members, so they can be deserialized.
     serde_json::from_value(value).unwrap_or_else(|_| TrainingJobRequest::empty())
 }
 
-/// A whole number. JSON has one kind of number, so 4.0 is 4.
+/// Deserializes an integer. JSON has only one number type, so 4.0 is 4.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let number = Option::<f64>::deserialize(deserializer)?;
-    // The schema has checked range and wholeness; a cast saturates in any case.
+    // The schema has checked that this is an integer in range; a cast saturates in any case.
     Ok(number.map(|number| number as u32))
 }
 

@@ -1,13 +1,13 @@
-//! The one place that answers "did you mean": the known name nearest to a misspelt one.
+//! "Did you mean" suggestions: the known name nearest to a misspelt one.
 
-/// Longest name that is compared. A distance costs the product of two lengths, and nobody misspells
-/// a longer name by a slip of the finger.
+/// The maximum length of names that are compared, in bytes. The cost of a distance is the product
+/// of both lengths, and names this long are rarely mistyped.
 const MAX_BYTES: usize = 64;
 
-/// The known name that is most like a given one, if one is like it at all: at most a third of the
-/// given characters are wrong, missing, added or swapped. Upper and lower case count as equal.
+/// The known name most similar to the given one, if any is similar enough: at most a third of the
+/// characters are wrong, missing, added or swapped. Case is ignored.
 ///
-/// Names of more than 64 bytes get no suggestion, and none is made of them.
+/// Names longer than 64 bytes get no suggestion and are never suggested.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if given.is_empty() || given.len() > MAX_BYTES {
         return None;
@@ -23,7 +23,7 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// The end of a sentence about an unknown name: `, did you mean "NAME"?`, or nothing.
+/// A suffix for a sentence about an unknown name: `, did you mean "NAME"?`, or empty.
 pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(given, known)
         .map(|name| format!(", did you mean \"{name}\"?"))

@@ -1,8 +1,8 @@
-//! Why a replica failed: what the end of its log and its exit code say, in one sentence.
+//! Determines why a replica failed from the end of its log and its exit code.
 //!
-//! The log may be of any program and hold anything. The most specific line wins: what `train.py`
-//! says, then the exception of the rank that failed first, then what launchers, libraries and the
-//! shell report, then the last line.
+//! Any program may have written the log. The most specific line wins: the error of `train.py`, then
+//! the exception of the rank that failed first, then messages of launchers, libraries and the
+//! shell, then the last line.
 
 mod line;
 mod python;
@@ -12,33 +12,33 @@ use line::{clean, split_rank};
 use python::exception;
 use torchrun::Report;
 
-/// The most bytes at the end of a log that are read.
+/// How many bytes at the end of a log are read.
 pub const MAX_LOG_BYTES: usize = 64 * 1024;
-/// The longest message, in characters.
+/// The maximum length of a message, in characters.
 const MAX_CHARACTERS: usize = 400;
-/// What `train.py` exits with when a restart cannot help, as in sysexits.h.
+/// The exit code of `train.py` when a restart cannot help, as in sysexits.h.
 const EX_CONFIG: i32 = 78;
-/// How `train.py` begins its last line.
+/// The prefix of the last line of `train.py`.
 const TRAINER_ERROR: &str = "train.py: error: ";
 
 /// Why a replica failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// A sentence without a full stop, or nothing where the exit code says it all.
+    /// A sentence without a full stop, or None if there is nothing to add to the exit code.
     pub message: Option<String>,
-    /// Whether another start may end otherwise.
+    /// Whether a restart may help.
     pub restart: Restart,
 }
 
-/// Whether another start may end otherwise.
+/// Whether a restart may help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     MayHelp,
-    /// The job has to change first.
+    /// The job has to be changed first.
     IsUseless,
 }
 
-/// The cause of a failure: the end of the log, and the exit code of the container's process.
+/// Determines the cause from the end of the log and the exit code of the container's process.
 pub fn cause(log: &[u8], code: i32) -> Cause {
     let log = &log[log.len().saturating_sub(MAX_LOG_BYTES)..];
     let text = String::from_utf8_lossy(log);
@@ -66,7 +66,7 @@ pub fn cause(log: &[u8], code: i32) -> Cause {
     }
 }
 
-/// What a program said of its failure.
+/// The message of a program about its failure.
 struct Said {
     text: String,
     restart: Restart,
@@ -84,7 +84,7 @@ fn said(lines: &[String], report: Option<&Report>) -> Option<Said> {
         .or_else(|| launcher(lines))
         .or_else(|| may_help(exception(lines, report.map(|report| report.rank))))
         .or_else(|| may_help(library(lines)))
-        // The report has said that the script failed: what it printed before is no cause.
+        // The report states that the script failed, so its last output is not the cause.
         .or_else(|| may_help(last(lines)).filter(|_| report.is_none()))
 }
 
@@ -93,7 +93,7 @@ fn may_help(text: Option<String>) -> Option<Said> {
     text.map(|text| Said { text, restart })
 }
 
-/// A command line that a launcher refuses, or a program that is not there.
+/// Finds an error of the launcher: a wrong command line or a missing program.
 fn launcher(lines: &[String]) -> Option<Said> {
     const REFUSALS: [&str; 6] = [
         "torchrun: error: ",
@@ -114,7 +114,7 @@ fn launcher(lines: &[String]) -> Option<Said> {
     })
 }
 
-/// What libraries write to the log before they end the process, the most telling first.
+/// Finds what libraries log before they end the process. The most specific messages come first.
 fn library(lines: &[String]) -> Option<String> {
     const MARKS: [&str; 13] = [
         "CUDA out of memory",
@@ -138,22 +138,24 @@ fn library(lines: &[String]) -> Option<String> {
     found.map(|line| split_rank(line).1.trim().to_string())
 }
 
-/// The last line that says something.
+/// The last line with meaningful text.
 fn last(lines: &[String]) -> Option<String> {
     let says = |line: &&String| {
         let letters = line.chars().filter(|c| c.is_alphabetic()).count();
-        // Neither progress nor the frame of a report.
+        // Skips progress lines and separators.
         letters > 2 && !line.starts_with('{') && !line.starts_with(['=', '-', '*'])
     };
     lines.iter().rev().find(says).cloned()
 }
 
-/// What an exit code means that no program chose.
+/// The meaning of exit codes that the shell or the kernel set.
 fn end_of(code: i32) -> Option<&'static str> {
     match code {
         126 => Some("the command cannot be executed"),
         127 => Some("the command was not found"),
-        132 => Some("killed by SIGILL: an instruction that this processor lacks"),
+        132 => {
+            Some("killed by SIGILL: the processor does not support an instruction of the program")
+        }
         134 => Some("killed by SIGABRT"),
         135 => Some("killed by SIGBUS, which often means that shared memory is full"),
         136 => Some("killed by SIGFPE"),

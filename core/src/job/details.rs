@@ -1,4 +1,4 @@
-//! Everything that is known of a job, and in sentences why it waits or failed: `?view=full`.
+//! The full view of a job (`?view=full`), with sentences that explain why it waits or failed.
 
 use std::collections::BTreeMap;
 
@@ -17,18 +17,18 @@ use crate::keys::{
 };
 use crate::pytorch_job::ConditionType;
 
-/// A job with what its cluster knows of its pods and of what happened to them.
+/// A job, its pods and its events.
 #[derive(Clone, Debug)]
 pub struct Inspection {
     pub job: ObservedJob,
     pub pods: Vec<PodDetails>,
     /// Oldest first.
     pub events: Vec<JobEvent>,
-    /// What only the cluster can say of why a job waits.
+    /// Reasons to wait that only the cluster knows.
     pub notes: Vec<String>,
 }
 
-/// What Kubernetes calls a container of which the kernel killed a process for lack of memory.
+/// Kubernetes' reason for a container in which the kernel killed a process for lack of memory.
 const OUT_OF_MEMORY: &str = "OOMKilled";
 
 /// One pod of a job.
@@ -37,18 +37,18 @@ pub struct PodDetails {
     pub name: String,
     /// Type and index, such as `master-0`.
     pub replica: String,
-    /// Where it runs.
+    /// The node that it runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Kubernetes' word: `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`. On the local
-    /// cluster also `Waiting`, for a failed replica that is to restart.
+    /// As in Kubernetes: `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`. On the local
+    /// cluster also `Waiting`, for a failed replica that is about to restart.
     pub phase: String,
-    /// How often its container was started again.
+    /// How often its container was restarted.
     pub restarts: u32,
-    /// Of the container that ended last.
+    /// Exit code of the container that ended last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Why it waits or ended, in Kubernetes' word: `Unschedulable`, `ImagePullBackOff`, `OOMKilled`.
+    /// Why it waits or ended, as in Kubernetes: `Unschedulable`, `ImagePullBackOff`, `OOMKilled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,14 +59,14 @@ pub struct PodDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<Time>,
-    /// When a failed replica starts again, on the local cluster.
+    /// When a failed replica restarts. Local cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub restarts_at: Option<Time>,
 }
 
 impl PodDetails {
-    /// Whether it ended without success, or is about to.
+    /// Whether it failed, or is about to because of a disruption.
     pub fn has_failed(&self) -> bool {
         let is_disrupted = self
             .reason
@@ -98,10 +98,10 @@ pub struct JobDetails {
     #[serde(flatten)]
     pub summary: JobSummary,
     pub namespace: String,
-    /// Why the job waits or failed, a sentence each; empty when there is nothing to tell.
+    /// Why the job waits or failed, one sentence per reason; empty if there is nothing to explain.
     pub explanation: Vec<String>,
     pub suspended: bool,
-    /// What `train.py` said last of how far it is; absent until it has.
+    /// The latest progress that `train.py` reported; absent until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,12 +127,12 @@ pub struct JobDetails {
     pub checkpoint: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginDetails>,
-    /// What the submission was warned of.
+    /// The warnings of the submission.
     #[schemars(with = "Vec<Finding>")]
     pub warnings: Value,
 }
 
-/// A condition of a job, in this interface's spelling.
+/// A condition of a job, in the spelling of this API.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ConditionDetails {
     #[serde(rename = "type")]
@@ -145,7 +145,7 @@ pub struct ConditionDetails {
     pub last_transition_time: Option<Time>,
 }
 
-/// How many replicas of a type there should be and are.
+/// The desired and current numbers of replicas of a type.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ReplicaCounts {
     pub desired: u32,
@@ -163,7 +163,7 @@ pub struct PluginDetails {
 }
 
 impl JobDetails {
-    /// All that is known of a job.
+    /// Builds the details of a job.
     pub fn of(inspection: Inspection, progress: Option<Progress>) -> Self {
         let explanation = explain(&inspection);
         let Inspection {
@@ -240,47 +240,47 @@ fn explain(inspection: &Inspection) -> Vec<String> {
     let state = JobSummary::of(job).status;
     if state == JobState::Succeeded {
         let ended = pods.iter().filter(|pod| pod.phase == "Succeeded");
-        return troubles(&ended.cloned().collect::<Vec<_>>());
+        return problems(&ended.cloned().collect::<Vec<_>>());
     }
-    let mut told = Vec::new();
+    let mut sentences = Vec::new();
     if job.spec.run_policy.suspend && state != JobState::Failed {
-        told.push(match job.label(QUEUE_LABEL) {
+        sentences.push(match job.label(QUEUE_LABEL) {
             Some(queue) => format!(
-                "It is suspended: Kueue starts it when the queue {queue} admits it, or somebody \
+                "The job is suspended: it waits for the Kueue queue {queue} to admit it, or a user \
                  has suspended it."
             ),
             None => format!(
-                "It is suspended: POST /train/{}/resume lets it go on.",
+                "The job is suspended. Resume it with POST /train/{}/resume.",
                 job.name()
             ),
         });
     }
-    told.extend(troubles(pods));
-    told.extend(refused_pods(events));
-    told.extend(notes.iter().cloned());
-    if told.is_empty() && state == JobState::Submitted && job.status.conditions.is_empty() {
-        told.push("The training operator has not taken it up yet.".to_string());
+    sentences.extend(problems(pods));
+    sentences.extend(refused_pods(events));
+    sentences.extend(notes.iter().cloned());
+    if sentences.is_empty() && state == JobState::Submitted && job.status.conditions.is_empty() {
+        sentences.push("The training operator has not picked up the job yet.".to_string());
     }
-    told
+    sentences
 }
 
-/// What is the matter with the pods: those that have the same trouble in one sentence.
-pub(super) fn troubles(pods: &[PodDetails]) -> Vec<String> {
-    let mut troubles: Vec<(String, Vec<&str>)> = Vec::new();
+/// The problems of the pods. Pods with the same problem share a sentence.
+pub(super) fn problems(pods: &[PodDetails]) -> Vec<String> {
+    let mut problems: Vec<(String, Vec<&str>)> = Vec::new();
     for pod in pods {
-        let Some(trouble) = trouble(pod) else {
+        let Some(problem) = problem(pod) else {
             continue;
         };
-        match troubles.iter_mut().find(|(same, _)| *same == trouble) {
+        match problems.iter_mut().find(|(same, _)| *same == problem) {
             Some((_, replicas)) => replicas.push(&pod.replica),
-            None => troubles.push((trouble, vec![&pod.replica])),
+            None => problems.push((problem, vec![&pod.replica])),
         }
     }
-    let sentence = |(trouble, replicas): &(String, Vec<&str>)| match replicas.as_slice() {
-        [one] => format!("{one} {trouble}"),
+    let sentence = |(problem, replicas): &(String, Vec<&str>)| match replicas.as_slice() {
+        [one] => format!("{one} {problem}"),
         [first, rest @ ..] => {
             format!(
-                "{} of {} replicas ({first} and {} more): each {trouble}",
+                "{} of {} replicas ({first} and {} more): {problem}",
                 replicas.len(),
                 pods.len(),
                 rest.len()
@@ -288,10 +288,10 @@ pub(super) fn troubles(pods: &[PodDetails]) -> Vec<String> {
         }
         [] => String::new(),
     };
-    troubles.iter().map(sentence).collect()
+    problems.iter().map(sentence).collect()
 }
 
-fn trouble(pod: &PodDetails) -> Option<String> {
+fn problem(pod: &PodDetails) -> Option<String> {
     let message = match &pod.message {
         Some(message) => format!(": {message}"),
         None => String::new(),
@@ -304,20 +304,20 @@ fn trouble(pod: &PodDetails) -> Option<String> {
     match (pod.phase.as_str(), reason, pod.exit_code) {
         (_, Some(OUT_OF_MEMORY), Some(0)) => Some(format!(
             "exited with code 0, but the kernel killed one of its processes for lack of memory \
-             ({OUT_OF_MEMORY}): what that process did is missing"
+             ({OUT_OF_MEMORY}), so its results may be incomplete"
         )),
         ("Succeeded", ..) => None,
         (_, reason, Some(code)) if code != 0 => {
             let reason = reason.map(|reason| format!(" ({reason})"));
             let again = match (pod.phase.as_str(), pod.restarts) {
                 ("Failed" | "Waiting", _) | (_, 0) => String::new(),
-                (_, times) => format!(", and was started again, {times} so far"),
+                (_, times) => format!(", restarted {times} times so far"),
             };
             let reason = reason.unwrap_or_default();
             Some(format!("exited with code {code}{reason}{message}{again}"))
         }
         ("Running", None, _) => None,
-        ("Pending", None, _) => Some("waits to be started".to_string()),
+        ("Pending", None, _) => Some("waits to start".to_string()),
         ("Pending", Some(reason), _) => Some(format!("waits: {reason}{message}")),
         (phase, reason, _) => {
             let reason = reason.map(|reason| format!(": {reason}"));
@@ -326,36 +326,36 @@ fn trouble(pod: &PodDetails) -> Option<String> {
     }
 }
 
-/// What was done to a pod from outside, by Kubernetes' word for it: those of `status.reason` and of
-/// the condition `DisruptionTarget`.
+/// Describes a disruption of a pod by Kubernetes' reason for it, from `status.reason` or the
+/// condition `DisruptionTarget`.
 fn disruption(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "Evicted" => "was evicted by its node, which ran short of a resource",
-        "EvictionByEvictionAPI" => "was evicted, as when somebody drains its node",
+        "EvictionByEvictionAPI" => "was evicted, for example because its node was drained",
         "PreemptionByScheduler" | "Preempting" | "Preempted" | "PreemptionByKubeScheduler" => {
             "was preempted by a pod of higher priority"
         }
         "DeletionByTaintManager" | "TaintManagerEviction" => {
-            "was removed from its node, which has a taint that it does not tolerate, as when the \
-             node is not ready"
+            "was removed from its node, which has a taint that it does not tolerate, for example \
+             because the node is not ready"
         }
         "DeletionByPodGC" => "was removed because its node no longer exists",
-        "NodeLost" => "was lost: its node no longer answers",
+        "NodeLost" => "was lost because its node no longer responds",
         "TerminationByKubelet" | "NodeShutdown" | "Shutdown" | "Terminated" => {
-            "was ended by its node, which shuts down or ran short of a resource"
+            "was stopped by its node, which is shutting down or ran short of a resource"
         }
-        "DeadlineExceeded" => "ran longer than it may",
+        "DeadlineExceeded" => "exceeded its deadline",
         _ => return None,
     })
 }
 
-/// Pods that admission, a quota for example, does not let the operator create. They are told by
-/// nothing but events (kubeflow/trainer v1.9.4, pkg/core/pod.go `FailedCreatePod`).
+/// Reports pods that admission, for example a quota, prevents the operator from creating. Only
+/// events show this (kubeflow/trainer v1.9.4, pkg/core/pod.go `FailedCreatePod`).
 fn refused_pods(events: &[JobEvent]) -> Option<String> {
     let mut latest = events.iter().rev();
     let latest = latest.find(|event| event.reason.ends_with("CreatePod"))?;
     (latest.reason == "FailedCreatePod")
-        .then(|| format!("Its pods cannot be created: {}", latest.message))
+        .then(|| format!("The pods of the job cannot be created: {}", latest.message))
 }
 
 #[cfg(test)]
@@ -435,9 +435,9 @@ mod tests {
                 "PreemptionByScheduler",
                 "was preempted by a pod of higher priority",
             ),
-            ("NodeLost", "its node no longer answers"),
+            ("NodeLost", "its node no longer responds"),
             ("DeletionByTaintManager", "was removed from its node"),
-            ("EvictionByEvictionAPI", "drains its node"),
+            ("EvictionByEvictionAPI", "its node was drained"),
         ] {
             for exit_code in [None, Some(137)] {
                 let pod = PodDetails {
@@ -447,9 +447,12 @@ mod tests {
                     ..pod("worker-1", "Failed")
                 };
                 assert!(pod.has_failed());
-                let told = explained(job(false), vec![pod], Vec::new()).remove(0);
-                assert!(told.contains(expected), "{told}");
-                assert!(told.ends_with(&format!("({reason}): the cause")), "{told}");
+                let sentences = explained(job(false), vec![pod], Vec::new()).remove(0);
+                assert!(sentences.contains(expected), "{sentences}");
+                assert!(
+                    sentences.ends_with(&format!("({reason}): the cause")),
+                    "{sentences}"
+                );
             }
         }
     }
@@ -467,8 +470,8 @@ mod tests {
         }))
         .unwrap();
         for job in [job(false), succeeded] {
-            let told = explained(job, vec![killed.clone()], Vec::new()).remove(0);
-            assert!(told.contains("for lack of memory"), "{told}");
+            let sentences = explained(job, vec![killed.clone()], Vec::new()).remove(0);
+            assert!(sentences.contains("for lack of memory"), "{sentences}");
         }
     }
 
@@ -495,9 +498,9 @@ mod tests {
 
     #[test]
     fn a_suspended_job_says_how_it_goes_on() {
-        let told = explained(job(true), Vec::new(), Vec::new());
+        let sentences = explained(job(true), Vec::new(), Vec::new());
         assert_eq!(
-            told,
+            sentences,
             ["It is suspended: POST /train/run/resume lets it go on."]
         );
         let mut queued = job(true);
@@ -515,8 +518,8 @@ mod tests {
             object: "PyTorchJob/run".to_string(),
             count: 1,
         };
-        let told = explained(job(false), Vec::new(), vec![event("FailedCreatePod")]);
-        assert_eq!(told, ["Its pods cannot be created: exceeded quota"]);
+        let sentences = explained(job(false), Vec::new(), vec![event("FailedCreatePod")]);
+        assert_eq!(sentences, ["Its pods cannot be created: exceeded quota"]);
         let events = vec![event("FailedCreatePod"), event("SuccessfulCreatePod")];
         assert!(explained(job(false), Vec::new(), events).is_empty());
     }

@@ -1,24 +1,24 @@
-//! How replicas failed, as a job keeps it in annotations and tells it in its `detail`.
+//! Failures of replicas, which a job stores in annotations and shows in its `detail`.
 
-use super::details::troubles;
+use super::details::problems;
 use super::{ObservedJob, PodDetails};
 
-/// Own annotations: how the replica of this name failed last, as JSON.
+/// Own annotations: the latest failure of each replica, as JSON.
 const FAILURE_ANNOTATION_PREFIX: &str = "trainer.deepfinery/failure.";
 
-/// The annotation that keeps how a replica failed.
+/// The annotation that stores the failure of a replica.
 pub fn failure_annotation(failed: &PodDetails) -> (String, String) {
     let value = serde_json::to_string(failed).unwrap_or_default();
     let key = format!("{FAILURE_ANNOTATION_PREFIX}{}", failed.replica);
     (key, value)
 }
 
-/// Whether an annotation keeps how a replica failed.
+/// Whether an annotation stores the failure of a replica.
 pub fn is_failure_annotation(key: &str) -> bool {
     key.starts_with(FAILURE_ANNOTATION_PREFIX)
 }
 
-/// How the replicas of a job failed, as far as the job keeps it.
+/// The failures of replicas that the job has stored.
 pub fn failures(job: &ObservedJob) -> Vec<PodDetails> {
     let annotations = job.metadata.annotations.iter().flatten();
     let failures = annotations.filter(|(key, _)| is_failure_annotation(key));
@@ -31,8 +31,8 @@ pub fn failures(job: &ObservedJob) -> Vec<PodDetails> {
         .collect()
 }
 
-/// How the replicas of a job failed, in one line: exit codes and reasons.
-pub(super) fn told_of_failures(job: &ObservedJob) -> Option<String> {
-    let told = troubles(&failures(job));
-    (!told.is_empty()).then(|| told.join("; "))
+/// Describes the stored failures in one line: exit codes and reasons.
+pub(super) fn describe_failures(job: &ObservedJob) -> Option<String> {
+    let sentences = problems(&failures(job));
+    (!sentences.is_empty()).then(|| sentences.join("; "))
 }

@@ -1,5 +1,5 @@
-//! A submission that may be sent twice: the key that its client gave it, kept in the job itself, so
-//! that every host finds it there and a restart forgets nothing.
+//! Idempotent submissions. The client's key is stored in the job itself, so that every host finds
+//! it and it survives restarts.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -8,10 +8,10 @@ use super::ObservedJob;
 use crate::keys::{IDEMPOTENCY_LABEL, REQUEST_HASH_ANNOTATION};
 use crate::pytorch_job::PyTorchJob;
 
-/// Longest key.
+/// The maximum length of a key.
 const MAX_KEY: usize = 255;
 
-/// The key of a submission and the request that it came with, hashed.
+/// The hashes of a submission's key and request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     pub key_hash: String,
@@ -20,7 +20,7 @@ pub struct Submission {
 
 /// Why a key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the Idempotency-Key header takes 1 to {MAX_KEY} visible ASCII characters")]
+#[error("Idempotency-Key must be 1 to {MAX_KEY} visible ASCII characters")]
 pub struct BadKey;
 
 impl Submission {
@@ -34,12 +34,12 @@ impl Submission {
         }
         Ok(Self {
             key_hash: hash(key),
-            // Members are sorted, so spaces and order do not count.
+            // Members are sorted, so white space and order do not matter.
             request_hash: hash(crate::json::to_string(request).as_bytes()),
         })
     }
 
-    /// Has the job carry this submission.
+    /// Stores this submission in the job.
     pub fn mark(&self, job: &mut PyTorchJob) {
         let metadata = &mut job.metadata;
         let labels = metadata.labels.get_or_insert_default();
@@ -49,12 +49,12 @@ impl Submission {
         annotations.insert(REQUEST_HASH_ANNOTATION.to_string(), request);
     }
 
-    /// Whether a job is of a submission with this key.
+    /// Whether a job was created with this key.
     pub fn has_key_of(&self, job: &ObservedJob) -> bool {
         job.label(IDEMPOTENCY_LABEL) == Some(&self.key_hash)
     }
 
-    /// Whether a job is of a submission with this request.
+    /// Whether a job was created from this request.
     pub fn has_request_of(&self, job: &ObservedJob) -> bool {
         job.annotation(REQUEST_HASH_ANNOTATION) == Some(&self.request_hash)
     }

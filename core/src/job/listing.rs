@@ -1,7 +1,7 @@
-//! Pages of jobs: which jobs are asked for, in which order they come, and where a page goes on.
+//! Pages of jobs: filters, order and page tokens.
 //!
-//! A page goes on after the last job of the one before, wherever that stands by now, so jobs that
-//! come and go meanwhile make no other job be missed or told twice.
+//! A page starts after the last job of the previous one, wherever that is by now, so jobs that are
+//! created or deleted meanwhile never cause others to be missed or listed twice.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use sha2::{Digest, Sha256};
 use super::{JobState, JobSummary, ObservedJob, Selector};
 use crate::keys::FRAMEWORK_LABEL;
 
-/// Jobs of a page unless asked otherwise.
+/// The default page size.
 const DEFAULT_PAGE: usize = 100;
-/// Most jobs of a page.
+/// The maximum page size.
 const MAX_PAGE: usize = 1000;
 
-/// Which jobs are asked for.
+/// Which jobs to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub framework: Option<String>,
@@ -29,16 +29,16 @@ pub struct Filter {
     pub labels: Selector,
 }
 
-/// A part of the jobs that are asked for, newest first.
+/// A page of jobs, newest first.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct JobPage {
     pub jobs: Vec<ListedJob>,
-    /// Gives the next page. Absent on the last one.
+    /// Token for the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
 }
 
-/// A job of a list: the specification's five keys, and what tells it from others.
+/// A job in a list: the specification's five keys and a few more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ListedJob {
     #[serde(flatten)]
@@ -61,7 +61,7 @@ impl From<&ObservedJob> for ListedJob {
     }
 }
 
-/// How many jobs a page has: 0 is the default, and too many are as many as there may be.
+/// The number of jobs on a page. 0 means the default; larger values are capped at the maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageSize(usize);
 
@@ -75,13 +75,13 @@ impl PageSize {
     }
 }
 
-/// The job that a page ended with, and a fingerprint of what was asked for.
+/// The last job of a page, and a fingerprint of the query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Position {
     /// Seconds since 1970.
     #[serde(rename = "c")]
     created: i64,
-    /// Microseconds after that. Kubernetes has none.
+    /// Additional microseconds. Kubernetes has none.
     #[serde(rename = "m", default)]
     micros: i64,
     #[serde(rename = "n")]
@@ -92,31 +92,31 @@ struct Position {
     query: String,
 }
 
-/// Why a page token gives no page. The sentence goes after the name of the parameter.
+/// Why a page token is invalid. The message follows the name of the parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPageToken {
-    #[error("is not one that this service gave")]
+    #[error("was not issued by this service; omit it to start from the first page")]
     Unreadable,
-    #[error("belongs to a list with other filters; leave it out to begin anew")]
+    #[error("belongs to a list with other filters; omit it to start from the first page")]
     OtherQuery,
 }
 
-/// A list that is asked for.
+/// A request for a page of jobs.
 #[derive(Clone, Debug)]
 pub struct Listing {
     filter: Filter,
     size: PageSize,
-    /// Tells lists with other filters apart.
+    /// Fingerprint of the filters.
     query: String,
     after: Option<Position>,
 }
 
 impl Listing {
-    /// `query` is whatever the filter was made of.
+    /// `query` is the text that the filter was parsed from.
     ///
     /// # Errors
     ///
-    /// [`InvalidPageToken`] for a token of another list, or of nobody.
+    /// [`InvalidPageToken`] for a token of another list, or one that this service did not issue.
     pub fn new(
         filter: Filter,
         query: &str,
@@ -136,7 +136,7 @@ impl Listing {
         })
     }
 
-    /// Cuts the page out of all jobs.
+    /// Selects the page from all jobs.
     pub fn page(&self, mut jobs: Vec<Arc<ObservedJob>>) -> JobPage {
         let after = self.after.as_ref().map(Position::order);
         jobs.retain(|job| {
@@ -144,13 +144,13 @@ impl Listing {
             after.is_none_or(|after| here > after) && self.filter.admits(job)
         });
         let PageSize(size) = self.size;
-        let goes_on = jobs.len() > size;
-        if goes_on {
+        let has_more = jobs.len() > size;
+        if has_more {
             jobs.select_nth_unstable_by(size, |one, other| order(one).cmp(&order(other)));
             jobs.truncate(size);
         }
         jobs.sort_unstable_by(|one, other| order(one).cmp(&order(other)));
-        let last = jobs.last().filter(|_| goes_on);
+        let last = jobs.last().filter(|_| has_more);
         JobPage {
             next_page_token: last.map(|job| Position::of(job, &self.query).token()),
             jobs: jobs
@@ -170,14 +170,14 @@ impl Filter {
     }
 }
 
-/// Newest first. Kubernetes counts whole seconds, so names decide within one there.
+/// Newest first. Kubernetes counts whole seconds, so names decide within a second.
 type SortOrder<'a> = (Reverse<(i64, i64)>, &'a str, &'a str);
 
 fn order(job: &ObservedJob) -> SortOrder<'_> {
     (Reverse(created(job)), job.name(), job.namespace())
 }
 
-/// Seconds since 1970, and microseconds after that.
+/// Seconds since 1970, and additional microseconds.
 fn created(job: &ObservedJob) -> (i64, i64) {
     const MICROS: i64 = 1_000_000;
     let created = job.metadata.creation_timestamp.as_ref();
@@ -216,7 +216,7 @@ impl Position {
     }
 }
 
-/// Enough to tell two queries apart: nobody gains anything by making them meet.
+/// Enough to distinguish queries. Nobody gains anything from a collision.
 fn fingerprint(query: &str) -> String {
     let hash = Sha256::digest(query.as_bytes());
     BASE64_URL_SAFE_NO_PAD.encode(&hash[..6])

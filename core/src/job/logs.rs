@@ -1,4 +1,4 @@
-//! Which part of a job's logs is asked for, and the names of its replicas.
+//! Which part of a job's logs to read, and the names of its replicas.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,28 +9,28 @@ use super::ObservedJob;
 pub struct LogSelection {
     pub start: LogStart,
     pub end: LogEnd,
-    /// Whether each line begins with the time at which it was written.
+    /// Whether each line starts with the time at which it was written.
     pub lines: LogLines,
-    /// Only the last so many lines of what is there.
+    /// Only this many of the last lines that exist now.
     pub tail: Option<u64>,
-    /// Only lines that were written then or later.
+    /// Only lines that were written at this time or later.
     pub since: Option<Timestamp>,
     pub unfinished: Unfinished,
 }
 
-/// What a follower is given of a line whose end does not come within a second, such as a progress
-/// bar: the line up to now, and later the rest.
+/// How a follower receives a line that is not finished within a second, such as a progress bar:
+/// first the line so far, later the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfinished {
     /// The rest continues the line.
     Continued,
-    /// The rest is a line of its own, so that lines of other replicas fit between them.
+    /// The rest is a separate line, so that lines of other replicas fit in between.
     Split,
 }
 
 impl LogSelection {
-    /// The same part of the log of another start. An earlier start's log is complete, so it ends
-    /// with what is there.
+    /// The same selection for another attempt. The log of an earlier attempt is complete, so it is
+    /// not followed.
     #[must_use]
     pub fn starting_at(&self, start: LogStart) -> Self {
         Self {
@@ -44,33 +44,34 @@ impl LogSelection {
     }
 }
 
-/// Which start of the replica's container.
+/// Which attempt of the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogStart {
-    /// The first one that is kept, followed by all later ones.
+    /// The first attempt whose log still exists, followed by all later ones.
     First,
     Latest,
-    /// The one before, after a restart.
+    /// The attempt before the latest.
     Previous,
 }
 
-/// Where a log ends.
+/// Where reading a log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogEnd {
-    /// With what is there.
+    /// At its current end.
     Now,
-    /// With the job, through restarts of the replica. A replica that is not there yet is waited for.
+    /// When the job ends, across restarts of the replica. If the replica does not exist yet, the
+    /// reader waits for it.
     WithJob,
 }
 
-/// What a line is made of.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLines {
     Plain,
     WithTime,
 }
 
-/// The replicas of a job by the names that answers use: `master-0`, `worker-0`, ...
+/// The names of a job's replicas in this API: `master-0`, `worker-0`, ...
 pub fn replica_names(job: &ObservedJob) -> Vec<String> {
     let specs = job.spec.pytorch_replica_specs.iter();
     specs
@@ -81,7 +82,7 @@ pub fn replica_names(job: &ObservedJob) -> Vec<String> {
         .collect()
 }
 
-/// A time in the past as people write it: RFC 3339, or how long ago, such as `10m`.
+/// Parses a time in the past: RFC 3339, or a duration such as `10m` ago.
 pub fn since(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(time);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Longest line that is parsed, in bytes; the trainer's own have about 150.
+/// The maximum length of a parsed line in bytes; lines of the trainer have about 150.
 const LONGEST_LINE: usize = 4096;
 /// A bucket keeps its first, last, lowest and highest sample.
 const SAMPLES_PER_BUCKET: usize = 4;
@@ -14,11 +14,11 @@ const SAMPLES_PER_BUCKET: usize = 4;
 pub struct Point {
     /// The optimizer step, counted from 1.
     pub step: u64,
-    /// When the line was written; absent where the log has no times.
+    /// When the line was written; absent if the log has no times.
     #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub time: Option<Timestamp>,
-    /// The training loss; `null` where it is not a number.
+    /// The training loss; `null` if it is not a number.
     #[serde(deserialize_with = "Option::deserialize")]
     pub loss: Option<f64>,
     /// Of all processes together.
@@ -36,11 +36,11 @@ pub struct Point {
 pub struct Evaluation {
     /// The optimizer step after which the model was evaluated.
     pub step: u64,
-    /// When the line was written; absent where the log has no times.
+    /// When the line was written; absent if the log has no times.
     #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub time: Option<Timestamp>,
-    /// The loss on the evaluation data; `null` where it is not a number.
+    /// The loss on the evaluation data; `null` if it is not a number.
     #[serde(deserialize_with = "Option::deserialize")]
     pub eval_loss: Option<f64>,
 }
@@ -48,12 +48,13 @@ pub struct Evaluation {
 /// The metrics of a run: what `GET /train/{job_name}/metrics` returns.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Metrics {
-    /// By rising step. Of a longer run, the first and the last point and the extremes between them.
+    /// In ascending order of steps. A longer run is downsampled to its first and last point and the
+    /// extremes in between.
     pub points: Vec<Point>,
     pub evaluations: Vec<Evaluation>,
 }
 
-/// A line of the log, by its member `event`.
+/// A line of the log, distinguished by its member `event`.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event {
@@ -69,7 +70,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder that keeps at most `points` points and as many evaluations, at least four of each.
+    /// Creates a recorder that keeps at most `points` points and as many evaluations, but at least
+    /// four of each.
     pub fn new(points: usize) -> Self {
         Self {
             points: Series::new(points),
@@ -77,8 +79,8 @@ impl Recorder {
         }
     }
 
-    /// Reads whole lines of a log, each with its time in front where the log has times. Lines that
-    /// are not metrics are skipped.
+    /// Reads complete lines of a log, which may start with a time. Lines that are not metrics are
+    /// skipped.
     pub fn read(&mut self, lines: &[u8]) {
         for line in lines.split(|byte| *byte == b'\n') {
             self.read_line(line);
@@ -99,7 +101,7 @@ impl Recorder {
         }
     }
 
-    /// What was recorded since the start, or since the last call.
+    /// Takes what was recorded since the start or the last call.
     pub fn take(&mut self) -> Metrics {
         Metrics {
             points: self.points.take(),
@@ -120,7 +122,7 @@ fn split_time(line: &[u8]) -> (Option<Timestamp>, &[u8]) {
     }
 }
 
-/// What a series is made of.
+/// An element of a series.
 trait Sample: Clone {
     fn step(&self) -> u64;
     /// The value whose extremes are kept.
@@ -147,20 +149,21 @@ impl Sample for Evaluation {
     }
 }
 
-/// Samples by rising step, downsampled: neighbouring buckets are merged whenever there are too many.
+/// Samples in ascending order of steps, downsampled: neighbouring buckets are merged whenever there
+/// are too many.
 #[derive(Debug)]
 struct Series<S> {
     buckets: Vec<Bucket<S>>,
     max_buckets: usize,
-    /// How many samples go into a bucket before the next one is begun.
+    /// How many samples a bucket takes before the next one starts.
     width: usize,
 }
 
 #[derive(Debug)]
 struct Bucket<S> {
-    /// The first, the last and the extremes, by rising step.
+    /// The first, the last and the extremes, in ascending order of steps.
     kept: Vec<S>,
-    /// How many samples the bucket stands for.
+    /// How many samples the bucket represents.
     count: usize,
 }
 

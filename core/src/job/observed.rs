@@ -1,5 +1,5 @@
-//! A PyTorchJob as a cluster tells it, whoever wrote it: only what answers are made of, so that a
-//! cache of ten thousand is small and a job of somebody else's making is read too.
+//! A PyTorchJob as read from a cluster. It has only the members that answers need, so that a cache
+//! of ten thousand jobs is small and jobs that other programs created can be read too.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::pytorch_job::{PyTorchJob, PyTorchJobStatus};
 
-/// What answers say of a job.
+/// The parts of a job that answers need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObservedJob {
     #[serde(deserialize_with = "metadata")]
@@ -19,8 +19,7 @@ pub struct ObservedJob {
     pub status: PyTorchJobStatus,
 }
 
-/// What is read of a job's metadata. The rest is most of it: who has set which field, as a tree that is
-/// larger than the job.
+/// The metadata that is read. Most of the rest is `managedFields`, which is larger than the job.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ReadMetadata {
@@ -49,7 +48,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
     })
 }
 
-/// The part of a job's spec that answers need.
+/// The parts of a job's spec that answers need.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObservedSpec {
@@ -61,11 +60,11 @@ pub struct ObservedSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ObservedRunPolicy {
-    /// Set by a person, or by Kueue for as long as the job waits in its queue.
+    /// Set by a user, or by Kueue while the job waits in its queue.
     pub suspend: bool,
 }
 
-/// How many replicas of a type there should be. The operator reads a missing number as one.
+/// The desired number of replicas of a type. The operator treats a missing number as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DesiredReplicas {

@@ -1,29 +1,30 @@
-//! The prefix that a job writes its checkpoints to, and whether two jobs share one.
+//! The prefix that a job writes its checkpoints to, and whether the prefixes of two jobs overlap.
 
 use super::ObservedJob;
 use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, RESUME_VARIABLE};
 use crate::pytorch_job::PyTorchJob;
 use crate::request::metadata::OVERWRITE_VARIABLE;
 
-/// A checkpoint prefix in the form in which equal ones compare as equal.
+/// A checkpoint prefix, normalized for comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prefix {
     text: String,
     normal: String,
 }
 
-/// What a job does about the checkpoints of an earlier run beneath its prefix.
+/// What a job does with checkpoints of an earlier run under its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EarlierCheckpoints {
-    /// Nothing was said, so there may be none.
+    /// The job neither resumes nor overwrites, so there must be none.
     Refuse,
     /// The job resumes from them or replaces them.
     Use,
 }
 
 impl Prefix {
-    /// Of a URI such as `s3://bucket/runs/live/framework=hf`. Two schemes of one store are the
-    /// same, authorities compare without case, and slashes at the end or in pairs do not count.
+    /// Parses a URI such as `s3://bucket/runs/live/framework=hf`. Different schemes of the same
+    /// store are equal, the case of authorities is ignored, and so are trailing and repeated
+    /// slashes.
     pub fn new(uri: &str) -> Self {
         let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
         let scheme = match scheme {
@@ -43,27 +44,27 @@ impl Prefix {
         }
     }
 
-    /// Of a job, where this service made it.
+    /// The prefix of a job, if this service created it.
     pub fn of(job: &ObservedJob) -> Option<Self> {
         job.annotation(CHECKPOINT_PREFIX_ANNOTATION).map(Self::new)
     }
 
-    /// The URI as the job has it.
+    /// The original URI.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether two prefixes are the same, or one lies beneath the other.
+    /// Whether two prefixes are equal, or one contains the other.
     pub fn overlaps(&self, other: &Self) -> bool {
         let (one, other) = (self.normal.as_str(), other.normal.as_str());
-        let beneath = |outer: &str, inner: &str| {
+        let contains = |outer: &str, inner: &str| {
             let rest = inner.strip_prefix(outer);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        beneath(one, other) || beneath(other, one)
+        contains(one, other) || contains(other, one)
     }
 
-    /// Whether a job other than the one of this name has not ended and writes to this prefix.
+    /// Whether another job, with a different name, has not ended and writes to this prefix.
     pub fn is_taken_by(&self, other: &ObservedJob, namespace: &str, name: &str) -> bool {
         let same_name = other.namespace() == namespace && other.name() == name;
         let taken = || Self::of(other).is_some_and(|prefix| prefix.overlaps(self));
@@ -72,7 +73,7 @@ impl Prefix {
 }
 
 impl EarlierCheckpoints {
-    /// What a job was submitted with.
+    /// Reads the setting from the environment of a job.
     pub fn of(job: &PyTorchJob) -> Self {
         let master = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
         let mut containers = master.iter().flat_map(|pod| &pod.containers);

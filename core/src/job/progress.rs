@@ -1,33 +1,33 @@
-//! How far a run is, as `train.py` says it: one line of JSON on its standard output.
+//! The progress of a run, which `train.py` reports as lines of JSON on its standard output.
 //!
-//! The format is that of `trainer/logs.py`. Whoever brings an image of their own and writes the same
-//! lines is shown in the same way.
+//! The format is that of `trainer/logs.py`. Custom images that write the same lines get the same
+//! display.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Longest line that is looked at, in bytes; the trainer's own have about 150.
+/// The maximum length of a parsed line in bytes; lines of the trainer have about 150.
 const LONGEST_LINE: usize = 4096;
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
-    /// The optimizer step that was done last, counted from 1.
+    /// The latest completed optimizer step, counted from 1.
     pub step: u64,
-    /// The step that the run ends with.
+    /// The last step of the run.
     pub total_steps: u64,
-    /// The training loss of that step; `null` where it is not a number.
-    // Not left out where it is null: a run that diverges is to be seen.
+    /// The training loss of that step; `null` if it is not a number.
+    // Serialized even if it is null, so that a diverging run is visible.
     #[serde(deserialize_with = "Option::deserialize")]
     pub loss: Option<f64>,
-    /// Tokens of all processes.
+    /// Tokens per second of all processes together.
     #[schemars(range(min = 0))]
     pub tokens_per_second: f64,
     #[schemars(range(min = 0))]
     pub seconds_left: f64,
 }
 
-/// A line of the trainer's, by what it tells.
+/// A line of the trainer, distinguished by its member `event`.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event {
@@ -35,8 +35,8 @@ enum Event {
 }
 
 impl Progress {
-    /// What the last progress line of a piece of a log says. Members beside the known ones are for
-    /// later readers; a line that lacks one, or has a wrong one, is no progress line.
+    /// Reads the last progress line of a part of a log. Unknown members are ignored; a line with a
+    /// missing or invalid member is not a progress line.
     pub fn newest_in(lines: &[u8]) -> Option<Self> {
         let mut latest = lines.rsplit(|byte| *byte == b'\n');
         latest.find_map(Self::read)

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-/// Every one of its requirements has to hold. An empty one selects everything.
+/// A label selector. All requirements have to hold; an empty selector matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     requirements: Vec<Requirement>,
@@ -15,14 +15,15 @@ enum Requirement {
     Exists(String),
     Absent(String),
     In(String, Vec<String>),
-    /// Also of those that do not have the label.
+    /// Also matches if the label is absent.
     NotIn(String, Vec<String>),
 }
 
-/// Why a text is no selector. The sentence goes after the name of the parameter.
+/// Why a text is not a valid selector. The message follows the name of the parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cannot be read at {at:?}: it takes key=value, key!=value, key in (a,b), key notin (a,b), key and !key, with commas between them"
+    "not a valid label selector at {at:?}; use key=value, key!=value, key in (a,b), key notin \
+     (a,b), key or !key, separated by commas"
 )]
 pub struct InvalidSelector {
     /// The part that is not understood.
@@ -30,7 +31,7 @@ pub struct InvalidSelector {
 }
 
 impl Selector {
-    /// Reads a selector.
+    /// Parses a selector.
     ///
     /// # Errors
     ///
@@ -44,7 +45,7 @@ impl Selector {
         Ok(Self { requirements })
     }
 
-    /// Whether labels are as they have to be.
+    /// Whether labels fulfil all requirements.
     pub fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         let value = |key: &String| labels.and_then(|labels| labels.get(key));
         self.requirements
@@ -58,7 +59,7 @@ impl Selector {
     }
 }
 
-/// The parts between commas, but not between those in brackets.
+/// Splits a text at commas outside of parentheses.
 fn split(text: &str) -> impl Iterator<Item = &str> {
     let mut inside = false;
     text.split(move |character| {
@@ -108,8 +109,8 @@ impl Requirement {
     }
 }
 
-/// The characters of keys and values. Whether a key is one of Kubernetes' is not asked: one that
-/// is not selects nothing.
+/// Whether a text has only characters of keys and values. Invalid keys are accepted: they match
+/// nothing.
 fn is_word(text: &str) -> bool {
     let mut characters = text.chars();
     characters.all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))

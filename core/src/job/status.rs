@@ -1,16 +1,16 @@
-//! What the specification says of a PyTorchJob's state: the five keys of its answers.
+//! The state of a PyTorchJob as the specification defines it: the five keys of its answers.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ObservedJob, failures::told_of_failures};
+use super::{ObservedJob, failures::describe_failures};
 use crate::keys::{FRAMEWORK_LABEL, RUN_ID_LABEL};
 use crate::pytorch_job::{Condition, ConditionType, PyTorchJobStatus};
 
-/// Most warnings that the answer to a submission repeats. A preview has all of them.
+/// The maximum number of warnings in the answer to a submission. A preview has all of them.
 const MAX_WARNINGS: usize = 8;
 
-/// The specification's words for the state of a job.
+/// The state of a job, as the specification names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
@@ -29,7 +29,7 @@ impl JobState {
         Self::Failed,
     ];
 
-    /// The word of answers.
+    /// The name in answers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Submitted => "submitted",
@@ -39,26 +39,25 @@ impl JobState {
         }
     }
 
-    /// The state that the job's conditions tell, by the specification's table from its first row
-    /// on. The last condition in the list says nothing: the operator appends and flips them.
+    /// Derives the state from the job's conditions by the specification's table. The order of the
+    /// conditions is irrelevant, because the operator appends and flips them.
     pub fn of(job: &ObservedJob) -> Self {
         let status = &job.status;
-        match told_by(status) {
+        match deciding_condition(status) {
             Some((state, ..)) => state,
             None if active(status) > 0 => Self::Running,
             None => Self::Submitted,
         }
     }
 
-    /// Whether nothing can follow.
+    /// Whether the state never changes again.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
 }
 
-/// The first row of the table whose condition is true, with the text that stands for an empty
-/// message.
-fn told_by(status: &PyTorchJobStatus) -> Option<(JobState, &Condition, &'static str)> {
+/// The first row of the table whose condition is true, with the default for an empty message.
+fn deciding_condition(status: &PyTorchJobStatus) -> Option<(JobState, &Condition, &'static str)> {
     let rows = [
         (
             ConditionType::Succeeded,
@@ -87,7 +86,7 @@ pub struct JobSummary {
 }
 
 impl JobSummary {
-    /// The answer to a submission, with the first of what it was warned of.
+    /// The answer to a submission, with its first warnings.
     pub fn created(job: &ObservedJob, warnings: &[String]) -> Self {
         let mut detail = "PyTorchJob created".to_string();
         for warning in warnings.iter().take(MAX_WARNINGS) {
@@ -100,16 +99,16 @@ impl JobSummary {
         Self::with(job, JobState::Submitted, &detail)
     }
 
-    /// What the job's conditions tell.
+    /// Summarizes a job from its conditions.
     pub fn of(job: &ObservedJob) -> Self {
         let state = JobState::of(job);
-        let detail = match (told_by(&job.status), state) {
+        let detail = match (deciding_condition(&job.status), state) {
             (Some((_, condition, default)), _) if condition.message.is_empty() => default,
             (Some((_, condition, _)), _) => &condition.message,
             (None, JobState::Running) => "PyTorchJob pods active",
             (None, _) => "PyTorchJob submitted",
         };
-        match told_of_failures(job).filter(|_| state == JobState::Failed) {
+        match describe_failures(job).filter(|_| state == JobState::Failed) {
             Some(failures) => {
                 let detail = detail.trim_end_matches('.');
                 Self::with(job, state, &format!("{detail}: {failures}"))
@@ -130,7 +129,8 @@ impl JobSummary {
     }
 }
 
-/// Pods that run. The operator counts them by replica type; the specification reads a total.
+/// The number of running pods. The operator counts them by replica type; the specification uses a
+/// total.
 fn active(status: &PyTorchJobStatus) -> i32 {
     let replicas = status.replica_statuses.values();
     status.active.unwrap_or(0) + replicas.map(|replica| replica.active).sum::<i32>()

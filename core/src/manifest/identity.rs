@@ -1,7 +1,7 @@
-//! What a replica is told of its job beside the manifest: which job it is of, and what made it.
+//! Variables of a replica that identify its job and what created it.
 //!
-//! Neither stands in a plan. The job is known when it is created, and a preview is the same for two
-//! versions of a plugin that plan the same.
+//! They are not part of a plan: the job is only known when it is created, and two versions of a
+//! plugin with the same plan should have the same preview.
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 
@@ -15,9 +15,9 @@ use crate::request::metadata::{
     FAILURE_FILE_VARIABLE, JOB_NAME_VARIABLE, JOB_NAMESPACE_VARIABLE, JOB_VARIABLES,
 };
 
-/// The job that a replica is of, as literal values: one that is started again under the same name
-/// is another, which `train.py` keeps from writing to the same prefix. The image and the plugin are
-/// for its record of the run, `config/run.json`.
+/// The values of the variables. A job that is created again under the same name is a different job,
+/// which `train.py` prevents from writing to the same prefix. The image and the plugin are recorded
+/// in `config/run.json`.
 pub fn identity_variables(job: &PyTorchJob, uid: &str) -> Vec<(&'static str, String)> {
     let annotations = job.metadata.annotations.as_ref();
     let annotation = |key| annotations.and_then(|all| all.get(key)).map(String::as_str);
@@ -42,11 +42,11 @@ pub fn identity_variables(job: &PyTorchJob, uid: &str) -> Vec<(&'static str, Str
         .collect()
 }
 
-/// In the shared memory of a pod, which outlives the restarts of its container.
+/// A file in the shared memory of the pod, which survives restarts of the container.
 const FAILURE_FILE: &str = "/dev/shm/trainer-failure.json";
 
-/// Writes [`identity_variables`] into the pods of a job, and where a failure is recorded. Name and
-/// namespace come from the pod: a copy of the job under another name is another job.
+/// Adds [`identity_variables`] and the failure file to the pods of a job. Name and namespace are
+/// read from the pod, because a copy of the job under another name is a different job.
 pub fn identify(job: &mut PyTorchJob, uid: &str) {
     let file = (FAILURE_FILE_VARIABLE, FAILURE_FILE.to_string());
     let variables = identity_variables(job, uid).into_iter().chain([file]);
@@ -66,12 +66,12 @@ pub fn identify(job: &mut PyTorchJob, uid: &str) {
     for container in pods.flat_map(|pod| &mut pod.containers) {
         let environment = container.env.get_or_insert_default();
         environment.extend(variables.iter().cloned());
-        // The end of the log says why the container failed.
+        // The end of the log explains why the container failed.
         container.termination_message_policy = Some("FallbackToLogsOnError".to_string());
     }
 }
 
-/// The field of a pod that has the value of a variable.
+/// The field of the pod that provides the value of a variable.
 fn field(variable: &str) -> Option<&'static str> {
     match variable {
         JOB_NAME_VARIABLE => Some("metadata.labels['training.kubeflow.org/job-name']"),

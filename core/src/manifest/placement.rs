@@ -1,13 +1,13 @@
-//! What the operator's profile adds to a pod: nodes, priority, secrets, volumes, shared memory.
+//! Applies a placement profile to a pod: nodes, priority, secrets, volumes, shared memory.
 
 use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::profile::{Profile, ProfileVolume, SHARED_MEMORY_VOLUME};
 
-/// Places a pod as its profile says.
+/// Applies a profile to a pod.
 pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
-    // A new member breaks the build here, where it has to be considered.
+    // A new member breaks the build here, so that it cannot be forgotten.
     let Profile {
         node_selector,
         tolerations,

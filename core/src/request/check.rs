@@ -1,4 +1,4 @@
-//! What no schema can say of a request: frameworks, names, URIs, the environment.
+//! Checks that a JSON Schema cannot express: frameworks, names, URIs and the environment.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use crate::finding::{Finding, pointer};
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
 use crate::suggestion::did_you_mean;
 
-/// Most bytes of one `NAME=value` of an environment with the NUL at its end (Linux's MAX_ARG_STRLEN).
+/// The maximum size of one `NAME=value` including its NUL, in bytes (Linux's MAX_ARG_STRLEN).
 const MAX_VARIABLE_BYTES: usize = 128 * 1024;
-/// Most bytes of `env`. Command and variables of the plugin are at most twice as much, and Linux
-/// starts no program with more than 2 MiB of both.
+/// The maximum size of `env` in bytes. The plugin's command and variables have at most twice this
+/// size, and Linux limits the total for a new program to 2 MiB.
 const MAX_ENV_BYTES: usize = 256 * 1024;
 
-/// The bytes that a variable takes when a program is started.
+/// The bytes that a variable occupies when a program is started.
 fn exec_bytes(name: &str, value: &str) -> usize {
     name.len() + "=".len() + value.len() + "\0".len()
 }
@@ -29,13 +29,13 @@ fn too_long_for_exec(name: &str, value: &str) -> Option<String> {
     let size = exec_bytes(name, value);
     (size > MAX_VARIABLE_BYTES).then(|| {
         format!(
-            "env.{name}: {size} bytes with its name are more than the {MAX_VARIABLE_BYTES} that Linux \
-             takes for a variable; put it into a file"
+            "env.{name}: {size} bytes including the name, but Linux allows at most \
+             {MAX_VARIABLE_BYTES} for a variable; put the value into a file"
         )
     })
 }
 
-/// Checks what no schema can say, and collects the findings.
+/// Performs the checks and collects the findings.
 pub(super) struct Checker<'a> {
     frameworks: &'a ArgumentSchemas,
     policy: &'a RequestPolicy,
@@ -45,7 +45,7 @@ pub(super) struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    /// `findings` are those that the schema has found.
+    /// `findings` are those of the schema.
     pub(super) fn new(
         frameworks: &'a ArgumentSchemas,
         policy: &'a RequestPolicy,
@@ -60,9 +60,9 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The valid request, if every field that it needs is there and sound.
+    /// The valid request, if every required field is present and valid.
     pub(super) fn check(&mut self, wire: TrainingJobRequest) -> Option<JobRequest> {
-        // A new field breaks the build here, where it has to be considered.
+        // A new field breaks the build here, so that it cannot be forgotten.
         let TrainingJobRequest {
             framework,
             model_id,
@@ -88,8 +88,8 @@ impl<'a> Checker<'a> {
         let resume_from_checkpoint = resume_from_checkpoint.unwrap_or(false);
         let overwrite = overwrite.unwrap_or(false);
         if resume_from_checkpoint && overwrite {
-            let detail = "overwrite: the run cannot also resume from the checkpoints that it \
-                          replaces; set overwrite or resume_from_checkpoint";
+            let detail = "overwrite: conflicts with resume_from_checkpoint: a run cannot resume \
+                          from the checkpoints that it replaces; set only one of them";
             self.finding("conflict", "overwrite", detail.to_string());
         }
         let mut extra_args = extra_args.unwrap_or_default();
@@ -111,16 +111,16 @@ impl<'a> Checker<'a> {
         let labels = labels.unwrap_or_default();
         self.labels(&labels);
         let mut annotations = annotations.unwrap_or_default();
-        // The one key of ours that a request may set: it is a choice, and checked as one.
+        // The only key of ours that a request may set. It is checked by `profile`.
         let profile = annotations.remove(PROFILE_ANNOTATION);
         self.annotations(&annotations);
         let namespace = namespace.unwrap_or_else(|| self.policy.default_namespace.clone());
         self.keep("name", "namespace", metadata::check_namespace(&namespace));
         let profile = self.profile(profile.as_deref(), &namespace);
         let name = match (job_name, &framework, &run_id) {
-            (Some(name), ..) => self.keep("name", "job_name", JobName::given(&name, num_nodes)),
+            (Some(name), ..) => self.keep("name", "job_name", JobName::chosen(&name, num_nodes)),
             (None, Some(framework), Some(run_id)) => {
-                Some(JobName::made(framework, run_id, num_nodes))
+                Some(JobName::derived(framework, run_id, num_nodes))
             }
             _ => None,
         };
@@ -164,13 +164,13 @@ impl<'a> Checker<'a> {
     fn framework(&mut self, name: String, extra_args: &Map<String, Value>) -> Option<String> {
         if let Some(schema) = self.frameworks.get(&name) {
             let extra_args = Value::Object(extra_args.clone());
-            self.argument_faults = schema.faults_at_once(&extra_args, "/extra_args");
+            self.argument_faults = schema.findings_inline(&extra_args, "/extra_args");
             return Some(name);
         }
         let known: Vec<&str> = self.frameworks.keys().map(String::as_str).collect();
         let hint = did_you_mean(&name, known.iter().copied());
         let detail = format!(
-            "framework: {} is not loaded here; known: {}{hint}",
+            "framework: unknown framework {}; known: {}{hint}",
             schema::quote_text(&name),
             known.join(", ")
         );
@@ -186,7 +186,7 @@ impl<'a> Checker<'a> {
         let uri = self.keep("uri", name, StorageUri::parse(role, text, allowed))?;
         if let Some(encoded) = uri.undecoded() {
             let detail = format!(
-                "{name}: {encoded} is not decoded: it is looked for as these three characters"
+                "{name}: {encoded} is not decoded; it stands for exactly these three characters"
             );
             let warning = Finding::new("percent-encoding", pointer([name]), detail);
             self.warnings.push(warning);
@@ -201,21 +201,21 @@ impl<'a> Checker<'a> {
                 let detail = format!("{}: {finding}", field(&at));
                 self.findings.push(Finding::new("environment", at, detail));
             } else if value.contains('\0') {
-                let detail = format!("{}: must not hold a NUL character", field(&at));
+                let detail = format!("{}: must not contain NUL", field(&at));
                 self.findings.push(Finding::new("environment", at, detail));
             } else if let Some(detail) = too_long_for_exec(name, value) {
                 self.findings.push(Finding::new("length", at, detail));
             } else if metadata::is_search_path(name) {
                 let detail = format!(
-                    "{}: replaces the image's own value whole, and nothing expands $ in it; without \
-                     what it had, torchrun or its libraries may not be found",
+                    "{}: replaces the image's value completely, and $ is not expanded; torchrun or \
+                     its libraries may not be found without the original entries",
                     field(&at)
                 );
                 self.warnings.push(Finding::new("replaced-env", at, detail));
             } else if looks_secret(name, value) {
                 let detail = format!(
-                    "{}: a secret in env stands in the PyTorchJob in clear; \
-                     mount a Kubernetes Secret instead",
+                    "{}: a secret in env is stored in the PyTorchJob in plain text; mount a \
+                     Kubernetes Secret instead",
                     field(&at)
                 );
                 self.warnings
@@ -231,7 +231,10 @@ impl<'a> Checker<'a> {
             .map(|(name, value)| exec_bytes(name, value))
             .sum();
         if size > MAX_ENV_BYTES {
-            let detail = format!("env: {size} bytes are more than the {MAX_ENV_BYTES} allowed");
+            let detail = format!(
+                "env: {size} bytes, but at most {MAX_ENV_BYTES} are allowed; put large values into \
+                 a file"
+            );
             self.finding("length", "env", detail);
         }
     }
@@ -251,7 +254,7 @@ impl<'a> Checker<'a> {
         let size: usize = annotations.iter().map(|(k, v)| k.len() + v.len()).sum();
         if size > metadata::MAX_ANNOTATIONS_BYTES {
             let most = metadata::MAX_ANNOTATIONS_BYTES;
-            let detail = format!("annotations: {size} bytes are more than the {most} allowed");
+            let detail = format!("annotations: {size} bytes, but at most {most} are allowed");
             self.finding("length", "annotations", detail);
         }
     }
@@ -264,7 +267,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// What stands behind an option on the command line, where a dash would begin another option.
+    /// Checks a value that follows an option on the command line, where a leading dash would start
+    /// another option.
     fn word_of_a_command(&mut self, name: &str, text: Option<&str>) {
         let Some(text) = text else {
             return;
@@ -275,7 +279,8 @@ impl<'a> Checker<'a> {
         }
         if text.starts_with('-') {
             let detail = format!(
-                "{name}: {} begins with -, so train.py would take it for an option",
+                "{name}: {} starts with '-', so train.py would read it as an option; remove the \
+                 dash",
                 schema::quote(&Value::from(text))
             );
             self.finding("format", name, detail);

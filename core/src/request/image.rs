@@ -1,17 +1,17 @@
-//! References to container images, by the grammar that registries and container runtimes share
+//! Checks references to container images against the grammar of registries and container runtimes
 //! (distribution/reference): `[domain[:port]/]path[:tag][@digest]`.
 
 use std::fmt;
 
-/// Longest name, with its domain.
+/// The maximum length of a name including its domain.
 const MAX_NAME: usize = 255;
-/// Longest tag.
+/// The maximum length of a tag.
 const MAX_TAG: usize = 128;
 
-/// Why a text is no reference. The sentence goes after the name of the field.
+/// Why a text is not a valid reference. The message follows the name of the field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageFault {
-    /// It has a URL's scheme; this is what stands behind it.
+    /// It starts with the scheme of a URL; this is the rest.
     Scheme(String),
     /// The path has upper-case letters; this is the reference without them.
     UpperCase(String),
@@ -31,23 +31,26 @@ impl fmt::Display for ImageFault {
             ),
             Self::UpperCase(lower) => write!(
                 formatter,
-                "the path of an image is in lower case; use {lower:?}"
+                "the path of an image must be in lower case; use {lower:?}"
             ),
             Self::TooLong => write!(formatter, "the name is longer than {MAX_NAME} characters"),
             Self::Domain => formatter.write_str(
-                "the registry is not a host name, with or without a port, such as ghcr.io or \
+                "the registry is not a valid host name with an optional port; examples: ghcr.io, \
                  registry:5000",
             ),
             Self::Path => formatter.write_str(
-                "not an image: expected [registry/]path[:tag][@digest] such as \
-                 ghcr.io/team/trainer:1.2, where each part of the path is of a-z and 0-9 with \
-                 single ., _ or - between them",
+                "not a valid image: expected [registry/]path[:tag][@digest] such as \
+                 ghcr.io/team/trainer:1.2, where each part of the path consists of a-z and 0-9 \
+                 separated by single '.', '_' or '-'",
             ),
             Self::Tag => write!(
                 formatter,
-                "the tag is not 1 to {MAX_TAG} of A-Z, a-z, 0-9, _, . and -, the first neither . nor -"
+                "the tag is not valid; use 1-{MAX_TAG} characters A-Z, a-z, 0-9, '_', '.' and '-', \
+                 not starting with '.' or '-'"
             ),
-            Self::Digest => formatter.write_str("the digest is not sha256: and 64 of 0-9 and a-f"),
+            Self::Digest => formatter.write_str(
+                "the digest is not valid; expected sha256: followed by 64 hexadecimal digits",
+            ),
         }
     }
 }
@@ -56,7 +59,7 @@ impl fmt::Display for ImageFault {
 ///
 /// # Errors
 ///
-/// The first rule that it breaks.
+/// The first rule that the text violates.
 pub fn check(text: &str) -> Result<(), ImageFault> {
     if let Some((_, rest)) = text.split_once("://") {
         return Err(ImageFault::Scheme(rest.to_string()));
@@ -88,7 +91,7 @@ pub fn check(text: &str) -> Result<(), ImageFault> {
     }
 }
 
-/// The registry, where the first part is one: it has a dot or a port, or is localhost.
+/// Splits off the registry. The first part is one if it contains a dot or a port, or is localhost.
 fn split_domain(named: &str) -> (Option<&str>, &str) {
     match named.split_once('/') {
         Some((first, rest)) if first == "localhost" || first.contains(['.', ':']) => {
@@ -201,14 +204,14 @@ mod tests {
             ("registry:port/x", "the registry"),
             ("registry:70000/x", "the registry"),
             ("-a.io/x", "the registry"),
-            ("/x", "not an image"),
-            ("x/", "not an image"),
-            ("a//b", "not an image"),
-            ("a..b", "not an image"),
-            ("a___b", "not an image"),
-            ("a b", "not an image"),
-            ("ä", "not an image"),
-            ("", "not an image"),
+            ("/x", "not a valid image"),
+            ("x/", "not a valid image"),
+            ("a//b", "not a valid image"),
+            ("a..b", "not a valid image"),
+            ("a___b", "not a valid image"),
+            ("a b", "not a valid image"),
+            ("ä", "not a valid image"),
+            ("", "not a valid image"),
         ] {
             let finding = check(image).unwrap_err().to_string();
             assert!(finding.contains(instead), "{image}: {finding}");

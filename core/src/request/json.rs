@@ -1,8 +1,8 @@
-//! JSON as requests have to write it: serde_json reads it, but a name given twice and an integer
-//! that no reader keeps whole are findings, and a text of very many values is refused.
+//! Strict JSON for requests: duplicate names and integers that lose precision are findings, and
+//! text with too many values is refused.
 //!
-//! Readers disagree on which of two equal names counts, so what one checks is not what the next
-//! one runs. Nesting is bounded by serde_json's own limit of 128.
+//! Parsers disagree on which of two equal names wins, so one program could check what another does
+//! not run. serde_json itself limits nesting to 128 levels.
 
 use std::fmt;
 
@@ -12,18 +12,18 @@ use serde_json::{Map, Number, Value};
 use crate::finding::{Finding, pointer};
 use crate::request::schema::quote_text;
 
-/// Most values of a text, counted at every depth. Each small object takes half a kilobyte of
-/// memory, so a text of one megabyte could take a hundred.
+/// The maximum number of values, counted at every depth. A small object takes half a kilobyte of
+/// memory, so one megabyte of text could take a hundred.
 const MAX_VALUES: usize = 20_000;
-/// Most findings about one text: whoever repeats a name a thousand times knows after the first ten.
+/// The maximum number of findings: after ten duplicates, further ones add nothing.
 const MAX_FINDINGS: usize = 10;
 
-/// Reads a whole JSON text.
+/// Parses a complete JSON text.
 ///
 /// # Errors
 ///
-/// One finding where the text stops being JSON or holds too many values; otherwise one for each
-/// repeated name and each integer that is too large, of which the first ten are listed.
+/// One finding if the text is not JSON or has too many values; otherwise one for each duplicate
+/// name and each integer that is too large, up to ten.
 pub fn parse(text: &[u8]) -> Result<Value, Vec<Finding>> {
     if let Err(error) = std::str::from_utf8(text) {
         let place = place(text, error.valid_up_to());
@@ -54,7 +54,7 @@ pub fn parse(text: &[u8]) -> Result<Value, Vec<Finding>> {
 
 fn too_many_values() -> Finding {
     let detail = format!(
-        "request: more than {MAX_VALUES} values; put large data into a file that the job reads"
+        "request: more than {MAX_VALUES} JSON values; put large data into a file that the job reads"
     );
     Finding::new("size", "", detail)
 }
@@ -63,16 +63,17 @@ fn not_json(what: &str) -> Finding {
     Finding::new("not-json", "", format!("not JSON: {what}"))
 }
 
-/// Where and why a text stops being JSON, in words that do not need a JSON parser's vocabulary.
+/// Describes a syntax error and its position without the vocabulary of a parser.
 fn unreadable(text: &[u8], error: &serde_json::Error) -> Finding {
     let (line, column) = (error.line(), error.column());
     if error.is_eof() {
         return not_json(&match text.trim_ascii().is_empty() {
-            true => "the text is empty; a request is an object such as {\"framework\": \"hf\"}"
-                .to_string(),
+            true => {
+                "the text is empty; expected an object such as {\"framework\": \"hf\"}".to_string()
+            }
             false => format!(
-                "the text ends at line {line}, column {column}, before the last value, bracket or \
-                 quotation mark is closed"
+                "unexpected end of text at line {line}, column {column}; close the last value, \
+                 bracket or quotation mark"
             ),
         });
     }
@@ -81,7 +82,7 @@ fn unreadable(text: &[u8], error: &serde_json::Error) -> Finding {
     not_json(&format!("{what} at line {line}, column {column}"))
 }
 
-/// Line and column of a byte, both from 1.
+/// The line and column of a byte, counted from 1.
 fn place(text: &[u8], at: usize) -> String {
     let before = &text[..at];
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -92,10 +93,10 @@ fn place(text: &[u8], at: usize) -> String {
     )
 }
 
-/// The integers of a text that are outside of what 64 bits hold, as the floating-point numbers that
-/// they would become, with their digits.
+/// The integers of a text that do not fit into 64 bits: the floating-point numbers that they would
+/// become, and their digits.
 fn long_integers(text: &[u8]) -> Vec<(f64, String)> {
-    /// Fewer digits always fit.
+    /// This many digits always fit.
     const FITS: usize = 18;
     let mut found = Vec::new();
     let mut in_string = false;
@@ -134,14 +135,14 @@ fn long_integer(number: &[u8]) -> Option<(f64, String)> {
     (is_integer && !fits).then(|| (value, digits.to_string()))
 }
 
-/// What is known of a text while it is read.
+/// The state while a text is parsed.
 struct Reading {
     values: usize,
     long_integers: Vec<(f64, String)>,
     findings: Vec<Finding>,
 }
 
-/// The way to one value, on the stack: most values need no pointer, so none is made for them.
+/// The path of a value, kept on the stack because most values never need a pointer.
 enum Path<'a> {
     Root,
     Item(&'a Path<'a>, usize),
@@ -169,7 +170,7 @@ impl Path<'_> {
     }
 }
 
-/// One value on its way from text, and where in the text it is.
+/// Deserializes one value and knows its path.
 struct Node<'a> {
     path: &'a Path<'a>,
     reading: &'a mut Reading,
@@ -265,7 +266,10 @@ impl<'de> Visitor<'de> for Node<'_> {
                 reading: self.reading,
             })?;
             if object.contains_key(&name) {
-                let detail = format!("the name {} is given twice", quote_text(&name));
+                let detail = format!(
+                    "duplicate name {}; remove one of the two",
+                    quote_text(&name)
+                );
                 self.found("duplicate-name", &path, detail);
             }
             object.insert(name, value);

@@ -1,18 +1,18 @@
 //! Kubernetes' rules for names, labels, annotations and environment variables.
 //!
-//! They are those of kubernetes/apimachinery `pkg/util/validation/validation.go`. A request that
-//! breaks one would be refused by the API server later, in words that name no field of ours.
+//! Source: kubernetes/apimachinery `pkg/util/validation/validation.go`. Otherwise the API server
+//! would refuse such a request later, in a message that names none of our fields.
 
 use std::fmt;
 
-/// Longest label, label value, namespace and service name.
+/// The maximum length of a label, label value, namespace or service name.
 const MAX_LABEL: usize = 63;
-/// Longest prefix of a label's or annotation's key, which is a DNS-1123 subdomain.
+/// The maximum length of the prefix of a label or annotation key, a DNS-1123 subdomain.
 const MAX_SUBDOMAIN: usize = 253;
-/// Most bytes of all annotations of an object, keys and values together.
+/// The maximum size of all annotations of an object, keys and values together, in bytes.
 pub const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
 
-/// Prefixes of keys that belong to Kubernetes, to the operator and to this host.
+/// Prefixes of keys that are reserved for Kubernetes, the training operator and this host.
 const RESERVED_PREFIXES: &[&str] = &[
     "kubernetes.io",
     "k8s.io",
@@ -20,9 +20,9 @@ const RESERVED_PREFIXES: &[&str] = &[
     "trainer.deepfinery",
 ];
 
-/// Variables that the training operator appends after ours, so that a value of the request would
-/// be lost without a word (kubeflow/trainer v1.9, pkg/controller.v1/pytorch/envvar.go), and those
-/// that torchrun sets for each worker.
+/// Variables that the training operator appends after ours, which would silently override a value
+/// of the request (kubeflow/trainer v1.9, pkg/controller.v1/pytorch/envvar.go), and those that
+/// torchrun sets for each worker.
 const OPERATOR_VARIABLES: &[&str] = &[
     "MASTER_ADDR",
     "MASTER_PORT",
@@ -33,15 +33,16 @@ const OPERATOR_VARIABLES: &[&str] = &[
     "GROUP_RANK",
     "NODE_RANK",
 ];
-/// The prefixes of further variables of torchrun's, and of the service's settings and what it tells
-/// `train.py`: with `TRAINER_PVC_ROOT`, say, a request could read what the operator's schemes forbid.
+/// The prefixes of other variables of torchrun, and of variables that configure the service or
+/// `train.py`. With `TRAINER_PVC_ROOT`, for example, a request could read what the allowed schemes
+/// forbid.
 const SERVICE_PREFIXES: &[&str] = &["PET_", "TORCHELASTIC_", "TRAINER_"];
-/// The one variable of such a prefix that is for requests: how much `train.py` logs.
+/// The only variable with such a prefix that requests may set: the log level of `train.py`.
 const LOG_LEVEL: &str = "TRAINER_LOG_LEVEL";
-/// Variables that say which GPUs a replica has: the cluster gives them out.
+/// Variables that assign GPUs to a replica. The cluster sets them.
 const DEVICE_VARIABLES: &[&str] = &["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
 
-/// The variables that identify a run. They are this host's, whatever the request or the plugin say.
+/// The variables that identify a run. Only this host sets them.
 pub const IDENTITY_VARIABLES: &[&str] = &[
     "FRAMEWORK",
     "MODEL_ID",
@@ -59,16 +60,16 @@ pub const IDENTITY_VARIABLES: &[&str] = &[
     OVERWRITE_VARIABLE,
 ];
 
-/// Whether `train.py` replaces the checkpoints of an earlier run.
+/// Makes `train.py` replace the checkpoints of an earlier run.
 pub const OVERWRITE_VARIABLE: &str = "TRAINER_OVERWRITE";
-/// Where `train.py` says that a restart cannot help. The cluster sets it.
+/// The file in which `train.py` records that a restart cannot help. The cluster sets it.
 pub const FAILURE_FILE_VARIABLE: &str = "TRAINER_FAILURE_FILE";
-/// How people know the job of a replica, for the lease of its prefix. The cluster sets them.
+/// The job of a replica, for the lease of its prefix. The cluster sets them.
 pub const JOB_NAME_VARIABLE: &str = "TRAINER_JOB_NAME";
 pub const JOB_NAMESPACE_VARIABLE: &str = "TRAINER_JOB_NAMESPACE";
 
-/// The variables that say which job a replica is of, and what made it: the cluster sets them when
-/// it creates a job, see [`crate::manifest::identify`].
+/// The variables that identify a replica's job and what created it. The cluster sets them when it
+/// creates a job, see [`crate::manifest::identify`].
 pub const JOB_VARIABLES: [&str; 5] = [
     "TRAINER_JOB_UID",
     "TRAINER_IMAGE",
@@ -77,10 +78,10 @@ pub const JOB_VARIABLES: [&str; 5] = [
     "TRAINER_PLUGIN_SHA256",
 ];
 
-/// The typed arguments, which only a plugin sets.
+/// The typed arguments. Only plugins set this variable.
 pub const ARGUMENTS_VARIABLE: &str = "TRAINING_EXTRA_ARGS_JSON";
 
-/// Why a name is not valid. The sentence goes after the name of the field.
+/// Why a name is not valid. The message follows the name of the field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameFault {
     Namespace,
@@ -95,31 +96,33 @@ impl fmt::Display for NameFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Namespace => {
-                "not a namespace: 1 to 63 of a-z, 0-9 and -, first and last a letter or digit"
+                "not a valid namespace; use 1-63 characters a-z, 0-9 and '-', starting and ending \
+                 with a letter or digit"
             }
             Self::LabelKey => {
-                "not a key: [prefix/]name, name 1 to 63 of A-Z, a-z, 0-9, -, _ and ., \
-                 first and last a letter or digit"
+                "not a valid key; expected [prefix/]name with 1-63 characters A-Z, a-z, 0-9, '-', \
+                 '_' and '.' in the name, starting and ending with a letter or digit"
             }
             Self::LabelValue => {
-                "not a label value: at most 63 of A-Z, a-z, 0-9, -, _ and ., \
-                 first and last a letter or digit"
+                "not a valid label value; use at most 63 characters A-Z, a-z, 0-9, '-', '_' and \
+                 '.', starting and ending with a letter or digit"
             }
             Self::ReservedKey => {
-                "reserved: keys of kubernetes.io, k8s.io, training.kubeflow.org and \
-                 trainer.deepfinery are not for requests"
+                "reserved: requests may not set keys of kubernetes.io, k8s.io, \
+                 training.kubeflow.org and trainer.deepfinery"
             }
             Self::VariableName => {
-                "not an environment name: A-Z, a-z, 0-9, -, _ and ., first not a digit"
+                "not a valid variable name; use A-Z, a-z, 0-9, '-', '_' and '.', not starting with \
+                 a digit"
             }
             Self::ReservedVariable => {
-                "reserved: this variable is set by the service or the training operator"
+                "reserved: the service or the training operator sets this variable"
             }
         })
     }
 }
 
-/// Whether a namespace is a DNS-1123 label.
+/// Checks that a namespace is a DNS-1123 label.
 pub fn check_namespace(name: &str) -> Result<(), NameFault> {
     match is_dns_label(name) {
         true => Ok(()),
@@ -127,8 +130,8 @@ pub fn check_namespace(name: &str) -> Result<(), NameFault> {
     }
 }
 
-/// Keys of Kubernetes' own prefixes that only describe a job, or keep its pods from being disturbed.
-/// Requests may set them. `app.kubernetes.io/managed-by` is this host's.
+/// Keys under the prefixes of Kubernetes that only describe a job or protect its pods from
+/// disruption. Requests may set them. `app.kubernetes.io/managed-by` is reserved for this host.
 const HARMLESS_KEYS: &[&str] = &[
     "app.kubernetes.io/component",
     "app.kubernetes.io/created-by",
@@ -147,7 +150,7 @@ const HARMLESS_KEYS: &[&str] = &[
     "kubernetes.io/description",
 ];
 
-/// Whether a key of a label or annotation is valid and free.
+/// Checks that the key of a label or annotation is valid and not reserved.
 pub fn check_key(key: &str) -> Result<(), NameFault> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
@@ -162,7 +165,7 @@ pub fn check_key(key: &str) -> Result<(), NameFault> {
     }
 }
 
-/// Whether a label's value is valid. It may be empty.
+/// Checks the value of a label. It may be empty.
 pub fn check_label_value(value: &str) -> Result<(), NameFault> {
     match value.is_empty() || is_qualified(value) {
         true => Ok(()),
@@ -170,7 +173,7 @@ pub fn check_label_value(value: &str) -> Result<(), NameFault> {
     }
 }
 
-/// Whether a request may set an environment variable of this name.
+/// Checks that a request may set an environment variable with this name.
 pub fn check_request_variable(name: &str) -> Result<(), NameFault> {
     check_plugin_variable(name)?;
     match name == ARGUMENTS_VARIABLE {
@@ -179,7 +182,7 @@ pub fn check_request_variable(name: &str) -> Result<(), NameFault> {
     }
 }
 
-/// Whether a plugin may set an environment variable of this name.
+/// Checks that a plugin may set an environment variable with this name.
 pub fn check_plugin_variable(name: &str) -> Result<(), NameFault> {
     if !is_variable_name(name) {
         return Err(NameFault::VariableName);
@@ -198,11 +201,11 @@ fn has_prefix(name: &str, prefixes: &[&str]) -> bool {
     prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Variables that libraries read no more, each with what they read now.
+/// Variables that libraries no longer read, each with its replacement.
 const DEPRECATED_VARIABLES: &[(&str, &str)] = &[
-    // huggingface_hub/constants.py warns of it.
+    // huggingface_hub/constants.py warns about it.
     ("HF_HUB_ENABLE_HF_TRANSFER", "HF_XET_HIGH_PERFORMANCE"),
-    // transformers/utils/hub.py has dropped it for huggingface_hub's own.
+    // transformers/utils/hub.py replaced it with the variable of huggingface_hub.
     ("TRANSFORMERS_CACHE", "HF_HOME"),
     ("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"),
     // torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp.
@@ -213,15 +216,15 @@ const DEPRECATED_VARIABLES: &[(&str, &str)] = &[
     ("NCCL_BLOCKING_WAIT", "TORCH_NCCL_BLOCKING_WAIT"),
 ];
 
-/// What took the place of a variable that is read no more.
+/// The replacement of a deprecated variable.
 pub fn successor(name: &str) -> Option<&'static str> {
     let mut deprecated = DEPRECATED_VARIABLES.iter();
     let (_, successor) = deprecated.find(|(old, _)| *old == name)?;
     Some(successor)
 }
 
-/// Variables of the image that programs are found by. A request that sets one replaces it whole:
-/// nothing expands `$PATH` in a value.
+/// Variables of the image that contain search paths. A request that sets one replaces the whole
+/// value, because `$PATH` is not expanded.
 const SEARCH_PATHS: &[&str] = &[
     "LD_LIBRARY_PATH",
     "LD_PRELOAD",
@@ -231,18 +234,18 @@ const SEARCH_PATHS: &[&str] = &[
     "VIRTUAL_ENV",
 ];
 
-/// Whether a variable is one of the image's that programs are found by.
+/// Whether a variable of the image contains a search path.
 pub fn is_search_path(name: &str) -> bool {
     SEARCH_PATHS.contains(&name)
 }
 
-/// A label of a domain name, RFC 1123: what namespaces and frameworks are named by.
+/// Whether a name is a DNS label (RFC 1123), as names of namespaces and frameworks must be.
 pub fn is_dns_label(name: &str) -> bool {
     name.len() <= MAX_LABEL && is_dns_part(name)
 }
 
-/// The name of a resource that is neither Kubernetes' own nor the quota of one, such as
-/// `nvidia.com/gpu`.
+/// Whether this is the name of an extended resource such as `nvidia.com/gpu`: not a native resource
+/// of Kubernetes, nor the quota of a resource.
 pub fn is_extended_resource(name: &str) -> bool {
     let Some((domain, name)) = name.split_once('/') else {
         return false;
@@ -254,7 +257,7 @@ pub fn is_extended_resource(name: &str) -> bool {
         && !domain.starts_with("requests.")
 }
 
-/// A domain name, RFC 1123.
+/// Whether a name is a DNS subdomain (RFC 1123).
 pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= MAX_SUBDOMAIN && name.split('.').all(is_dns_part)
 }
@@ -276,7 +279,7 @@ pub fn is_qualified(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
-/// `[-._a-zA-Z][-._a-zA-Z0-9]*`, the strict form that every cluster version takes.
+/// `[-._a-zA-Z][-._a-zA-Z0-9]*`, the strict form that every version of Kubernetes accepts.
 fn is_variable_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())

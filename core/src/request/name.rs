@@ -1,43 +1,46 @@
-//! The name of a PyTorchJob: as given, or made of framework and run id.
+//! The name of a PyTorchJob: chosen by the request, or derived from framework and run id.
 
 use sha2::{Digest, Sha256};
 
-/// Longest name of a Kubernetes Service. The operator names one, and a pod, after each replica:
-/// `<job>-master-0`, `<job>-worker-<index>` (kubeflow/trainer v1.9, common/service.go).
+/// The maximum length of a Kubernetes Service name. The operator creates a Service and a pod for
+/// each replica, named `<job>-master-0` and `<job>-worker-<index>` (kubeflow/trainer v1.9,
+/// common/service.go).
 const MAX_SERVICE_NAME: usize = 63;
-/// Hex digits of the hash that tells cut names apart.
+/// Hexadecimal digits of the hash that keeps shortened names unique.
 const HASH_DIGITS: usize = 8;
 
-/// A name that a PyTorchJob with so many nodes can have.
+/// A valid name for a PyTorchJob with a certain number of nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobName(String);
 
 impl JobName {
-    /// Takes a name as it is given.
+    /// Checks a name that the request chose.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, to go after the name of the field.
-    pub fn given(name: &str, num_nodes: u32) -> Result<Self, String> {
+    /// What is wrong with it. The message follows the name of the field.
+    pub fn chosen(name: &str, num_nodes: u32) -> Result<Self, String> {
         let longest = longest_name(num_nodes);
         if !is_dns_1035_label(name) {
-            return Err("not a name of a PyTorchJob: a-z, 0-9 and -, \
-                        first a letter, last a letter or digit"
-                .to_string());
+            return Err(
+                "not a valid PyTorchJob name; use a-z, 0-9 and '-', starting with a letter and \
+                 ending with a letter or digit"
+                    .to_string(),
+            );
         }
         if name.len() > longest {
             return Err(format!(
-                "{} characters are too long: with num_nodes {num_nodes} the names of the pods \
-                 leave room for {longest}",
+                "{} characters are too many; with num_nodes {num_nodes} at most {longest} are \
+                 allowed, because pod names contain the job name",
                 name.len()
             ));
         }
         Ok(Self(name.to_string()))
     }
 
-    /// Makes a name of framework and run id. One that is too long is cut and gets a hash of the
-    /// whole, so that two long run ids never meet.
-    pub fn made(framework: &str, run_id: &str, num_nodes: u32) -> Self {
+    /// Derives a name from framework and run id. A name that is too long is cut and ends with a
+    /// hash of the whole, so that two long run ids never get the same name.
+    pub fn derived(framework: &str, run_id: &str, num_nodes: u32) -> Self {
         let whole = format!("{framework}-{run_id}");
         let mut name = dashed(&whole);
         if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
@@ -58,7 +61,8 @@ impl JobName {
     }
 }
 
-/// Lower case, each run of other characters one dash, no dash at either end.
+/// Converts to lower case, replaces each sequence of other characters by one dash, and trims
+/// dashes.
 fn dashed(text: &str) -> String {
     let mut name = String::with_capacity(text.len());
     let mut in_run = false;
@@ -89,17 +93,17 @@ fn is_dns_1035_label(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn made(framework: &str, run_id: &str) -> String {
-        JobName::made(framework, run_id, 1).as_str().to_string()
+    fn derived(framework: &str, run_id: &str) -> String {
+        JobName::derived(framework, run_id, 1).as_str().to_string()
     }
 
     #[test]
     fn names_are_made_of_framework_and_run_id() {
-        assert_eq!(made("meta", "meta_demo_001"), "meta-meta-demo-001");
-        assert_eq!(made("hf", "Run 1!!"), "hf-run-1");
-        assert_eq!(made("hf", "a_-b"), "hf-a--b");
-        assert_eq!(made("hf", "3d.run-04"), "hf-3d-run-04");
-        assert_eq!(made("3d", "x"), "job-3d-x");
+        assert_eq!(derived("meta", "meta_demo_001"), "meta-meta-demo-001");
+        assert_eq!(derived("hf", "Run 1!!"), "hf-run-1");
+        assert_eq!(derived("hf", "a_-b"), "hf-a--b");
+        assert_eq!(derived("hf", "3d.run-04"), "hf-3d-run-04");
+        assert_eq!(derived("3d", "x"), "job-3d-x");
     }
 
     #[test]
@@ -108,7 +112,7 @@ mod tests {
             format!("{}a", "x".repeat(62)),
             format!("{}b", "x".repeat(62)),
         );
-        let (a, b) = (made("nemo", &a), made("nemo", &b));
+        let (a, b) = (derived("nemo", &a), derived("nemo", &b));
         assert_eq!(a.len(), 54);
         assert_ne!(a, b);
         assert!(is_dns_1035_label(&a));
@@ -127,15 +131,15 @@ mod tests {
         ];
         for (num_nodes, limit) in limits {
             assert_eq!(longest_name(num_nodes), limit, "{num_nodes}");
-            assert!(JobName::given(&"x".repeat(limit), num_nodes).is_ok());
-            assert!(JobName::given(&"x".repeat(limit + 1), num_nodes).is_err());
+            assert!(JobName::chosen(&"x".repeat(limit), num_nodes).is_ok());
+            assert!(JobName::chosen(&"x".repeat(limit + 1), num_nodes).is_err());
         }
     }
 
     #[test]
     fn given_names_are_not_mended() {
         for name in ["", "Run", "1run", "run-", "-run", "a.b", "a_b"] {
-            assert!(JobName::given(name, 1).is_err(), "{name}");
+            assert!(JobName::chosen(name, 1).is_err(), "{name}");
         }
     }
 }

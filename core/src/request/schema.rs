@@ -1,4 +1,4 @@
-//! What a JSON Schema finds wrong with a value, in words for the person who wrote the value.
+//! Validates values against a JSON Schema and describes violations to the author of the value.
 
 mod budget;
 mod words;
@@ -13,43 +13,44 @@ pub use words::{field, quote, quote_text};
 use crate::finding::{Finding, MAX_FINDINGS};
 use crate::suggestion::nearest;
 
-/// Most bytes of a compiled regular expression, and of the table that it fills while it matches.
+/// The maximum size in bytes of a compiled regular expression, and of the table that it fills while
+/// matching.
 const MAX_PATTERN_BYTES: usize = 64 * 1024;
-/// The most keyword checks that a value may take where it is checked at once: about two
-/// milliseconds, and 15 MB for what is found.
+/// The maximum number of keyword checks for a value that is validated inline: about two
+/// milliseconds, and 15 MB for the findings.
 const MAX_CHECKS: u64 = 50_000;
-/// So many bytes of a text count as one value: a regular expression reads them all.
+/// This many bytes of a string count as one value, because a regular expression reads them all.
 const BYTES_OF_A_VALUE: usize = 16;
 
 /// A compiled JSON Schema (draft 2020-12).
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator,
-    /// The most keywords that are checked for one value.
+    /// The maximum number of keywords that are checked for one value.
     cost: u64,
     published: Published,
 }
 
-/// What a schema says for people.
+/// The parts of a schema that messages use.
 #[derive(Debug, Default)]
 struct Published {
-    /// The names of its properties, to offer the nearest for one that is not among them.
+    /// The names of the properties, for suggestions.
     properties: Vec<String>,
-    /// Every name that a property is known by (`x-aliases`), with its own.
+    /// The property for each name and alias (`x-aliases`).
     names: BTreeMap<String, String>,
-    /// What a text looks like that matches a pattern, by pattern (`x-form`).
+    /// Descriptions of patterns (`x-form`), by pattern.
     forms: BTreeMap<String, String>,
-    /// The plugin's own codes for what a schema finds, by the host's (`x-codes`).
+    /// The plugin's own codes for the host's codes (`x-codes`).
     codes: BTreeMap<String, String>,
 }
 
 impl Schema {
-    /// Compiles a schema. Plugins publish schemas too, so it may neither be large nor make much
-    /// work, its references stay within it, and its patterns run in linear time.
+    /// Compiles a schema. Schemas of plugins are untrusted, so their size and validation cost are
+    /// limited, references must stay within the schema, and patterns run in linear time.
     ///
     /// # Errors
     ///
-    /// What is wrong with the schema, or which limit it passes.
+    /// What is wrong with the schema, or which limit it exceeds.
     pub fn compile(schema: &Value) -> Result<Self, String> {
         let cost = budget::cost(schema)?;
         let patterns = PatternOptions::regex()
@@ -66,16 +67,15 @@ impl Schema {
         })
     }
 
-    /// The findings about a value, at most one for each place and not many more than
-    /// [`MAX_FINDINGS`]. `root` is where the value is in the request.
+    /// The findings about a value: at most one per place, and not many more than [`MAX_FINDINGS`].
+    /// `root` is the pointer to the value in the request.
     pub fn findings(&self, value: &Value, root: &str) -> Vec<Finding> {
         let nearest = |name: &str| nearest(name, self.properties()).map(str::to_string);
-        self.faults_with(value, root, &nearest)
+        self.findings_with(value, root, &nearest)
     }
 
-    /// The findings as [`Schema::findings`] has them; `meant` gives the name for a field that is not
-    /// known.
-    pub fn faults_with(
+    /// The same findings as [`Schema::findings`]; `meant` suggests a name for an unknown field.
+    pub fn findings_with(
         &self,
         value: &Value,
         root: &str,
@@ -88,10 +88,10 @@ impl Schema {
                 break;
             }
         }
-        words::settled(found)
+        words::deduplicated(found)
     }
 
-    /// The name of the property that is called so, under this name or another.
+    /// The property with this name or alias.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.published.names.get(name).map(String::as_str)
     }
@@ -101,15 +101,15 @@ impl Schema {
         self.published.properties.iter().map(String::as_str)
     }
 
-    /// The findings about a value, as [`Schema::findings`] has them, unless it would take long to
-    /// check this value: then only [`Schema::accepts`] may be asked, on a thread that may take long.
-    pub fn faults_at_once(&self, value: &Value, root: &str) -> Option<Vec<Finding>> {
+    /// The same findings as [`Schema::findings`], or None if checking this value could take long.
+    /// Then call [`Schema::accepts`] on a thread that may block.
+    pub fn findings_inline(&self, value: &Value, root: &str) -> Option<Vec<Finding>> {
         let checks = self.cost.saturating_mul(size(value));
         (checks <= MAX_CHECKS).then(|| self.findings(value, root))
     }
 
-    /// Whether a value fits. This makes no findings, so it takes no memory; how long it takes is
-    /// bounded by the cost of the schema and the size of the value only.
+    /// Whether a value is valid. This creates no findings and so needs no memory; only the cost of
+    /// the schema and the size of the value limit how long it takes.
     pub fn accepts(&self, value: &Value) -> bool {
         self.validator.is_valid(value)
     }
@@ -151,7 +151,7 @@ impl Published {
     }
 }
 
-/// How many values there are in a value, with long texts as several.
+/// The number of values in a value. Long strings count as several.
 fn size(value: &Value) -> u64 {
     match value {
         Value::String(text) => 1 + (text.len() / BYTES_OF_A_VALUE) as u64,

@@ -1,16 +1,17 @@
-//! Whether an environment variable holds a secret, by the words of its name.
+//! Detects environment variables that contain secrets, mainly by the words of their names.
 //!
-//! A value in `env` stands in the PyTorchJob in clear, so the author of such a job is warned.
+//! Values in `env` are stored in the PyTorchJob in plain text, so the author of such a request is
+//! warned.
 
-/// Words that name a secret wherever they stand.
+/// Words that indicate a secret anywhere in a name.
 #[rustfmt::skip]
 const SECRETS: &[&str] = &[
     "apikey", "apitoken", "authtoken", "accesskey", "accesstoken", "credentials", "credential",
     "dsn", "passphrase", "passwd", "password", "privatekey", "pwd", "secret", "secretkey", "secrets",
 ];
-/// Endings that name one where a name has no separators, such as `PGPASSWORD`.
+/// Endings that indicate a secret in names without separators, such as `PGPASSWORD`.
 const ENDINGS: &[&str] = &["apikey", "passwd", "password", "secret"];
-/// Last words that make the value a place, a name or a number about a secret.
+/// Last words of names whose value only describes a secret, such as its location or size.
 #[rustfmt::skip]
 const ABOUT: &[&str] = &[
     "backend", "bytes", "cert", "chars", "class", "count", "dir", "directory", "disabled", "enabled",
@@ -18,34 +19,34 @@ const ABOUT: &[&str] = &[
     "length", "limit", "manager", "mode", "name", "namespace", "path", "policy", "prefix", "provider",
     "rate", "region", "size", "store", "timeout", "ttl", "type", "uri", "url", "version",
 ];
-/// Words beside `token` that speak of text: `PAD_TOKEN`, `MAX_TOKEN`.
+/// Words beside `token` that refer to text tokens: `PAD_TOKEN`, `MAX_TOKEN`.
 #[rustfmt::skip]
 const OF_TEXT: &[&str] = &[
     "bos", "cls", "disable", "eos", "image", "mask", "max", "min", "new", "num", "pad", "per", "sep",
     "special", "unk", "implicit", "start", "end", "stop",
 ];
-/// Words before `key` that speak of data: `PRIMARY_KEY`, `LABEL_KEY`.
+/// Words before `key` that refer to data: `PRIMARY_KEY`, `LABEL_KEY`.
 #[rustfmt::skip]
 const OF_DATA: &[&str] = &[
     "cache", "column", "config", "dataset", "dict", "feature", "foreign", "group", "image", "index",
     "input", "json", "label", "lookup", "map", "metric", "output", "partition", "primary", "prompt",
     "public", "response", "row", "shard", "sort", "target", "text", "value",
 ];
-/// Endings of several words that name a secret, or an identifier that is given together with one.
+/// Endings of several words that indicate a secret, or an identifier that accompanies one.
 const CONNECTIONS: &[&[&str]] = &[&["connection", "string"], &["access", "key", "id"]];
 
-/// Whether a variable holds a secret: its name says so, or its value has a password or a private key
-/// in it.
+/// Whether a variable probably contains a secret: its name indicates one, or its value contains a
+/// password or a private key.
 pub fn looks_secret(name: &str, value: &str) -> bool {
     if value.is_empty() {
         return false;
     }
     let words = words(name);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    names_a_secret(&words) && !is_plainly_none(value) || has_a_password(value)
+    is_name_of_secret(&words) && !is_harmless(value) || contains_password(value)
 }
 
-fn names_a_secret(words: &[&str]) -> bool {
+fn is_name_of_secret(words: &[&str]) -> bool {
     let Some(last) = words.last() else {
         return false;
     };
@@ -72,16 +73,16 @@ fn is_key(words: &[&str]) -> bool {
     }
 }
 
-/// Values that are no secret whatever the name says: numbers, switches, paths of files.
-fn is_plainly_none(value: &str) -> bool {
+/// Values that are not secrets whatever the name is: numbers, booleans and file paths.
+fn is_harmless(value: &str) -> bool {
     let switch = ["true", "false", "yes", "no", "on", "off", "none"];
     switch.contains(&value.to_ascii_lowercase().as_str())
         || value.len() < 6 && value.parse::<f64>().is_ok()
         || value.starts_with('/') && !value.contains(char::is_whitespace)
 }
 
-/// A URL with a password before its host, or a private key in PEM.
-fn has_a_password(value: &str) -> bool {
+/// Whether the value is a URL with a password, or a private key in PEM format.
+fn contains_password(value: &str) -> bool {
     let user = value
         .split_once("://")
         .and_then(|(_, rest)| rest.split('/').next()?.rsplit_once('@'))
@@ -89,7 +90,7 @@ fn has_a_password(value: &str) -> bool {
     user.is_some_and(|(_, password)| !password.is_empty()) || value.contains("PRIVATE KEY-----")
 }
 
-/// The words of a name in lower case: `wandbApiKey` has three, as `WANDB_API_KEY`.
+/// Splits a name into lower-case words: `wandbApiKey` and `WANDB_API_KEY` have the same three.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before = ' ';

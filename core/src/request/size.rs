@@ -1,13 +1,13 @@
-//! How many bytes a value has as JSON, counted without making the text.
+//! The size of a value as JSON, computed without creating the text.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// The bytes of a value as compact JSON.
+/// The number of bytes of a value as compact JSON.
 pub fn json_bytes(value: &impl Serialize) -> usize {
     let mut counter = Counter(0);
-    // A counter takes everything, and what is counted here is plain data.
+    // The counter never fails, and only plain data is serialized here.
     let _ = serde_json::to_writer(&mut counter, value);
     counter.0
 }

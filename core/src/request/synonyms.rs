@@ -1,7 +1,6 @@
-//! What people write for a field of a request: the words of other launchers, schedulers and
-//! libraries.
+//! Names from other launchers, schedulers and libraries that people use for fields of a request.
 
-/// A name that people write, and the field that they mean.
+/// A name that people use, and the field that they mean.
 const SYNONYMS: &[(&str, &str)] = &[
     ("model", "model_id"),
     ("model_name", "model_id"),
@@ -75,11 +74,10 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("engine", "framework"),
 ];
 
-/// Longest name that is looked up.
+/// The maximum length of names that are looked up.
 const MAX_BYTES: usize = 64;
 
-/// The field that is meant by a name that is no field. `-` and `_`, upper and lower case are the
-/// same here.
+/// The field that is probably meant by an unknown name. Case, and `-` versus `_`, are ignored.
 pub fn field_meant(name: &str) -> Option<&'static str> {
     if name.len() > MAX_BYTES {
         return None;

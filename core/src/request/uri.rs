@@ -1,8 +1,8 @@
-//! The URIs that training jobs take, parsed once at the door.
+//! Parses and validates the storage URIs of a request.
 //!
-//! What is refused here was lost later by services that came before: an unknown scheme became a
-//! local folder inside the pod, and the checkpoints died with the pod. So each form that people
-//! write by mistake is refused with the right spelling.
+//! Other services accept more and lose data later: an unknown scheme becomes a local folder in the
+//! pod, and the checkpoints are lost with the pod. So common mistakes are refused, with the correct
+//! spelling.
 
 mod authority;
 
@@ -11,15 +11,16 @@ use std::str::FromStr;
 
 use authority::{check_authority, check_repository, object_store_form};
 
-/// Longest URI.
+/// The maximum length of a URI.
 const MAX_BYTES: usize = 2048;
-/// Longest key of an object in S3.
+/// The maximum length of an S3 object key.
 const MAX_KEY_BYTES: usize = 1024;
-/// Room for a run's files beneath `checkpoint_base_uri`: `/<run_id>/framework=<name>/checkpoints/`
-/// takes at most 152 bytes, a step's folder and the native files in it the rest.
+/// Bytes reserved for the run's files under `checkpoint_base_uri`:
+/// `/<run_id>/framework=<name>/checkpoints/` takes at most 152, the folder of a step and its native
+/// files the rest.
 const MAX_RUN_BYTES: usize = 256;
 
-/// Which field a URI stands in.
+/// The field that contains a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UriRole {
     Dataset,
@@ -40,7 +41,7 @@ pub enum Scheme {
     Https,
 }
 
-/// What a dataset may be read from, unless the operator says otherwise.
+/// The default schemes for datasets.
 pub const DATASET_SCHEMES: &[Scheme] = &[
     Scheme::S3,
     Scheme::Gs,
@@ -53,7 +54,7 @@ pub const DATASET_SCHEMES: &[Scheme] = &[
     Scheme::Https,
 ];
 
-/// What checkpoints may be written to, unless the operator says otherwise.
+/// The default schemes for checkpoints.
 pub const CHECKPOINT_SCHEMES: &[Scheme] = &[
     Scheme::S3,
     Scheme::Gs,
@@ -64,25 +65,25 @@ pub const CHECKPOINT_SCHEMES: &[Scheme] = &[
     Scheme::File,
 ];
 
-/// A URI that training jobs can use.
+/// A valid URI for training jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageUri {
     text: String,
     scheme: Scheme,
 }
 
-/// Why a text is no such URI: a sentence to go after the name of the field.
+/// Why a text is not a valid URI. The message follows the name of the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     #[error("must not be empty")]
     Empty,
-    #[error("{0} bytes are more than the {MAX_BYTES} allowed")]
+    #[error("{0} bytes, but at most {MAX_BYTES} are allowed")]
     TooLong(usize),
     #[error("not a URI (expected scheme://...); accepted schemes: {}", list(.0))]
     NotAUri(Vec<Scheme>),
     #[error(
-        "white space and control characters are not allowed: rename the object, or give the prefix \
-         above it; %20 is not decoded"
+        "white space and control characters are not allowed; rename the object, or use the prefix \
+         above it (%20 is not decoded)"
     )]
     Characters,
     #[error("use {right} instead of {given}://")]
@@ -95,7 +96,7 @@ pub enum UriError {
         given: String,
         accepted: Vec<Scheme>,
     },
-    #[error("{scheme}:// is read only{}", use_instead(.instead.as_deref()))]
+    #[error("{scheme}:// is read-only{}", use_instead(.instead.as_deref()))]
     ReadOnly {
         scheme: Scheme,
         instead: Option<String>,
@@ -104,11 +105,14 @@ pub enum UriError {
     Credentials,
     #[error("must not contain a signed URL{}", use_instead(.instead.as_deref()))]
     SignedUrl { instead: Option<String> },
-    #[error("? and # are not allowed: train.py would cut the path there")]
+    #[error(
+        "? and # are not allowed, because train.py would cut the path there; rename the object or \
+         folder"
+    )]
     QueryOrFragment,
-    #[error("{0:?} is not allowed in a path")]
+    #[error("{0:?} is not allowed in a path; rename the object or folder")]
     PathCharacter(char),
-    #[error("empty, . and .. segments are not allowed in a path")]
+    #[error("empty segments, . and .. are not allowed in a path")]
     Segment,
     #[error("malformed {scheme}:// URI: {rule}")]
     Malformed { scheme: Scheme, rule: &'static str },
@@ -120,7 +124,7 @@ impl StorageUri {
     ///
     /// # Errors
     ///
-    /// The first rule that the text breaks.
+    /// The first rule that the text violates.
     pub fn parse(role: UriRole, text: &str, allowed: &[Scheme]) -> Result<Self, UriError> {
         if text.is_empty() {
             return Err(UriError::Empty);
@@ -156,7 +160,7 @@ impl StorageUri {
         Ok(Self { text, scheme })
     }
 
-    /// The URI: as given for a dataset, without trailing slashes for checkpoints.
+    /// The URI: unchanged for datasets, without trailing slashes for checkpoints.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -165,8 +169,8 @@ impl StorageUri {
         self.scheme
     }
 
-    /// What looks like percent-encoding and stays as it is, such as `%20`. Only a web server decodes
-    /// it: in an object's key or a file's name it is three characters.
+    /// A percent-encoded character such as `%20` that is not decoded. Only web servers decode it;
+    /// in the key of an object or the name of a file it stands for three characters.
     pub fn undecoded(&self) -> Option<&str> {
         let mut signs = self.text.match_indices('%').map(|(at, _)| at);
         let encoded = signs.find_map(|at| {
@@ -228,7 +232,7 @@ fn use_instead(instead: Option<&str>) -> String {
     instead.map_or_else(String::new, |uri| format!("; use {uri} instead"))
 }
 
-/// What stands before the first slash, and what behind it.
+/// Splits a text at its first slash.
 fn split(rest: &str) -> (&str, &str) {
     rest.split_once('/').unwrap_or((rest, ""))
 }
@@ -283,7 +287,7 @@ fn check_role(
     }
 }
 
-/// What must not end in the metadata of a job. The secret is never repeated in the error.
+/// Refuses secrets, which must not end up in the metadata of a job. The error never repeats them.
 fn check_secrets(scheme: Scheme, rest: &str) -> Result<(), UriError> {
     let lower = rest.to_ascii_lowercase();
     let signed = ["sig=", "x-amz-signature=", "x-goog-signature="];
@@ -292,7 +296,7 @@ fn check_secrets(scheme: Scheme, rest: &str) -> Result<(), UriError> {
         return Err(UriError::SignedUrl { instead });
     }
     let user = split(rest).0.rsplit_once('@').map(|(user, _)| user);
-    // A web server takes a token alone, too.
+    // Web servers also accept a token without a password.
     match user.is_some_and(|user| user.contains(':') || scheme == Scheme::Https) {
         true => Err(UriError::Credentials),
         false => Ok(()),
@@ -426,66 +430,66 @@ mod tests {
             ),
             (
                 "s3://bucket/x?y=1",
-                "? and # are not allowed: train.py would cut the path there",
+                "? and # are not allowed, because train.py would cut the path there; rename the \
+                 object or folder",
             ),
             (
                 "s3://bucket?y=1",
-                "? and # are not allowed: train.py would cut the path there",
+                "? and # are not allowed, because train.py would cut the path there; rename the \
+                 object or folder",
             ),
             (
                 "s3://bucket/a//b",
-                "empty, . and .. segments are not allowed in a path",
+                "empty segments, . and .. are not allowed in a path",
             ),
             (
                 "s3://bucket/../b",
-                "empty, . and .. segments are not allowed in a path",
+                "empty segments, . and .. are not allowed in a path",
             ),
             ("s3://bucket/*.json", "'*' is not allowed in a path"),
             ("s3://bucket/$(RANK)", "'$' is not allowed in a path"),
             (
                 "s3://bucket/a b",
-                "white space and control characters are not allowed: rename the object, or give the \
-                 prefix above it; %20 is not decoded",
+                "white space and control characters are not allowed; rename the object, or use the \
+                 prefix above it (%20 is not decoded)",
             ),
             (
                 "s3://ab/x",
-                "malformed s3:// URI: the bucket must have 3 to 63 characters",
+                "malformed s3:// URI: the bucket name must have 3-63 characters",
             ),
             (
                 "s3://Bucket/x",
-                "malformed s3:// URI: the bucket must be of a-z, 0-9, - and .",
+                "malformed s3:// URI: the bucket name may only contain a-z, 0-9, '-' and '.'",
             ),
             (
                 "s3://10.0.0.1/x",
-                "malformed s3:// URI: the bucket must not be an IP address",
+                "malformed s3:// URI: the bucket name must not be an IP address",
             ),
             (
                 "s3:///x",
-                "malformed s3:// URI: the bucket must have 3 to 63 characters",
+                "malformed s3:// URI: the bucket name must have 3-63 characters",
             ),
             (
                 "gs://google/x",
-                "malformed gs:// URI: the bucket must not begin with goog nor be an \
-                               IP address",
+                "malformed gs:// URI: the bucket name must not start with goog or be an IP address",
             ),
             (
                 "gs://a..b/x",
-                "malformed gs:// URI: the bucket must have 3 to 63 characters, or 222 with \
+                "malformed gs:// URI: the bucket name must have 3-63 characters, or up to 222 with \
                  single dots",
             ),
             (
                 "abfss://container/x",
-                "malformed abfss:// URI: expected \
-                                     container@account.dfs.core.windows.net",
+                "malformed abfss:// URI: expected container@account.dfs.core.windows.net",
             ),
             (
                 "az://a--b/x",
-                "malformed az:// URI: the container must be 3 to 63 of a-z, 0-9 and \
-                             single -",
+                "malformed az:// URI: the container name must have 3-63 characters a-z, 0-9 and \
+                 single '-'",
             ),
             (
                 "pvc:///x",
-                "malformed pvc:// URI: the claim must be a DNS name of a-z, 0-9, - and .",
+                "malformed pvc:// URI: the claim must be a DNS name: a-z, 0-9, '-' and '.'",
             ),
             (
                 "file://host/x",
@@ -507,13 +511,14 @@ mod tests {
             ("https:///x", "malformed https:// URI: the host is missing"),
             (
                 "https://$(HOST)/x",
-                "malformed https:// URI: the host must be of a-z, 0-9, - and ., with or without a \
-                 port",
+                "malformed https:// URI: the host may only contain a-z, 0-9, '-' and '.', with an \
+                 optional port",
             ),
             ("https://token@host/x", "must not contain credentials"),
             (
                 "https://host?y=1",
-                "? and # are not allowed: train.py would cut the path there",
+                "? and # are not allowed, because train.py would cut the path there; rename the \
+                 object or folder",
             ),
             ("https://host/x?sig=1", "must not contain a signed URL"),
             (
@@ -570,7 +575,7 @@ mod tests {
 
     #[test]
     fn only_the_last_slash_of_a_dataset_is_a_mark() {
-        let segment = "empty, . and .. segments are not allowed in a path";
+        let segment = "empty segments, . and .. are not allowed in a path";
         for text in ["s3://bucket//", "s3://bucket/a//", "pvc://claim//"] {
             assert_eq!(dataset(text), Err(segment.to_string()), "{text}");
         }

@@ -239,7 +239,7 @@ fn suspending_takes_the_pods_and_resuming_brings_them_back() {
     assert_eq!(status, 200);
     let full = service.full_when(&name, |full| full["pods"] == json!([]));
     assert_eq!(full["suspended"], true);
-    let how = format!("It is suspended: POST /train/{name}/resume lets it go on.");
+    let how = format!("The job is suspended. Resume it with POST /train/{name}/resume.");
     assert_eq!(full["explanation"], json!([how]));
     let submitted = service.server.wait_for(&name, "submitted").unwrap();
     assert_eq!(submitted["detail"], "PyTorchJob submitted");
@@ -363,7 +363,7 @@ fn a_quota_that_refuses_the_pods_is_told() {
         .unwrap();
     service.full_when(&name, |full| {
         let explained = full["explanation"].to_string();
-        explained.contains("Its pods cannot be created") && explained.contains("exceeded quota")
+        explained.contains("The pods of the job cannot be created") && explained.contains("exceeded quota")
     });
 }
 

@@ -160,7 +160,7 @@ impl Problem {
         let known: Vec<&str> = plugins.all().map(|p| p.identity.name.as_str()).collect();
         let hint = did_you_mean(name, known.iter().copied());
         let detail = format!(
-            "framework {name} is not loaded here; known: {}{hint}",
+            "unknown framework {name}; known: {}{hint}",
             known.join(", ")
         );
         Self::new(Kind::NoSuchFramework, detail)

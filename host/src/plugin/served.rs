@@ -126,7 +126,7 @@ impl Plugins {
     pub async fn plan(&self, checked: &Checked) -> Result<Plan, PlanError> {
         let request = &checked.request;
         let Some(plugin) = self.plugins.get(&request.framework) else {
-            let detail = format!("framework: {} is not loaded here", request.framework);
+            let detail = format!("framework: unknown framework {}", request.framework);
             let finding = Finding::new("unknown-framework", "/framework", detail);
             return Err(PlanError::Refused(vec![finding]));
         };

@@ -128,7 +128,7 @@ fn what_is_not_there_is_told_with_what_is() {
         "hf has no argument lrr, did you mean hf.lr?"
     );
     assert_eq!(told("hf.zzzzzzz"), "hf has no argument zzzzzzz");
-    let expected = "nothing is called Q99: it is neither a framework (hf, meta, nemo) nor a rule";
+    let expected = "unknown topic Q99: neither a framework (hf, meta, nemo) nor the code of a rule";
     assert_eq!(told("Q99"), expected);
 }
 

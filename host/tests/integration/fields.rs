@@ -47,7 +47,8 @@ async fn a_value_that_begins_with_a_dash_is_refused_wherever_it_ends_on_a_comman
     ] {
         let refused = refusals(&service, &with(field, json!(value))).await;
         let expected = format!(
-            "format {field}: \"{value}\" begins with -, so train.py would take it for an option"
+            "format {field}: \"{value}\" starts with '-', so train.py would read it as an option; \
+             remove the dash"
         );
         assert_eq!(refused, [expected]);
     }
@@ -98,8 +99,8 @@ async fn an_environment_that_no_process_can_start_with_is_refused() {
     assert_eq!(
         refused,
         [
-            "length env.BIG: 131073 bytes with its name are more than the 131072 that Linux takes for a \
-          variable; put it into a file"
+            "length env.BIG: 131073 bytes including the name, but Linux allows at most 131072 for \
+             a variable; put the value into a file"
         ]
     );
     let many: Value = (0..3)
@@ -109,7 +110,7 @@ async fn an_environment_that_no_process_can_start_with_is_refused() {
     let refused = refusals(&service, &with("env", many)).await;
     assert_eq!(
         refused,
-        ["length env: 300012 bytes are more than the 262144 allowed"]
+        ["length env: 300012 bytes, but at most 262144 are allowed; put large values into a file"]
     );
 }
 
@@ -147,13 +148,13 @@ async fn percent_encoding_is_taken_as_it_is_written_and_said() {
     ] {
         let uri = json!(format!("{scheme}/my%20data.jsonl"));
         let told = warnings(&service, &with("dataset_uri", uri)).await;
-        let expected = "percent-encoding dataset_uri: %20 is not decoded: it is looked for as these \
-                        three characters";
+        let expected = "percent-encoding dataset_uri: %20 is not decoded; it stands for exactly \
+                        these three characters";
         assert_eq!(told, [expected], "{scheme}");
         let uri = json!(format!("{scheme}/my data.jsonl"));
         let refused = refusals(&service, &with("dataset_uri", uri)).await;
         assert!(
-            refused[0].contains("give the prefix above it"),
+            refused[0].contains("use the prefix above it"),
             "{refused:?}"
         );
     }

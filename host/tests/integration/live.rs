@@ -103,11 +103,11 @@ async fn a_list_that_cannot_be_is_refused_with_what_would_be_right() {
     for (query, said) in [
         (
             "page_token=nonsense",
-            "page_token: is not one that this service gave",
+            "page_token: was not issued by this service; omit it to start from the first page",
         ),
         (
             "label_selector=a%20b",
-            "label_selector: cannot be read at \"a b\"",
+            "label_selector: not a valid label selector at \"a b\"",
         ),
         (
             "framwork=meta",

@@ -235,7 +235,7 @@ async fn a_failed_replica_says_when_it_restarts_and_which_attempt_that_is() {
         explained.contains("exited with code 7: train.py: error: no luck"),
         "{explained}"
     );
-    assert!(!explained.contains("started again"), "{explained}");
+    assert!(!explained.contains("restarted"), "{explained}");
     let waits = between(&explained, "master-0 restarts in ", " s: attempt 2 of 3.");
     assert!((25..=30).contains(&waits), "{explained}");
     for word in ["exited with code 7", "restarts at", "attempt 2 of 3"] {

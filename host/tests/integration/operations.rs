@@ -66,7 +66,7 @@ async fn a_suspended_job_has_no_replicas_until_it_is_resumed() {
     assert_eq!(full["suspended"], true);
     assert_eq!(
         full["explanation"],
-        json!(["It is suspended: POST /train/meta-held/resume lets it go on."])
+        json!(["The job is suspended. Resume it with POST /train/meta-held/resume."])
     );
     // What is so already stays so.
     assert_eq!(post(&service, "/train/meta-held/suspend").await.status, 200);
@@ -244,7 +244,7 @@ async fn a_namespace_that_is_not_allowed_is_refused_with_403() {
     let mut body = request("succeed", "away");
     body["namespace"] = json!("team-b");
     let problem = service.submit(&body).await.problem(403);
-    let detail = "namespace \"team-b\" is not served here; known: default, team-a";
+    let detail = "namespace \"team-b\" is not allowed on this service; allowed: default, team-a";
     assert_eq!(problem["detail"], detail);
     service
         .get("/train/meta-away?namespace=team-b")

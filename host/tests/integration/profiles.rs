@@ -136,8 +136,8 @@ async fn a_profile_that_is_not_there_is_refused_with_those_that_are() {
     let error = &problem["errors"][0];
     assert_eq!(error["code"], "unknown-profile");
     assert_eq!(error["pointer"], "/annotations/trainer.deepfinery~1profile");
-    let detail = "annotations: trainer.deepfinery/profile: there is no profile \"spott\"; known: \
-                  a100, amd, mig, spot, did you mean \"spot\"?";
+    let detail = "annotations: trainer.deepfinery/profile: unknown profile \"spott\"; known: a100, \
+                  amd, mig, spot, did you mean \"spot\"?";
     assert_eq!(error["detail"], detail);
 }
 

@@ -98,8 +98,7 @@ async fn framework_is_one_of_the_loaded_ones() {
     let mut request = example();
     request["framework"] = json!("hg");
     let problem = service.submit(&request).await.problem(400);
-    let detail =
-        "framework: \"hg\" is not loaded here; known: hf, meta, nemo, did you mean \"hf\"?";
+    let detail = "framework: unknown framework \"hg\"; known: hf, meta, nemo, did you mean \"hf\"?";
     assert_eq!(problem["detail"], detail);
 }
 
@@ -167,7 +166,7 @@ async fn num_nodes_is_the_number_of_replicas_and_at_least_1() {
     let mut request = example();
     request["num_nodes"] = json!(0);
     let problem = service.submit(&request).await.problem(400);
-    assert_eq!(problem["detail"], "num_nodes: 0 is less than 1");
+    assert_eq!(problem["detail"], "num_nodes: 0 is too small; the minimum is 1");
 }
 
 #[tokio::test]

@@ -174,15 +174,18 @@ fn each_generic_error_has_its_code_place_and_text() {
         ),
         (
             json!({"num-nodes": 2}),
-            "E02 /extra_args/num-nodes extra_args.num-nodes: set the top-level field num_nodes instead",
+            "E02 /extra_args/num-nodes extra_args.num-nodes: set the top-level field num_nodes \
+             instead",
         ),
         (
             json!({"he": 2}),
-            "E03 /extra_args/he extra_args.he: reserved by train.py (argparse would read --he as another option)",
+            "E03 /extra_args/he extra_args.he: reserved by train.py (argparse would read --he as \
+             another option)",
         ),
         (
             json!({"n": 1, "count": 2}),
-            "E04 /extra_args/n extra_args.count and extra_args.n are the same argument (count) with different values",
+            "E04 /extra_args/n extra_args.count and extra_args.n are the same argument (count) \
+             with different values",
         ),
         (
             json!({"count": "2"}),
@@ -246,11 +249,12 @@ fn each_generic_error_has_its_code_place_and_text() {
         ),
         (
             json!({"any": {"a": 1}}),
-            "E10 /extra_args/any extra_args.any: nested objects are not supported, use dotted keys or overrides",
+            "E10 /extra_args/any extra_args.any: nested objects are not supported, use dotted keys \
+             or overrides",
         ),
         (
             json!({"any": "x".repeat(5000)}),
-            "E06 /extra_args/any extra_args.any: 5000 bytes are more than the 4096 allowed",
+            "E06 /extra_args/any extra_args.any: 5000 bytes, but at most 4096 are allowed",
         ),
         (
             json!({"fast": true}),
@@ -335,8 +339,8 @@ fn an_option_of_the_framework_itself_is_forwarded_when_it_has_its_type() {
         words(&given).join(" "),
         r#"--betas 1,2 --counts 2 --schedule_kwargs {"a":[1,null]} --warmup 1"#
     );
-    let unread = "W05 extra_args.split: an option of framework demo that train.py does not pass on, \
-                  forwarded as --split";
+    let unread = "W05 extra_args.split: an option of framework demo that train.py does not pass \
+                  on, forwarded as --split";
     assert_eq!(suggested(&json!({"split": "train"})), [unread]);
     for (wrong, told) in [
         (json!({"counts": 2.5}), "counts: expected integer, got 2.5"),

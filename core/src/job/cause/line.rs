@@ -1,9 +1,10 @@
-//! One line of a log, without what is around its text.
+//! Cleans up lines of a log.
 
-/// The longest line that is looked at, in characters.
+/// How many characters of a line are read.
 const MAX_CHARACTERS: usize = 2000;
 
-/// The text of a line: no colours, no control characters, and of a progress bar what shows last.
+/// Removes colours and control characters from a line, and keeps only the last state of a progress
+/// bar.
 pub fn clean(line: &str) -> String {
     let line = line.trim_end_matches('\r');
     let line = line.rsplit('\r').next().unwrap_or(line);
@@ -22,7 +23,7 @@ pub fn clean(line: &str) -> String {
     text
 }
 
-/// Takes a marker of the rank off, as in `[rank3]: text` or `[default3]:text`.
+/// Splits off the marker of a rank, as in `[rank3]: text` or `[default3]:text`.
 pub fn split_rank(line: &str) -> (Option<u32>, &str) {
     let rank = || {
         let marked = line

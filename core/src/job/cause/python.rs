@@ -1,9 +1,9 @@
-//! Exceptions in a log: tracebacks of one or several processes.
+//! Finds exceptions in a log: tracebacks of one or several processes.
 
 use super::line::split_rank;
 
 const HEADER: &str = "Traceback (most recent call last):";
-/// Exceptions that follow from the failure of another process.
+/// Exceptions that are consequences of the failure of another process.
 const FOLLOWING: [&str; 9] = [
     "ChildFailedError",
     "SignalException",
@@ -22,8 +22,8 @@ struct Exception<'a> {
     text: &'a str,
 }
 
-/// Type and message of the exception that counts: of the rank that failed first, where the log
-/// marks ranks, and rather a cause than what follows from it in other processes.
+/// Type and message of the most relevant exception. If the log marks ranks, it is that of the rank
+/// that failed first. Causes are preferred to their consequences in other processes.
 pub fn exception(lines: &[String], first_rank: Option<u32>) -> Option<String> {
     let all = exceptions(lines);
     let follows =
@@ -44,7 +44,7 @@ fn exceptions(lines: &[String]) -> Vec<Exception<'_>> {
     let mut found = Vec::new();
     for (at, (rank, line)) in lines.iter().enumerate() {
         if line.trim_start().ends_with(HEADER) {
-            // Lines of other ranks may stand in between.
+            // Lines of other ranks may be interleaved.
             let block = lines[at + 1..].iter().filter(|(of, _)| of == rank);
             let text = block.map(|(_, line)| *line).find(|line| is_exception(line));
             found.extend(text.map(|text| Exception { rank: *rank, text }));
@@ -53,7 +53,7 @@ fn exceptions(lines: &[String]) -> Vec<Exception<'_>> {
     found
 }
 
-/// Whether a line is the end of a traceback: a type, mostly with a message.
+/// Whether a line ends a traceback: the type of the exception, usually with a message.
 fn is_exception(line: &str) -> bool {
     let (kind, _) = line.split_once(':').unwrap_or((line, ""));
     let is_name =

@@ -1,8 +1,8 @@
-//! The report in which torchrun names the process that failed first.
+//! Parses the report in which torchrun names the process that failed first.
 
 use super::line::split_rank;
 
-/// What torchrun says of the first failure.
+/// The first failure, as torchrun reports it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Report {
     pub rank: u32,
@@ -51,14 +51,14 @@ impl Report {
     }
 }
 
-/// Whether the value of an exit code is one of a process, as in `1 (pid: 4711)`.
+/// Whether an exit code belongs to a process, as in `1 (pid: 4711)`.
 fn of_a_process(value: &str) -> bool {
     value
         .split_once(' ')
         .is_some_and(|(_, rest)| rest.starts_with("(pid"))
 }
 
-/// Whether a log tells of no other process than rank 0.
+/// Whether a log mentions no other process than rank 0.
 fn is_alone(lines: &[String]) -> bool {
     lines.iter().all(|line| {
         let (mark, text) = split_rank(line);

@@ -1,37 +1,36 @@
-//! What checking values against a schema costs at most, known before the schema is compiled.
+//! The maximum cost of validating values against a schema, computed before the schema is compiled.
 //!
-//! Plugins publish schemas, and the host itself runs them. So a schema may not be deep, recursive or
-//! large, and the work that it makes of one value is bounded, as the API server of Kubernetes
-//! bounds validation rules.
+//! The host runs schemas that plugins publish. They must not be deep, recursive or large, and the
+//! cost per value is limited, as the Kubernetes API server limits validation rules.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-/// Most levels, counted through references.
+/// The maximum depth, counted through references.
 const MAX_DEPTH: usize = 64;
-/// Most values in a schema, annotations included.
+/// The maximum number of values in a schema, including annotations.
 const MAX_VALUES: usize = 50_000;
-/// Most subschemas that are reached from the root.
+/// The maximum number of subschemas that are reachable from the root.
 const MAX_SUBSCHEMAS: usize = 5_000;
-/// Most regular expressions, and most bytes of one.
+/// The maximum number of regular expressions, and the maximum length of one in bytes.
 const MAX_PATTERNS: usize = 64;
 const MAX_PATTERN_BYTES: usize = 1024;
-/// Most keywords that may be checked for one value of an instance.
+/// The maximum number of keywords that may be checked for one value of an instance.
 const MAX_COST: u64 = 10_000;
-/// What a regular expression costs, in keywords.
+/// The cost of a regular expression, in keywords.
 const PATTERN_COST: u64 = 50;
-/// What `uniqueItems` costs: it compares items with each other.
+/// The cost of `uniqueItems`, which compares items with each other.
 const UNIQUE_COST: u64 = 16;
-/// `unevaluatedProperties` and `unevaluatedItems` check everything beside them again.
+/// `unevaluatedProperties` and `unevaluatedItems` repeat all checks beside them.
 const UNEVALUATED_FACTOR: u64 = 4;
 
-/// The work that a schema makes.
+/// The cost of a schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Cost {
-    /// Keywords that are checked for the value that the schema is applied to.
+    /// Keywords that are checked for the value itself.
     here: u64,
-    /// The most that are checked for any one value within it.
+    /// The maximum that is checked for any value inside it.
     below: u64,
 }
 
@@ -41,11 +40,11 @@ impl Cost {
     }
 }
 
-/// The keywords that a schema checks at most for one value of an instance.
+/// The maximum number of keywords that a schema checks for one value of an instance.
 ///
 /// # Errors
 ///
-/// Which limit the schema passes, or which of its references cannot be followed.
+/// Which limit the schema exceeds, or which of its references cannot be resolved.
 pub(super) fn cost(schema: &Value) -> Result<u64, String> {
     let mut values = 0;
     count(schema, 0, &mut values)?;
@@ -57,8 +56,8 @@ pub(super) fn cost(schema: &Value) -> Result<u64, String> {
     let cost = survey.cost(schema, 0)?.most();
     match cost > MAX_COST {
         true => Err(format!(
-            "it checks up to {cost} keywords for one value, {MAX_COST} are allowed; combine fewer \
-             subschemas with allOf, anyOf, oneOf and $ref"
+            "it checks up to {cost} keywords for one value, but at most {MAX_COST} are allowed; \
+             combine fewer subschemas with allOf, anyOf, oneOf and $ref"
         )),
         false => Ok(cost.max(1)),
     }
@@ -70,7 +69,7 @@ fn count(value: &Value, depth: usize, values: &mut usize) -> Result<(), String> 
         return Err(too_deep());
     }
     if *values > MAX_VALUES {
-        return Err(format!("it has more than the {MAX_VALUES} values allowed"));
+        return Err(format!("it has more than {MAX_VALUES} values"));
     }
     match value {
         Value::Array(items) => items
@@ -84,13 +83,13 @@ fn count(value: &Value, depth: usize, values: &mut usize) -> Result<(), String> 
 }
 
 fn too_deep() -> String {
-    format!("it is more than {MAX_DEPTH} levels deep, counted through its references")
+    format!("it has more than {MAX_DEPTH} levels, counted through its references")
 }
 
-/// The subschemas that were looked at, each once.
+/// The subschemas that have been visited.
 struct Survey<'a> {
     root: &'a Value,
-    /// By address, which is that of the schema's own tree. None while it is looked at.
+    /// By address in the tree of the schema. None while the subschema is being visited.
     known: HashMap<*const Value, Option<Cost>>,
     patterns: usize,
 }
@@ -98,7 +97,7 @@ struct Survey<'a> {
 impl<'a> Survey<'a> {
     fn cost(&mut self, schema: &'a Value, depth: usize) -> Result<Cost, String> {
         let Value::Object(keywords) = schema else {
-            // true, false, or what the compiler refuses.
+            // true, false, or a value that the compiler rejects.
             return Ok(Cost { here: 1, below: 0 });
         };
         if depth > MAX_DEPTH {
@@ -106,7 +105,11 @@ impl<'a> Survey<'a> {
         }
         match self.known.get(&std::ptr::from_ref(schema)) {
             Some(Some(cost)) => return Ok(*cost),
-            Some(None) => return Err("a $ref leads back to a schema that it is in".to_string()),
+            Some(None) => {
+                return Err(
+                    "a $ref is recursive: it refers to a schema that contains it".to_string(),
+                );
+            }
             None => self.known.insert(schema, None),
         };
         if self.known.len() > MAX_SUBSCHEMAS {
@@ -146,14 +149,14 @@ impl<'a> Survey<'a> {
         let here = |here: u64| Ok(Cost { here, below: 0 });
         match keyword {
             "$ref" => self.of_reference(value, depth),
-            "$dynamicRef" | "$recursiveRef" => Err(format!("{keyword} is not supported here")),
-            "$id" if depth > 0 => Err("$id is allowed at the root only".to_string()),
+            "$dynamicRef" | "$recursiveRef" => Err(format!("{keyword} is not supported")),
+            "$id" if depth > 0 => Err("$id is only allowed at the root".to_string()),
             "allOf" | "anyOf" | "oneOf" | "dependentSchemas" | "dependencies" => {
                 self.sum(children(value), depth)
             }
             "not" | "if" | "then" | "else" => self.cost(value, depth + 1),
             "properties" | "prefixItems" => {
-                // One value has one of these schemas.
+                // Only one of these schemas applies to a value.
                 let within = self.most(children(value), depth)?;
                 Ok(Cost {
                     here: 1 + size(value) / 4,
@@ -168,7 +171,7 @@ impl<'a> Survey<'a> {
                 }
                 Ok(Cost {
                     here: PATTERN_COST * patterns.len() as u64,
-                    // One name can match all of them.
+                    // One name can match all patterns.
                     below: self.sum(children(value), depth)?.most(),
                 })
             }
@@ -207,8 +210,8 @@ impl<'a> Survey<'a> {
         let shown: String = reference.chars().take(64).collect();
         let target = found.ok_or_else(|| {
             format!(
-                "$ref {shown:?} is not a place in this schema, such as \"#/$defs/name\"; names in it \
-                 are letters, digits, - and _"
+                "$ref {shown:?} does not exist in this schema; use a pointer such as \
+                 \"#/$defs/name\" with letters, digits, '-' and '_' in names"
             )
         })?;
         self.cost(target, depth + 1)
@@ -222,13 +225,13 @@ impl<'a> Survey<'a> {
         let size = pattern.len();
         match size > MAX_PATTERN_BYTES {
             true => Err(format!(
-                "it has a pattern of {size} bytes, {MAX_PATTERN_BYTES} are allowed"
+                "it has a pattern of {size} bytes, but at most {MAX_PATTERN_BYTES} are allowed"
             )),
             false => Ok(()),
         }
     }
 
-    /// The cost of schemas that all apply to one value.
+    /// The cost of schemas that all apply to the same value.
     fn sum(&mut self, schemas: Vec<&'a Value>, depth: usize) -> Result<Cost, String> {
         let mut sum = Cost::default();
         for schema in schemas {
@@ -239,7 +242,7 @@ impl<'a> Survey<'a> {
         Ok(sum)
     }
 
-    /// The cost of schemas of which one applies to a value.
+    /// The maximum cost of schemas of which only one applies to a value.
     fn most(&mut self, schemas: Vec<&'a Value>, depth: usize) -> Result<u64, String> {
         let mut most = 0;
         for schema in schemas {
@@ -257,7 +260,7 @@ fn children(value: &Value) -> Vec<&Value> {
     }
 }
 
-/// The values in a value, itself included. [`count`] has bounded them.
+/// The number of values in a value, including itself. [`count`] has limited it.
 fn size(value: &Value) -> u64 {
     1 + children(value).into_iter().map(size).sum::<u64>()
 }
@@ -320,7 +323,7 @@ mod tests {
         assert!(refused(&chain(100)).contains("levels deep"));
         assert!(refused(&chain(8000)).contains("levels deep"));
         let itself = json!({"properties": {"a": {"$ref": "#"}}});
-        assert!(refused(&itself).contains("leads back"));
+        assert!(refused(&itself).contains("is recursive"));
         let mut deep = json!({});
         for _ in 0..100 {
             deep = json!({"not": deep});

@@ -1,4 +1,5 @@
-//! The findings of a JSON Schema in words that name the field, what is wrong and what would be right.
+//! Converts errors of the JSON Schema validator to findings that name the field, the problem and a
+//! remedy.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -10,13 +11,13 @@ use serde_json::Value;
 use super::Published;
 use crate::finding::{Finding, MAX_FINDINGS, pointer};
 
-/// Longest piece of a wrong value that a finding repeats.
+/// The maximum length of a quoted value in a finding, in bytes.
 const MAX_QUOTE_BYTES: usize = 64;
-/// Longest name of a field that a finding repeats, and longest list of what would be right.
+/// The maximum length of a field name in a finding, and of a list of choices, in bytes.
 const MAX_FIELD_BYTES: usize = 256;
 const MAX_LIST_BYTES: usize = 512;
 
-/// A finding, and what it says about the others.
+/// A finding, and how it relates to others.
 pub(super) struct Found {
     finding: Finding,
     about: About,
@@ -24,20 +25,20 @@ pub(super) struct Found {
 
 #[derive(Clone, PartialEq, Eq)]
 enum About {
-    /// A value of another type: what else is said of the value follows from that.
+    /// The value has the wrong type. Other findings about it follow from that.
     Type,
     Missing,
-    /// A field that is not known, and the pointer to the one that is meant.
+    /// An unknown field, and the pointer to the field that was probably meant.
     Unknown {
         meant: Option<String>,
     },
     Other,
 }
 
-/// What an unknown field is called that somebody means who writes this name.
+/// Returns the name that was probably meant by an unknown field name.
 pub(super) type Meant<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Adds what one error of the validator is about.
+/// Adds the findings for one error of the validator.
 pub(super) fn describe(
     error: &ValidationError,
     published: &Published,
@@ -74,11 +75,7 @@ pub(super) fn describe(
         }
         Kind::PropertyNames { error } => {
             let key = error.instance().as_str().unwrap_or_default().to_string();
-            let detail = format!(
-                "{}: {} is not a valid name here",
-                field(&at),
-                quote_text(&key)
-            );
+            let detail = format!("{}: {} is not a valid name", field(&at), quote_text(&key));
             let at = format!("{at}{}", pointer([key.as_str()]));
             find("name", at, About::Other, detail);
         }
@@ -99,7 +96,7 @@ pub(super) fn describe(
     }
 }
 
-/// The code and the words for a value that has the right type.
+/// The code and message for a value of the right type.
 fn of_value(kind: &Kind, value: &Value, published: &Published) -> (&'static str, String) {
     let given = quote(value);
     match kind {
@@ -108,40 +105,52 @@ fn of_value(kind: &Kind, value: &Value, published: &Published) -> (&'static str,
             "choice",
             format!("expected {}, got {given}", quote(expected_value)),
         ),
-        Kind::UniqueItems => ("choice", "the same item is given twice".to_string()),
-        Kind::Minimum { limit } => ("range", format!("{given} is less than {limit}")),
-        Kind::Maximum { limit } => ("range", format!("{given} is more than {limit}")),
-        Kind::ExclusiveMinimum { limit } => ("range", format!("{given} is not more than {limit}")),
-        Kind::ExclusiveMaximum { limit } => ("range", format!("{given} is not less than {limit}")),
+        Kind::UniqueItems => (
+            "choice",
+            "contains the same item twice; remove one".to_string(),
+        ),
+        Kind::Minimum { limit } => (
+            "range",
+            format!("{given} is too small; the minimum is {limit}"),
+        ),
+        Kind::Maximum { limit } => (
+            "range",
+            format!("{given} is too large; the maximum is {limit}"),
+        ),
+        Kind::ExclusiveMinimum { limit } => (
+            "range",
+            format!("{given} is too small; must be greater than {limit}"),
+        ),
+        Kind::ExclusiveMaximum { limit } => (
+            "range",
+            format!("{given} is too large; must be less than {limit}"),
+        ),
         Kind::MultipleOf { multiple_of } => (
             "range",
             format!("{given} is not a multiple of {multiple_of}"),
         ),
         Kind::MinLength { limit: 1 } => ("length", "must not be empty".to_string()),
-        Kind::MinLength { limit } => ("length", format!("shorter than {limit} characters")),
-        Kind::MaxLength { limit } => ("length", format!("longer than {limit} characters")),
-        Kind::MinItems { limit } => ("length", format!("fewer than {limit} items")),
-        Kind::MaxItems { limit } => ("length", format!("more than {limit} items")),
-        Kind::MinProperties { limit } => ("length", format!("fewer than {limit} members")),
-        Kind::MaxProperties { limit } => ("length", format!("more than {limit} members")),
+        Kind::MinLength { limit } => ("length", format!("must have at least {limit} characters")),
+        Kind::MaxLength { limit } => ("length", format!("must have at most {limit} characters")),
+        Kind::MinItems { limit } => ("length", format!("must have at least {limit} items")),
+        Kind::MaxItems { limit } => ("length", format!("must have at most {limit} items")),
+        Kind::MinProperties { limit } => ("length", format!("must have at least {limit} members")),
+        Kind::MaxProperties { limit } => ("length", format!("must have at most {limit} members")),
         Kind::Pattern { pattern } => match published.forms.get(pattern.as_str()) {
             Some(form) => ("format", format!("{given} is not {form}")),
             None => (
                 "format",
-                format!("{given} does not have the form of this argument"),
+                format!("{given} does not match the format of this field"),
             ),
         },
-        // A keyword that combines others: what each of them finds would contradict the rest.
-        _ => (
-            "schema",
-            format!("{given} is not a value that is taken here"),
-        ),
+        // For keywords that combine others, the findings of the parts could contradict each other.
+        _ => ("schema", format!("{given} is not an accepted value")),
     }
 }
 
-/// Leaves one finding for each place, the one about the type before others, and no field that is
-/// missing because its name is misspelt.
-pub(super) fn settled(found: Vec<Found>) -> Vec<Finding> {
+/// Keeps one finding per place, preferring the one about the type, and drops missing fields whose
+/// name was only misspelt.
+pub(super) fn deduplicated(found: Vec<Found>) -> Vec<Finding> {
     let meant = |found: &Found| match &found.about {
         About::Unknown { meant } => meant.clone(),
         _ => None,
@@ -150,15 +159,15 @@ pub(super) fn settled(found: Vec<Found>) -> Vec<Finding> {
     let typed = found.iter().filter(|found| found.about == About::Type);
     let typed: BTreeSet<String> = typed.map(|found| found.finding.pointer.clone()).collect();
     let mut places = BTreeSet::new();
-    let is_told = |Found { finding, about }: Found| {
+    let is_reported = |Found { finding, about }: Found| {
         let follows = about == About::Missing && misspelt.contains(&finding.pointer);
         let is_second = about != About::Type && typed.contains(&finding.pointer);
         (!follows && !is_second && places.insert(finding.pointer.clone())).then_some(finding)
     };
-    found.into_iter().filter_map(is_told).collect()
+    found.into_iter().filter_map(is_reported).collect()
 }
 
-/// The name of a field as a person says it: `extra_args.lr` for `/extra_args/lr`.
+/// The name of a field for messages: `extra_args.lr` for `/extra_args/lr`.
 pub fn field(pointer: &str) -> String {
     let name = match pointer.strip_prefix('/') {
         Some(tokens) => tokens
@@ -184,20 +193,20 @@ fn types(kind: &TypeKind) -> String {
 
 fn list(options: &Value) -> String {
     let options = options.as_array().map_or(&[][..], Vec::as_slice);
-    // What is cut off again is not made.
+    // Options beyond the limit would be cut off anyway.
     let options = options.iter().take(MAX_LIST_BYTES).map(quote);
     cut(&options.collect::<Vec<_>>().join(", "), MAX_LIST_BYTES)
 }
 
-/// A value as JSON, shortened. What is cut off is not written in the first place.
+/// A value as JSON, shortened. Serialization stops at the limit.
 pub fn quote(value: &Value) -> String {
     let mut quoted = Beginning(Vec::new());
-    // The only error is that enough was written.
+    // The only possible error is that the limit was reached.
     let _ = serde_json::to_writer(&mut quoted, value);
     cut(&String::from_utf8_lossy(&quoted.0), MAX_QUOTE_BYTES)
 }
 
-/// A text as JSON, shortened.
+/// A string as JSON, shortened.
 pub fn quote_text(text: &str) -> String {
     match text.len() {
         0..=MAX_QUOTE_BYTES => quote(&Value::from(text)),
@@ -207,7 +216,7 @@ pub fn quote_text(text: &str) -> String {
     }
 }
 
-/// The beginning of a sentence that can repeat much of a schema.
+/// The beginning of a message that may quote much of a schema.
 pub(super) fn sentence(text: &str) -> String {
     cut(text, MAX_LIST_BYTES)
 }
@@ -219,7 +228,7 @@ fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// Takes what is written until it has enough for a quotation.
+/// A writer that accepts only as many bytes as a quotation needs.
 struct Beginning(Vec<u8>);
 
 impl Write for Beginning {

@@ -1,9 +1,9 @@
-//! Whom a URI names before its path: buckets, containers, claims, hosts and repositories, by the
-//! rules of each store.
+//! Checks the authority of a URI: buckets, containers, claims, hosts and repositories, by the rules
+//! of each store.
 
 use super::{Scheme, UriError, split};
 
-/// Whether what stands before the first slash is a name that the store has.
+/// Checks the part before the first slash.
 pub(super) fn check_authority(scheme: Scheme, authority: &str) -> Result<(), UriError> {
     let rule = match scheme {
         Scheme::S3 => s3_bucket(authority),
@@ -12,11 +12,11 @@ pub(super) fn check_authority(scheme: Scheme, authority: &str) -> Result<(), Uri
         Scheme::Abfss => Some("expected container@account.dfs.core.windows.net"),
         Scheme::Abfs | Scheme::Az => azure_container(authority),
         Scheme::Pvc => (!crate::request::metadata::is_dns_subdomain(authority))
-            .then_some("the claim must be a DNS name of a-z, 0-9, - and ."),
+            .then_some("the claim must be a DNS name: a-z, 0-9, '-' and '.'"),
         Scheme::File => (!matches!(authority, "" | "localhost"))
             .then_some("expected an absolute path: file:///..."),
         Scheme::Https => https_host(authority),
-        // Its first part is one of a repository's, see `check_repository`.
+        // The first part belongs to the name of a repository, see `check_repository`.
         Scheme::Hf => None,
     };
     match rule {
@@ -25,34 +25,38 @@ pub(super) fn check_authority(scheme: Scheme, authority: &str) -> Result<(), Uri
     }
 }
 
-/// Rules for using a bucket; aliases of access points and directory buckets are legal to use.
+/// The rules for using a bucket, which also allow aliases of access points and directory buckets.
 fn s3_bucket(bucket: &str) -> Option<&'static str> {
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     if !(3..=63).contains(&bucket.len()) {
-        return Some("the bucket must have 3 to 63 characters");
+        return Some("the bucket name must have 3-63 characters");
     }
     if !bucket.bytes().all(fits) {
-        return Some("the bucket must be of a-z, 0-9, - and .");
+        return Some("the bucket name may only contain a-z, 0-9, '-' and '.'");
     }
     if !has_alphanumeric_edges(bucket) || bucket.contains("..") || bucket.starts_with("xn--") {
         return Some(
-            "the bucket must begin and end with a letter or digit, without .. and not xn--",
+            "the bucket name must start and end with a letter or digit, and must not contain .. or \
+             start with xn--",
         );
     }
-    is_ipv4(bucket).then_some("the bucket must not be an IP address")
+    is_ipv4(bucket).then_some("the bucket name must not be an IP address")
 }
 
 fn gs_bucket(bucket: &str) -> Option<&'static str> {
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
     let parts_fit = bucket.split('.').all(|part| (1..=63).contains(&part.len()));
     if !(3..=222).contains(&bucket.len()) || !parts_fit {
-        return Some("the bucket must have 3 to 63 characters, or 222 with single dots");
+        return Some("the bucket name must have 3-63 characters, or up to 222 with single dots");
     }
     if !bucket.bytes().all(fits) || !has_alphanumeric_edges(bucket) {
-        return Some("the bucket must be of a-z, 0-9, -, _ and ., and end with a letter or digit");
+        return Some(
+            "the bucket name may only contain a-z, 0-9, '-', '_' and '.', and must start and end \
+             with a letter or digit",
+        );
     }
     (bucket.starts_with("goog") || is_ipv4(bucket))
-        .then_some("the bucket must not begin with goog nor be an IP address")
+        .then_some("the bucket name must not start with goog or be an IP address")
 }
 
 fn https_host(authority: &str) -> Option<&'static str> {
@@ -65,7 +69,7 @@ fn https_host(authority: &str) -> Option<&'static str> {
         return Some("the host is missing");
     }
     let valid = host.bytes().all(fits) && port.is_none_or(|port| port.parse::<u16>().is_ok());
-    (!valid).then_some("the host must be of a-z, 0-9, - and ., with or without a port")
+    (!valid).then_some("the host may only contain a-z, 0-9, '-' and '.', with an optional port")
 }
 
 fn azure_account(authority: &str) -> Option<&'static str> {
@@ -89,7 +93,7 @@ fn azure_container(container: &str) -> Option<&'static str> {
         && container.bytes().all(fits)
         && has_alphanumeric_edges(container)
         && !container.contains("--");
-    (!valid).then_some("the container must be 3 to 63 of a-z, 0-9 and single -")
+    (!valid).then_some("the container name must have 3-63 characters a-z, 0-9 and single '-'")
 }
 
 fn has_alphanumeric_edges(text: &str) -> bool {
@@ -101,8 +105,8 @@ fn is_ipv4(text: &str) -> bool {
     text.parse::<std::net::Ipv4Addr>().is_ok()
 }
 
-/// `datasets/org/name[@revision][/path]`, or Kubeflow's `org/name`. Names of one part resolve no
-/// more (huggingface_hub 2).
+/// `datasets/org/name[@revision][/path]`, or Kubeflow's `org/name`. Names with only one part no
+/// longer resolve (huggingface_hub 2).
 pub(super) fn check_repository(scheme: Scheme, rest: &str) -> Result<(), UriError> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let is_part = |part: &str| (1..=96).contains(&part.len()) && part.bytes().all(fits);
@@ -123,8 +127,8 @@ pub(super) fn check_repository(scheme: Scheme, rest: &str) -> Result<(), UriErro
     }
 }
 
-/// How the pod reaches with its own identity what a web address of an object store names, without
-/// the signature that the address may have.
+/// Converts the web address of an object store to the URI by which a pod reaches the object with
+/// its own identity. A signature in the address is dropped.
 pub(super) fn object_store_form(scheme: Scheme, rest: &str) -> Option<String> {
     if scheme != Scheme::Https {
         return None;

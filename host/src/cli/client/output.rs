@@ -265,8 +265,8 @@ mod tests {
     fn a_hint_of_the_service_is_a_command_here() {
         for (told, said) in [
             (
-                "It is suspended: POST /train/a-b/resume lets it go on.",
-                "It is suspended: trainer resume a-b lets it go on.",
+                "The job is suspended. Resume it with POST /train/a-b/resume.",
+                "The job is suspended. Resume it with trainer resume a-b.",
             ),
             (
                 "there are jobs called a in x, y: ?namespace= says which",

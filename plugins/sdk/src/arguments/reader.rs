@@ -58,12 +58,14 @@ pub(crate) const CHECKS: &[(&str, &str, &str)] = &[
     (
         "E10",
         "refuse",
-        "a value is flat, unless the framework's own option is an object: no list in a list, no null in a list",
+        "a value is flat, unless the framework's own option is an object: no list in a list, no \
+         null in a list",
     ),
     (
         "E11",
         "refuse",
-        "an argument is no slip of a known one; where the service refuses unknown ones, it is known",
+        "an argument is no slip of a known one; where the service refuses unknown ones, it is \
+         known",
     ),
     (
         "W05",
@@ -136,7 +138,7 @@ impl<'a> Reader<'a> {
         }
         if extra_args.len() > MAX_BYTES {
             let detail = format!(
-                "extra_args: {} bytes of JSON are more than the {MAX_BYTES} allowed",
+                "extra_args: {} bytes of JSON, but at most {MAX_BYTES} are allowed",
                 extra_args.len()
             );
             return self.refuse("E06", "/extra_args".to_string(), detail);

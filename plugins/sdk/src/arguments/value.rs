@@ -135,7 +135,7 @@ pub(super) fn fitting(value: Value) -> Result<Value, Wrong> {
         _ => 0,
     };
     if size > MAX_VALUE_BYTES {
-        let what = format!("{size} bytes are more than the {MAX_VALUE_BYTES} allowed");
+        let what = format!("{size} bytes, but at most {MAX_VALUE_BYTES} are allowed");
         return Err(Wrong::new("E06", what));
     }
     Ok(value)
