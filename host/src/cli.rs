@@ -34,26 +34,26 @@ pub struct CommandLine {
 pub enum Command {
     /// Serve the API.
     Serve(Box<ServeSettings>),
-    /// Print the manifest of a request, with no server and no cluster.
+    /// Print the manifest of a request, without a server or a cluster.
     Preview(PreviewSettings),
-    /// Explain a framework, one of its arguments, or a rule.
+    /// Show the documentation of a framework, an argument, or a rule.
     Explain(ExplainSettings),
-    /// Make, try and ship a framework plugin.
+    /// Create, test and publish framework plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
     #[command(flatten)]
     Client(ClientCommand),
-    /// Run one replica of a local job, as `serve` tells it to.
+    /// Run one replica of a local job. Started by `serve`.
     #[command(hide = true)]
     KeepReplica,
-    /// Start the command of a replica in namespaces of its own, as `keep-replica` tells it to.
+    /// Run the command of a replica in its own namespaces. Started by `keep-replica`.
     #[command(hide = true)]
     StartReplica {
         /// This is the first process in them.
         #[arg(long)]
         inside: bool,
     },
-    /// Compile and try one plugin, as `serve` tells it to.
+    /// Compile and test one plugin. Started by `serve`.
     #[command(hide = true)]
     MakePlugin,
 }
@@ -81,7 +81,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// That nobody reads the output any more is no failure: `trainer explain hf | head -1`.
+/// A closed output is not a failure: `trainer explain hf | head -1`.
 fn printed(done: anyhow::Result<()>) -> anyhow::Result<()> {
     let is_unread = |error: &anyhow::Error| {
         let mut causes = error

@@ -164,9 +164,9 @@ pub enum ClusterError {
         run_id: Option<String>,
     },
     /// Another submission with its idempotency key came first.
-    #[error("the idempotency key of the job is that of job {job}")]
+    #[error("the idempotency key was already used for job {job}")]
     KeyTaken { job: String },
-    #[error("{prefix} is being written to{}", written_by(job.as_ref()))]
+    #[error("checkpoint prefix {prefix} is in use{}", written_by(job.as_ref()))]
     PrefixTaken {
         prefix: String,
         /// The job that writes there, unless its namespace is not for the caller to know.
@@ -180,7 +180,8 @@ pub enum ClusterError {
     #[error("Job {name} not found")]
     NotFound { name: String },
     #[error(
-        "there is no job {name} in namespace {namespace}, but in {}: add ?namespace= to choose it",
+        "job {name} does not exist in namespace {namespace}, but in {}; choose one with \
+         ?namespace=",
         namespaces.join(", ")
     )]
     Elsewhere {
@@ -188,22 +189,22 @@ pub enum ClusterError {
         namespace: String,
         namespaces: Vec<String>,
     },
-    #[error("there are jobs called {name} in {}: ?namespace= says which", namespaces.join(", "))]
+    #[error("job {name} exists in several namespaces ({}); choose one with ?namespace=", namespaces.join(", "))]
     Ambiguous {
         name: String,
         namespaces: Vec<String>,
     },
-    #[error("job {name} has ended and can be neither suspended nor resumed")]
+    #[error("job {name} has finished and cannot be suspended or resumed")]
     Ended { name: String },
     #[error("{replica} has no {}", no_log(*start))]
     NoLog { replica: String, start: LogStart },
-    #[error("there is no namespace {namespace} in the cluster")]
+    #[error("namespace {namespace} does not exist in the cluster")]
     NoSuchNamespace { namespace: String },
     /// A quota, a policy or a webhook, in the cluster's own words.
-    #[error("the cluster does not admit the job: {message}")]
+    #[error("the cluster rejected the job: {message}")]
     Refused { message: String },
     /// What this service itself may not do.
-    #[error("{action}: this service has no right to")]
+    #[error("{action}: permission denied by the cluster")]
     Forbidden {
         action: &'static str,
         #[source]
@@ -215,14 +216,14 @@ pub enum ClusterError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("{action}: the cluster took too long")]
+    #[error("{action}: the cluster did not respond in time")]
     TimedOut {
         action: &'static str,
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The store of the local cluster. Nothing was changed.
-    #[error("{action}: the data folder cannot be written")]
+    #[error("{action}: cannot write to the data folder")]
     NotStored {
         action: &'static str,
         #[source]
@@ -246,7 +247,7 @@ pub struct WritingJob {
 fn written_by(job: Option<&WritingJob>) -> String {
     match job {
         Some(WritingJob { name, namespace }) => format!(
-            ", by job {name} in namespace {namespace}; wait for its end or delete it, or choose \
+            " by job {name} in namespace {namespace}; wait until it finishes, delete it, or choose \
              another run_id"
         ),
         None => " by a job in another namespace; choose another run_id".to_string(),
@@ -254,17 +255,15 @@ fn written_by(job: Option<&WritingJob>) -> String {
 }
 
 fn of_run(run_id: Option<&str>) -> String {
-    run_id.map_or_else(String::new, |run_id| {
-        format!(": run {run_id} has this name")
-    })
+    run_id.map_or_else(String::new, |run_id| format!(" for run {run_id}"))
 }
 
 fn no_log(start: LogStart) -> &'static str {
     match start {
         LogStart::First | LogStart::Latest => {
-            "log: it was not started yet or its pod is gone; follow=true waits for it"
+            "log yet: it has not started, or its pod was removed; use follow=true to wait for it"
         }
-        LogStart::Previous => "earlier log: it was never started again",
+        LogStart::Previous => "previous log: it has not been restarted",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Settings: flags, each with the environment variable of the same meaning.
+//! The settings of a service: flags and the equivalent environment variables.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -27,14 +27,14 @@ const DATA_FOLDER: &str = "target/data";
 /// Where a pod finds its own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// What `trainer serve` takes.
+/// The arguments of `trainer serve`.
 #[derive(Debug, Args)]
 pub struct ServeSettings {
     /// Address to listen on.
     #[arg(long, env = "TRAINER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Token that clients send as X-TRAINER-TOKEN. Empty: none is asked for, which only addresses of
-    /// this machine allow.
+    /// Token that clients must send as X-TRAINER-TOKEN. Empty: no authentication, which is only
+    /// allowed on loopback addresses.
     #[arg(
         long,
         env = "TRAINER_API_TOKEN",
@@ -42,32 +42,32 @@ pub struct ServeSettings {
         default_value = ""
     )]
     pub api_token: String,
-    /// Serve without a token on an address that other machines reach: whoever reaches it can start
-    /// jobs.
+    /// Serve without a token on an address that other machines can reach. Anyone who reaches it can
+    /// start jobs.
     #[arg(long, env = "TRAINER_ALLOW_ANONYMOUS")]
     pub allow_anonymous: bool,
-    /// Most connections at once. Fewer, if this process may not open twice as many files.
+    /// Maximum number of connections. Lower if this process may not open twice as many files.
     #[arg(long, env = "TRAINER_MAX_CONNECTIONS", default_value_t = 4096,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
-    /// Most connections of one address. Default: half of all.
+    /// Maximum number of connections per client address. Default: half of all.
     #[arg(long, env = "TRAINER_MAX_CONNECTIONS_PER_ADDRESS",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_address: Option<u32>,
-    /// Names of this service beside its addresses and localhost, for clients without a token.
+    /// Additional host names that clients without a token may use, besides IP addresses and
+    /// localhost.
     #[arg(long, env = "TRAINER_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
-    /// Other sites whose pages may use this service from a browser, such as
-    /// https://dashboard.example.org.
+    /// Origins whose web pages may call this service, such as https://dashboard.example.org.
     #[arg(long, env = "TRAINER_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<Origin>,
     /// Where jobs run. Default: kubernetes inside a pod, local elsewhere.
     #[arg(long, env = "TRAINER_CLUSTER", value_enum)]
     pub cluster: Option<ClusterKind>,
-    /// Context of the kubeconfig. Default: its current one, or the pod's own cluster.
+    /// Context of the kubeconfig. Default: its current context, or the pod's own cluster.
     #[arg(long, env = "TRAINER_KUBE_CONTEXT")]
     pub kube_context: Option<String>,
-    /// How long requests in flight may take when the service is told to stop, in seconds.
+    /// Seconds that requests in flight may take when the service stops.
     #[arg(long, env = "TRAINER_SHUTDOWN_GRACE", default_value_t = 20)]
     pub shutdown_grace: u64,
     #[command(flatten)]
@@ -83,23 +83,23 @@ pub struct ServeSettings {
 pub enum ClusterKind {
     /// On this machine.
     Local,
-    /// On Kubernetes, by the Kubeflow training operator.
+    /// On Kubernetes, with the Kubeflow training operator.
     Kubernetes,
 }
 
-/// What planning a job needs: plugins, and the operator's policy for requests.
+/// Settings for planning jobs: plugins, and the operator's policy for requests.
 #[derive(Debug, Args)]
 pub struct PlanningSettings {
     /// Folder with the framework plugins (*.wasm).
     #[arg(long, env = "TRAINER_PLUGINS", default_value = "target/plugins")]
     pub plugins: PathBuf,
-    /// Folder for everything that is kept: jobs, logs, claims, compiled plugins.
+    /// Folder for persistent data: jobs, logs, claims, compiled plugins.
     #[arg(long, env = "TRAINER_DATA_DIR", default_value = DATA_FOLDER)]
     pub data_dir: PathBuf,
-    /// Namespace of jobs that name none. Default: the pod's own, else `default`.
+    /// Default namespace of jobs. Default: the pod's own, else `default`.
     #[arg(long, env = "TRAINER_JOBS_NAMESPACE")]
     pub jobs_namespace: Option<String>,
-    /// Namespaces that requests and reads may name, * for all. The one above is always among them.
+    /// Allowed namespaces (* for all). The default namespace is always allowed.
     #[arg(
         long,
         env = "TRAINER_ALLOWED_NAMESPACES",
@@ -107,30 +107,30 @@ pub struct PlanningSettings {
         default_value = "*"
     )]
     pub allowed_namespaces: Vec<String>,
-    /// File with the placement profiles (YAML): where jobs run, in which queue, with what beside.
+    /// YAML file with placement profiles: nodes, queues, volumes and other pod settings.
     #[arg(long, env = "TRAINER_PROFILES")]
     pub profiles: Option<PathBuf>,
-    /// Image of jobs that name none.
+    /// Default image of jobs.
     #[arg(long, env = "TRAINER_DEFAULT_IMAGE", default_value = DEFAULT_IMAGE)]
     pub default_image: String,
-    /// CPUs of each replica of jobs that name none. Default: no request is made.
+    /// Default CPU request per replica. Default: none.
     #[arg(long, env = "TRAINER_DEFAULT_CPUS")]
     pub default_cpus: Option<u32>,
-    /// Memory in GiB of each replica of jobs that name none. Default: no request is made.
+    /// Default memory request per replica in GiB. Default: none.
     #[arg(long, env = "TRAINER_DEFAULT_MEMORY_GB")]
     pub default_memory_gb: Option<u32>,
-    /// Schemes that dataset_uri may have.
+    /// Allowed schemes of dataset_uri.
     #[arg(long, env = "TRAINER_DATASET_SCHEMES", value_delimiter = ',',
           default_values_t = DATASET_SCHEMES.to_vec())]
     pub dataset_schemes: Vec<Scheme>,
-    /// Schemes that checkpoint_base_uri may have.
+    /// Allowed schemes of checkpoint_base_uri.
     #[arg(long, env = "TRAINER_CHECKPOINT_SCHEMES", value_delimiter = ',',
           default_values_t = CHECKPOINT_SCHEMES.to_vec())]
     pub checkpoint_schemes: Vec<Scheme>,
-    /// What becomes of arguments that no framework is known to have. Default: suggest.
+    /// What to do with arguments that the framework does not know. Default: suggest.
     #[arg(long, env = "TRAINER_UNKNOWN_ARGUMENTS", value_enum)]
     pub unknown_arguments: Option<UnknownArguments>,
-    /// The same as `--unknown-arguments refuse`, which decides when both are given.
+    /// Same as `--unknown-arguments refuse`. If both are set, `--unknown-arguments` wins.
     #[arg(long, env = "TRAINER_STRICT_ARGUMENTS")]
     pub strict_arguments: bool,
 }
@@ -138,17 +138,18 @@ pub struct PlanningSettings {
 /// How the local cluster runs jobs.
 #[derive(Debug, Args)]
 pub struct LocalArguments {
-    /// Folder that holds train.py.
+    /// Folder that contains train.py.
     #[arg(long, env = "TRAINER_LOCAL_WORKDIR", default_value = "trainer")]
     pub local_workdir: PathBuf,
-    /// Python environment whose bin comes first on a replica's PATH.
+    /// Python environment whose bin folder comes first in the PATH of replicas.
     #[arg(long, env = "TRAINER_LOCAL_PYTHON")]
     pub local_python: Option<PathBuf>,
-    /// Slots of the local cluster. Default: the GPUs of this machine, or its cores without any.
+    /// Slots of the local cluster. Default: the number of GPUs, or of cores on a machine without
+    /// GPUs.
     #[arg(long, env = "TRAINER_LOCAL_SLOTS")]
     pub local_slots: Option<u32>,
-    /// Whether jobs are kept from the service, its files and each other. `auto`: where this machine
-    /// allows it.
+    /// Whether to isolate jobs from the service, its files and each other. `auto`: if this machine
+    /// supports it.
     #[arg(
         long,
         env = "TRAINER_LOCAL_CONTAINMENT",
@@ -156,25 +157,27 @@ pub struct LocalArguments {
         default_value = "auto"
     )]
     pub local_containment: Mode,
-    /// User that jobs run as, as UID:GID, where the service is root. Default: the service's own.
+    /// User that jobs run as (UID:GID), if the service runs as root. Default: the user of the
+    /// service.
     #[arg(long, env = "TRAINER_LOCAL_USER")]
     pub local_user: Option<User>,
-    /// Most jobs that are kept, whether they have ended or not.
+    /// Maximum number of stored jobs, including finished ones.
     #[arg(long, env = "TRAINER_LOCAL_MAX_JOBS", default_value_t = 20_000)]
     pub local_max_jobs: u32,
-    /// Most MiB of the manifests of all jobs together.
+    /// Maximum size of all manifests together, in MiB.
     #[arg(long, env = "TRAINER_LOCAL_MAX_MANIFEST_MB", default_value_t = 256)]
     pub local_max_manifest_mb: u32,
-    /// Most MiB on disk of the log of one start of a replica. The beginning of a longer one is dropped.
+    /// Maximum size of the log of one attempt of a replica, in MiB. The beginning of a longer log
+    /// is dropped.
     #[arg(long, env = "TRAINER_LOCAL_MAX_LOG_MB", default_value_t = 1024,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub local_max_log_mb: u32,
-    /// Wait before a failed replica starts again, in milliseconds. It doubles with each failure.
+    /// Delay before a failed replica restarts, in milliseconds. It doubles with each failure.
     #[arg(long, env = "TRAINER_LOCAL_BACKOFF_MS", default_value_t = 1000)]
     pub local_backoff_ms: u64,
 }
 
-/// Where a user's programs keep what they can make again (XDG base directory specification).
+/// The user's cache folder (XDG base directory specification).
 pub fn user_cache() -> PathBuf {
     let of_user = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let of_home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
@@ -185,8 +188,9 @@ pub fn user_cache() -> PathBuf {
 }
 
 impl PlanningSettings {
-    /// Where a command that ends soon keeps compiled plugins: beside those of the service, and
-    /// otherwise where it leaves nothing behind in the folder that it is called in.
+    /// Where a short-lived command caches compiled plugins: in the data folder of the service if it
+    /// exists, else in the user's cache folder, so that nothing is created in the working
+    /// directory.
     pub fn data_or_cache(&self) -> PathBuf {
         let is_default = self.data_dir == Path::new(DATA_FOLDER);
         match is_default && !self.data_dir.is_dir() {
@@ -195,11 +199,11 @@ impl PlanningSettings {
         }
     }
 
-    /// What requests may ask for, and what stands for what they leave out.
+    /// The policy for requests: what is allowed, and the defaults.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the file of profiles.
+    /// Everything that is wrong with the profiles file.
     pub fn policy(&self) -> anyhow::Result<RequestPolicy> {
         Ok(RequestPolicy {
             default_image: self.default_image.clone(),
@@ -221,7 +225,7 @@ impl PlanningSettings {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {file_name}"))?;
         let profiles: Profiles = serde_saphyr::from_str(&text)
-            .with_context(|| format!("{file_name} is not a file of profiles"))?;
+            .with_context(|| format!("{file_name} is not a valid profiles file"))?;
         let wrong = |wrong: Vec<String>| anyhow::anyhow!("{file_name}:\n  {}", wrong.join("\n  "));
         profiles.check().map_err(wrong)?;
         Ok(profiles)
@@ -241,7 +245,7 @@ impl PlanningSettings {
         AllowedNamespaces::Only(named)
     }
 
-    /// What plugins do with arguments that they do not know.
+    /// What plugins do with unknown arguments.
     pub fn unknown_arguments(&self) -> UnknownArguments {
         let default = match self.strict_arguments {
             true => UnknownArguments::Refuse,
@@ -250,7 +254,7 @@ impl PlanningSettings {
         self.unknown_arguments.unwrap_or(default)
     }
 
-    /// The namespace of jobs that name none.
+    /// The default namespace.
     pub fn namespace(&self) -> String {
         let named = self.jobs_namespace.clone().filter(|name| !name.is_empty());
         let own = || std::fs::read_to_string(POD_NAMESPACE).ok();
@@ -269,7 +273,7 @@ impl ServeSettings {
         self.cluster.unwrap_or(default)
     }
 
-    /// How Kubernetes is reached.
+    /// How to connect to Kubernetes.
     pub fn kubernetes_cluster(&self) -> KubernetesSettings {
         KubernetesSettings {
             context: self.kube_context.clone().filter(|name| !name.is_empty()),
@@ -278,25 +282,27 @@ impl ServeSettings {
         }
     }
 
-    /// The token that clients have to send, if any.
+    /// The token that clients must send, if any.
     ///
     /// # Errors
     ///
-    /// When no client could send it, or when there is none where others reach the service.
+    /// If the token cannot be sent in a header, or if there is none and other machines can reach
+    /// the service.
     pub fn token(&self) -> anyhow::Result<Option<Token>> {
         let token = token::given("TRAINER_API_TOKEN", &self.api_token)?;
         if token.is_none() && !self.allow_anonymous && !self.listen.ip().is_loopback() {
             bail!(
-                "TRAINER_API_TOKEN is empty, and other machines reach {}: whoever does could start \
-                 jobs. Set a token, listen on 127.0.0.1, or set TRAINER_ALLOW_ANONYMOUS=true",
+                "TRAINER_API_TOKEN is empty, but {} is reachable from other machines, so anyone \
+                 could start jobs. Set a token, listen on 127.0.0.1, or set \
+                 TRAINER_ALLOW_ANONYMOUS=true",
                 self.listen
             );
         }
         Ok(token.map(Token::new))
     }
 
-    /// How many connections there may be at once, where this process may open `files` files: a
-    /// connection that follows a log takes a second one.
+    /// The limits for connections if this process may open `files` files. A connection that follows
+    /// a log needs a second file.
     pub fn connections(&self, files: Option<u64>) -> Limits {
         let usable = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         let files = files.and_then(|files| usize::try_from(files / 2).ok());
@@ -310,7 +316,7 @@ impl ServeSettings {
         }
     }
 
-    /// How the local cluster is to run. `program` is this one.
+    /// The settings of the local cluster. `program` is the path of this binary.
     pub fn local_cluster(&self, program: PathBuf) -> LocalSettings {
         LocalSettings {
             program,

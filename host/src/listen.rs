@@ -185,7 +185,7 @@ fn prepare(stream: &TcpStream) {
         .set_nodelay(true)
         .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
     if let Err(error) = prepared {
-        debug!(%error, "a connection ended as it began");
+        debug!(%error, "a connection closed during setup");
     }
 }
 
@@ -218,7 +218,7 @@ fn ended(served: hyper::Result<()>) {
     if error.is_timeout() || is_unread {
         measure::connection_closed(ClosedBy::Slowness);
     }
-    debug!(%error, "a connection was cut off");
+    debug!(%error, "a connection was interrupted");
 }
 
 /// The body of an answer. Its connection is busy until it is sent.

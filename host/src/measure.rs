@@ -47,7 +47,7 @@ pub const BUILD_INFO: Measure = Measure {
 pub const HTTP_REQUESTS: Measure = Measure {
     name: "trainer_http_requests_total",
     labels: &["route", "method", "code"],
-    meaning: "Requests answered",
+    meaning: "Number of requests answered",
     kind: Kind::Counter,
 };
 pub const HTTP_REQUEST_DURATION: Measure = Measure {
@@ -59,13 +59,15 @@ pub const HTTP_REQUEST_DURATION: Measure = Measure {
 pub const SUBMISSIONS: Measure = Measure {
     name: "trainer_submissions_total",
     labels: &["framework", "outcome"],
-    meaning: "Requests to create a job, by outcome: accepted, refused (invalid request), busy or failed",
+    meaning: "Requests to create a job, by outcome: accepted, refused (invalid request), busy or \
+              failed",
     kind: Kind::Counter,
 };
 pub const JOBS: Measure = Measure {
     name: "trainer_jobs",
     labels: &["status"],
-    meaning: "Jobs in the cluster, including those that this service did not create; NaN if unknown",
+    meaning: "Jobs in the cluster, including those that this service did not create; NaN if \
+              unknown",
     kind: Kind::Gauge,
 };
 pub const PLUGIN_CALL_DURATION: Measure = Measure {
@@ -77,13 +79,14 @@ pub const PLUGIN_CALL_DURATION: Measure = Measure {
 pub const PLUGIN_FAILURES: Measure = Measure {
     name: "trainer_plugin_failures_total",
     labels: &["plugin", "kind"],
-    meaning: "Failed plugin calls: a limit was exceeded (time, memory, stack), the plugin trapped, or its response was invalid",
+    meaning: "Failed plugin calls: a limit was exceeded (time, memory, stack), the plugin trapped, \
+              or its response was invalid",
     kind: Kind::Counter,
 };
 pub const PLUGIN_LOADS: Measure = Measure {
     name: "trainer_plugin_loads_total",
     labels: &["source", "outcome"],
-    meaning: "Attempts to load a plugin",
+    meaning: "Attempts to load a plugin, by outcome",
     kind: Kind::Counter,
 };
 pub const PLUGIN_REFUSED: Measure = Measure {
@@ -107,7 +110,8 @@ pub const PLUGINS_DISPLACED: Measure = Measure {
 pub const KUBERNETES_REQUESTS: Measure = Measure {
     name: "trainer_kubernetes_requests_total",
     labels: &["method", "outcome"],
-    meaning: "Calls to the API server, by outcome: ok, an HTTP status, timed-out, unreachable or cut-off",
+    meaning: "Calls to the API server, by outcome: ok, an HTTP status, timed-out, unreachable or \
+              cut-off",
     kind: Kind::Counter,
 };
 pub const KUBERNETES_REQUEST_DURATION: Measure = Measure {
@@ -133,7 +137,8 @@ pub const CONNECTIONS: Measure = Measure {
 pub const CONNECTIONS_CLOSED: Measure = Measure {
     name: "trainer_connections_closed_total",
     labels: &["reason"],
-    meaning: "Connections closed by a limit: slow, crowded (closed in favour of another) or refused",
+    meaning: "Connections closed by a limit: slow, crowded (closed in favour of another) or \
+              refused",
     kind: Kind::Counter,
 };
 pub const AUTHENTICATION_FAILURES: Measure = Measure {

@@ -126,7 +126,7 @@ impl Description {
         check_name(&self.name).map_err(LoadError::Description)?;
         let one_line = |text: &str| text.len() <= 1024 && !text.contains(char::is_control);
         if self.version.is_empty() || !one_line(&self.version) || !one_line(&self.summary) {
-            return wrong("version and summary are one line each".to_string());
+            return wrong("version and summary must be a single line each".to_string());
         }
         Ok(())
     }
@@ -141,13 +141,15 @@ pub fn check_name(name: &str) -> Result<(), String> {
     // A name can be megabytes, and this text goes into a log.
     let shown: String = name.chars().take(64).collect();
     if !metadata::is_dns_label(name) {
-        return Err(format!("the name {shown:?} is not a DNS label"));
+        return Err(format!(
+            "the name {shown:?} is not a DNS label (a-z, 0-9 and '-')"
+        ));
     }
     // RFC 5890: the prefix of names that stand for others is two characters and two hyphens.
     match name.get(2..4) == Some("--") {
         true => Err(format!(
-            "the name {shown:?} is an encoded international name (xn--), which can look like another \
-             one"
+            "the name {shown:?} is an encoded international name (xn--), which could be mistaken \
+             for another name"
         )),
         false => Ok(()),
     }
@@ -187,9 +189,9 @@ impl Plugin {
             args_schema,
         } = description;
         let args_schema: Value = serde_json::from_str(&args_schema)
-            .map_err(|error| wrong(format!("args-schema is not JSON: {error}")))?;
+            .map_err(|error| wrong(format!("args-schema is not valid JSON: {error}")))?;
         let schema = Schema::compile(&args_schema)
-            .map_err(|error| wrong(format!("args-schema is not a JSON Schema: {error}")))?;
+            .map_err(|error| wrong(format!("args-schema is not a valid JSON Schema: {error}")))?;
         let call = *callable.limits();
         Ok(Self {
             identity: PluginIdentity {
@@ -322,9 +324,7 @@ impl Plugin {
 fn refusal(findings: &[Finding]) -> Result<(), InvalidPlan> {
     check_findings(findings)?;
     match findings.is_empty() {
-        true => Err(InvalidPlan::new(
-            "it refuses the request and does not say why",
-        )),
+        true => Err(InvalidPlan::new("it refused the request without a reason")),
         false => Ok(()),
     }
 }

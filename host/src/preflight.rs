@@ -18,11 +18,11 @@ fn script(settings: &LocalSettings) -> Option<String> {
     let why = match folder.join("train.py").is_file() {
         true => return None,
         false if folder.is_dir() => "has no train.py",
-        false => "is no folder",
+        false => "is not a folder",
     };
     let shown = absolute(folder);
     Some(format!(
-        "jobs will fail: {} {why}; TRAINER_LOCAL_WORKDIR names the folder that holds train.py",
+        "jobs will fail: {} {why}; set TRAINER_LOCAL_WORKDIR to the folder that contains train.py",
         shown.display()
     ))
 }
@@ -33,8 +33,8 @@ fn launcher(settings: &LocalSettings) -> Option<String> {
         let shown = absolute(&program);
         return (!program.is_file()).then(|| {
             format!(
-                "jobs will fail: there is no {}; TRAINER_LOCAL_PYTHON names a Python environment \
-                 with PyTorch",
+                "jobs will fail: {} does not exist; set TRAINER_LOCAL_PYTHON to a Python \
+                 environment with PyTorch",
                 shown.display()
             )
         });
@@ -42,8 +42,8 @@ fn launcher(settings: &LocalSettings) -> Option<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = std::env::split_paths(&path).any(|folder| folder.join(LAUNCHER).is_file());
     (!is_there).then(|| {
-        "jobs will fail: there is no torchrun on PATH; TRAINER_LOCAL_PYTHON names a Python \
-         environment with PyTorch"
+        "jobs will fail: torchrun is not on PATH; set TRAINER_LOCAL_PYTHON to a Python environment \
+         with PyTorch"
             .to_string()
     })
 }

@@ -17,10 +17,10 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 /// What is logged, and how.
 #[derive(Debug, Args)]
 pub struct LogSettings {
-    /// What is logged: a level, or tracing directives.
+    /// Log level, or tracing directives.
     #[arg(long, env = "TRAINER_LOG", default_value = "info")]
     pub log: String,
-    /// How it is written.
+    /// Log format.
     #[arg(long, env = "TRAINER_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -31,7 +31,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What libraries tell of errors that they also return, at length: who gets them logs them.
+/// Libraries that log errors which they also return. The caller logs those.
 const TOLD_TWICE: &str = "kube_client=off,kube_runtime=off";
 /// The service, to whoever collects traces.
 const NAME: &str = "trainer";
@@ -77,7 +77,7 @@ impl Telemetry {
     pub fn end(self) {
         let Some(traces) = self.traces else { return };
         if let Err(error) = traces.shutdown() {
-            warn!(%error, "the last traces could not be sent");
+            warn!(%error, "cannot send the last traces");
         }
     }
 }
@@ -91,7 +91,7 @@ fn exporter() -> anyhow::Result<SdkTracerProvider> {
     // Collectors are reached with TLS too, for which reqwest is told no provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let exporter = SpanExporter::builder().with_http().build();
-    let exporter = exporter.context("the OpenTelemetry settings cannot be used")?;
+    let exporter = exporter.context("invalid OpenTelemetry settings")?;
     let mut resource = Resource::builder();
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
         resource = resource.with_service_name(NAME);

@@ -11,12 +11,12 @@ use anyhow::bail;
 pub fn given(setting: &str, text: &str) -> anyhow::Result<Option<String>> {
     let token = text.trim();
     if token.is_empty() && !text.is_empty() {
-        bail!("{setting} has white space and no token");
+        bail!("{setting} contains only white space");
     }
     if let Some(wrong) = token.chars().find(|c| !c.is_ascii_graphic()) {
         bail!(
-            "{setting} has the character {wrong:?} in it: a token has visible ASCII characters \
-             alone, as `openssl rand -hex 32` makes it"
+            "{setting} contains the character {wrong:?}; a token consists of visible ASCII \
+             characters, for example from `openssl rand -hex 32`"
         );
     }
     Ok(Some(token.to_string()).filter(|token| !token.is_empty()))

@@ -501,7 +501,7 @@ mod tests {
         let sentences = explained(job(true), Vec::new(), Vec::new());
         assert_eq!(
             sentences,
-            ["It is suspended: POST /train/run/resume lets it go on."]
+            ["The job is suspended. Resume it with POST /train/run/resume."]
         );
         let mut queued = job(true);
         queued.metadata.labels = Some([(QUEUE_LABEL.to_string(), "gpu".to_string())].into());

@@ -133,7 +133,7 @@ fn from_nothing_to_served(language: &str, most_seconds: f64) {
     assert_eq!(told["command"], preview["command"]);
     assert!(
         work.done(&["check", &path])
-            .ends_with("a host will serve it\n")
+            .ends_with("a host will accept this plugin\n")
     );
     work.done(&["test", &path, "fresh/tests", "--accept"]);
     assert_eq!(
@@ -246,14 +246,14 @@ fn what_is_wrong_is_told_in_a_line() {
     for (arguments, told) in [
         (
             &["new", "Upper", "--language", "rust"][..],
-            "is no name of a framework",
+            "is not a valid framework name",
         ),
         (&["build", "."], "has no Cargo.toml, app.py or app.js"),
         (&["build", "nowhere"], "no folder nowhere"),
         (&["inspect", "nothing.wasm"], "No such file"),
         (
             &["push", "x.wasm", "registry.example.com/x"],
-            "is not in a registry",
+            "is not a registry address",
         ),
     ] {
         let output = work.plugin(arguments);

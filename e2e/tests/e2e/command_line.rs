@@ -80,7 +80,7 @@ fn without_plugins_the_service_says_how_to_get_them() {
         .unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(
-        !output.status.success() && told.contains("`make plugins` builds them"),
+        !output.status.success() && told.contains("build the plugins with `make plugins`"),
         "{told}"
     );
 }
@@ -206,7 +206,7 @@ fn a_full_disk_is_answered_500_and_the_service_lives_on() {
     }
     let (status, problem) = last;
     assert_eq!(status, 500, "{problem}");
-    let detail = "an unexpected error in this service; its log has the cause";
+    let detail = "internal error; the cause is in the log of this service";
     assert_eq!(problem["detail"], detail);
     assert_eq!(server.get("/healthz").unwrap().0, 200);
     assert!(site.service_log().contains("a request failed"));

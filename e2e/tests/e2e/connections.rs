@@ -272,7 +272,7 @@ fn failed_authentications_are_logged_with_their_address_and_counted() {
     let log = site.service_log();
     let lines: Vec<&str> = log
         .lines()
-        .filter(|line| line.contains("a request came without the right token"))
+        .filter(|line| line.contains("a request had a missing or wrong token"))
         .collect();
     assert_eq!(lines.len(), 1, "{log}");
     assert!(lines[0].contains("127.0.0.1"), "{lines:?}");

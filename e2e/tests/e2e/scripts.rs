@@ -261,7 +261,7 @@ fn an_address_without_a_scheme_and_a_token_of_nothing_are_told_as_such() {
         ),
         (
             "TRAINER_API_TOKEN=' ' trainer list",
-            "TRAINER_API_TOKEN has white space and no token",
+            "TRAINER_API_TOKEN contains only white space",
         ),
     ] {
         let output = bash("http://127.0.0.1:1", folder.path(), line);
@@ -282,7 +282,7 @@ fn outside_the_repository_nothing_is_left_behind() {
         let told = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{command}: {told}");
         assert!(
-            told.contains("TRAINER_PLUGINS names a folder"),
+            told.contains("set --plugins or TRAINER_PLUGINS"),
             "{command}: {told}"
         );
         assert!(
@@ -343,8 +343,8 @@ fn what_jobs_will_miss_is_told_at_the_start_with_its_path() {
     let _server = site.start().unwrap();
     let log = site.service_log();
     for said in [
-        "/nowhere/work is no folder; TRAINER_LOCAL_WORKDIR names",
-        "there is no /nowhere/python/bin/torchrun; TRAINER_LOCAL_PYTHON names",
+        "/nowhere/work is not a folder; set TRAINER_LOCAL_WORKDIR",
+        "/nowhere/python/bin/torchrun does not exist; set TRAINER_LOCAL_PYTHON",
     ] {
         assert!(log.contains(said), "{said}: {log}");
     }

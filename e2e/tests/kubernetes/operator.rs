@@ -91,7 +91,7 @@ fn a_taken_name_is_a_400_and_overwrites_nothing() {
     assert_eq!(status, 400);
     assert_eq!(
         problem["detail"],
-        "PyTorchJob meta-one already exists: run one has this name"
+        "PyTorchJob meta-one already exists for run one"
     );
     assert_eq!(manifest()["metadata"]["uid"], uid);
 }
@@ -363,7 +363,8 @@ fn a_quota_that_refuses_the_pods_is_told() {
         .unwrap();
     service.full_when(&name, |full| {
         let explained = full["explanation"].to_string();
-        explained.contains("The pods of the job cannot be created") && explained.contains("exceeded quota")
+        explained.contains("The pods of the job cannot be created")
+            && explained.contains("exceeded quota")
     });
 }
 

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use arguments::ClientCommand;
 
-/// Runs a command and tells on standard error what went wrong with it.
+/// Runs a command and reports errors on standard error.
 pub fn run(command: ClientCommand) -> ExitCode {
     match commands::run(command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,30 +10,30 @@ use crate::config::PlanningSettings;
 use crate::explain::{self, Style};
 use crate::plugin::Plugin;
 
-/// What `trainer explain` takes.
+/// The arguments of `trainer explain`.
 #[derive(Debug, Args)]
 pub struct ExplainSettings {
-    /// A framework (hf), an argument (hf.lr) or a rule (N01). Left out: which frameworks there are.
+    /// A framework (hf), an argument (hf.lr) or a rule (N01). Default: list the frameworks.
     pub topic: Option<String>,
-    /// How to write it.
+    /// Output format.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: ExplainOutput,
     #[command(flatten)]
     pub planning: PlanningSettings,
 }
 
-/// How an explanation is written.
+/// Output formats of explanations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExplainOutput {
-    /// For this terminal.
+    /// Text for this terminal.
     Text,
-    /// As a page of documentation.
+    /// A page of documentation.
     Markdown,
-    /// For a program: the JSON Schema of a framework's arguments or of one, the rules of a code.
+    /// JSON: the schema of a framework's arguments or of one argument, or the rules with a code.
     Json,
 }
 
-/// Columns of a table that goes to no terminal.
+/// Columns of a table if the output is not a terminal.
 const COLUMNS: u16 = 100;
 
 pub(super) fn explain(settings: &ExplainSettings) -> anyhow::Result<()> {

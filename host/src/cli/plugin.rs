@@ -20,59 +20,59 @@ use crate::plugin::{Compiler, Limits, Loader, LoaderSettings, Plugin, UnknownArg
 use crate::request::{self, json};
 pub use create::Language;
 
-/// Make, try and ship a framework plugin.
+/// Create, test and publish framework plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
-    /// Make the folder of a new plugin, which builds as it is.
+    /// Create a folder with a new plugin that is ready to build.
     New {
-        /// The framework's name, as requests will spell it.
+        /// Name of the framework, as used in requests.
         name: String,
         #[arg(long, value_enum)]
         language: Language,
     },
-    /// Build the plugin of a folder into build/<name>.wasm, with its tests inside.
+    /// Build a plugin into build/<name>.wasm, including its tests.
     Build {
         #[arg(default_value = ".")]
         folder: PathBuf,
     },
-    /// Say what a host would: each check with its verdict.
+    /// Run the checks of a host and print the result of each.
     Check(PluginFile),
-    /// Print the preview of a request, as the host would answer it.
+    /// Print the preview of a request, as a host would return it.
     Run {
         #[command(flatten)]
         plugin: PluginFile,
-        /// File with a request as JSON.
+        /// JSON file with a request.
         job: PathBuf,
     },
-    /// Compare what a plugin makes of the requests of a folder with what was accepted.
+    /// Compare the previews of a folder of requests with the accepted ones.
     Test {
         #[command(flatten)]
         plugin: PluginFile,
-        /// Folder with requests (*.json) and what is expected of them (*.expected.json).
+        /// Folder with requests (*.json) and expected previews (*.expected.json).
         folder: PathBuf,
-        /// Write what the plugin says now as what is expected.
+        /// Accept the current output as expected.
         #[arg(long)]
         accept: bool,
     },
-    /// Measure a plugin's calls.
+    /// Benchmark a plugin.
     Bench(bench::BenchSettings),
-    /// Print what a file says of itself, without running it.
+    /// Print the properties of a plugin file without running it.
     Inspect {
         /// The plugin.
         file: PathBuf,
     },
-    /// Put a plugin into an OCI registry.
+    /// Push a plugin to an OCI registry.
     Push(registry::PushSettings),
-    /// Get a plugin from an OCI registry.
+    /// Pull a plugin from an OCI registry.
     Pull(registry::PullSettings),
 }
 
-/// A plugin, and where its compiled form is kept between two commands.
+/// A plugin, and the cache for its compiled code.
 #[derive(Debug, Args)]
 pub struct PluginFile {
-    /// The plugin. Limits are those of a plugins.toml beside it, if there is one.
+    /// The plugin file. Limits are read from a plugins.toml in the same folder, if it exists.
     pub file: PathBuf,
-    /// Folder for compiled plugins. Default: `trainer` in the user's cache folder.
+    /// Cache folder for compiled plugins. Default: `trainer` in the user's cache folder.
     #[arg(long, env = "TRAINER_CACHE")]
     pub cache: Option<PathBuf>,
 }
@@ -104,7 +104,7 @@ impl PluginFile {
     /// The plugin, compiled and tried as a host does it, but for the tests that it carries.
     fn load(&self) -> anyhow::Result<Plugin> {
         let loaded = self.loader(SelfTests::Ignored)?.file(&self.file);
-        loaded.with_context(|| format!("{} is no plugin", self.file.display()))
+        loaded.with_context(|| format!("{} is not a plugin", self.file.display()))
     }
 
     fn loader(&self, own_tests: SelfTests) -> anyhow::Result<Loader> {
@@ -164,7 +164,7 @@ fn checked(plugin: &Plugin, request: Value) -> anyhow::Result<request::Checked> 
             .iter()
             .map(|finding| format!("  {} {}", finding.code, finding.detail))
             .collect();
-        anyhow::anyhow!("the request is refused:\n{}", lines.join("\n"))
+        anyhow::anyhow!("the request was refused:\n{}", lines.join("\n"))
     })
 }
 

@@ -43,9 +43,9 @@ fn open(
     let folder = &settings.plugins;
     if !folder.is_dir() {
         bail!(
-            "there is no folder {} with plugins. In the repository `make plugins` builds them; \
-             elsewhere --plugins or TRAINER_PLUGINS names a folder. Where a service runs, \
-             `trainer submit --dry-run -f FILE` previews and `trainer frameworks` lists",
+            "the plugins folder {} does not exist. In the repository, build the plugins with `make \
+             plugins`; elsewhere, set --plugins or TRAINER_PLUGINS. To use a running service \
+             instead, run `trainer submit --dry-run -f FILE` or `trainer frameworks`",
             folder.display()
         );
     }
@@ -65,8 +65,8 @@ fn open(
 fn ensure_any(plugins: &Plugins, folder: &Path) -> anyhow::Result<()> {
     if plugins.all().next().is_none() {
         bail!(
-            "no plugin could be loaded from {}: `make plugins` builds them, TRAINER_PLUGINS names \
-             another folder",
+            "no plugin could be loaded from {}; build the plugins with `make plugins`, or set \
+             TRAINER_PLUGINS to another folder",
             folder.display()
         );
     }

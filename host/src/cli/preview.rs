@@ -13,12 +13,12 @@ use crate::plugin::PlanError;
 use crate::preview::Preview;
 use crate::{manifest, request};
 
-/// What `trainer preview` takes.
+/// The arguments of `trainer preview`.
 #[derive(Debug, Args)]
 pub struct PreviewSettings {
     /// File with a request as JSON or YAML, or - for standard input.
     pub file: PathBuf,
-    /// The whole preview as JSON instead of the manifest as YAML.
+    /// Print the whole preview as JSON instead of the manifest as YAML.
     #[arg(short, long, value_enum, default_value = "yaml")]
     pub output: PreviewOutput,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub struct PreviewSettings {
 pub enum PreviewOutput {
     /// The manifest alone.
     Yaml,
-    /// Everything that POST /train/preview answers.
+    /// The response of POST /train/preview.
     Json,
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Says something beside the output. Nobody may be reading it, which is no failure.
+/// Prints to standard error. A closed stream is not a failure.
 fn remark(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(text));
 }

@@ -20,7 +20,7 @@ pub(super) fn read_request(file: &Path) -> anyhow::Result<Value> {
     if text.trim_start().starts_with('{') {
         return request::json::parse(text.as_bytes()).map_err(refused);
     }
-    serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))
+    serde_saphyr::from_str(&text).with_context(|| format!("{} is not valid YAML", file.display()))
 }
 
 pub(super) fn refused(findings: Vec<Finding>) -> anyhow::Error {
@@ -28,5 +28,5 @@ pub(super) fn refused(findings: Vec<Finding>) -> anyhow::Error {
         .iter()
         .map(|finding| format!("  {} {}", finding.code, finding.detail))
         .collect();
-    anyhow::anyhow!("the request is refused:\n{}", lines.join("\n"))
+    anyhow::anyhow!("the request was refused:\n{}", lines.join("\n"))
 }

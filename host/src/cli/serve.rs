@@ -54,7 +54,8 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     if token.is_none() && !settings.listen.ip().is_loopback() {
         warn!(
             listen = %settings.listen,
-            "anybody who reaches this address can start jobs: set TRAINER_API_TOKEN"
+            "no token is set, so anyone who reaches this address can start jobs; set \
+             TRAINER_API_TOKEN"
         );
     }
     let (told, draining) = tokio::sync::watch::channel(false);
@@ -81,7 +82,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     let server = listen::serve(listener, router(app), limits, draining);
     tokio::spawn(async move {
         stopped().await;
-        info!("stopping: finishing the requests in flight");
+        info!("shutting down; waiting for requests in flight");
         told.send_replace(true);
     });
     tokio::select! {
@@ -89,7 +90,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
         () = async {
             let _ = late.wait_for(|told| *told).await;
             tokio::time::sleep(grace).await;
-        } => warn!("requests in flight took longer than the grace and were cut off"),
+        } => warn!("grace period expired; requests in flight were aborted"),
     }
     cluster.shut_down().await;
     info!("stopped");

@@ -237,7 +237,7 @@ impl Cluster for KubernetesCluster {
         let changed = self.calls.set_running(job.namespace(), name, wish).await;
         changed
             .map(Arc::new)
-            .map_err(|error| missing(error, name, "changing the PyTorchJob"))
+            .map_err(|error| missing(error, name, "updating the PyTorchJob"))
     }
 
     async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {
@@ -293,7 +293,7 @@ impl Cluster for KubernetesCluster {
             });
         }
         let probed = self.calls.probe().await;
-        probed.map_err(|error| error.doing("asking the API server for its version"))
+        probed.map_err(|error| error.doing("reading the version of the API server"))
     }
 
     fn watch_ages(&self) -> BTreeMap<String, Duration> {
@@ -322,8 +322,10 @@ fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Clust
 fn noted<T>(what: &str, read: Result<Vec<T>, CallError>, notes: &mut Vec<String>) -> Vec<T> {
     read.unwrap_or_else(|error| {
         let cause = &error as &dyn std::error::Error;
-        warn!(what, cause, "a part of the details of a job cannot be read");
-        notes.push(format!("This service cannot read its {what} now."));
+        warn!(what, cause, "the details of a job are incomplete");
+        notes.push(format!(
+            "The service cannot currently read the {what} of the job."
+        ));
         Vec::new()
     })
 }

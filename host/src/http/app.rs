@@ -29,7 +29,7 @@ pub struct App {
     pub allowed_origins: Arc<[Origin]>,
     /// What is logged of requests without the right token.
     pub failures: Failures,
-    /// Set when the service is about to end.
+    /// Set when the service is shutting down.
     pub draining: watch::Receiver<bool>,
 }
 

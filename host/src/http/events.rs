@@ -83,7 +83,7 @@ impl EventStream {
         })
     }
 
-    /// The next event; nothing after the end of the job, or when the service is about to end.
+    /// The next event; nothing after the end of the job, or when the service is shutting down.
     async fn next(&mut self) -> Option<Event> {
         while !self.ended {
             if self.begun {

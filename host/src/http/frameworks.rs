@@ -18,7 +18,7 @@ struct FrameworkView<'a> {
     version: &'a str,
     summary: &'a str,
     digest: &'a str,
-    /// Where its plugin comes from.
+    /// Source of the plugin.
     source: &'a str,
     /// Set while the plugin is out of service because it kept failing.
     #[serde(skip_serializing_if = "Option::is_none")]

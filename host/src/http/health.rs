@@ -21,7 +21,7 @@ pub(super) async fn livez() -> &'static str {
     "ok"
 }
 
-/// Jobs can be taken: plugins are loaded, the cluster is there, the service is not about to end.
+/// Jobs can be taken: plugins are loaded, the cluster is there, the service is not shutting down.
 pub(super) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
     let checks = [
         Check::of("plugins", plugins(&app)),
@@ -60,7 +60,7 @@ fn plugins(app: &App) -> Result<String, String> {
     for plugin in plugins.all() {
         let identity = &plugin.identity;
         let rests = match plugin.resting() {
-            Some(rest) => format!(", out of service for {} s", rest.as_secs() + 1),
+            Some(rest) => format!(", out of service for another {} s", rest.as_secs() + 1),
             None => String::new(),
         };
         lines.push(format!("{} {}{rests}", identity.name, identity.version));
@@ -80,12 +80,12 @@ fn plugins(app: &App) -> Result<String, String> {
     let pulling = plugins.pulling().iter();
     lines.extend(pulling.map(|source| format!("pulling {source}")));
     match is_empty {
-        true => Err(format!("none is loaded; {}", lines.join("; "))),
+        true => Err(format!("no plugin is loaded; {}", lines.join("; "))),
         false => Ok(lines.join("; ")),
     }
 }
 
-/// What is measured, for Prometheus.
+/// Metrics in Prometheus format.
 pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     measured::cluster(app.cluster.as_ref()).await;
     let media_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
@@ -101,7 +101,7 @@ async fn cluster(app: &App) -> Result<String, String> {
 
 fn serving(app: &App) -> Result<String, String> {
     match *app.draining.borrow() {
-        true => Err("about to end".to_string()),
+        true => Err("shutting down".to_string()),
         false => Ok("serving".to_string()),
     }
 }

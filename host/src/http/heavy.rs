@@ -88,7 +88,7 @@ impl LargeRequests {
         let count = callers.entry(caller).or_default();
         if *count >= OF_ONE_CALLER {
             let what =
-                format!("{OF_ONE_CALLER} large requests of this caller are not answered yet");
+                format!("{OF_ONE_CALLER} large requests of this client are still in progress");
             return Err(Problem::busy(&what));
         }
         *count += 1;

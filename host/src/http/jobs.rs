@@ -19,7 +19,7 @@ pub(super) struct ViewQuery {
     view: Option<View>,
 }
 
-/// How much is told of a job.
+/// Level of detail of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum View {

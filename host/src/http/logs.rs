@@ -47,11 +47,11 @@ impl LogQuery {
         let given = self.since.as_deref();
         let since = given.map(|text| since(text, Timestamp::now()).ok_or(text));
         let since = since.transpose().map_err(|text| {
-            let right = "takes a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m";
+            let right = "must be a time such as 2026-01-31T12:00:00Z, or a duration such as 10m";
             Problem::parameter("since", format_args!("{right}, not {text:?}"))
         })?;
         if self.follow && self.previous {
-            let detail = "cannot be followed: what came before the last restart is complete";
+            let detail = "cannot be followed: the log before the last restart is complete";
             return Err(Problem::parameter("previous", detail));
         }
         Ok(LogSelection {
@@ -79,7 +79,7 @@ impl LogQuery {
         let known = replica_names(job);
         let wrong = |detail: String| Err(Problem::parameter("replica", detail));
         let Some(first) = known.first() else {
-            return wrong("this job has none".to_string());
+            return wrong("this job has no replicas".to_string());
         };
         let asked: Vec<String> = match self.replica.as_deref() {
             None | Some("") => vec![first.clone()],
@@ -92,12 +92,13 @@ impl LogQuery {
         if let Some(unknown) = asked.iter().find(|name| !known.contains(name)) {
             let last = known.last().unwrap_or(first);
             return wrong(format!(
-                "this job has no {unknown:?}; it has {first} to {last}, and {ALL} means every one"
+                "this job has no replica {unknown:?}; it has {first} to {last}; use {ALL} for all \
+                 of them"
             ));
         }
         if asked.len() > MAX_REPLICAS {
             return wrong(format!(
-                "{} are too many at once; name at most {MAX_REPLICAS}, with commas between them",
+                "{} replicas are too many; list at most {MAX_REPLICAS}, separated by commas",
                 asked.len()
             ));
         }
@@ -171,7 +172,7 @@ fn named(replica: &str, lines: &Bytes) -> Bytes {
     named.freeze()
 }
 
-/// Cuts a log off when the service is about to end, and not as if it had ended: whoever follows it
+/// Cuts a log off when the service is shutting down, and not as if it had ended: whoever follows it
 /// is to ask again.
 fn until_drained(log: LogStream, draining: watch::Receiver<bool>) -> LogStream {
     let state = Some((log, draining));
@@ -183,7 +184,7 @@ fn until_drained(log: LogStream, draining: watch::Receiver<bool>) -> LogStream {
         };
         match piece {
             Some(piece) => Some((piece, Some((log, draining)))),
-            None => Some((Err(io::Error::other("the service is about to end")), None)),
+            None => Some((Err(io::Error::other("the service is shutting down")), None)),
         }
     })
     .boxed()

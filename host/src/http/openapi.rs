@@ -37,7 +37,7 @@ pub fn document(frameworks: &[Framework]) -> Value {
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "jobs", "description": "Training jobs"},
-            {"name": "frameworks", "description": "What jobs can be made of"},
+            {"name": "frameworks", "description": "Frameworks for jobs"},
             {"name": "service", "description": "The service itself"},
         ],
         "security": [{"token": []}, {}],
@@ -85,10 +85,10 @@ fn problem() -> Value {
         "type": "object",
         "required": ["type", "title", "status", "detail", "instance"],
         "properties": {
-            "type": {"type": "string", "description": "urn:trainer:problem: and the kind"},
+            "type": {"type": "string", "description": "urn:trainer:problem: followed by the kind"},
             "title": {"type": "string"},
             "status": {"type": "integer"},
-            "detail": {"type": "string", "description": "A sentence for people"},
+            "detail": {"type": "string", "description": "A human-readable explanation"},
             "instance": {"type": "string", "description": "The id of the request"},
             "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Finding"}},
         },
@@ -104,10 +104,10 @@ fn framework() -> Value {
             "version": {"type": "string"},
             "summary": {"type": "string"},
             "digest": {"type": "string"},
-            "source": {"type": "string", "description": "Where its plugin comes from"},
+            "source": {"type": "string", "description": "Source of the plugin"},
             "out_of_service_seconds": {
                 "type": "integer",
-                "description": "Set while the plugin rests because it kept failing",
+                "description": "Set while the plugin is out of service after repeated failures",
             },
             "args_schema": {
                 "type": "object",
@@ -125,7 +125,7 @@ fn frameworks() -> Value {
             "frameworks": {"type": "array", "items": {"$ref": "#/components/schemas/Framework"}},
             "refused": {
                 "type": "array",
-                "description": "Sources that give no plugin, and why",
+                "description": "Sources whose plugin was refused, and why",
                 "items": {"type": "object"},
             },
         },
@@ -239,7 +239,7 @@ fn answered(answer: &Answer) -> Value {
 fn refused() -> Value {
     let problem = json!({"schema": {"$ref": format!("#{SCHEMAS}/Problem")}});
     json!({
-        "description": "A problem document says why",
+        "description": "A problem document",
         "content": {"application/problem+json": problem},
     })
 }

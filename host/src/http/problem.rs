@@ -1,7 +1,7 @@
-//! The one place where errors become HTTP: problem documents (RFC 9457).
+//! Converts errors to HTTP responses: problem documents (RFC 9457). Nothing else does.
 //!
-//! `detail` is always a string, which is what clients of the service before this one read. Causes
-//! that are not the caller's are logged here, once, with the request's id, and never sent.
+//! `detail` is always a string, because older clients read it. Causes that are not the caller's
+//! fault are logged here, once, with the request's id, and never sent.
 
 mod kind;
 
@@ -29,15 +29,16 @@ use crate::request::size::json_bytes;
 use crate::suggestion::did_you_mean;
 use kind::Kind;
 
-/// Most bytes of the findings of one answer. `detail` repeats their sentences, so the document has
-/// at most twice as many.
+/// The maximum size of the findings in a response, in bytes. `detail` repeats their messages, so
+/// the document is at most twice as large.
 const MAX_ERRORS_BYTES: usize = 100 * 1024;
-/// Longest other `detail`, and longest `instance`. JSON writes some characters in six bytes.
+/// The maximum length of other `detail` texts, and of `instance`. JSON may need six bytes for a
+/// character.
 const MAX_DETAIL_BYTES: usize = 16 * 1024;
 const MAX_INSTANCE_BYTES: usize = 1024;
 const MEDIA_TYPE: &str = "application/problem+json";
 
-/// An answer that is no success.
+/// An error response.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -45,7 +46,7 @@ pub(super) struct Problem {
     detail: String,
     errors: Vec<Finding>,
     header: Option<(&'static str, Cow<'static, str>)>,
-    /// What is logged and not sent.
+    /// Logged, but not sent.
     cause: Option<String>,
 }
 
@@ -83,7 +84,7 @@ impl Problem {
         let detail = match given {
             "" => "the Content-Type header is missing; send application/json".to_string(),
             given => format!(
-                "Content-Type {} cannot be read; send application/json",
+                "unsupported Content-Type {}; send application/json",
                 quote_text(given)
             ),
         };
@@ -91,25 +92,25 @@ impl Problem {
     }
 
     pub(super) fn too_large(allowed: usize) -> Self {
-        let detail = format!("the body is larger than the {allowed} bytes allowed");
+        let detail = format!("the body is too large; at most {allowed} bytes are allowed");
         Self::new(Kind::TooLarge, detail)
     }
 
-    /// Too much at once, which is over soon.
+    /// A temporary overload.
     pub(super) fn busy(what: &str) -> Self {
         Self::new(Kind::Busy, format!("{what}; try again in a second"))
             .with_header("retry-after", "1")
     }
 
     pub(super) fn body_cut_off() -> Self {
-        let detail = "the body ended before it was complete";
+        let detail = "the connection closed before the body was complete";
         Self::new(Kind::InvalidRequest, detail)
     }
 
     pub(super) fn key_reused(job: &str) -> Self {
         let detail = format!(
-            "this Idempotency-Key came with another request before, the one of job {job}; a new \
-             request needs a new key"
+            "this Idempotency-Key was already used with a different request (job {job}); use a new \
+             key for a new request"
         );
         Self::new(Kind::KeyReused, detail)
     }
@@ -118,7 +119,7 @@ impl Problem {
         Self::new(Kind::Busy, detail).with_header("retry-after", "5")
     }
 
-    /// A parameter of the query that is wrong.
+    /// An invalid query parameter.
     pub(super) fn parameter(name: &str, detail: impl std::fmt::Display) -> Self {
         vec![Finding::new("query", "", format!("{name}: {detail}"))].into()
     }
@@ -134,25 +135,25 @@ impl Problem {
     }
 
     pub(super) fn unreadable_path() -> Self {
-        let detail = "the path has percent-encoded bytes that are not UTF-8";
+        let detail = "the path contains percent-encoded bytes that are not UTF-8";
         Self::new(Kind::InvalidRequest, detail)
     }
 
     pub(super) fn foreign_host(host: &str) -> Self {
         let detail = format!(
-            "this service asks for no token, so it answers to addresses and to localhost only, not \
-             to {host:?}; TRAINER_ALLOWED_HOSTS adds names, TRAINER_API_TOKEN a token"
+            "without a token this service only accepts an IP address or localhost as Host, not \
+             {host:?}; add the name to TRAINER_ALLOWED_HOSTS, or set TRAINER_API_TOKEN"
         );
         Self::new(Kind::ForeignHost, detail)
     }
 
     pub(super) fn no_such_route(method: &Method, path: &str) -> Self {
-        let detail = format!("there is nothing at {method} {path}; POST /train submits a job");
+        let detail = format!("no such route: {method} {path}; submit jobs with POST /train");
         Self::new(Kind::NoSuchRoute, detail)
     }
 
     pub(super) fn no_such_method(method: &Method, path: &str) -> Self {
-        let detail = format!("{path} does not take {method}; see the Allow header");
+        let detail = format!("method {method} is not allowed on {path}; see the Allow header");
         Self::new(Kind::NoSuchMethod, detail)
     }
 
@@ -167,11 +168,11 @@ impl Problem {
     }
 
     pub(super) fn internal(error: impl Error) -> Self {
-        let detail = "an unexpected error in this service; its log has the cause";
+        let detail = "internal error; the cause is in the log of this service";
         Self::new(Kind::Internal, detail).because(chain(&error))
     }
 
-    /// What became of a submission that it answers, for metrics.
+    /// The outcome of a submission, for metrics.
     pub(super) fn outcome(&self) -> &'static str {
         match self.kind {
             Kind::Busy => "busy",
@@ -196,7 +197,7 @@ impl Problem {
     }
 }
 
-/// How many of some findings an answer lists.
+/// How many of the findings fit into a response.
 fn listed(errors: &[Finding]) -> usize {
     let mut bytes = 0;
     let fits = |error: &&Finding| {
@@ -238,16 +239,18 @@ impl From<PlanError> for Problem {
                     CallError::Time { .. } | CallError::Schema { .. } => "took too long",
                     CallError::Stack { .. } | CallError::Exceeded(_) => "used too much memory",
                     CallError::Trap(_) | CallError::Lost => "crashed",
-                    CallError::Answer { .. } | CallError::Nonsense(_) => "gave an answer of no use",
+                    CallError::Answer { .. } | CallError::Nonsense(_) => {
+                        "returned an invalid response"
+                    }
                 };
-                // A limit is nobody's secret, and tells the caller what to ask the operator for.
+                // A limit is not secret, and the caller can ask the operator to raise it.
                 let limit = match error.is_a_limit() {
                     true => format!(": {error}"),
                     false => String::new(),
                 };
                 let detail = format!(
-                    "the plugin of framework {} {what}{limit}; nothing is wrong with the request \
-                     as far as this service knows",
+                    "the plugin of framework {} {what}{limit}; the request itself appears to be \
+                     valid",
                     plugin.name
                 );
                 Self::new(Kind::PluginFailed, detail).because(cause)
@@ -298,8 +301,8 @@ impl From<ClusterError> for Problem {
             }
             ClusterError::Refused { .. } => Self::new(Kind::NotAdmitted, detail),
             ClusterError::Forbidden { .. } => {
-                let detail = "this service lacks rights in the cluster; its operator has to mend \
-                              that, and its log has the cause";
+                let detail = "this service is missing permissions in the cluster; ask its operator \
+                              to grant them (the cause is in its log)";
                 Self::new(Kind::ClusterUnavailable, detail)
                     .with_header("retry-after", "60")
                     .because(chain(&error))
@@ -311,13 +314,13 @@ impl From<ClusterError> for Problem {
                     .because(chain(&error))
             }
             ClusterError::TimedOut { .. } => {
-                let detail = "the cluster took too long to answer; what was asked for may still \
-                              happen, so look at the job before you try again";
+                let detail = "the cluster did not respond in time; the operation may still take \
+                              effect, so check the job before trying again";
                 Self::new(Kind::ClusterTimeout, detail).because(chain(&error))
             }
             ClusterError::NotStored { .. } => {
                 let detail = "the service cannot write to its data folder, so nothing was changed; \
-                              try again when its disk has space";
+                              try again when the disk has free space";
                 Self::new(Kind::ClusterUnavailable, detail)
                     .with_header("retry-after", "5")
                     .because(chain(&error))
@@ -348,8 +351,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Gives every answer that is no success the form of a problem document, whoever made it, and logs
-/// those that are not the caller's finding.
+/// Converts every error response to a problem document, wherever it was created, and logs those
+/// that are not the caller's fault.
 pub(super) async fn finish(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
     let id = id.as_ref().and_then(|id| id.header_value().to_str().ok());
@@ -361,7 +364,7 @@ pub(super) async fn finish(request: Request, next: Next) -> Response {
     }
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
-        // The readiness probe says itself why it is not ready.
+        // The readiness probe has its own body.
         None if status == StatusCode::SERVICE_UNAVAILABLE => return response,
         None => adopted(status, &mut response).await,
     };
@@ -380,9 +383,9 @@ pub(super) async fn finish(request: Request, next: Next) -> Response {
     Response::from_parts(parts, Body::from(document))
 }
 
-/// A problem of an answer that the framework below made: its text is for the caller.
+/// The problem for an error response of axum, whose text is meant for the caller.
 async fn adopted(status: StatusCode, response: &mut Response) -> Problem {
-    /// More than any rejection of axum's.
+    /// Longer than any rejection of axum.
     const MAX_TEXT: usize = 4096;
     let body = std::mem::take(response.body_mut());
     let text = axum::body::to_bytes(body, MAX_TEXT)
@@ -403,7 +406,7 @@ async fn adopted(status: StatusCode, response: &mut Response) -> Problem {
     }
 }
 
-/// The answer when a handler panicked. That is a finding of this service, and logged as one.
+/// The response when a handler panicked.
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -430,7 +433,7 @@ fn log(problem: &Problem) {
     }
 }
 
-/// An error and all its sources: each says its own part only.
+/// Joins an error and all its sources into one line.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

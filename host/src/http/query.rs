@@ -69,7 +69,7 @@ fn findings(operation: &Operation, query: &str) -> Vec<Finding> {
         let is_repeated = given[..position].iter().any(|(before, _)| before == name);
         let wrong = match operation.query(name) {
             None => Some(unknown(operation, name)),
-            Some(_) if is_repeated => Some(format!("{name}: is given more than once")),
+            Some(_) if is_repeated => Some(format!("{name}: given more than once")),
             Some(parameter) => refusal(parameter, value).map(|why| format!("{name}: {why}")),
         };
         findings.extend(wrong.map(|detail| Finding::new("query", "", detail)));
@@ -86,7 +86,7 @@ fn unknown(operation: &Operation, name: &str) -> String {
     let method = operation.method.to_ascii_uppercase();
     let hint = did_you_mean(name, known.iter().copied());
     let takes = match known.is_empty() {
-        true => "takes no parameters".to_string(),
+        true => "accepts no parameters".to_string(),
         false => format!("takes {}", known.join(", ")),
     };
     match hint.is_empty() {
@@ -111,7 +111,7 @@ fn elsewhere(operation: &Operation, name: &str) -> String {
     });
     match other {
         Some((Operation { path, method, .. }, meant)) => {
-            format!(", {} {path} takes {meant}", method.to_ascii_uppercase())
+            format!(", {} {path} accepts {meant}", method.to_ascii_uppercase())
         }
         None => String::new(),
     }
@@ -120,7 +120,7 @@ fn elsewhere(operation: &Operation, name: &str) -> String {
 /// Why a parameter does not take a value; nothing where it does.
 fn refusal(parameter: &Parameter, value: &str) -> Option<String> {
     let not = |takes: String, hint: String| match value {
-        "" => Some(format!("{takes}, and is empty")),
+        "" => Some(format!("{takes}, but is empty")),
         value => Some(format!("{takes}, not {}{hint}", quoted(value))),
     };
     let one_of = |words: &[&str]| match words.contains(&value) {
@@ -132,7 +132,7 @@ fn refusal(parameter: &Parameter, value: &str) -> Option<String> {
     };
     match parameter.value {
         Value::Text | Value::Key => None,
-        Value::Name if value.is_empty() => Some("is empty; name one, or leave it out".to_string()),
+        Value::Name if value.is_empty() => Some("is empty; set it or omit it".to_string()),
         Value::Name => None,
         Value::Flag => one_of(&["true", "false"]),
         Value::OneOf(words) => one_of(words),
@@ -140,7 +140,7 @@ fn refusal(parameter: &Parameter, value: &str) -> Option<String> {
         Value::Whole { least, most, .. } => match value.parse::<u64>() {
             Ok(number) if (least..=most).contains(&number) => None,
             _ => not(
-                format!("takes a whole number from {least} to {most}"),
+                format!("must be an integer from {least} to {most}"),
                 String::new(),
             ),
         },
@@ -174,7 +174,7 @@ mod tests {
         );
         assert_eq!(
             told("POST", "/train", "dry_run=server"),
-            "unknown parameter \"dry_run\"; POST /train takes no parameters, POST /train/preview \
+            "unknown parameter \"dry_run\"; POST /train accepts no parameters, POST /train/preview \
              takes dry_run"
         );
         for (method, path, query, said) in [
@@ -196,7 +196,7 @@ mod tests {
                 "POST",
                 "/frameworks/{name}/rollback",
                 "to=1",
-                "takes no parameters",
+                "accepts no parameters",
             ),
             ("GET", "/openapi.json", "=", "unknown parameter \"\""),
         ] {
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(status("view="), "view: takes basic or full, and is empty");
         assert_eq!(
             status("namespace="),
-            "namespace: is empty; name one, or leave it out"
+            "namespace: is empty; set it or omit it"
         );
         assert_eq!(
             status("view=full&view=full"),

@@ -96,7 +96,8 @@ impl FoundJob {
         let Self {
             namespace, name, ..
         } = self;
-        let told = format!("namespace {missing_in} has no job {name}; this one is in {namespace}");
+        let told =
+            format!("job {name} does not exist in namespace {missing_in}, but in {namespace}");
         let mut response = (warning_headers([told].into_iter()), answer).into_response();
         let location = HeaderValue::from_str(&format!("/train/{name}?namespace={namespace}"));
         if let Ok(location) = location {

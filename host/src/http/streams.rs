@@ -50,13 +50,16 @@ impl Streams {
         let (kind, most) = (self.kind, self.most);
         if own + count > most / 2 {
             let detail = format!(
-                "your address has {own} {kind} open and may have {}; close some of them first",
+                "your address has {own} open {kind}, at most {} are allowed; close some of them \
+                 first",
                 most / 2
             );
             return Err(Problem::too_many_streams(detail));
         }
         if all + count > most {
-            let detail = format!("{all} {kind} are open and this service has room for {most}");
+            let detail = format!(
+                "this service has {all} open {kind}, at most {most} are allowed; try again later"
+            );
             return Err(Problem::too_many_streams(detail));
         }
         open.insert(caller, own + count);

@@ -56,7 +56,7 @@ fn accepted<'a>(created: &Created, findings: impl Iterator<Item = &'a Finding>) 
     info!(
         job = summary.name,
         framework = summary.framework,
-        "a job was created"
+        "job created"
     );
     let warnings = warning_headers(told.into_iter().chain(created.warnings.iter().cloned()));
     let location = [(header::LOCATION, format!("/train/{}", summary.name))];

@@ -84,7 +84,7 @@ impl Failures {
             let address = address.as_deref().unwrap_or("unknown");
             warn!(
                 address,
-                reason, failures, "a request came without the right token"
+                reason, failures, "a request had a missing or wrong token"
             );
         }
     }

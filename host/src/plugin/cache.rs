@@ -56,8 +56,10 @@ impl Cache {
                     description,
                 })
             });
-        made.map_err(|error| tracing::warn!(%error, digest, "compiling a plugin anew"))
-            .ok()
+        made.map_err(|error| {
+            tracing::warn!(%error, digest, "ignoring cached code and compiling the plugin again")
+        })
+        .ok()
     }
 
     /// Keeps a plugin. The description comes last: with it the plugin counts as made.
@@ -88,7 +90,7 @@ impl Cache {
         let limits = serde_json::to_value(limits).unwrap_or_default();
         let refusal = serde_json::to_vec(&Refusal { limits, why }).unwrap_or_default();
         if let Err(error) = files::write_private(&self.refused(digest), &refusal) {
-            tracing::warn!(%error, "a refusal is not remembered");
+            tracing::warn!(%error, "cannot cache a refusal");
         }
     }
 
@@ -115,7 +117,7 @@ impl Cache {
 pub(super) fn load(running: &Engine, file: &Path) -> wasmtime::Result<Component> {
     #[expect(
         unsafe_code,
-        reason = "the file is this host's own: see the head of this module"
+        reason = "only this host writes the file; see the module documentation"
     )]
     // SAFETY: only this host writes files into this folder, which belongs to this user alone.
     unsafe {

@@ -12,66 +12,66 @@ use crate::plan::{InvalidPlan, PluginIdentity};
 /// Why a file is no plugin for this host, or why no plugin can be loaded at all.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("cannot read it")]
+    #[error("cannot read the file")]
     Read(#[source] std::io::Error),
-    #[error("{size} bytes are more than the {allowed} allowed (limit file_mib)")]
+    #[error("{size} bytes, but at most {allowed} are allowed (limit file_mib)")]
     Size { size: usize, allowed: usize },
     #[error("not WebAssembly: {0}")]
     NotWebAssembly(String),
-    #[error("it imports {first} ({count} imports in all); a plugin imports nothing")]
+    #[error("it imports {first} ({count} imports in total); plugins must not import anything")]
     Imports { first: String, count: usize },
     #[error("it does not export deepfinery:trainer/framework; build it with the plugin SDK")]
     NoContract,
-    #[error("built for contract {built_for}, this host speaks {spoken}")]
+    #[error("built for contract {built_for}, but this host supports {spoken}")]
     ContractVersion { built_for: String, spoken: String },
-    #[error("it cannot be made a component: {0}")]
+    #[error("not a valid WebAssembly component: {0}")]
     NotAComponent(String),
-    #[error("it does not compile: {0}")]
+    #[error("compilation failed: {0}")]
     Compile(String),
-    #[error("it does not fit the contract: {0}")]
+    #[error("it does not implement the contract: {0}")]
     Link(String),
-    #[error("describe failed")]
+    #[error("describe() failed")]
     Describe(#[source] CallError),
-    #[error("it describes itself wrongly: {0}")]
+    #[error("the result of describe() is invalid: {0}")]
     Description(String),
-    #[error("its own test {name:?} fails: {difference}")]
+    #[error("self-test {name:?} failed: {difference}")]
     SelfTest { name: String, difference: String },
     #[error(
-        "compiling and trying it took more than {} s of processor time (limit compile_seconds)",
+        "compilation and self-tests took more than {} s of processor time (limit compile_seconds)",
         allowed.as_secs()
     )]
     CompileTime { allowed: Duration },
     #[error(
-        "the process that compiles and tries it died ({how}); it may use {allowed} bytes of memory \
-         (limit compile_memory_mib)"
+        "the compile process died ({how}); it may use at most {allowed} bytes of memory (limit \
+         compile_memory_mib)"
     )]
     CompilerDied { how: String, allowed: usize },
-    #[error("the process that compiles and tries it cannot be run")]
+    #[error("cannot run the compile process")]
     Compiler(#[source] std::io::Error),
     /// What the process that compiles and tries plugins says of one.
     #[error("{0}")]
     Tried(String),
-    #[error("the name {name} is taken: the framework is served from {holder}")]
+    #[error("framework {name} is already served from {holder}")]
     NameTaken { name: String, holder: String },
-    #[error("plugins.toml binds framework {name} to {holder}")]
+    #[error("plugins.toml assigns framework {name} to {holder}")]
     NameBound { name: String, holder: String },
-    #[error("it is framework {found}, plugins.toml expects {expected} of this source")]
+    #[error("it provides framework {found}, but plugins.toml expects {expected} from this source")]
     OtherName { found: String, expected: String },
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("the folder {folder} for compiled plugins cannot be used")]
+    #[error("cannot use the folder {folder} for compiled plugins")]
     Cache {
         folder: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("the folder {folder} for pulled plugins cannot be used")]
+    #[error("cannot use the folder {folder} for pulled plugins")]
     Kept {
         folder: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("the WebAssembly engine cannot be set up: {0}")]
+    #[error("cannot set up the WebAssembly engine: {0}")]
     Engine(String),
 }
 
@@ -95,20 +95,20 @@ impl LoadError {
 pub enum SourceError {
     #[error("{file}: {why}")]
     Settings { file: PathBuf, why: String },
-    #[error("its digest is {found}, {expected} is required")]
+    #[error("its digest is {found}, but {expected} is required")]
     Digest { found: String, expected: String },
-    #[error("plugins.toml requires a digest of every plugin, and gives none for this one")]
+    #[error("plugins.toml requires digests, but has none for this plugin")]
     NoDigest,
-    #[error("it has no signature ({0}), one is required")]
+    #[error("it is not signed ({0}), but a signature is required")]
     NoSignature(String),
-    #[error("its signature is by none of the keys {keys}")]
+    #[error("its signature does not match any of the trusted keys ({keys})")]
     Signature { keys: String },
     #[error(
-        "its signature is for {found:?}, {expected} is required: where that is a copy of it, say so \
-         with signed_as in plugins.toml"
+        "its signature is for {found:?}, but {expected} is required; if this is a copy, set \
+         signed_as in plugins.toml"
     )]
     SignedAs { found: String, expected: String },
-    #[error("the registry gave no plugin: {0}")]
+    #[error("cannot pull the plugin: {0}")]
     Registry(String),
 }
 
@@ -123,12 +123,12 @@ pub enum CallError {
     Exceeded(Exceeded),
     #[error("it trapped: {0}")]
     Trap(Trap),
-    #[error("its answer cannot be read within {allowed} bytes (limit output_kib): {why}")]
+    #[error("its response exceeds {allowed} bytes (limit output_kib): {why}")]
     Answer { allowed: usize, why: String },
-    #[error("its answer makes no sense: {0}")]
+    #[error("its response is invalid: {0}")]
     Nonsense(#[from] InvalidPlan),
     #[error(
-        "the check against its schema took longer than the {} ms allowed (limit time_ms)",
+        "validation against its schema took longer than the {} ms allowed (limit time_ms)",
         allowed.as_millis()
     )]
     Schema { allowed: Duration },
@@ -160,8 +160,8 @@ impl CallError {
 /// Why there is no plan for a request.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The caller's finding: the plugin refuses the request.
-    #[error("the plugin refuses the request")]
+    /// The caller's finding: the plugin refused the request.
+    #[error("the plugin refused the request")]
     Refused(Vec<Finding>),
     /// The plugin's finding.
     #[error("plugin {} {} ({}) failed", plugin.name, plugin.version, plugin.digest)]
@@ -182,7 +182,7 @@ pub enum PlanError {
         wait: Duration,
     },
     /// Nobody's finding: too much at once.
-    #[error("{allowed} calls of {whose} run already (limit concurrency)")]
+    #[error("{whose} already running {allowed} calls (limit concurrency)")]
     Busy { whose: Scope, allowed: u32 },
 }
 
@@ -196,8 +196,8 @@ pub enum Scope {
 impl std::fmt::Display for Scope {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Plugin(name) => write!(formatter, "plugin {name}"),
-            Self::AllPlugins => formatter.write_str("all plugins"),
+            Self::Plugin(name) => write!(formatter, "plugin {name} is"),
+            Self::AllPlugins => formatter.write_str("the plugins together are"),
         }
     }
 }
@@ -205,10 +205,10 @@ impl std::fmt::Display for Scope {
 /// Why a framework cannot go back to the version before.
 #[derive(Debug, thiserror::Error)]
 pub enum RollbackError {
-    #[error("framework {0} is not loaded here")]
+    #[error("unknown framework {0}")]
     NotLoaded(String),
-    #[error("framework {0} has no earlier version in this process")]
+    #[error("framework {0} has no earlier version since the service started")]
     NoEarlierVersion(String),
-    #[error("the earlier version is framework {0}, and that name is taken now")]
+    #[error("the earlier version provides framework {0}, which another plugin now serves")]
     NameTaken(String),
 }

@@ -52,7 +52,7 @@ pub(super) fn read_text(file: &Path, most: usize) -> Result<String> {
     let mut text = String::new();
     file.take(most as u64 + 1).read_to_string(&mut text)?;
     match text.len() > most {
-        true => Err(Error::other(format!("it has more than {most} bytes"))),
+        true => Err(Error::other(format!("it is larger than {most} bytes"))),
         false => Ok(text),
     }
 }
@@ -90,7 +90,8 @@ pub(super) fn check_private(metadata: &Metadata) -> Result<()> {
     match owners.contains(&metadata.uid()) && metadata.mode() & WRITABLE_BY_OTHERS == 0 {
         true => Ok(()),
         false => Err(Error::other(
-            "others can write it; make it this user's own, without write permission for others",
+            "other users can write to it; it must belong to this user and must not be writable by \
+             others",
         )),
     }
 }

@@ -74,9 +74,8 @@ pub(super) fn self_test(tests: Option<&str>, plugin: &Plugin) -> Result<(), Load
     let Some(tests) = tests else {
         return Ok(());
     };
-    let tests: Vec<SelfTest> = serde_json::from_str(tests).map_err(|error| {
-        LoadError::Description(format!("the tests that it carries cannot be read: {error}"))
-    })?;
+    let tests: Vec<SelfTest> = serde_json::from_str(tests)
+        .map_err(|error| LoadError::Description(format!("cannot read its self-tests: {error}")))?;
     for SelfTest {
         name,
         request,

@@ -121,7 +121,7 @@ pub(super) fn component(bytes: &[u8], found: &Inspection) -> Result<Vec<u8>, Loa
 
 fn read(bytes: &[u8]) -> Result<Inspection, String> {
     if !bytes.starts_with(b"\0asm") {
-        return Err("it does not begin as WebAssembly does".to_string());
+        return Err("it does not start with the WebAssembly magic number".to_string());
     }
     let mut found = Inspection::default();
     // Modules and components nested in the outermost one have imports among themselves.

@@ -83,9 +83,11 @@ impl Default for CallLimits {
 /// A limit that a plugin ran into while it grew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exceeded {
-    #[error("it asked for {asked} bytes of memory, {allowed} are allowed (limit memory_mib)")]
+    #[error(
+        "it requested {asked} bytes of memory, but at most {allowed} are allowed (limit memory_mib)"
+    )]
     Memory { asked: usize, allowed: usize },
-    #[error("it asked for a table of {asked} entries, {allowed} are allowed")]
+    #[error("it requested a table of {asked} entries, but at most {allowed} are allowed")]
     Table { asked: usize, allowed: usize },
 }
 

@@ -150,7 +150,7 @@ impl Loader {
             }
         })?;
         self.cache.put(digest, &compiled, &description)?;
-        let lost = || LoadError::Compile("the compiled code cannot be read back".to_string());
+        let lost = || LoadError::Compile("cannot read the compiled code".to_string());
         self.cache.get(digest, &self.engine).ok_or_else(lost)
     }
 }

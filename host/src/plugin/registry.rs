@@ -165,11 +165,11 @@ impl Shared {
         let thread = std::thread::Builder::new().name("pull".to_string());
         let started = thread.spawn(move || {
             let fetched = shared.loader.fetch(&source);
-            // Without a receiver the service is about to end.
+            // Without a receiver the service is shutting down.
             let _ = tell.send((place, fetched));
         });
         if let Err(error) = started {
-            warn!(source = name, %error, "a registry is not asked");
+            warn!(source = name, %error, "not checking a registry");
             self.slots().end_pull(&name);
         }
     }
@@ -185,7 +185,7 @@ impl Shared {
                 }
             });
         if let Err(error) = started {
-            warn!(%error, "what registries give is not loaded");
+            warn!(%error, "not loading plugins from registries");
         }
     }
 

@@ -244,7 +244,7 @@ impl Plugin {
             return Ok(plan);
         }
         let detail = format!(
-            "extra_args: not as {} takes them; trainer explain {} lists what it takes",
+            "extra_args: not valid for framework {}; trainer explain {} lists the arguments",
             self.identity.name, self.identity.name
         );
         let finding = Finding::new("schema", "/extra_args", detail);
@@ -293,7 +293,7 @@ impl Plugin {
                 digest = self.identity.digest,
                 failures = self.limits().failures,
                 seconds = rest.as_secs(),
-                "a plugin keeps failing and is out of service for a while"
+                "a plugin failed repeatedly and is temporarily out of service"
             );
         }
         planned

@@ -120,7 +120,10 @@ impl PluginSettings {
             let same_name =
                 |other: &&Source| source.framework.is_some() && other.framework == source.framework;
             if let Some(other) = listed.iter().find(same_name) {
-                return Err(format!("plugin {name}: {} has the same name", other.name));
+                return Err(format!(
+                    "plugin {name}: the name is also used by {}",
+                    other.name
+                ));
             }
             listed.push(source);
         }
@@ -246,7 +249,7 @@ fn within(
 ) -> Result<Option<u64>, String> {
     match value {
         Some(value) if !range.contains(&value) => Err(format!(
-            "{table}.{name} = {value}: it is {} to {}",
+            "{table}.{name} = {value}: must be between {} and {}",
             range.start(),
             range.end()
         )),
@@ -315,13 +318,13 @@ mod tests {
         );
         assert_eq!(
             wrong("[[plugin]]\nsource = \"a.wasm\"\nname = \"xn--mta-hdc\"\n"),
-            "plugin a.wasm: the name \"xn--mta-hdc\" is an encoded international name (xn--), which \
-             can look like another one"
+            "plugin a.wasm: the name \"xn--mta-hdc\" is an encoded international name (xn--), \
+             which can look like another one"
         );
         assert_eq!(
             wrong(
-                "[[plugin]]\nsource = \"a.wasm\"\nname = \"a\"\n[[plugin]]\nsource = \"b.wasm\"\nname \
-                 = \"a\"\n"
+                "[[plugin]]\nsource = \"a.wasm\"\nname = \"a\"\n[[plugin]]\nsource = \
+                 \"b.wasm\"\nname = \"a\"\n"
             ),
             "plugin b.wasm: a.wasm has the same name"
         );

@@ -65,7 +65,7 @@ impl Slots {
     /// Leaves everything as it is, since nobody knows which sources there are.
     pub(super) fn unreadable(&mut self, error: LoadError) {
         let why = super::error_chain(&error);
-        warn!(why, "plugins are not looked at again: all stay as they are");
+        warn!(why, "reload failed; keeping the current plugins");
         self.unreadable = Some(Arc::new(error));
     }
 
@@ -212,7 +212,7 @@ impl Slots {
             framework = name,
             from = holder,
             to = source.name,
-            "a framework is served from another source, as plugins.toml says"
+            "a framework is now served from another source, as set in plugins.toml"
         );
         counter!(measure::PLUGINS_DISPLACED.name, "framework" => name.to_string()).increment(1);
         if let Some(slot) = self.by_source.get_mut(holder) {

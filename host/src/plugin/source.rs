@@ -73,7 +73,9 @@ impl Digest {
         let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
         match hex.len() == 64 && hex.chars().all(is_hex) {
             true => Ok(Self(hex.to_string())),
-            false => Err(format!("digest {text:?} is not sha256: and 64 hex digits")),
+            false => Err(format!(
+                "digest {text:?} is not valid; expected sha256: followed by 64 hexadecimal digits"
+            )),
         }
     }
 
@@ -101,7 +103,9 @@ impl Location {
                 let read: Result<Reference, _> = reference.parse();
                 read.map(Self::Registry).map_err(|error| error.to_string())
             }
-            Some((scheme, _)) => Err(format!("scheme {scheme}:// is neither a path nor oci://")),
+            Some((scheme, _)) => Err(format!(
+                "scheme {scheme}:// is not supported; use a path or oci://"
+            )),
             None => Ok(Self::File(folder.join(text))),
         }
     }

@@ -56,7 +56,7 @@ pub async fn keep_current(registry: Arc<Registry>) {
     loop {
         let occasion = tokio::select! {
             _ = hang_up.recv() => {
-                info!("SIGHUP: looking at the plugins again");
+                info!("received SIGHUP; reloading plugins");
                 Occasion::Reload(Reload::RetryRefused)
             }
             _ = changed.recv() => {
@@ -101,7 +101,7 @@ impl Folder {
         match watcher(&self.path, self.tell.clone()) {
             Ok(watcher) => self.watcher = Some(watcher),
             Err(error) => {
-                warn!(%error, "the folder of plugins is not watched: send SIGHUP after a change");
+                warn!(%error, "cannot watch the plugins folder; send SIGHUP after a change");
                 self.watcher = None;
             }
         }
@@ -114,7 +114,7 @@ impl Folder {
         if now.is_none() || now == self.identity {
             return false;
         }
-        info!(folder = %self.path.display(), "the folder of plugins was replaced");
+        info!(folder = %self.path.display(), "the plugins folder was replaced");
         self.watch();
         true
     }

@@ -115,7 +115,7 @@ async fn a_list_that_cannot_be_is_refused_with_what_would_be_right() {
         ),
         (
             "page_size=-1",
-            "page_size: takes a whole number from 0 to 4294967295, not \"-1\"",
+            "page_size: must be an integer from 0 to 4294967295, not \"-1\"",
         ),
         (
             "status=lost",
@@ -316,7 +316,7 @@ async fn a_submission_that_is_sent_again_with_its_key_gets_the_same_answer() {
     }
     // Without the key, or with another, the name is taken.
     let problem = service.submit(&body).await.problem(400);
-    let detail = "PyTorchJob meta-once already exists: run once has this name";
+    let detail = "PyTorchJob meta-once already exists for run once";
     assert_eq!(problem["detail"], detail);
     submit_with_key(&service, "key-2", &body).await.problem(400);
     submit_with_key(&service, "two words", &body)

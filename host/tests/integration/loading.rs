@@ -56,14 +56,14 @@ fn what_is_no_plugin_is_refused_in_words_that_name_the_fault() {
     let newer = r#"(module (func (export "deepfinery:trainer/framework@0.2.0#plan")))"#;
     assert_eq!(
         wat(newer),
-        "built for contract 0.2, this host speaks 0.1 to 0.1"
+        "built for contract 0.2, but this host supports 0.1 to 0.1"
     );
 }
 
 #[test]
 fn an_import_is_refused_by_its_name() {
     let module = r#"(module (import "env" "clock" (func)))"#;
-    let expected = "it imports env#clock (1 imports in all); a plugin imports nothing";
+    let expected = "it imports env#clock (1 imports in total); plugins must not import anything";
     assert_eq!(wat(module), expected);
     let component = r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#;
     assert!(wat(component).starts_with("it imports wasi:cli/environment@0.2.0"));
@@ -74,7 +74,7 @@ fn a_function_of_the_wrong_type_is_refused_before_the_first_request() {
     let wrong = r#"(component (component $c) (instance $i (instantiate $c))
         (export "deepfinery:trainer/framework@0.1.0" (instance $i)))"#;
     assert!(
-        wat(wrong).starts_with("it does not fit the contract"),
+        wat(wrong).starts_with("it does not implement the contract"),
         "{}",
         wat(wrong)
     );
@@ -85,37 +85,38 @@ fn an_attack_in_describe_is_refused() {
     for (attack, reason) in [
         (
             "loop",
-            "describe failed: it ran longer than the 1000 ms allowed",
+            "describe() failed: it ran longer than the 1000 ms allowed",
         ),
-        ("allocate", "describe failed: it asked for"),
+        ("allocate", "describe() failed: it requested"),
         (
             "recurse-natively",
-            "describe failed: it used more than the 524288 bytes of stack allowed",
+            "describe() failed: it used more than the 524288 bytes of stack allowed",
         ),
-        ("trap", "describe failed: it trapped"),
+        ("trap", "describe() failed: it trapped"),
         (
             "bad-name",
-            "it describes itself wrongly: the name \"../etc\" is not a DNS label",
+            "the result of describe() is invalid: the name \"../etc\" is not a DNS label",
         ),
         (
             "punycode",
-            "it describes itself wrongly: the name \"xn--mta-hdc\" is an encoded international name",
+            "the result of describe() is invalid: the name \"xn--mta-hdc\" is an encoded \
+             international name",
         ),
         (
             "bad-schema",
-            "it describes itself wrongly: args-schema is not a JSON Schema",
+            "the result of describe() is invalid: args-schema is not a valid JSON Schema",
         ),
         (
             "not-json",
-            "it describes itself wrongly: args-schema is not JSON",
+            "the result of describe() is invalid: args-schema is not valid JSON",
         ),
         (
             "remote",
-            "it describes itself wrongly: args-schema is not a JSON Schema",
+            "the result of describe() is invalid: args-schema is not a valid JSON Schema",
         ),
         (
             "two-lines",
-            "it describes itself wrongly: version and summary are one line each",
+            "the result of describe() is invalid: version and summary must be a single line each",
         ),
     ] {
         let told = refusal(&with_attack(attack));

@@ -105,7 +105,7 @@ fn a_source_that_is_bound_to_one_name_gets_no_other() {
     let registry = registry(folder.path(), data.path());
     assert_eq!(source(&registry), None);
     let told = refused(&registry);
-    let expected = "it is framework meta, plugins.toml expects team of this source";
+    let expected = "it provides framework meta, but plugins.toml expects team from this source";
     assert_eq!(told[0].1, expected);
 }
 
@@ -121,6 +121,6 @@ fn a_rollback_gives_back_no_name_that_is_taken() {
     registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("b.wasm"));
     let error = registry.roll_back("hf").unwrap_err();
-    assert!(error.to_string().contains("that name is taken"), "{error}");
+    assert!(error.to_string().contains("which another plugin now serves"), "{error}");
     assert!(registry.current().get("hf").is_some());
 }

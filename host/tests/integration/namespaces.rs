@@ -83,7 +83,7 @@ async fn what_changes_a_job_never_guesses_its_namespace() {
     let refused = delete("/train/meta-x").await.problem(404);
     assert_eq!(
         refused["detail"],
-        "there is no job meta-x in namespace default, but in team-a: add ?namespace= to choose it"
+        "job meta-x does not exist in namespace default, but in team-a; choose one with ?namespace="
     );
     for change in ["suspend", "resume"] {
         let path = format!("/train/meta-x/{change}");
@@ -114,7 +114,7 @@ async fn a_read_that_finds_a_job_elsewhere_says_where() {
         );
         assert_eq!(
             answer.header("warning"),
-            "299 - \"namespace default has no job meta-far; this one is in team-a\""
+            "299 - \"job meta-far does not exist in namespace default, but in team-a\""
         );
     }
     let named = service.get("/train/meta-far?namespace=team-a").await;

@@ -84,7 +84,7 @@ async fn a_job_that_has_ended_can_be_neither_suspended_nor_resumed() {
     let problem = post(&service, "/train/meta-done/suspend")
         .await
         .problem(400);
-    let detail = "job meta-done has ended and can be neither suspended nor resumed";
+    let detail = "job meta-done has finished and cannot be suspended or resumed";
     assert_eq!(problem["detail"], detail);
     post(&service, "/train/meta-missing/resume")
         .await
@@ -213,7 +213,7 @@ async fn a_server_dry_run_finds_a_taken_name_and_creates_nothing() {
     let problem = dry_run().await.problem(400);
     assert_eq!(
         problem["detail"],
-        "PyTorchJob meta-dry already exists: run dry has this name"
+        "PyTorchJob meta-dry already exists for run dry"
     );
 }
 
@@ -227,7 +227,8 @@ async fn a_name_in_several_namespaces_asks_for_the_namespace() {
         assert_eq!(service.submit(&body).await.status, 201);
     }
     let problem = service.get("/train/meta-twin").await.problem(400);
-    let detail = "there are jobs called meta-twin in team-a, team-b: ?namespace= says which";
+    let detail = "job meta-twin exists in several namespaces (team-a, team-b); choose one with \
+                  ?namespace=";
     assert_eq!(problem["detail"], detail);
     let found = service.get("/train/meta-twin?namespace=team-b").await;
     assert_eq!(found.status, 200);

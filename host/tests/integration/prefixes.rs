@@ -53,7 +53,7 @@ async fn a_prefix_that_a_live_job_writes_to_is_refused_with_its_name() {
         );
         let detail = problem["detail"].as_str().unwrap();
         assert!(
-            detail.contains("by job one in namespace default; wait for its end or delete it"),
+            detail.contains("by job one in namespace default; wait until it finishes, delete it"),
             "{detail}"
         );
     }

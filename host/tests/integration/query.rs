@@ -65,7 +65,7 @@ async fn no_route_takes_a_parameter_twice_or_with_a_value_that_is_none() {
             };
             let twice = format!("{name}={right}&{name}={right}");
             let answer = call(&service, operation, &twice).await;
-            assert_refused(&answer, &format!("{name}: is given more than once"));
+            assert_refused(&answer, &format!("{name}: given more than once"));
             if matches!(known.value, Value::Text | Value::Name) {
                 continue;
             }
@@ -91,7 +91,7 @@ async fn a_dry_run_that_is_asked_of_the_wrong_route_creates_nothing() {
         "&x",
     ] {
         let answer = service.post(&format!("/train?{query}"), body.clone()).await;
-        assert_refused(&answer, "POST /train takes no parameters");
+        assert_refused(&answer, "POST /train accepts no parameters");
     }
     for query in [
         "dry_run=serve",
@@ -132,7 +132,7 @@ async fn a_path_that_is_no_text_is_refused_in_our_words() {
         let problem = service.get(path).await.problem(400);
         assert_eq!(
             problem["detail"],
-            json!("the path has percent-encoded bytes that are not UTF-8")
+            json!("the path contains percent-encoded bytes that are not UTF-8")
         );
     }
 }

@@ -37,25 +37,25 @@ async fn every_attack_is_answered_502_in_time_and_the_next_request_is_served() {
         ("recurse-natively", "used too much memory"),
         ("trap", "crashed"),
         ("large-answer", "used too much memory"),
-        ("many-words", "gave an answer of no use"),
-        ("long-word", "gave an answer of no use"),
-        ("empty-command", "gave an answer of no use"),
-        ("empty-program", "gave an answer of no use"),
-        ("nul", "gave an answer of no use"),
-        ("not-json", "gave an answer of no use"),
-        ("not-an-object", "gave an answer of no use"),
-        ("extensions", "gave an answer of no use"),
-        ("identity", "gave an answer of no use"),
-        ("operator", "gave an answer of no use"),
-        ("variable", "gave an answer of no use"),
-        ("twice", "gave an answer of no use"),
-        ("layout", "gave an answer of no use"),
-        ("layout-up", "gave an answer of no use"),
-        ("layout-beside", "gave an answer of no use"),
-        ("pattern", "gave an answer of no use"),
-        ("warnings", "gave an answer of no use"),
-        ("no-reason", "gave an answer of no use"),
-        ("long-reason", "gave an answer of no use"),
+        ("many-words", "returned an invalid response"),
+        ("long-word", "returned an invalid response"),
+        ("empty-command", "returned an invalid response"),
+        ("empty-program", "returned an invalid response"),
+        ("nul", "returned an invalid response"),
+        ("not-json", "returned an invalid response"),
+        ("not-an-object", "returned an invalid response"),
+        ("extensions", "returned an invalid response"),
+        ("identity", "returned an invalid response"),
+        ("operator", "returned an invalid response"),
+        ("variable", "returned an invalid response"),
+        ("twice", "returned an invalid response"),
+        ("layout", "returned an invalid response"),
+        ("layout-up", "returned an invalid response"),
+        ("layout-beside", "returned an invalid response"),
+        ("pattern", "returned an invalid response"),
+        ("warnings", "returned an invalid response"),
+        ("no-reason", "returned an invalid response"),
+        ("long-reason", "returned an invalid response"),
     ] {
         let begun = Instant::now();
         let problem = service.preview(&attack(name)).await.problem(502);
@@ -92,7 +92,7 @@ async fn more_calls_than_may_run_at_once_wait_or_are_told_to_come_back() {
             429 => {
                 assert_eq!(answer.header("retry-after"), "1");
                 let detail = answer.problem(429)["detail"].to_string();
-                let limit = "4 calls of plugin hostile run already (limit concurrency)";
+                let limit = "plugin hostile is already running 4 calls (limit concurrency)";
                 assert!(detail.contains(limit), "{detail}");
             }
             status => panic!("{status}: {}", answer.text),

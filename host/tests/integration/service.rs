@@ -43,7 +43,7 @@ pub struct Service {
     pub router: Router,
     pub cluster: Arc<LocalCluster>,
     pub registry: Arc<Registry>,
-    /// Says that the service is about to end.
+    /// Says that the service is shutting down.
     pub draining: watch::Sender<bool>,
     pub data: TempDir,
 }

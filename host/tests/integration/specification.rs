@@ -166,7 +166,10 @@ async fn num_nodes_is_the_number_of_replicas_and_at_least_1() {
     let mut request = example();
     request["num_nodes"] = json!(0);
     let problem = service.submit(&request).await.problem(400);
-    assert_eq!(problem["detail"], "num_nodes: 0 is too small; the minimum is 1");
+    assert_eq!(
+        problem["detail"],
+        "num_nodes: 0 is too small; the minimum is 1"
+    );
 }
 
 #[tokio::test]
@@ -258,7 +261,7 @@ async fn a_taken_name_is_400() {
     let problem = service.submit(&request).await.problem(400);
     assert_eq!(
         problem["detail"],
-        "PyTorchJob meta-run-1 already exists: run run-1 has this name"
+        "PyTorchJob meta-run-1 already exists for run run-1"
     );
     service.stop().await;
 }

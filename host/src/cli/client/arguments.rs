@@ -1,4 +1,4 @@
-//! What the client's commands take.
+//! The arguments of the client's commands.
 
 use std::path::PathBuf;
 
@@ -9,42 +9,42 @@ use clap_complete::Shell;
 pub enum ClientCommand {
     /// Submit a training job.
     Submit(SubmitArguments),
-    /// Show a job: its status, and why it waits or failed.
+    /// Show the status of a job, and why it waits or failed.
     Get(JobArguments),
     /// List jobs, newest first.
     List(ListArguments),
-    /// Print what a job writes.
+    /// Print the logs of a job.
     Logs(LogsArguments),
-    /// Print each change of a job's status until it ends.
+    /// Print status changes of a job until it finishes.
     Events(EventsArguments),
-    /// Stop the replicas of a job and keep the job.
+    /// Stop the replicas of a job, but keep the job.
     Suspend(JobArguments),
-    /// Let a suspended job go on.
+    /// Resume a suspended job.
     Resume(JobArguments),
-    /// Delete a job with its replicas. Its checkpoints stay.
+    /// Delete a job and its replicas. Checkpoints are kept.
     Delete(JobArguments),
-    /// List the frameworks that the service has loaded.
+    /// List the frameworks of the service.
     Frameworks(FrameworksArguments),
-    /// Print the completion script of a shell.
+    /// Print a completion script.
     Completion {
-        /// Which shell.
+        /// Shell to complete for.
         shell: Shell,
     },
 }
 
-/// Which service is meant.
+/// How to reach the service.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
     /// Address of the service. Default: TRAINER_URL, else the server of the configuration, else
     /// <http://127.0.0.1:8080>.
     #[arg(long, conflicts_with = "server")]
     pub url: Option<String>,
-    /// Token of the service. Default: the one in TRAINER_API_TOKEN, or in the server's `token_file`;
-    /// with --server the file comes first.
+    /// Token of the service. Default: TRAINER_API_TOKEN, or the server's `token_file`; with
+    /// --server the file takes precedence.
     #[arg(long)]
     pub api_token: Option<String>,
-    /// Server of the configuration file, whatever TRAINER_URL and TRAINER_SERVER say. Default:
-    /// TRAINER_SERVER, else the `current` one of the file.
+    /// Server of the configuration file; overrides TRAINER_URL and TRAINER_SERVER. Default:
+    /// TRAINER_SERVER, else the file's `current` server.
     #[arg(long)]
     pub server: Option<String>,
     /// Configuration file with named servers. Default: `~/.config/trainer/config.yaml`.
@@ -57,22 +57,22 @@ pub struct SubmitArguments {
     /// File with the request as YAML or JSON, or - for standard input.
     #[arg(short, long)]
     pub file: PathBuf,
-    /// Set a field, as in extra_args.lr=0.001. A value that is not JSON is taken as text, and so is
-    /// every value of env, labels and annotations. A name with dots goes in quotes:
+    /// Set a field, for example extra_args.lr=0.001. A value that is not JSON is a string, and so
+    /// is every value of env, labels and annotations. Quote names that contain dots:
     /// 'annotations."trainer.deepfinery/profile"=a100'.
     #[arg(long, value_name = "FIELD=VALUE")]
     pub set: Vec<String>,
-    /// Replace the checkpoints that the run's prefix has, as `overwrite: true` in the file does.
+    /// Replace existing checkpoints of the run, like `overwrite: true` in the file.
     #[arg(long)]
     pub overwrite: bool,
-    /// Wait until the job ends, and exit with 7 unless it succeeds. With -o json or -o yaml the job is
-    /// printed once, when it has ended.
+    /// Wait until the job finishes, and exit with code 7 unless it succeeded. With -o json or -o
+    /// yaml the job is printed once, at the end.
     #[arg(long, conflicts_with = "dry_run")]
     pub watch: bool,
-    /// Have everything checked, also by the cluster, and print what would be created.
+    /// Validate only, including a server-side dry run by the cluster, and print the manifest.
     #[arg(long)]
     pub dry_run: bool,
-    /// How the answer is printed.
+    /// Output format.
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
     #[command(flatten)]
@@ -83,10 +83,10 @@ pub struct SubmitArguments {
 pub struct JobArguments {
     /// Name of the job.
     pub job: String,
-    /// Its namespace, where several have a job of this name.
+    /// Namespace of the job, if the name exists in several.
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// How the answer is printed.
+    /// Output format.
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
     #[command(flatten)]
@@ -104,13 +104,13 @@ pub struct ListArguments {
     /// Only jobs of this namespace.
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// Only jobs whose labels are so, as in team=aml,tier!=test.
+    /// Label selector, for example team=aml,tier!=test.
     #[arg(short = 'l', long)]
     pub selector: Option<String>,
-    /// At most so many jobs. Default: all.
+    /// Maximum number of jobs. Default: all.
     #[arg(long)]
     pub limit: Option<usize>,
-    /// How the answer is printed.
+    /// Output format.
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
     #[command(flatten)]
@@ -121,22 +121,22 @@ pub struct ListArguments {
 pub struct LogsArguments {
     /// Name of the job.
     pub job: String,
-    /// Go on until the job ends.
+    /// Follow the logs until the job finishes.
     #[arg(short, long)]
     pub follow: bool,
-    /// Replicas such as master-0,worker-1, or all. Default: the first.
+    /// Replicas, for example master-0,worker-1, or all. Default: the first.
     #[arg(long)]
     pub replica: Option<String>,
-    /// Only the last so many lines.
+    /// Only this many of the last lines.
     #[arg(long)]
     pub tail: Option<u64>,
-    /// Only lines since a time, or for so long, as in 10m.
+    /// Only lines newer than a time (RFC 3339) or a duration such as 10m.
     #[arg(long)]
     pub since: Option<String>,
-    /// The log before the last restart.
+    /// Print the log of the attempt before the last restart.
     #[arg(short, long, conflicts_with = "follow")]
     pub previous: bool,
-    /// Begin each line with its time.
+    /// Print a timestamp at the start of each line.
     #[arg(long)]
     pub timestamps: bool,
     /// Namespace of the job.
@@ -153,7 +153,7 @@ pub struct EventsArguments {
     /// Namespace of the job.
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// How each change is printed: as a line for people, or as JSON.
+    /// Output format: a readable line per change, or JSON.
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
     #[command(flatten)]
@@ -162,18 +162,18 @@ pub struct EventsArguments {
 
 #[derive(Debug, Args)]
 pub struct FrameworksArguments {
-    /// How the answer is printed.
+    /// Output format.
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
     #[command(flatten)]
     pub connection: Connection,
 }
 
-/// How an answer is printed. Without one it is for people.
+/// Machine-readable output formats. Without one the output is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     Json,
     Yaml,
-    /// Names alone, one a line.
+    /// Names only, one per line.
     Name,
 }

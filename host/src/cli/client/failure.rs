@@ -78,12 +78,12 @@ impl Failure {
                 format!("error: {}", visible(&detail))
             }
             Self::Unreachable { url, error } => format!(
-                "error: no answer from {url}: {}\nIs the service running there? TRAINER_URL and \
-                 --url name another address.",
+                "error: cannot reach {url}: {}\nIs the service running there? Use TRAINER_URL or \
+                 --url to set another address.",
                 why(error)
             ),
             Self::JobFailed { job, detail } => {
-                format!("error: {job} has failed: {}", visible(detail))
+                format!("error: job {job} failed: {}", visible(detail))
             }
         })
     }
@@ -99,8 +99,8 @@ impl From<anyhow::Error> for Failure {
 fn why(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => error.to_string(),
-        ureq::Error::HostNotFound => "there is no host of this name".to_string(),
-        ureq::Error::Timeout(_) => "it takes too long".to_string(),
+        ureq::Error::HostNotFound => "unknown host name".to_string(),
+        ureq::Error::Timeout(_) => "timed out".to_string(),
         error => error.to_string(),
     }
 }

@@ -75,7 +75,7 @@ pub fn events(
             last = Some((event.id, job));
         }
         patience.lose(Failure::Answer(anyhow::anyhow!(
-            "the service ends the connection"
+            "the service closed the connection"
         )))?;
     }
 }
@@ -196,7 +196,7 @@ pub fn logs(
             Passed::Some => patience = Patience::default(),
             Passed::Nothing => {}
         }
-        patience.lose(Failure::Answer(anyhow::anyhow!("the log was cut off")))?;
+        patience.lose(Failure::Answer(anyhow::anyhow!("the log was interrupted")))?;
         seen.resume();
     }
 }
@@ -421,7 +421,8 @@ mod tests {
 
     #[test]
     fn events_are_read_and_comments_are_not() {
-        let stream = ":\n\nevent: status\nid: 1\nretry: 1000\ndata: {\"a\":1}\n\n: keep\n\nevent: deleted\ndata: {}\n\n";
+        let stream = ":\n\nevent: status\nid: 1\nretry: 1000\ndata: {\"a\":1}\n\n: keep\n\nevent: \
+                      deleted\ndata: {}\n\n";
         let events: Vec<Event> = Events::of(stream.as_bytes()).map(Result::unwrap).collect();
         assert_eq!(events.len(), 2);
         assert_eq!(

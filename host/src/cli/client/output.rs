@@ -208,7 +208,7 @@ fn progress_text(progress: &Progress) -> String {
     let loss = progress.loss.map(|loss| format!("{loss:.4}"));
     let left = SignedDuration::try_from_secs_f64(progress.seconds_left).unwrap_or_default();
     format!(
-        "step {} of {}, loss {}, {:.0} tokens a second, {} left",
+        "step {} of {}, loss {}, {:.0} tokens/s, {} left",
         progress.step,
         progress.total_steps,
         loss.as_deref().unwrap_or("not a number"),

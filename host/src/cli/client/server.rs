@@ -120,7 +120,11 @@ impl Call<'_> {
         let text = response.body_mut().read_to_string().unwrap_or_default();
         let problem = serde_json::from_str(&text).unwrap_or_else(|_| Problem {
             status,
-            detail: format!("{} answered {status}: {}", self.server.url, text.trim()),
+            detail: format!(
+                "{} responded with {status}: {}",
+                self.server.url,
+                text.trim()
+            ),
             errors: Vec::new(),
         });
         Err(Failure::Refused {
@@ -168,18 +172,18 @@ impl Call<'_> {
             .read_json();
         read.map_err(|error| {
             let url = &self.server.url;
-            Failure::Answer(anyhow!(error).context(format!("the answer of {url} cannot be read")))
+            Failure::Answer(anyhow!(error).context(format!("cannot parse the response of {url}")))
         })
     }
 }
 
 fn redirected(url: &str, status: u16, location: Option<&str>) -> anyhow::Error {
     let to = match location {
-        Some(location) => format!(" and names {location:?}"),
+        Some(location) => format!(" to {location:?}"),
         None => String::new(),
     };
     anyhow!(
-        "{url} answers with a redirect ({status}){to}. Redirects are not followed, since the token \
-         is for {url} alone; if the service has moved, change TRAINER_URL or the configuration"
+        "{url} redirects ({status}){to}. Redirects are not followed, because the token is only for \
+         {url}; if the service has moved, change TRAINER_URL or the configuration"
     )
 }

@@ -88,7 +88,7 @@ impl Source {
         let fields = request::json_schema()["properties"].as_object()?;
         let is_argument = self.set.contains(pointer) && !fields.contains_key(name);
         is_argument
-            .then(|| format!("--set extra_args.{name}=... sets an argument of the framework"))
+            .then(|| format!("use --set extra_args.{name}=... for an argument of the framework"))
     }
 
     /// Where in the text a pointer points, unless that was set elsewhere.
@@ -121,7 +121,7 @@ fn parse(name: &str, text: &str) -> Result<Value, anyhow::Error> {
             anyhow!("{name}: {}", details.join("; "))
         });
     }
-    serde_saphyr::from_str(text).with_context(|| format!("{name} is not YAML"))
+    serde_saphyr::from_str(text).with_context(|| format!("{name} is not valid YAML"))
 }
 
 /// Sets a field such as `extra_args.lr=0.001`, and gives the pointer to it.
@@ -135,7 +135,7 @@ fn put(request: &mut Value, setting: &str) -> Result<String, anyhow::Error> {
             *here = Value::Object(Map::new());
         }
         let Value::Object(members) = here else {
-            bail!("--set {setting}: {pointer} is beneath something that has no fields");
+            bail!("--set {setting}: the parent of {pointer} is not an object");
         };
         here = members.entry(name).or_insert(Value::Null);
     }
@@ -155,15 +155,15 @@ struct Setting {
 impl Setting {
     fn read(setting: &str) -> Result<Self, anyhow::Error> {
         let (path, value) = path(setting).with_context(|| {
-            format!("--set {setting}: it takes FIELD=VALUE, as in extra_args.lr=0.001")
+            format!("--set {setting}: expected FIELD=VALUE, for example extra_args.lr=0.001")
         })?;
         let json: Option<Value> = serde_json::from_str(value).ok();
         let text = || Value::String(value.to_string());
         let is_text = TEXT_FIELDS.contains(&path[0].as_str());
         if let (true, [field, first, second, ..]) = (is_text, path.as_slice()) {
             bail!(
-                "--set {setting}: {field} has no fields within fields; a name with dots goes in \
-                 quotes, as in {field}.\"{first}.{second}\"=VALUE"
+                "--set {setting}: {field} has no nested fields; quote names that contain dots, for \
+                 example {field}.\"{first}.{second}\"=VALUE"
             );
         }
         let value = match json {

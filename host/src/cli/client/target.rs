@@ -89,10 +89,10 @@ fn address(setting: &str, text: &str) -> Result<String, anyhow::Error> {
     let url = text.trim();
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     if scheme.is_empty() {
-        bail!("{setting} is {url:?}, which has no scheme; http://{rest} has one");
+        bail!("{setting} is {url:?}, which has no scheme; use http://{rest}");
     }
     if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
-        bail!("{setting} is {url:?}; it takes an address that begins with http:// or https://");
+        bail!("{setting} is {url:?}; expected an address that starts with http:// or https://");
     }
     let parsed = url.parse::<Uri>().ok();
     let is_host = parsed.as_ref().is_some_and(|uri| {
@@ -102,8 +102,8 @@ fn address(setting: &str, text: &str) -> Result<String, anyhow::Error> {
     let is_plain = parsed.is_some_and(|uri| uri.query().is_none()) && !url.contains('#');
     if !is_host || !is_plain {
         bail!(
-            "{setting} is {url:?}; it takes an address such as https://trainer.example.org, with a \
-             path if need be and nothing else"
+            "{setting} is {url:?}; expected an address such as https://trainer.example.org, \
+             optionally with a path"
         );
     }
     Ok(url.trim_end_matches('/').to_string())
@@ -118,14 +118,14 @@ fn named(connection: &Connection, server: Option<String>) -> Result<Option<Named
     let Some(file) = asked_for.or_else(default_file) else {
         return match server {
             Some(name) => Err(anyhow!(
-                "there is no configuration file that could name {name:?}"
+                "unknown server {name:?}: there is no configuration file"
             )),
             None => Ok(None),
         };
     };
     let mut configuration = match std::fs::read_to_string(&file) {
         Ok(text) => serde_saphyr::from_str::<Configuration>(&text)
-            .with_context(|| format!("{} is not a configuration", file.display()))?,
+            .with_context(|| format!("{} is not a valid configuration file", file.display()))?,
         Err(error) if !is_asked_for && error.kind() == std::io::ErrorKind::NotFound => {
             Configuration::default()
         }
@@ -138,7 +138,7 @@ fn named(connection: &Connection, server: Option<String>) -> Result<Option<Named
     let named = configuration.servers.remove(&name);
     let missing = || {
         anyhow!(
-            "there is no server {name:?} in {}; known: {}",
+            "unknown server {name:?} in {}; known: {}",
             file.display(),
             known.join(", ")
         )
@@ -156,7 +156,7 @@ fn default_file() -> Option<PathBuf> {
 
 fn read_token(file: &Path) -> Result<String, anyhow::Error> {
     let text = std::fs::read_to_string(file);
-    let text = text.with_context(|| format!("cannot read the token in {}", file.display()))?;
+    let text = text.with_context(|| format!("cannot read the token from {}", file.display()))?;
     Ok(text)
 }
 

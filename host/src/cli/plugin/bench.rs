@@ -11,21 +11,21 @@ use super::{PluginFile, checked, empty_request, print, read_request};
 use crate::plugin::Plugin;
 use crate::plugin::golden::SelfTests;
 
-/// What `trainer plugin bench` takes.
+/// The arguments of `trainer plugin bench`.
 #[derive(Debug, Args)]
 pub struct BenchSettings {
     #[command(flatten)]
     plugin: PluginFile,
-    /// File with the request. Default: one without arguments.
+    /// File with the request. Default: a request without arguments.
     #[arg(long)]
     job: Option<PathBuf>,
-    /// How many calls are made.
+    /// Number of calls.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..1_000_000))]
     calls: u32,
-    /// Keep the result in this file.
+    /// Save the result to this file.
     #[arg(long)]
     save: Option<PathBuf>,
-    /// Compare with a result that was kept.
+    /// Compare with a saved result.
     #[arg(long)]
     against: Option<PathBuf>,
 }
@@ -36,7 +36,7 @@ struct Measured {
     p50_us: f64,
     p99_us: f64,
     memory_mib: f64,
-    /// From the file to a plugin that can be called, with its compiled form kept.
+    /// Loading the plugin from the file, with its compiled code cached.
     ready_us: f64,
 }
 
@@ -74,7 +74,8 @@ pub(super) fn bench(settings: &BenchSettings) -> anyhow::Result<()> {
     let before = settings.against.as_ref().map(|file| {
         let text = std::fs::read_to_string(file);
         let text = text.with_context(|| format!("cannot read {}", file.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no result", file.display()))
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not a benchmark result", file.display()))
     });
     print(&table(&measured, before.transpose()?.as_ref(), &plugin))?;
     if let Some(file) = &settings.save {

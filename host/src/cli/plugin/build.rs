@@ -15,8 +15,8 @@ const TARGET: &str = "wasm32-unknown-unknown";
 pub(super) fn build(folder: &Path) -> anyhow::Result<()> {
     let folder = folder
         .canonicalize()
-        .with_context(|| format!("no folder {}", folder.display()))?;
-    let name = folder.file_name().context("a folder without a name")?;
+        .with_context(|| format!("folder {} does not exist", folder.display()))?;
+    let name = folder.file_name().context("the folder has no name")?;
     let output = folder.join("build").join(name).with_extension("wasm");
     std::fs::create_dir_all(folder.join("build"))?;
     let made = match language(&folder)? {
@@ -25,7 +25,7 @@ pub(super) fn build(folder: &Path) -> anyhow::Result<()> {
         Language::JavaScript => javascript(&folder)?,
     };
     let mut bytes = std::fs::read(&made)
-        .with_context(|| format!("the tools did not leave {}", made.display()))?;
+        .with_context(|| format!("the build did not produce {}", made.display()))?;
     let tests = test::self_tests(&folder.join("tests"))?;
     if !tests.is_empty() {
         let data = serde_json::to_vec(&tests)?;
@@ -41,7 +41,7 @@ pub(super) fn build(folder: &Path) -> anyhow::Result<()> {
     std::fs::write(&unfinished, &bytes)?;
     std::fs::rename(unfinished, &output)?;
     print(&format!(
-        "{} ({} KB, {} tests inside)\n",
+        "{} ({} KB, {} tests included)\n",
         output.display(),
         bytes.len() / 1000,
         tests.len()
@@ -57,7 +57,7 @@ fn language(folder: &Path) -> anyhow::Result<Language> {
     let found = marks.iter().find(|(mark, _)| folder.join(mark).exists());
     found.map(|(_, language)| *language).with_context(|| {
         format!(
-            "{} has no Cargo.toml, app.py or app.js; `trainer plugin new` makes a folder that has",
+            "{} has no Cargo.toml, app.py or app.js; create a plugin with `trainer plugin new`",
             folder.display()
         )
     })
@@ -152,7 +152,7 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<Strin
         .args(arguments)
         .current_dir(folder)
         .output()
-        .with_context(|| format!("cannot start {program}: is it installed?"))?;
+        .with_context(|| format!("cannot start {program}; is it installed?"))?;
     if !output.status.success() {
         bail!(
             "{program} {} failed:\n{}{}",

@@ -15,7 +15,7 @@ const MIB: usize = 1024 * 1024;
 /// Prints each check with its verdict, up to the first that fails.
 pub(super) fn check(plugin: &PluginFile) -> anyhow::Result<()> {
     match verdicts(plugin) {
-        Ok(()) => print("a host will serve it\n"),
+        Ok(()) => print("a host will accept this plugin\n"),
         Err(Failed { what, why }) => {
             line("FAIL", what, &why)?;
             bail!("a host will refuse {}", plugin.file.display())
@@ -63,7 +63,7 @@ fn verdicts(plugin: &PluginFile) -> Result<(), Failed> {
     let spoken = inspect::spoken();
     ok(
         "contract",
-        &format!("{contract}, this host speaks {spoken}"),
+        &format!("{contract}; this host supports {spoken}"),
     )?;
     ok("imports", "none")?;
     let begun = Instant::now();
@@ -80,7 +80,7 @@ fn verdicts(plugin: &PluginFile) -> Result<(), Failed> {
         &format!("{} {}: {}", identity.name, identity.version, loaded.summary),
     )?;
     ok("schema", &format!("{} arguments", arguments(&loaded)))?;
-    ok("own tests", &own_tests(&found))?;
+    ok("self-tests", &own_tests(&found))?;
     trial(&loaded)
 }
 
@@ -101,15 +101,15 @@ fn failed(error: &LoadError) -> Failed {
 fn trial(plugin: &Plugin) -> Result<(), Failed> {
     let request = empty_request(&plugin.identity.name);
     let Ok(checked) = checked(plugin, request) else {
-        return ok("call", "it requires arguments; see `trainer plugin run`");
+        return ok(
+            "call",
+            "it has required arguments; use `trainer plugin run`",
+        );
     };
     let (planned, usage) = plugin.plan_measured(&checked.request, "{}");
     let used = used(plugin, usage);
     match planned {
-        Ok(_) => ok(
-            "call",
-            &format!("a job without arguments is planned {used}"),
-        ),
+        Ok(_) => ok("call", &format!("planned a job without arguments {used}")),
         Err(PlanError::Refused(findings)) => {
             let codes: Vec<&str> = findings
                 .iter()
@@ -118,7 +118,7 @@ fn trial(plugin: &Plugin) -> Result<(), Failed> {
             let codes = codes.join(", ");
             ok(
                 "call",
-                &format!("a job without arguments is refused ({codes}) {used}"),
+                &format!("refused a job without arguments ({codes}) {used}"),
             )
         }
         Err(error) => Err(Failed {
@@ -154,7 +154,7 @@ pub(super) fn inspect(file: &Path) -> anyhow::Result<()> {
     let found = inspect::inspect(&bytes)?;
     let form = match found.form {
         Form::Component => "component",
-        Form::Module => "module, which a host makes a component",
+        Form::Module => "module (a host converts it to a component)",
     };
     let list = |names: &[String]| match names {
         [] => "none".to_string(),
@@ -176,8 +176,8 @@ fn own_tests(found: &Inspection) -> String {
     let tests = found.self_tests.as_deref().unwrap_or("[]");
     let tests: Vec<serde_json::Value> = serde_json::from_str(tests).unwrap_or_default();
     match tests.len() {
-        0 => "none; `trainer plugin build` puts those of tests/ inside".to_string(),
-        count => format!("{count} inside"),
+        0 => "none; `trainer plugin build` includes those in tests/".to_string(),
+        count => format!("{count} included"),
     }
 }
 

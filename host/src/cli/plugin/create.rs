@@ -42,14 +42,17 @@ impl Language {
 /// Makes the folder.
 pub(super) fn create(name: &str, language: Language) -> anyhow::Result<()> {
     if !is_dns_label(name) {
-        bail!("{name:?} is no name of a framework: lower-case letters, digits and -, at most 63");
+        bail!(
+            "{name:?} is not a valid framework name; use at most 63 lower-case letters, digits and \
+             '-'"
+        );
     }
     let folder = PathBuf::from(name);
     if folder.exists() {
-        bail!("{name} exists already");
+        bail!("{name} already exists");
     }
     let template = TEMPLATES.get_dir(language.folder());
-    let template = template.context("the binary lacks its templates")?;
+    let template = template.context("this binary contains no templates")?;
     write_all(template, template.path(), &folder, name)?;
     write(&folder.join("wit/trainer.wit"), CONTRACT)?;
     if language == Language::Rust {
@@ -59,8 +62,8 @@ pub(super) fn create(name: &str, language: Language) -> anyhow::Result<()> {
         write_all(&SDK, SDK.path(), &sdk.join("src"), name)?;
     }
     print(&format!(
-        "{name} is there. Next:\n  trainer plugin build {name}\n  \
-         trainer plugin check {name}/build/{name}.wasm\n"
+        "Created {name}. Next steps:\n  trainer plugin build {name}\n trainer plugin check \
+         {name}/build/{name}.wasm\n"
     ))
 }
 
@@ -71,7 +74,7 @@ fn write_all(from: &Dir, root: &Path, to: &Path, name: &str) -> anyhow::Result<(
             DirEntry::File(file) => {
                 let path = file.path().strip_prefix(root)?.display().to_string();
                 let path = path.strip_suffix(TEMPLATE).unwrap_or(&path);
-                let text = file.contents_utf8().context("a template that is no text")?;
+                let text = file.contents_utf8().context("a template is not text")?;
                 write(&to.join(path), &text.replace(NAME, name))?;
             }
         }
@@ -80,7 +83,7 @@ fn write_all(from: &Dir, root: &Path, to: &Path, name: &str) -> anyhow::Result<(
 }
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    let folder = file.parent().context("a file in no folder")?;
+    let folder = file.parent().context("the file has no parent folder")?;
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(file, text))
         .with_context(|| format!("cannot write {}", file.display()))

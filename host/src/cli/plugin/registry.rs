@@ -10,33 +10,33 @@ use crate::plugin::inspect;
 use crate::plugin::source::{Digest, KeySet, Location, SignedAs, Source, oci};
 use crate::plugin::{CallLimits, Limits};
 
-/// What `trainer plugin push` takes.
+/// The arguments of `trainer plugin push`.
 #[derive(Debug, Args)]
 pub struct PushSettings {
     /// The plugin.
     file: PathBuf,
-    /// Where to: oci://registry/name:tag
+    /// Target: oci://registry/name:tag
     to: String,
-    /// Sign it with this private key (P-256, PKCS #8 in PEM).
+    /// Sign the plugin with this private key (P-256, PKCS #8 in PEM).
     #[arg(long)]
     sign: Option<PathBuf>,
 }
 
-/// What `trainer plugin pull` takes.
+/// The arguments of `trainer plugin pull`.
 #[derive(Debug, Args)]
 pub struct PullSettings {
-    /// Where from: oci://registry/name:tag, or @sha256:… in place of the tag.
+    /// Source: oci://registry/name:tag, or @sha256:… instead of the tag.
     from: String,
     /// File to write.
     #[arg(long, short)]
     output: PathBuf,
-    /// Digest that the file has to have.
+    /// Expected digest of the file.
     #[arg(long)]
     digest: Option<String>,
-    /// Public key that has to have signed it.
+    /// Public key to verify the signature with.
     #[arg(long)]
     key: Option<PathBuf>,
-    /// Repository that the signature names, where the plugin is a copy: registry/name, or * for any.
+    /// Repository in the signature, if the plugin is a copy: registry/name, or * for any.
     #[arg(long)]
     signed_as: Option<String>,
 }
@@ -44,7 +44,7 @@ pub struct PullSettings {
 pub(super) fn push(settings: &PushSettings) -> anyhow::Result<()> {
     let Location::Registry(reference) = location(&settings.to)? else {
         bail!(
-            "{} is not in a registry: oci://registry/name:tag",
+            "{} is not a registry address; expected oci://registry/name:tag",
             settings.to
         );
     };
@@ -74,7 +74,7 @@ pub(super) fn pull(settings: &PullSettings) -> anyhow::Result<()> {
     let signed_as = settings.signed_as.as_deref().map(SignedAs::parse);
     source.signed_as = signed_as.transpose().map_err(wrong)?;
     // Private, under a name that nobody can know before, and gone afterwards.
-    let kept = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let kept = tempfile::tempdir().context("cannot create a temporary folder")?;
     let fetched = source.fetch(&Limits::default(), kept.path())?;
     std::fs::write(&settings.output, &fetched.bytes)
         .with_context(|| format!("cannot write {}", settings.output.display()))?;

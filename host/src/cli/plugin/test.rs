@@ -36,7 +36,7 @@ pub(super) fn run(plugin: &Plugin, job: &Path) -> anyhow::Result<()> {
                 .iter()
                 .map(|finding| format!("  {} {}", finding.code, finding.detail))
                 .collect();
-            anyhow::anyhow!("the plugin refuses the request:\n{}", lines.join("\n"))
+            anyhow::anyhow!("the plugin refused the request:\n{}", lines.join("\n"))
         }
         error => error.into(),
     })?;
@@ -48,7 +48,7 @@ pub(super) fn run(plugin: &Plugin, job: &Path) -> anyhow::Result<()> {
 pub(super) fn test(plugin: &Plugin, folder: &Path, expected: Expected) -> anyhow::Result<()> {
     let requests = requests(folder)?;
     if requests.is_empty() {
-        bail!("{} has no requests (*.json)", folder.display());
+        bail!("{} contains no requests (*.json)", folder.display());
     }
     let mut failed = 0;
     for file in &requests {
@@ -64,7 +64,7 @@ pub(super) fn test(plugin: &Plugin, folder: &Path, expected: Expected) -> anyhow
             None => {
                 failed += 1;
                 print(&format!(
-                    "FAIL  {name}: nothing is expected yet; --accept writes it\n"
+                    "FAIL  {name}: no expected output yet; record it with --accept\n"
                 ))?;
             }
             Some(expected) => match difference(&expected?, &found) {
@@ -78,7 +78,7 @@ pub(super) fn test(plugin: &Plugin, folder: &Path, expected: Expected) -> anyhow
     }
     match failed {
         0 => Ok(()),
-        failed => bail!("{failed} of {} tests fail", requests.len()),
+        failed => bail!("{failed} of {} tests failed", requests.len()),
     }
 }
 

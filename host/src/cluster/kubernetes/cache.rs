@@ -48,7 +48,7 @@ impl Cache {
     /// An empty one of the jobs of some scopes.
     pub(super) fn of(scopes: &[Scope]) -> Arc<Self> {
         let cache = Self::default();
-        let not_yet = |scope: &Scope| (scope.clone(), "they are still being read".to_string());
+        let not_yet = |scope: &Scope| (scope.clone(), "the first list is not complete".to_string());
         cache.unknown().extend(scopes.iter().map(not_yet));
         for scope in scopes {
             cache.heard(scope);
@@ -90,11 +90,7 @@ impl Cache {
 
     fn replace(&self, scope: &Scope, listed: BTreeMap<Key, Arc<ObservedJob>>) {
         let namespace = scope.as_deref().unwrap_or("all of them");
-        info!(
-            namespace,
-            jobs = listed.len(),
-            "the jobs of the cluster are known"
-        );
+        info!(namespace, jobs = listed.len(), "job cache synced");
         let mut jobs = self.jobs_mut();
         match scope {
             None => *jobs = listed,
@@ -218,7 +214,7 @@ impl Cache {
             Some(namespace) => format!("of namespace {namespace}"),
             None => "of all namespaces".to_string(),
         };
-        Some(format!("the jobs {scope} are not known: {why}"))
+        Some(format!("the job cache {scope} is not synced: {why}"))
     }
 
     /// Notes how a replica failed last. Gives whether it is the job's first failure.

@@ -36,7 +36,7 @@ impl KubernetesCluster {
                 let error = &error as &dyn std::error::Error;
                 warn!(
                     job = name,
-                    error, "a creation failed, and no job is found of it"
+                    error, "creating a job failed, and no matching job exists"
                 );
                 Err(failed.doing("creating the PyTorchJob"))
             }
@@ -57,7 +57,8 @@ impl KubernetesCluster {
                 namespace: job.namespace().to_string(),
             },
             404 => ClusterError::Unavailable {
-                action: "the cluster has no PyTorchJobs, is the training operator installed?",
+                action: "the cluster has no PyTorchJob resource; is the training operator \
+                         installed?",
                 source: Box::new(error),
             },
             400 | 413 | 422 => ClusterError::Refused { message },
@@ -132,7 +133,7 @@ impl KubernetesCluster {
             let job = created.name();
             warn!(
                 job,
-                cause, "whether its idempotency key was used before cannot be read"
+                cause, "cannot check whether the idempotency key was used before"
             );
             Vec::new()
         });
@@ -141,7 +142,7 @@ impl KubernetesCluster {
             return Ok(());
         };
         let deleted = self.calls.delete_exactly(created).await;
-        deleted.map_err(|error| error.doing("deleting a job whose idempotency key is taken"))?;
+        deleted.map_err(|error| error.doing("deleting a job with a duplicate idempotency key"))?;
         self.cache.forget(created);
         let job = first.name().to_string();
         Err(ClusterError::KeyTaken { job })

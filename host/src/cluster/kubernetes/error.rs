@@ -11,7 +11,7 @@ use crate::cluster::ClusterError;
 /// A call that gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
-    #[error("no answer within {} s", .0.as_secs())]
+    #[error("no response within {} s", .0.as_secs())]
     TimedOut(Duration),
     /// The API server's own answer.
     #[error("{} {}: {}", .0.code, .0.reason, .0.message)]
@@ -19,11 +19,11 @@ pub(super) enum CallError {
     /// The request has not left this process.
     #[error("the API server cannot be reached")]
     NotSent(#[source] kube::Error),
-    #[error("the answer was cut off")]
+    #[error("the response was interrupted")]
     CutOff(#[source] kube::Error),
-    #[error("the answer is not what was asked for")]
+    #[error("unexpected response")]
     Nonsense(#[source] serde_json::Error),
-    #[error("a request cannot be made of it")]
+    #[error("cannot build the request")]
     NoRequest(#[source] Box<dyn Error + Send + Sync>),
 }
 

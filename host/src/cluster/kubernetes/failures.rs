@@ -122,7 +122,7 @@ async fn write(calls: &Calls, job: &Controller, failures: &[PodDetails]) {
         let job = &job.name;
         warn!(
             job,
-            cause, "how its replicas failed cannot be kept in the job"
+            cause, "cannot record the failures of replicas in the job"
         );
     }
 }

@@ -369,7 +369,7 @@ fn stage(container: &ContainerStatus) -> Stage {
     let ended = ended.filter_map(|state| state.terminated.as_ref()).next();
     match state.and_then(|state| state.running.as_ref()) {
         Some(_) => Stage::Running,
-        // One that waits to be started again has the log of the start before.
+        // One that waits to start again has the log of the start before.
         None if ended.is_some() => Stage::Ended,
         None => Stage::NotStarted,
     }

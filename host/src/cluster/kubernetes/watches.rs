@@ -30,7 +30,7 @@ impl Watches {
         configuration: &Config,
         once: &Config,
     ) -> Result<(Arc<Cache>, Self), ClusterError> {
-        let failed = |error| ClusterError::internal("starting the thread of the watches", error);
+        let failed = |error| ClusterError::internal("starting the watch thread", error);
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
         let entered = runtime.enter();

@@ -115,7 +115,7 @@ const fn answer(
     }
 }
 
-const UNCHANGED: Answer = answer(304, "Nothing has changed", &[]);
+const UNCHANGED: Answer = answer(304, "Not modified", &[]);
 
 const fn of_job(
     method: &'static str,
@@ -170,7 +170,7 @@ pub const OPERATIONS: &[Operation] = &[
             &["Idempotency-Key"],
             &[answer(
                 201,
-                "The job was created",
+                "Job created",
                 &[("application/json", "JobSummary")],
             )],
         )
@@ -205,11 +205,11 @@ pub const OPERATIONS: &[Operation] = &[
             "post",
             "/train/preview",
             "preview",
-            "Show what a request would become; nothing is created",
+            "Preview a job without creating it",
             &["dry_run"],
             &[answer(
                 200,
-                "What would run",
+                "The preview",
                 &[("application/json", "Preview"), ("application/yaml", "")],
             )],
         )
@@ -223,7 +223,7 @@ pub const OPERATIONS: &[Operation] = &[
         &[
             answer(
                 200,
-                "The five keys, or with view=full everything",
+                "The job's status; with view=full all details",
                 &[("application/json", "JobSummary"), ("application/yaml", "")],
             ),
             UNCHANGED,
@@ -233,31 +233,31 @@ pub const OPERATIONS: &[Operation] = &[
         "delete",
         "/train/{job_name}",
         "delete",
-        "Delete a job; its checkpoints stay",
+        "Delete a job; checkpoints are kept",
         &["namespace"],
-        &[answer(204, "The job is gone", &[])],
+        &[answer(204, "Job deleted", &[])],
     ),
     of_job(
         "post",
         "/train/{job_name}/suspend",
         "suspend",
-        "Stop the replicas of a job and keep the job",
+        "Stop the replicas of a job, but keep the job",
         &["namespace"],
-        &[answer(200, "It is suspended", SUMMARY)],
+        &[answer(200, "Job suspended", SUMMARY)],
     ),
     of_job(
         "post",
         "/train/{job_name}/resume",
         "resume",
-        "Let a suspended job go on",
+        "Resume a suspended job",
         &["namespace"],
-        &[answer(200, "It goes on", SUMMARY)],
+        &[answer(200, "Job resumed", SUMMARY)],
     ),
     of_job(
         "get",
         "/train/{job_name}/manifest",
         "manifest",
-        "The PyTorchJob as it stands in the cluster",
+        "The PyTorchJob in the cluster",
         &["namespace", "If-None-Match"],
         &[
             answer(
@@ -272,7 +272,7 @@ pub const OPERATIONS: &[Operation] = &[
         "get",
         "/train/{job_name}/logs",
         "logs",
-        "What the replicas of a job write",
+        "The logs of a job's replicas",
         &[
             "namespace",
             "replica",
@@ -282,7 +282,7 @@ pub const OPERATIONS: &[Operation] = &[
             "previous",
             "timestamps",
         ],
-        &[answer(200, "Lines of text", &[("text/plain", "")])],
+        &[answer(200, "Text", &[("text/plain", "")])],
     ),
     of_job(
         "get",
@@ -309,7 +309,7 @@ pub const OPERATIONS: &[Operation] = &[
         "get",
         "/train/{job_name}/events",
         "events",
-        "Each change of a job's status until it ends, as server-sent events",
+        "Status changes of a job until it finishes, as server-sent events",
         &["namespace", "Last-Event-ID"],
         &[
             answer(
@@ -317,7 +317,11 @@ pub const OPERATIONS: &[Operation] = &[
                 "Events `status`, and `deleted`",
                 &[("text/event-stream", "event")],
             ),
-            answer(204, "The job has ended, and the client knows it", &[]),
+            answer(
+                204,
+                "The job has finished, and there are no further events",
+                &[],
+            ),
         ],
     ),
     Operation {
@@ -331,7 +335,7 @@ pub const OPERATIONS: &[Operation] = &[
             &[
                 answer(
                     200,
-                    "All of them",
+                    "The frameworks",
                     &[("application/json", "Frameworks"), ("application/yaml", "")],
                 ),
                 UNCHANGED,
@@ -363,11 +367,11 @@ pub const OPERATIONS: &[Operation] = &[
             "post",
             "/frameworks/{name}/rollback",
             "rollBack",
-            "Serve the version of a framework's plugin that was served before",
+            "Roll back a framework to the previously served version of its plugin",
             &[],
             &[answer(
                 200,
-                "The framework as it is served now",
+                "The framework after the rollback",
                 &[("application/json", "Framework"), ("application/yaml", "")],
             )],
         )
@@ -375,34 +379,34 @@ pub const OPERATIONS: &[Operation] = &[
     of_service(
         "/metrics",
         "metrics",
-        "What is measured, for Prometheus",
-        &[answer(200, "Lines of text", &[("text/plain", "")])],
+        "Metrics in Prometheus format",
+        &[answer(200, "Text", &[("text/plain", "")])],
     ),
     of_service(
         "/healthz",
         "healthz",
-        "The process answers",
-        &[answer(200, "It does", &[("application/json", "object")])],
+        "Liveness",
+        &[answer(200, "Alive", &[("application/json", "object")])],
     ),
     of_service(
         "/livez",
         "livez",
-        "The process answers",
-        &[answer(200, "It does", &[("text/plain", "")])],
+        "Liveness",
+        &[answer(200, "Alive", &[("text/plain", "")])],
     ),
     of_service(
         "/readyz",
         "readyz",
-        "Jobs can be taken",
+        "Readiness",
         &[
             answer(
                 200,
-                "They can",
+                "Ready",
                 &[("text/plain", ""), ("application/json", "object")],
             ),
             answer(
                 503,
-                "They cannot",
+                "Readynot",
                 &[("text/plain", ""), ("application/json", "object")],
             ),
         ],
@@ -420,7 +424,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_service(
         "/docs",
         "docs",
-        "This document for people",
+        "This document as a web page",
         &[answer(200, "A page", &[("text/html", "")])],
     ),
 ];
@@ -451,30 +455,31 @@ pub const PARAMETERS: &[Parameter] = &[
         ..placed(
             Place::Header,
             "Idempotency-Key",
-            "The same key and body give the first answer again, and create nothing again",
+            "Repeating a request with the same key and body returns the first response and creates \
+             nothing",
         )
     },
     placed(
         Place::Header,
         "If-None-Match",
-        "The ETag of what is known already",
+        "ETag of the cached representation",
     ),
     placed(
         Place::Header,
         "Last-Event-ID",
-        "The id of the last event that was received",
+        "ID of the last received event",
     ),
     query("namespace", "Namespace of the job", Value::Name),
     query("framework", "Only jobs of this framework", Value::Text),
     query("status", "Only jobs with this status", Value::State),
     query(
         "label_selector",
-        "Only jobs whose labels are so, as Kubernetes writes it",
+        "Kubernetes label selector, for example team=aml,tier!=test",
         Value::Text,
     ),
     query(
         "page_size",
-        "Most jobs of the page: 0 is the default of 100, more than 1000 are 1000",
+        "Page size; default 100 (also for 0), capped at 1000",
         Value::Whole {
             least: 0,
             most: u32::MAX as u64,
@@ -483,21 +488,21 @@ pub const PARAMETERS: &[Parameter] = &[
     ),
     query(
         "page_token",
-        "`next_page_token` of the page before",
+        "`next_page_token` of the previous page",
         Value::Text,
     ),
     query(
         "dry_run",
-        "`server` asks the cluster too whether it would admit the job",
+        "`server` includes a server-side dry run by the cluster",
         Value::OneOf(&["server"]),
     ),
-    query("view", "How much is told", Value::OneOf(&["basic", "full"])),
+    query("view", "Level of detail", Value::OneOf(&["basic", "full"])),
     query(
         "replica",
         "Replicas such as master-0,worker-1, or all. Default: the first",
         Value::Text,
     ),
-    query("follow", "Continue until the job ends", Value::Flag),
+    query("follow", "Follow until the job finishes", Value::Flag),
     query(
         "points",
         "Maximum number of points; a longer series is downsampled",
@@ -509,7 +514,7 @@ pub const PARAMETERS: &[Parameter] = &[
     ),
     query(
         "tail",
-        "Only the last so many lines",
+        "Only this many of the last lines",
         // The largest whole number that every reader of JSON has.
         Value::Whole {
             least: 0,
@@ -519,9 +524,17 @@ pub const PARAMETERS: &[Parameter] = &[
     ),
     query(
         "since",
-        "Only lines since a time (RFC 3339), or for so long, such as 10m",
+        "Only lines newer than a time (RFC 3339) or a duration such as 10m",
         Value::Text,
     ),
-    query("previous", "The log before the last restart", Value::Flag),
-    query("timestamps", "Begin each line with its time", Value::Flag),
+    query(
+        "previous",
+        "The log of the attempt before the last restart",
+        Value::Flag,
+    ),
+    query(
+        "timestamps",
+        "Start each line with a timestamp",
+        Value::Flag,
+    ),
 ];

@@ -51,7 +51,7 @@ impl Kind {
             Self::HasCheckpoints => (
                 StatusCode::BAD_REQUEST,
                 "has-checkpoints",
-                "Checkpoint prefix has checkpoints",
+                "Checkpoints exist",
             ),
             Self::KeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -65,7 +65,7 @@ impl Kind {
             Self::AmbiguousJob => (
                 StatusCode::BAD_REQUEST,
                 "ambiguous-job",
-                "Several jobs of this name",
+                "Ambiguous job name",
             ),
             Self::JobEnded => (StatusCode::BAD_REQUEST, "job-ended", "Job has ended"),
             Self::NotAdmitted => (
@@ -95,7 +95,11 @@ impl Kind {
                 "Method not allowed",
             ),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
-            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body", "Body too slow"),
+            Self::SlowBody => (
+                StatusCode::REQUEST_TIMEOUT,
+                "slow-body",
+                "Request body timeout",
+            ),
             Self::MediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "media-type",
@@ -116,7 +120,7 @@ impl Kind {
             Self::ClusterTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "cluster-timeout",
-                "Cluster took too long",
+                "Cluster timeout",
             ),
             Self::PluginResting => (
                 StatusCode::SERVICE_UNAVAILABLE,

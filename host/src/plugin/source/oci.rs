@@ -149,7 +149,7 @@ async fn fetch(wanted: Wanted<'_>) -> Result<Artifact, LoadError> {
 fn layer(manifest: &[u8]) -> Result<OciDescriptor, LoadError> {
     let manifest = parsed(manifest)?;
     let count = manifest.layers.len();
-    let wrong = |_| SourceError::Registry(format!("{count} layers, a plugin has one"));
+    let wrong = |_| SourceError::Registry(format!("expected exactly one layer, found {count}"));
     let one: Result<[OciDescriptor; 1], _> = manifest.layers.try_into();
     let [layer] = one.map_err(wrong)?;
     Ok(layer)
@@ -157,7 +157,7 @@ fn layer(manifest: &[u8]) -> Result<OciDescriptor, LoadError> {
 
 fn parsed(manifest: &[u8]) -> Result<OciImageManifest, SourceError> {
     serde_json::from_slice(manifest)
-        .map_err(|error| SourceError::Registry(format!("its manifest cannot be read: {error}")))
+        .map_err(|error| SourceError::Registry(format!("invalid manifest: {error}")))
 }
 
 async fn blob(
@@ -340,7 +340,7 @@ fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, LoadErro
             runtime.shutdown_background();
             Ok(done)
         });
-        let lost = || Err(Error::other("the download was lost"));
+        let lost = || Err(Error::other("the download task ended unexpectedly"));
         thread.join().unwrap_or_else(|_| lost())
     })
     .map_err(LoadError::Read)

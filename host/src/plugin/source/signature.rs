@@ -75,7 +75,9 @@ impl SignedAs {
         let reference: Result<Reference, _> = text.parse();
         reference
             .map(|reference| Self::of(&reference))
-            .map_err(|error| format!("signed_as {text:?} is not a repository or \"*\": {error}"))
+            .map_err(|error| {
+                format!("signed_as {text:?} is neither a repository nor \"*\": {error}")
+            })
     }
 
     fn accepts(&self, repository_signed: &str) -> bool {
@@ -144,7 +146,7 @@ impl KeySet {
             let pem = pem.map_err(|error| wrong(error.to_string()))?;
             let key = VerifyingKey::from_public_key_pem(&pem).map_err(|error| {
                 wrong(format!(
-                    "not a public key of P-256 in PEM, as cosign's: {error}"
+                    "not a PEM-encoded P-256 public key, as written by cosign: {error}"
                 ))
             })?;
             set.keys.push(key);
@@ -254,7 +256,7 @@ pub fn sign_manifest(
 /// When the key cannot be read.
 pub fn sign(key: &str, bytes: &[u8]) -> Result<String, String> {
     let key = SigningKey::from_pkcs8_pem(key)
-        .map_err(|error| format!("not a private key of P-256 in PEM: {error}"))?;
+        .map_err(|error| format!("not a PEM-encoded P-256 private key: {error}"))?;
     let signature: Signature = key.sign(bytes);
     Ok(STANDARD.encode(signature.to_der()))
 }

@@ -131,14 +131,15 @@ impl Repository {
             response = self.send(path).await?;
         }
         if !response.status().is_success() {
-            let why = format!("it answers {} to GET /v2/{path}", response.status());
+            let why = format!("it responded with {} to GET /v2/{path}", response.status());
             return Err(SourceError::Registry(why));
         }
         body(response, most).await
     }
 
     async fn send(&self, path: &str) -> Result<Response, SourceError> {
-        let wrong = |error| SourceError::Registry(format!("/v2/{path} is not a path: {error}"));
+        let wrong =
+            |error| SourceError::Registry(format!("/v2/{path} is not a valid path: {error}"));
         let request = self
             .client
             .get(self.registry.join(path).map_err(wrong)?)
@@ -158,7 +159,7 @@ impl Repository {
             Challenge::Token { server, service } => self.token(&server, service).await,
             Challenge::Password => {
                 let none =
-                    || SourceError::Registry("it asks for a name and a password".to_string());
+                    || SourceError::Registry("it requires a user name and password".to_string());
                 self.login
                     .clone()
                     .map(Authorization::Basic)
@@ -172,7 +173,8 @@ impl Repository {
         server: &str,
         service: Option<String>,
     ) -> Result<Authorization, SourceError> {
-        let wrong = |_| SourceError::Registry("its token server has no valid address".to_string());
+        let wrong =
+            |_| SourceError::Registry("the address of its token server is not valid".to_string());
         let mut server = Url::parse(server).map_err(wrong)?;
         check_token_server(&server, &self.registry, self.login.as_ref())?;
         let rights = match self.access {
@@ -192,7 +194,7 @@ impl Repository {
         };
         let response = request.send().await.map_err(failed)?;
         if !response.status().is_success() {
-            let why = format!("its token server answers {}", response.status());
+            let why = format!("its token server responded with {}", response.status());
             return Err(SourceError::Registry(why));
         }
         let answer: Option<Token> =
@@ -201,15 +203,16 @@ impl Repository {
         token
             .filter(|token| HeaderValue::from_str(token).is_ok())
             .map(Authorization::Token)
-            .ok_or_else(|| SourceError::Registry("its token server gives no token".to_string()))
+            .ok_or_else(|| SourceError::Registry("its token server returned no token".to_string()))
     }
 }
 
 impl Challenge {
     /// Reads the first challenge of a known kind.
     fn of(headers: &HeaderMap) -> Result<Self, SourceError> {
-        let unknown =
-            || SourceError::Registry("it asks for a login of an unknown kind".to_string());
+        let unknown = || {
+            SourceError::Registry("it requires an unsupported authentication scheme".to_string())
+        };
         let texts = headers.get_all(WWW_AUTHENTICATE).iter();
         for text in texts.filter_map(|text| text.to_str().ok()) {
             for challenge in http_auth::parse_challenges(text).unwrap_or_default() {
@@ -257,7 +260,7 @@ fn redirects(registry: &Url) -> Policy {
         }
         match is_secure {
             true => attempt.follow(),
-            false => attempt.error("a redirect to an address without TLS"),
+            false => attempt.error("redirected to an address without TLS"),
         }
     })
 }
@@ -267,7 +270,7 @@ async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, SourceErro
     let mut bytes = Vec::new();
     while let Some(more) = response.chunk().await.map_err(failed)? {
         if bytes.len() + more.len() > most {
-            let why = format!("an answer has more than the {most} bytes allowed");
+            let why = format!("a response is larger than the {most} bytes allowed");
             return Err(SourceError::Registry(why));
         }
         bytes.extend_from_slice(&more);

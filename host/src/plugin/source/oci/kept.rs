@@ -86,7 +86,7 @@ fn blob(folder: &Path, digest: &Digest, most: usize) -> Option<Vec<u8>> {
     if Digest::of(&bytes) == *digest {
         return Some(bytes);
     }
-    warn!(%digest, "kept bytes were changed and are not used");
+    warn!(%digest, "ignoring a cached plugin that was modified");
     None
 }
 
@@ -106,7 +106,7 @@ fn read(file: &Path, most: usize) -> Option<Vec<u8>> {
         Err(LoadError::Read(error)) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => {
             let (file, why) = (file.display(), error_chain(&error));
-            warn!(%file, why, "a kept file is not used");
+            warn!(%file, why, "ignoring a cached file");
             None
         }
     }

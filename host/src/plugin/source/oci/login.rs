@@ -49,7 +49,10 @@ pub(super) fn login(reference: &Reference, registries: Registries) -> Option<Log
             return Some(Login { user, password });
         }
         if host.is_none() {
-            warn!("{USER} goes to no registry, since the sources name several: set {HOST}");
+            warn!(
+                "{USER} is not sent to any registry, because there are several; set {HOST} to one \
+                 of them"
+            );
         }
     }
     login_of_docker(reference)
@@ -82,16 +85,16 @@ fn login_of_docker(reference: &Reference) -> Option<Login> {
         Err(HelperCommunicationError | MalformedHelperResponse | HelperFailure { .. }) => {
             "the credential helper failed"
         }
-        Err(_) => "docker's config.json cannot be read",
+        Err(_) => "cannot read docker's config.json",
     };
-    warn!(registry, why, "the registry is used without a login");
+    warn!(registry, why, "accessing the registry anonymously");
     None
 }
 
 /// The address of a registry. One on this machine is used without TLS, as docker does.
 pub(super) fn address(reference: &Reference) -> Result<Url, SourceError> {
     let registry = reference.resolve_registry();
-    let wrong = |_| SourceError::Registry(format!("{registry} is not the name of a registry"));
+    let wrong = |_| SourceError::Registry(format!("{registry} is not a valid registry name"));
     let address = Url::parse(&format!("https://{registry}/v2/")).map_err(wrong)?;
     match is_this_machine(&address) {
         true => Url::parse(&format!("http://{registry}/v2/")).map_err(wrong),
@@ -122,7 +125,7 @@ pub(super) fn check_token_server(
         || (server.scheme() == "http" && is_this_machine(server) && is_this_machine(registry));
     let name = authority(server);
     if !is_secure {
-        let why = format!("its token server {name} is not reached over https");
+        let why = format!("its token server {name} does not use https");
         return Err(SourceError::Registry(why));
     }
     let is_named = configured.is_some_and(|host| host.eq_ignore_ascii_case(&name));
@@ -130,8 +133,8 @@ pub(super) fn check_token_server(
         return Ok(());
     }
     Err(SourceError::Registry(format!(
-        "it asks for its password to be sent to {name}, which is another host: if that is right, \
-         set {TOKEN_HOST}={name}"
+        "it requests the password for another host, {name}; if that is intended, set \
+         {TOKEN_HOST}={name}"
     )))
 }
 
