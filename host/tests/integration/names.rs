@@ -121,6 +121,11 @@ fn a_rollback_gives_back_no_name_that_is_taken() {
     registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("b.wasm"));
     let error = registry.roll_back("hf").unwrap_err();
-    assert!(error.to_string().contains("which another plugin now serves"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("which another plugin now serves"),
+        "{error}"
+    );
     assert!(registry.current().get("hf").is_some());
 }
