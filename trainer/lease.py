@@ -41,6 +41,8 @@ class Claim:
     # None if another version of the format was used.
     holder: Holder | None
     held: bool
+    # Whether the writer has received SIGTERM and only saves its last step.
+    ending: bool
     content: bytes
 
     @property
@@ -67,7 +69,9 @@ class Lease:
         self._lost: str | None = None
         # The renewal thread and the publisher both access the claims.
         self._looking = threading.Lock()
-        self._released = threading.Event()
+        self._ending = self._released = False
+        # Wakes the renewal thread when one of these changes.
+        self._changed = threading.Event()
 
     def acquire(self) -> None:
         """Acquires the lease, or raises a TrainingError that names its holder."""
@@ -86,9 +90,15 @@ class Lease:
         """Whether this process holds the lease, as far as it knows."""
         return self._uri is not None
 
+    def end(self) -> None:
+        """Records in the claim that this writer is about to exit, so that a successor waits."""
+        self._ending = True
+        self._changed.set()
+
     def release(self) -> None:
         """Releases the lease."""
-        self._released.set()
+        self._released = True
+        self._changed.set()
         with self._looking:
             self._withdraw()
 
@@ -119,16 +129,24 @@ class Lease:
         return self.is_held
 
     def _wait_for_end(self, rival: Claim) -> None:
-        """Waits until a claim has ended. Raises a TrainingError if its writer holds the lease."""
+        """Waits until a claim has ended. Raises a TrainingError if its writer holds the lease.
+
+        A writer that has received SIGTERM saves its last step and exits, so this waits for it.
+        """
         until = clock() + self._expiry
+        said = False
         now: Claim | None = rival
         while now:
             changed = now.content != rival.content
             if self._is_over(now):
                 self._storage.delete([now.uri])
                 return
-            if now.held and (changed or (now.holder and now.holder.lives_here())):
+            lives = changed or (now.holder and now.holder.lives_here())
+            if now.held and lives and not now.ending:
                 raise TrainingError(self._taken_by(now))
+            if now.ending and not said:
+                said = True
+                LOG.info("waiting for %s, which stops and still writes here", now.holder)
             if changed:
                 rival, until = now, clock() + self._expiry
             if clock() > until:
@@ -146,7 +164,11 @@ class Lease:
 
     def _keep(self) -> None:
         """Renews the claim until the lease is released or lost."""
-        while not self._released.wait(self._renewal) and self.is_held:
+        while self.is_held:
+            self._changed.wait(self._renewal)
+            self._changed.clear()
+            if self._released:
+                return
             try:
                 self._renew()
             except Exception as error:
@@ -184,6 +206,7 @@ class Lease:
             "schema_version": 1,
             "holder": asdict(self._holder),
             "held": held,
+            "ending": self._ending,
             "renewals": self._renewals,
             "renewed_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
@@ -210,9 +233,10 @@ class Lease:
             return None
         try:
             read = json.loads(content)
-            return Claim(uri, Holder(**read["holder"]), bool(read["held"]), content)
+            holder, held = Holder(**read["holder"]), bool(read["held"])
+            return Claim(uri, holder, held, read.get("ending") is True, content)
         except (ValueError, KeyError, TypeError):
-            return Claim(uri, None, True, content)
+            return Claim(uri, None, held=True, ending=False, content=content)
 
     def _taken_by(self, claim: Claim) -> str:
         whose = f" ({claim.holder})" if claim.holder else ""

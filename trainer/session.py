@@ -107,7 +107,10 @@ class Session:
 
     def should_stop(self) -> bool:
         """Whether any process received SIGTERM. All processes stop at the same step."""
-        return any_process(self._termination.received)
+        stops = any_process(self._termination.received)
+        if stops:
+            self.lease.end()
+        return stops
 
     def stop_signal(self) -> StopSignal:
         """Whether to stop, for a loop that asks before each step and does not wait for others."""
@@ -115,6 +118,7 @@ class Session:
 
     def stop(self, step: int) -> None:
         """Ends the run after SIGTERM, once its checkpoints are committed."""
+        self.lease.end()
         self.publisher.wait()
         if step == 0:
             raise Terminated("received SIGTERM before the first step: nothing to save")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import S3, TRAINER
+from conftest import TRAINER
 
 from holder import Holder
 from lease import Lease
@@ -23,8 +21,6 @@ from run import TrainingError
 from storage import Storage
 
 PREFIX = "runs/run-1/framework=meta"
-# Races of two clusters for one prefix; `make race` runs more of them.
-ROUNDS = int(os.environ.get("TRAINER_TEST_ROUNDS", "4"))
 Take = Callable[..., Lease]
 
 
@@ -104,6 +100,31 @@ def test_a_later_attempt_of_a_job_takes_over_at_once(take: Take) -> None:
     later.check()
 
 
+@pytest.mark.parametrize("machine", ["", "another"])
+def test_a_successor_waits_for_a_job_that_stops_and_says_so(
+    take: Take, tmp_path: Path, machine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    stopping = take(holder("one", machine))
+    stopping.end()
+    (claim,) = claims(tmp_path)
+    eventually(lambda: json.loads(claim.read_text())["ending"])
+    with ThreadPoolExecutor(1) as pool:
+        successor = pool.submit(take, holder("two"))
+        eventually(lambda: "waiting for job one in namespace a, which stops" in caplog.text)
+        assert not successor.done()
+        stopping.check()
+        stopping.release()
+        successor.result(10).check()
+
+
+def eventually(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_a_lease_expires_when_its_holder_does_not_renew_it(take: Take) -> None:
     gone = take(holder("one", "another"), renewal=60)
     began = time.monotonic()
@@ -158,48 +179,3 @@ time.sleep(60)
     began = time.monotonic()
     take(holder("two"))
     assert time.monotonic() - began < 0.5
-
-
-@pytest.mark.parametrize("store", ["s3", "file"])
-def test_of_writers_that_race_one_holds_the_lease(
-    request: pytest.FixtureRequest, tmp_path: Path, store: str
-) -> None:
-    base = f"file://{tmp_path}"
-    if store == "s3":
-        s3: S3 = request.getfixturevalue("s3")
-        assert s3.process.poll() is None
-        base = "s3://bucket"
-    writers = ["cluster-1/service-1", "cluster-1/service-2", "cluster-2/service-1"]
-    for number in range(ROUNDS):
-        prefix = f"{base}/race/run-{number}/framework=meta"
-        barrier = threading.Barrier(len(writers))
-
-        def race(writer: str, prefix: str = prefix, barrier: threading.Barrier = barrier) -> str:
-            # Each is a machine of its own to the others.
-            lease = Lease(Storage({}), prefix, holder(writer, writer), renewal=0.2, expiry=30)
-            barrier.wait()
-            try:
-                lease.acquire()
-            except TrainingError as error:
-                return str(error)
-            lease.check()
-            Storage({}).write(f"{prefix}/checkpoints/step-000001.pt", writer.encode())
-            barrier.wait(60)
-            lease.check()
-            lease.release()
-            return "held"
-
-        with ThreadPoolExecutor(len(writers)) as pool:
-            ends = [pool.submit(race, writer) for writer in writers]
-            # The losers are refused while the winner holds the lease.
-            until = time.monotonic() + 30
-            while sum(end.done() for end in ends) < len(writers) - 1:
-                assert time.monotonic() < until, "more than one writer holds the lease"
-                time.sleep(0.01)
-            for _ in range(len(writers) - 1):
-                threading.Thread(target=barrier.wait).start()
-            results = [end.result() for end in ends]
-        winner = writers[results.index("held")]
-        assert results.count("held") == 1
-        assert all(f"job {winner}" in told for told in results if told != "held")
-        assert Storage({}).read(f"{prefix}/checkpoints/step-000001.pt") == winner.encode()
