@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from repeat import EXIT_CODE_PERMANENT, FILE_VARIABLE
 from run import PassingError, TrainingError
 
-# EX_CONFIG of sysexits.h: a restart does not help, because the job itself is wrong.
-EXIT_CODE_PERMANENT = 78
 # Transient errors of libraries, by name, because an image may not contain the library.
 PASSING_NAMES = {
     "OutOfMemoryError",
@@ -32,18 +31,6 @@ def report(error: TrainingError, environment: Mapping[str, str]) -> int:
         _record(message, environment)
     print(f"train.py: error: {message}", file=sys.stderr, flush=True)
     return EXIT_CODE_PERMANENT if is_permanent(error) else 1
-
-
-def already_failed(environment: Mapping[str, str]) -> bool:
-    """Repeats the permanent error of an earlier start in this pod, if there was one."""
-    try:
-        failure = json.loads(Path(environment["TRAINER_FAILURE_FILE"]).read_bytes())
-        message = failure["message"] if failure["permanent"] is True else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    if message:
-        print(f"train.py: error: {message}", file=sys.stderr, flush=True)
-    return bool(message)
 
 
 def is_permanent(error: TrainingError) -> bool:
@@ -72,7 +59,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _record(message: str, environment: Mapping[str, str]) -> None:
     """Writes the file that informs the cluster and the next start in this pod."""
-    if not (name := environment.get("TRAINER_FAILURE_FILE")):
+    if not (name := environment.get(FILE_VARIABLE)):
         return
     unfinished = Path(f"{name}.{os.getpid()}")
     try:

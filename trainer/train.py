@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import failure
+import repeat
 import runners
 import session
 from run import Run, Terminated, TrainingError
@@ -34,8 +35,8 @@ EXIT_CODE_TERMINATED = 128 + signal.SIGTERM
 
 def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     """Trains and returns the exit code: 0 on success, 78 for a permanent error, otherwise 1."""
-    if failure.already_failed(environment):
-        return failure.EXIT_CODE_PERMANENT
+    if repeat.already_failed(environment):
+        return repeat.EXIT_CODE_PERMANENT
     try:
         run = read_command(argv, environment)
         runner = runners.find(run.framework)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,32 @@ def test_a_restart_after_a_permanent_failure_ends_at_once(tmp_path: Path) -> Non
     began = time.monotonic()
     assert start(TRAINER_FAILURE_FILE=str(file)) == (78, "train.py: error: no such dataset\n")
     assert time.monotonic() - began < 1.5
+
+
+def test_torchrun_ends_before_it_imports_anything_after_a_permanent_failure(
+    tmp_path: Path,
+) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv/bin/python"
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = subprocess.check_output([python, "-c", ask], text=True).strip()
+    for name in ("repeat.py", "repeat.pth"):
+        shutil.copy(TRAINER / name, packages)
+    for program in ("torchrun", "another"):
+        (tmp_path / program).write_text("import sys; print('runs'); sys.exit(3)")
+    file = tmp_path / "failure"
+
+    def run(program: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [python, tmp_path / program, "train.py"], env={"TRAINER_FAILURE_FILE": str(file)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("torchrun") == (3, "runs\n", "")
+    file.write_text(json.dumps({"permanent": True, "message": "no such dataset"}))
+    assert run("torchrun") == (78, "", "train.py: error: no such dataset\n")
+    assert run("another") == (3, "runs\n", "")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"permanent": false, "message": "x"}', "\0"])
