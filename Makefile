@@ -133,7 +133,7 @@ ROUNDS ?= 200
 .PHONY: race
 race: python ## Run two writers that compete for one checkpoint prefix (ROUNDS=200)
 	@echo "==> running writers that compete for one prefix"
-	@cd trainer && TRAINER_TEST_ROUNDS=$(ROUNDS) $(ENVIRONMENT)/bin/pytest -q tests/test_lease.py -k race
+	@cd trainer && TRAINER_TEST_ROUNDS=$(ROUNDS) $(ENVIRONMENT)/bin/pytest -q tests/test_race.py
 
 .PHONY: test-training
 test-training: python ## Compare full training runs with the bare frameworks (up to 40 minutes)

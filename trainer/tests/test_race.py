@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ class Writer:
         # Each has its scratch files elsewhere, as if it had a machine of its own.
         variables = environment(alone.parent / f"scratch-{name}", {})
         variables |= {
-            "TRAINER_JOB_UID": f"uid-of-{name}", "TRAINER_JOB_NAME": name,
+            "TRAINER_JOB_UID": str(uuid.uuid4()), "TRAINER_JOB_NAME": name,
             "TRAINER_JOB_NAMESPACE": "a", "WRITER_ALONE": str(alone), "WRITER_MACHINE": machine,
         }  # fmt: skip
         self.process = subprocess.Popen(
