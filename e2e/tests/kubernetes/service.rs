@@ -65,18 +65,6 @@ impl Deployed {
         })
     }
 
-<<<<<<< HEAD
-=======
-    /// Patches an object of the service's namespace.
-    pub fn patch(&self, kind: &str, name: &str, patch: &Value, more: &[&str]) {
-        let patch = patch.to_string();
-        let arguments = ["patch", kind, name, "--type=merge", "--patch", &patch];
-        let namespace = ["--namespace", &self.namespace];
-        let arguments = [&arguments[..], &namespace, more].concat();
-        self.plane.kubectl(&arguments).unwrap();
-    }
-
->>>>>>> 6c28b5c (Give each job of a race its own uid)
     /// The objects of a kind that belong to a job.
     pub fn objects(&self, kind: &str, job: &str) -> Vec<Value> {
         let selector = format!("training.kubeflow.org/job-name={job}");

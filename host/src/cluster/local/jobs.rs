@@ -186,12 +186,7 @@ impl LocalJobs {
         let stored = record.clone();
         blocking("storing a job", move || store.put(&stored)).await?;
         let job = Job::new(record, self.settings.pace);
-<<<<<<< HEAD
         let job = match self.is_leaving(&id.key) {
-=======
-        let is_blocked = self.jobs().blocking(&job).next().is_some();
-        let job = match is_blocked {
->>>>>>> 6c28b5c (Give each job of a race its own uid)
             true => job.behind_another(),
             false => job,
         };
