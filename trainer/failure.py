@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from repeat import EXIT_CODE_PERMANENT, FILE_VARIABLE
@@ -19,6 +21,8 @@ PASSING_NAMES = {
     "TransportError",
     "TimeoutException",
 }
+# The maximum length of an error in torchrun's report.
+MAX_REPORT = 400
 # HTTP status codes of transient errors.
 PASSING_ANSWERS = {408, 425, 429, *range(500, 600)}
 
@@ -29,8 +33,22 @@ def report(error: TrainingError, environment: Mapping[str, str]) -> int:
     message = str(error) if rank == "0" else f"[rank {rank}] {error}"
     if is_permanent(error):
         _record(message, environment)
+    report_to_torchrun(f"train.py: error: {message}", environment)
     print(f"train.py: error: {message}", file=sys.stderr, flush=True)
     return EXIT_CODE_PERMANENT if is_permanent(error) else 1
+
+
+def report_to_torchrun(message: str, environment: Mapping[str, str]) -> None:
+    """Has torchrun show the error and its time in the report at the end of the log.
+
+    Kubernetes keeps the last 2 KB of a pod's log. The report of many processes fills them.
+    """
+    if not (name := environment.get("TORCHELASTIC_ERROR_FILE")):
+        return
+    line = " ".join(message.split())[:MAX_REPORT]
+    more = {"py_callstack": line, "timestamp": str(int(time.time()))}
+    with suppress(OSError):
+        Path(name).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}))
 
 
 def is_permanent(error: TrainingError) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -46,6 +47,10 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         return EXIT_CODE_TERMINATED
     except TrainingError as error:
         return failure.report(error, environment)
+    except Exception as error:
+        text = traceback.format_exception_only(error)[-1]
+        failure.report_to_torchrun(text, environment)
+        raise
     return 0
 
 

@@ -66,6 +66,35 @@ def test_what_may_pass_is_worth_a_restart(error: TrainingError, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_torchrun_reads_an_error_as_one_of_its_own(tmp_path: Path) -> None:
+    """With the class that torchrun itself uses."""
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    file = tmp_path / "error.json"
+    began = int(time.time())
+    variables = {"TORCHELASTIC_ERROR_FILE": str(file), "RANK": "3"}
+    failure.report(PassingError("no\nrights"), variables)
+    read = ProcessFailure(local_rank=3, pid=1, exitcode=1, error_file=str(file))
+    assert isinstance(read.message, dict)
+    assert read.message["extraInfo"]["py_callstack"] == "train.py: error: [rank 3] no rights"
+    assert began <= read.timestamp <= time.time()
+
+
+def test_torchrun_reports_an_unexpected_exception(tmp_path: Path) -> None:
+    file = tmp_path / "error.json"
+    code = "import train, runners; runners.find = lambda _: {}['x']; sys.exit(train.main(*args))"
+    options = ["--framework", "own", "--run-id", "r", "--model-id", "m"]
+    options += ["--dataset-uri", "file:///d", "--checkpoint-prefix", "file:///p"]
+    variables = {"TORCHELASTIC_ERROR_FILE": str(file)}
+    code = f"import sys; args = {options}, {variables}; {code}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=TRAINER, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("KeyError: 'x'\n")
+    assert json.loads(file.read_text())["message"]["message"] == "KeyError: 'x'"
+
+
 def start(*words: str, **environment: str) -> tuple[int, str]:
     process = subprocess.run(
         [sys.executable, "train.py", *words],

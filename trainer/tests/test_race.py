@@ -74,8 +74,8 @@ def race(folder: str, alone: Path, *options: str) -> list[str]:
         assert code == 78, error
         # Where there are checkpoints, one holds the prefix until it has found them.
         by = names or [writer.name for writer in writers]
-        because = [f"by job {name} in namespace a" for name in by]
-        because += [] if names else ["checkpoints of an earlier run"]
+        because = [f"(job {name} in namespace a)" for name in by]
+        because += [] if names else ["an earlier run"]
         assert any(reason in error for reason in because), error
     return names
 

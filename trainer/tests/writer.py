@@ -36,7 +36,7 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         sys.stdin.readline()
         write(run, environment)
     except TrainingError as error:
-        return failure.tell(error, environment)
+        return failure.report(error, environment)
     return 0
 
 
