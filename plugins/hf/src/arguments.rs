@@ -105,35 +105,48 @@ pub static ARGUMENTS: Table = Table::new(&[
     EVAL_STEPS.derived("100 when eval_strategy is steps", eval_steps).native("eval_steps"),
     EVAL_BATCH_SIZE.native("per_device_eval_batch_size"),
     DATALOADER_WORKERS.default(Integer(0)).native("dataloader_num_workers"),
-    integer("dataloader_prefetch_factor", 1, 128).alias(&["prefetch_factor"]).native("dataloader_prefetch_factor").unit("batches").example(Integer(2)).about("Batches that each data process reads ahead"),
+    integer("dataloader_prefetch_factor", 1, 128).alias(&["prefetch_factor"]).native("dataloader_prefetch_factor").unit("batches").example(Integer(2)).about("Batches that each data-loading process prefetches"),
     TOKENIZER_NAME.native("AutoTokenizer"),
-    choice("lr_scheduler", SCHEDULERS).alias(&["lr_scheduler_type", "scheduler"]).default(Text("linear")).native("lr_scheduler_type").about("How the learning rate falls after its peak"),
-    number("min_lr", Interval::closed(0.0, 1.0)).alias(&["lr_min"]).example(Number(1e-6)).native("lr_scheduler_kwargs.min_lr").about("Learning rate at the end of the decay, for the schedules that have one"),
-    integer("decay_steps", 1, 10_000_000).alias(&["num_decay_steps", "lr_wsd_decay_iters"]).unit("steps").example(Integer(600)).native("lr_scheduler_kwargs.num_decay_steps").about("Optimizer steps of the decay at the end of warmup_stable_decay"),
+    choice("lr_scheduler", SCHEDULERS).alias(&["lr_scheduler_type", "scheduler"]).default(Text("linear")).native("lr_scheduler_type").about("Schedule of the learning rate after warm-up"),
+    number("min_lr", Interval::closed(0.0, 1.0)).alias(&["lr_min"]).example(Number(1e-6)).native("lr_scheduler_kwargs.min_lr").about("Final learning rate, for schedules that support one"),
+    integer("decay_steps", 1, 10_000_000).alias(&["num_decay_steps", "lr_wsd_decay_iters"]).unit("steps").example(Integer(600)).native("lr_scheduler_kwargs.num_decay_steps").about("Optimizer steps of the decay phase of warmup_stable_decay"),
     choice("optim", OPTIMIZERS).alias(&["optimizer"]).default(Text("adamw_torch_fused")).native("optim").about("Optimizer"),
-    choice("precision", &["bf16", "fp16", "fp32"]).alias(&["mixed_precision"]).default(Text("bf16")).derived("bf16; fp16 when fp16 is on", precision).value_alias(&[(Word("bf16-mixed"), "bf16"), (Word("16-mixed"), "fp16"), (Word("no"), "fp32")]).native("bf16 and fp16").about("Number format of the training"),
-    boolean("bf16").native("bf16").about("The same as precision bf16"),
-    boolean("fp16").native("fp16").about("The same as precision fp16"),
-    choice("eval_strategy", &["no", "steps", "epoch"]).alias(&["evaluation_strategy"]).default(Text("no")).derived("no; steps when eval_steps is given", eval_strategy).native("eval_strategy").about("When to evaluate"),
+    choice("precision", &["bf16", "fp16", "fp32"]).alias(&["mixed_precision"]).default(Text("bf16")).derived("bf16; fp16 if fp16 is set", precision).value_alias(&[(Word("bf16-mixed"), "bf16"), (Word("16-mixed"), "fp16"), (Word("no"), "fp32")]).native("bf16 and fp16").about("Number format for training"),
+    boolean("bf16").native("bf16").about("Same as precision bf16"),
+    boolean("fp16").native("fp16").about("Same as precision fp16"),
+    choice("eval_strategy", &["no", "steps", "epoch"]).alias(&["evaluation_strategy"]).default(Text("no")).derived("no; steps if eval_steps is set", eval_strategy).native("eval_strategy").about("When to evaluate"),
     choice("save_strategy", &["no", "steps", "epoch", "best"]).default(Text("steps")).native("save_strategy").about("When to save a checkpoint"),
-    boolean("load_best_model_at_end").alias(&["load_best"]).native("load_best_model_at_end").about("End with the checkpoint that evaluated best"),
-    text("metric_for_best_model", 1, 128).alias(&["best_metric"]).default(Text("loss")).form("loss or eval_loss, the only metrics of an evaluation", is_metric).native("metric_for_best_model").about("What the best checkpoint is best at"),
-    boolean("save_only_model").native("save_only_model").about("Save no optimizer state: such a run cannot be resumed"),
-    boolean("gradient_checkpointing").alias(&["activation_checkpointing"]).native("gradient_checkpointing").about("Compute activations anew in the backward pass, to save memory"),
-    choice("fsdp", &["none", "full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2"]).alias(&["fsdp_mode"]).default(Text("none")).native("fsdp and fsdp_config").about("Shard the model over the processes with PyTorch's FSDP"),
-    boolean("fsdp_offload").alias(&["fsdp_cpu_offload"]).native("fsdp_config.cpu_offload").about("Keep the shards of fsdp in the host's memory"),
-    text("deepspeed", 1, 512).alias(&["deepspeed_config", "ds_config"]).form("zero1, zero2, zero3 or a path to a .json file", is_deepspeed).native("deepspeed").example(Text("zero3")).about("Shard the model over the processes with DeepSpeed"),
+    boolean("load_best_model_at_end").alias(&["load_best"]).native("load_best_model_at_end").about("Load the best checkpoint at the end of training"),
+    text("metric_for_best_model", 1, 128).alias(&["best_metric"]).default(Text("loss")).form("loss \
+                                                                                              or \
+                                                                                              eval_loss, the only metrics that are evaluated", is_metric).native("metric_for_best_model").about("Metric that selects the best checkpoint"),
+    boolean("save_only_model").native("save_only_model").about("Save only the model, without \
+                                                                optimizer state; the run cannot be \
+                                                                resumed"),
+    boolean("gradient_checkpointing").alias(&["activation_checkpointing"]).native("gradient_checkpointing").about("Recompute activations in the backward pass to save memory"),
+    choice("fsdp", &["none", "full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2"]).alias(&["fsdp_mode"]).default(Text("none")).native("fsdp and fsdp_config").about("Shard the model across processes with PyTorch FSDP"),
+    boolean("fsdp_offload").alias(&["fsdp_cpu_offload"]).native("fsdp_config.cpu_offload").about("Offload FSDP shards to CPU memory"),
+    text("deepspeed", 1, 512).alias(&["deepspeed_config", "ds_config"]).form("zero1, zero2, zero3 \
+                                                                              or the path of a \
+                                                                              .json file", is_deepspeed).native("deepspeed").example(Text("zero3")).about("Shard the model across processes with DeepSpeed"),
     PEFT_METHOD.choices(&["none", "lora", "qlora", "dora"]).native("ModelConfig.use_peft, load_in_4bit, use_dora"),
     LORA_RANK.default(Integer(16)).native("ModelConfig.lora_r"),
     LORA_ALPHA.default(Integer(32)).native("ModelConfig.lora_alpha"),
     LORA_DROPOUT.default(Number(0.05)).native("ModelConfig.lora_dropout"),
     LORA_TARGET_MODULES.native("ModelConfig.lora_target_modules").example(List(&["q_proj", "v_proj"])),
     PACKING.native("SFTConfig.packing"),
-    boolean("assistant_only_loss").native("SFTConfig.assistant_only_loss").about("Learn from the assistant's turns alone; needs conversational data"),
-    choice("attn_implementation", &["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]).alias(&["attention"]).default(Text("sdpa")).native("ModelConfig.attn_implementation").about("Kernels that compute attention"),
-    boolean("dataset_streaming").alias(&["streaming"]).native("ScriptArguments.dataset_streaming").about("Read the dataset while training, instead of before it"),
+    boolean("assistant_only_loss").native("SFTConfig.assistant_only_loss").about("Compute the loss \
+                                                                                  only on \
+                                                                                  assistant turns; \
+                                                                                  requires \
+                                                                                  conversational \
+                                                                                  data"),
+    choice("attn_implementation", &["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]).alias(&["attention"]).default(Text("sdpa")).native("ModelConfig.attn_implementation").about("Attention implementation"),
+    boolean("dataset_streaming").alias(&["streaming"]).native("ScriptArguments.dataset_streaming").about("Stream the dataset during training instead of loading it first"),
     list("report_to").alias(&["loggers"]).default(List(&["none"])).form("one of none, all, tensorboard, wandb, mlflow, trackio, comet_ml, clearml, neptune, swanlab, dvclive", is_reporter).native("report_to").example(List(&["tensorboard"])).about("Where to report progress"),
-    boolean("trust_remote_code").native("ModelConfig.trust_remote_code").about("Run code that comes with the model"),
+    boolean("trust_remote_code").native("ModelConfig.trust_remote_code").about("Allow code from \
+                                                                                the model \
+                                                                                repository to run"),
 ])
 .with_options(include_str!("../../sdk/known/hf.txt"));
 

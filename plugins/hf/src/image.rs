@@ -4,10 +4,13 @@ use trainer_plugin::{Launch, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    refuse("H22", "the trainer image has the package of the optimizer", "transformers trainer_optimizer.py", trainer_image_has_optimizer),
+    refuse("H22", "the default image contains the package that the optimizer needs", "transformers \
+                                                                                      trainer_optimizer.py", trainer_image_has_optimizer),
     refuse("H23", "fp16 and GPU kernels for attention require GPUs", "accelerate, transformers", kernels_need_gpus),
-    refuse("H24", "optimizers of a low rank require optim_target_modules", "transformers trainer_optimizer.py", low_rank_needs_modules),
-    warn("W10", "the image has the package of each reporter, and one of your own that of the optimizer", "transformers trainer_optimizer.py, integration_utils.py", image_has_packages),
+    refuse("H24", "low-rank optimizers require optim_target_modules", "transformers \
+                                                                       trainer_optimizer.py", low_rank_needs_modules),
+    warn("W10", "the image must contain the package of each reporter, and a custom image that of \
+                 the optimizer", "transformers trainer_optimizer.py, integration_utils.py", image_has_packages),
 ];
 
 /// The image of this project, whatever its tag.
@@ -120,10 +123,10 @@ fn reporter(launch: &Launch) -> Option<Violation> {
 fn remedy(launch: &Launch) -> String {
     match is_trainer_image(&launch.job.image) {
         true => format!(
-            "{} lacks it; set image to one that has it",
+            "{} does not contain it; set image to one that does",
             launch.job.image
         ),
-        false => "the image must have it".to_string(),
+        false => "make sure that the image contains it".to_string(),
     }
 }
 
@@ -139,7 +142,7 @@ fn kernels_need_gpus(launch: &Launch) -> Option<Violation> {
     if launch.text("precision")? == "fp16" {
         return Violation::new(
             &["fp16", "precision"],
-            "extra_args.precision fp16 needs GPUs: with gpus_per_node 0 use bf16 or fp32",
+            "extra_args.precision fp16 requires GPUs; with gpus_per_node 0 use bf16 or fp32",
         );
     }
     let attention = launch.text("attn_implementation")?;
@@ -150,8 +153,8 @@ fn kernels_need_gpus(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["attn_implementation"],
         format!(
-            "extra_args.attn_implementation {attention} needs GPUs: with gpus_per_node 0 use sdpa or \
-             eager"
+            "extra_args.attn_implementation {attention} requires GPUs; with gpus_per_node 0 use \
+             sdpa or eager"
         ),
     )
 }

@@ -13,7 +13,7 @@ use trainer_plugin::{Arguments, Framework, Parallelism};
 pub const FRAMEWORK: Framework = Framework {
     name: "hf",
     version: env!("CARGO_PKG_VERSION"),
-    summary: "Hugging Face transformers and TRL: training with the Trainer",
+    summary: "Hugging Face Transformers and TRL: training with the Trainer",
     arguments: &arguments::ARGUMENTS,
     rules: &[SHARED, rules::RULES, schedule::RULES, image::RULES],
     parallelism: Parallelism::data_only,

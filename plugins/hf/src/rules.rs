@@ -4,25 +4,29 @@ use trainer_plugin::{Launch, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    refuse("H01", "at most one of bf16 and fp16 is on, and precision does not contradict it", "transformers training_args.py", one_precision),
+    refuse("H01", "at most one of bf16 and fp16 is true, and precision does not contradict it", "transformers training_args.py", one_precision),
     refuse("H02", "eval_steps requires eval_strategy steps", "transformers training_args.py, which ignores eval_steps otherwise", eval_steps_need_strategy),
-    refuse("H03", "load_best_model_at_end evaluates when it saves", "transformers training_args.py", best_model_evaluates_when_saving),
+    refuse("H03", "load_best_model_at_end requires evaluating whenever a checkpoint is saved", "transformers training_args.py", best_model_evaluates_when_saving),
     refuse("H04", "with load_best_model_at_end, save_steps is a multiple of eval_steps", "transformers training_args.py", best_model_saves_what_it_evaluated),
     refuse("H05", "save_strategy best requires evaluation", "transformers trainer.py", best_needs_evaluation),
     refuse("H06", "fsdp and deepspeed exclude each other", "transformers, accelerate", one_engine),
     refuse("H07", "fsdp_offload requires fsdp", "definition", offload_needs_fsdp),
     refuse("H08", "fsdp requires more than one process", "definition", fsdp_needs_processes),
-    refuse("H12", "a resumed run has saved more than its model", "transformers training_args.py", resume_needs_state),
+    refuse("H12", "resume_from_checkpoint excludes save_only_model", "transformers \
+                                                                      training_args.py", resume_needs_state),
     refuse("H13", "dataset_streaming requires max_steps", "transformers training_args.py", streaming_needs_steps),
     refuse("H14", "dataloader_prefetch_factor requires dataloader_workers", "transformers training_args.py", prefetch_needs_workers),
-    refuse("H19", "report_to none stands alone", "transformers integration_utils.py", none_reports_alone),
-    refuse("H20", "dataset_streaming excludes an evaluation", "train.py: a stream is read once and in order, so no row can be held out", streaming_without_evaluation),
+    refuse("H19", "report_to none excludes other reporters", "transformers integration_utils.py", none_reports_alone),
+    refuse("H20", "dataset_streaming excludes evaluation", "train.py: a stream is read once and in \
+                                                            order, so no rows can be held out", streaming_without_evaluation),
     refuse("H21", "train_sampling_strategy group_by_length requires packing or assistant_only_loss", "transformers trainer_pt_utils.py", grouping_needs_columns),
     refuse("H25", "dataset_streaming excludes assistant_only_loss", "TRL, which reads the dataset before it trains", streaming_has_an_effect),
-    refuse("H26", "qlora has weights to quantize", "train.py, which makes its debug models from their configuration", weights_to_quantize),
-    warn("W04", "trust_remote_code runs code of others", "transformers", remote_code),
+    refuse("H26", "qlora requires a model with weights", "train.py, whose debug models have no \
+                                                          pretrained weights", weights_to_quantize),
+    warn("W04", "trust_remote_code runs third-party code", "transformers", remote_code),
     warn("W07", "qlora with deepspeed zero3 depends on bitsandbytes", "experience", quantized_zero3),
-    warn("W08", "with fsdp, activation checkpointing belongs to fsdp_config", "transformers training_args.py", checkpointing_within_fsdp),
+    warn("W08", "with fsdp, activation checkpointing should be set in fsdp_config", "transformers \
+                                                                                     training_args.py", checkpointing_within_fsdp),
 ];
 
 fn one_precision(launch: &Launch) -> Option<Violation> {
@@ -66,7 +70,7 @@ fn best_model_evaluates_when_saving(launch: &Launch) -> Option<Violation> {
          ({eval}), or save_strategy best"
     );
     if save == eval {
-        detail.push_str(", and an evaluation");
+        detail.push_str(", and evaluation");
     }
     Violation::new(&["load_best_model_at_end"], detail)
 }
@@ -169,7 +173,7 @@ fn none_reports_alone(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["report_to"],
         format!(
-            "extra_args.report_to: none excludes {}; leave one of them out",
+            "extra_args.report_to: none cannot be combined with {}; remove one of them",
             others.join(", ")
         ),
     )
@@ -183,8 +187,8 @@ fn streaming_without_evaluation(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["dataset_streaming"],
         format!(
-            "extra_args.dataset_streaming excludes eval_strategy {strategy}: a stream is read once and \
-             in order, so no row can be held out"
+            "extra_args.dataset_streaming cannot be combined with eval_strategy {strategy}, \
+             because a stream is read once and in order, so no rows can be held out"
         ),
     )
 }
@@ -197,7 +201,7 @@ fn grouping_needs_columns(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["train_sampling_strategy"],
         "extra_args.train_sampling_strategy group_by_length requires packing or \
-         assistant_only_loss: elsewhere all sequences have the same length",
+         assistant_only_loss; otherwise all sequences have the same length",
     )
 }
 
@@ -207,8 +211,8 @@ fn streaming_has_an_effect(launch: &Launch) -> Option<Violation> {
     }
     Violation::new(
         &["dataset_streaming"],
-        "extra_args.dataset_streaming excludes assistant_only_loss, for which the whole dataset is read \
-         before the training",
+        "extra_args.dataset_streaming cannot be combined with assistant_only_loss, which reads the \
+         whole dataset before training",
     )
 }
 
@@ -221,8 +225,8 @@ fn weights_to_quantize(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["peft_method"],
         format!(
-            "extra_args.peft_method qlora: {model} has no weights to quantize; use lora, or a model \
-             that has weights"
+            "extra_args.peft_method qlora: {model} has no pretrained weights to quantize; use \
+             lora, or a model with weights"
         ),
     )
 }

@@ -4,11 +4,14 @@ use trainer_plugin::{Breach, Launch, Rule, Violation, refuse};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    refuse("H09", "schedules that watch the evaluation require one", "transformers training_args.py", schedule_needs_evaluation),
-    refuse("H15", "schedules that end at a rate or decay for some steps are told where or how long", "transformers optimization.py", schedule_has_its_arguments),
-    refuse("H16", "min_lr and decay_steps belong to the schedules that have them", "transformers optimization.py", arguments_have_their_schedule),
-    refuse("H17", "lr_scheduler_kwargs excludes min_lr and decay_steps, which are part of it", "definition", one_spelling),
-    refuse("H18", "warm-up and decay fit into the steps", "definition", decay_fits),
+    refuse("H09", "schedules that depend on evaluation require it", "transformers \
+                                                                     training_args.py", schedule_needs_evaluation),
+    refuse("H15", "schedules with a final learning rate or decay phase require min_lr or \
+                   decay_steps", "transformers optimization.py", schedule_has_its_arguments),
+    refuse("H16", "min_lr and decay_steps require a schedule that supports them", "transformers \
+                                                                                   optimization.py", arguments_have_their_schedule),
+    refuse("H17", "lr_scheduler_kwargs excludes min_lr and decay_steps, which are members of it", "definition", one_spelling),
+    refuse("H18", "warm-up and decay fit into max_steps", "definition", decay_fits),
 ];
 
 /// Where transformers itself takes the arguments of a schedule.
@@ -90,7 +93,7 @@ fn arguments_have_their_schedule(launch: &Launch) -> Option<Violation> {
     });
     Violation::all(astray.map(|(argument, schedules)| {
         let detail = format!(
-            "extra_args.{} has no effect with lr_scheduler {schedule}; it belongs to {}",
+            "extra_args.{} has no effect with lr_scheduler {schedule}; it requires {}",
             argument[0],
             schedules.join(", ")
         );
@@ -105,7 +108,8 @@ fn one_spelling(launch: &Launch) -> Option<Violation> {
     }
     Violation::new(
         &[KEYWORDS],
-        "extra_args: lr_scheduler_kwargs excludes min_lr and decay_steps: give all of them in it",
+        "extra_args: lr_scheduler_kwargs cannot be combined with min_lr and decay_steps; set them \
+         inside lr_scheduler_kwargs",
     )
 }
 
@@ -118,8 +122,8 @@ fn decay_fits(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["decay_steps"],
         format!(
-            "extra_args.decay_steps ({decay}) and warmup_steps ({warmup}) must not exceed max_steps \
-             ({steps})"
+            "extra_args.decay_steps ({decay}) and warmup_steps ({warmup}) must not exceed \
+             max_steps ({steps})"
         ),
     )
 }

@@ -8,25 +8,27 @@ use trainer_plugin::{Breach, Launch, Parallelism, Rule, Violation, refuse, warn}
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
     warn("W06", "tensor_parallel stays within a node", "experience", tensor_parallel_within_node),
-    refuse("M01", "where dp_shard is -1, the other sizes divide the world size", "torchtitan/distributed/parallel_dims.py", sizes_divide_world),
-    refuse("M02", "where dp_shard is given, all sizes multiply to the world size", "torchtitan/distributed/parallel_dims.py", sizes_make_world),
+    refuse("M01", "if dp_shard is -1, the product of the other sizes divides the world size", "torchtitan/distributed/parallel_dims.py", sizes_divide_world),
+    refuse("M02", "if dp_shard is set, the product of all sizes equals the world size", "torchtitan/distributed/parallel_dims.py", sizes_make_world),
     refuse("M03", "expert_parallel divides dp_shard * context_parallel * tensor_parallel", "torchtitan/distributed/parallel_dims.py", experts_spread_evenly),
     refuse("M05", "global_batch_size is a multiple of batch_size * data parallel size", "torchtitan/train.py", global_batch_of_micro_steps),
     refuse("M05", "global_batch_size is batch_size * data parallel size * gradient_accumulation", "torchtitan/train.py", global_batch_agrees),
-    refuse("M06", "optimizer_in_bwd has neither accumulation nor clipping", "torchtune recipes/full_finetune_distributed.py", optimizer_in_backward_is_alone),
+    refuse("M06", "optimizer_in_bwd excludes gradient accumulation and clipping", "torchtune \
+                                                                                   recipes/full_finetune_distributed.py", optimizer_in_backward_is_alone),
     refuse("M08", "float8 excludes context_parallel", "torchtune recipes/full_finetune_distributed.py", float8_without_context),
     refuse("M09", "activation_offloading requires activation_checkpoint", "torchtune recipes/full_finetune_distributed.py", offloading_needs_checkpoint),
     refuse("M10", "with pipeline_parallel, batch_size is a multiple of pipeline_microbatch_size", "torchtitan/distributed/pipeline_parallel.py", batch_of_microbatches),
     refuse("M11", "pipeline arguments require pipeline_parallel > 1", "torchtitan/distributed/pipeline_parallel.py", pipeline_arguments_need_pipeline),
-    refuse("M12", "the backend has the parallelism that is asked for", "torchtune, llama-cookbook", backend_has_parallelism),
+    refuse("M12", "the backend supports the requested parallelism", "torchtune, llama-cookbook", backend_has_parallelism),
     refuse("M13", "max_seq_len is a multiple of tensor_parallel * 2 * context_parallel", "torchtitan/distributed/parallel_dims.py seq_len_divisor", sequence_splits_evenly),
-    refuse("M14", "backend torchtitan trains by steps, so max_steps is given", "torchtitan/config/job_config.py", titan_trains_by_steps),
-    refuse("M15", "backend torchtitan has no adapters", "torchtitan/config/job_config.py", titan_has_no_adapters),
-    refuse("M16", "the plain loop has no 4 bit weights", "train.py", plain_loop_is_not_quantized),
-    refuse("M17", "save_hf writes whole weights, so it excludes peft_method", "train.py", whole_weights_are_saved),
-    refuse("M18", "optimizer_in_bwd and activation_offloading are not for torchtitan", "torchtitan/config", titan_lacks),
+    refuse("M14", "backend torchtitan requires max_steps", "torchtitan/config/job_config.py", titan_trains_by_steps),
+    refuse("M15", "backend torchtitan does not support peft_method", "torchtitan/config/job_config.py", titan_has_no_adapters),
+    refuse("M16", "backend fsdp does not support qlora", "train.py", plain_loop_is_not_quantized),
+    refuse("M17", "save_hf excludes peft_method", "train.py", whole_weights_are_saved),
+    refuse("M18", "backend torchtitan does not support optimizer_in_bwd and \
+                   activation_offloading", "torchtitan/config", titan_lacks),
     refuse("M19", "float8 and torchtitan require GPUs", "train.py, torchao", gpus_are_there),
-    warn("W09", "there are as many pipeline microbatches as stages", "torchtitan/distributed/pipeline_parallel.py", enough_microbatches),
+    warn("W09", "there are at least as many pipeline microbatches as stages", "torchtitan/distributed/pipeline_parallel.py", enough_microbatches),
 ];
 
 /// The sizes as given, `dp_shard` perhaps -1.
@@ -290,7 +292,8 @@ fn plain_loop_is_not_quantized(launch: &Launch) -> Option<Violation> {
     }
     Violation::new(
         &["peft_method"],
-        "extra_args.peft_method qlora: backend fsdp has no 4 bit weights; use lora, or framework hf",
+        "extra_args.peft_method qlora: backend fsdp does not support 4-bit weights; use lora, or \
+         framework hf",
     )
 }
 
@@ -302,8 +305,8 @@ fn whole_weights_are_saved(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["save_hf"],
         format!(
-            "extra_args.save_hf writes whole weights, which peft_method {method} does not train: \
-             leave one of them out"
+            "extra_args.save_hf writes full weights, which peft_method {method} does not train; \
+             remove one of them"
         ),
     )
 }
@@ -316,7 +319,7 @@ fn titan_lacks(launch: &Launch) -> Option<Violation> {
     let on = ARGUMENTS.into_iter().filter(|name| launch.is_on(name[0]));
     Violation::all(on.map(|name| {
         let detail = format!(
-            "extra_args.{}: backend torchtitan does not have it",
+            "extra_args.{}: not supported by backend torchtitan; remove it",
             name[0]
         );
         Breach::new(name, detail)
@@ -330,7 +333,7 @@ fn gpus_are_there(launch: &Launch) -> Option<Violation> {
     if launch.text("backend")? == "torchtitan" {
         return Violation::new(
             &["backend"],
-            "extra_args.backend torchtitan needs GPUs: leave it out where gpus_per_node is 0",
+            "extra_args.backend torchtitan requires GPUs; omit it if gpus_per_node is 0",
         );
     }
     if !launch.is_on("float8") {
@@ -338,7 +341,7 @@ fn gpus_are_there(launch: &Launch) -> Option<Violation> {
     }
     Violation::new(
         &["float8"],
-        "extra_args.float8 needs GPUs of the Hopper generation or later: leave it out where \
+        "extra_args.float8 requires GPUs of the Hopper generation or later; omit it if \
          gpus_per_node is 0",
     )
 }
@@ -349,7 +352,8 @@ fn titan_has_no_adapters(launch: &Launch) -> Option<Violation> {
     }
     Violation::new(
         &["peft_method"],
-        "backend torchtitan has no peft_method: leave backend out, or use torchtune or llama_cookbook",
+        "backend torchtitan does not support peft_method; omit backend, or use torchtune or \
+         llama_cookbook",
     )
 }
 
@@ -365,7 +369,8 @@ fn enough_microbatches(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["pipeline_parallel"],
         format!(
-            "fewer pipeline microbatches ({batches}) than pipeline_parallel ({stages}): bubble"
+            "fewer pipeline microbatches ({batches}) than pipeline_parallel ({stages}): some \
+             stages will be idle"
         ),
     )
 }

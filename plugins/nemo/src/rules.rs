@@ -19,13 +19,16 @@ pub const RULES: &[Rule] = &[
     refuse("N09", "expert_parallel with tensor_parallel requires sequence_parallel", "megatron/core/transformer/transformer_config.py", experts_need_sequence_parallel),
     refuse("N10", "packing requires batch_size 1", "nemo/collections/llm/gpt/data/fine_tuning.py", packing_of_one),
     refuse("N11", "with sequence_parallel, max_seq_len is a multiple of tensor_parallel", "Megatron-Bridge padding", sequence_splits_by_tensor),
-    refuse("N12", "lora_target_modules are NeMo's fused layers", "nemo/collections/llm/peft/lora.py", target_modules_are_nemos),
+    refuse("N12", "lora_target_modules names NeMo's fused layers", "nemo/collections/llm/peft/lora.py", target_modules_are_nemos),
     refuse("N13", "fsdp excludes CUDA_DEVICE_MAX_CONNECTIONS=1", "megatron/training/arguments.py", fsdp_without_one_connection),
-    refuse("N14", "with sequence_parallel, what context_parallel leaves of max_seq_len is a multiple of tensor_parallel", "megatron/core/tensor_parallel/mappings.py", parts_split_by_tensor),
-    refuse("N15", "with virtual_pipeline_parallel, the micro batches are a multiple of pipeline_parallel", "megatron/core/pipeline_parallel/schedules.py", micro_batches_fill_stages),
-    refuse("N16", "the GPUs compute in the precision: bf16-fp8 from Hopper on, bf16-mxfp8 from Blackwell on", "Transformer Engine", gpus_have_precision),
+    refuse("N14", "with sequence_parallel, max_seq_len / context_parallel is a multiple of \
+                   tensor_parallel", "megatron/core/tensor_parallel/mappings.py", parts_split_by_tensor),
+    refuse("N15", "with virtual_pipeline_parallel, the number of microbatches is a multiple of \
+                   pipeline_parallel", "megatron/core/pipeline_parallel/schedules.py", micro_batches_fill_stages),
+    refuse("N16", "the GPUs support the precision: bf16-fp8 requires Hopper, bf16-mxfp8 requires \
+                   Blackwell", "Transformer Engine", gpus_have_precision),
     refuse("N17", "nemo requires GPUs", "Megatron, NeMo AutoModel", gpus_are_there),
-    warn("W12", "gpu_arch says which GPUs compute in bf16-mxfp8", "Transformer Engine", mxfp8_names_its_gpus),
+    warn("W12", "precision bf16-mxfp8 requires gpu_arch blackwell", "Transformer Engine", mxfp8_names_its_gpus),
 ];
 
 /// Data parallel size: what tensor, pipeline and context parallelism leave of the world.
@@ -218,7 +221,8 @@ fn fsdp_without_one_connection(launch: &Launch) -> Option<Violation> {
     }
     Violation::new(
         &["/env/CUDA_DEVICE_MAX_CONNECTIONS"],
-        "env.CUDA_DEVICE_MAX_CONNECTIONS must not be 1 with extra_args.fsdp: Megatron refuses it",
+        "env.CUDA_DEVICE_MAX_CONNECTIONS must not be 1 with extra_args.fsdp, because Megatron \
+         rejects it",
     )
 }
 
@@ -240,8 +244,8 @@ fn parts_split_by_tensor(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["max_seq_len", "context_parallel", "tensor_parallel"],
         format!(
-            "extra_args.max_seq_len ({length}) must be a multiple of context_parallel ({context}) * \
-             tensor_parallel ({tensor}) = {} with sequence_parallel",
+            "extra_args.max_seq_len ({length}) must be a multiple of context_parallel ({context}) \
+             * tensor_parallel ({tensor}) = {} with sequence_parallel",
             context * tensor
         ),
     )
@@ -264,8 +268,9 @@ fn micro_batches_fill_stages(launch: &Launch) -> Option<Violation> {
             "virtual_pipeline_parallel",
         ],
         format!(
-            "extra_args.virtual_pipeline_parallel: the micro batches of a step ({micro_batches}, \
-             gradient_accumulation) must be a multiple of pipeline_parallel ({stages})"
+            "extra_args.virtual_pipeline_parallel: the number of microbatches per step \
+             ({micro_batches}, gradient_accumulation) must be a multiple of pipeline_parallel \
+             ({stages})"
         ),
     )
 }
@@ -288,7 +293,7 @@ fn gpus_have_precision(launch: &Launch) -> Option<Violation> {
     Violation::new(
         &["precision"],
         format!(
-            "extra_args.precision {precision} needs gpu_arch {from} or later, got {gpus}; use \
+            "extra_args.precision {precision} requires gpu_arch {from} or later, got {gpus}; use \
              bf16-mixed"
         ),
     )
@@ -300,7 +305,8 @@ fn mxfp8_names_its_gpus(launch: &Launch) -> Option<Violation> {
     }
     Violation::new(
         &["precision"],
-        "extra_args.precision bf16-mxfp8 needs GPUs of the Blackwell generation: give gpu_arch blackwell",
+        "extra_args.precision bf16-mxfp8 requires GPUs of the Blackwell generation; set gpu_arch \
+         to blackwell",
     )
 }
 
@@ -310,6 +316,6 @@ fn gpus_are_there(launch: &Launch) -> Option<Violation> {
     }
     Violation::new(
         &["/gpus_per_node"],
-        "gpus_per_node: framework nemo needs GPUs; use framework hf or meta on CPUs",
+        "gpus_per_node: framework nemo requires GPUs; use framework hf or meta on CPUs",
     )
 }

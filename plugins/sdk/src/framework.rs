@@ -114,7 +114,9 @@ impl Framework {
                     mistakes.push(format!("{name} is the name of two arguments"));
                 }
                 if reserved::is_request_field(name) || reserved::is_train_option(name) {
-                    mistakes.push(format!("{name} is reserved, so nobody can give it"));
+                    mistakes.push(format!(
+                        "{name} is reserved and cannot be used as an argument"
+                    ));
                 }
             }
             if reserved::torchrun_option(argument.name).is_some() {
@@ -129,7 +131,7 @@ impl Framework {
                 mistakes.push(format!("the example of {}: {wrong}", argument.name));
             }
             if argument.about.is_empty() {
-                mistakes.push(format!("{} does not say what it means", argument.name));
+                mistakes.push(format!("{} has no description", argument.name));
             }
         }
         mistakes

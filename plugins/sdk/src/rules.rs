@@ -36,11 +36,11 @@ pub const SHARED: &[Rule] = &[
     ),
     warn(
         "W02",
-        "save_steps is at most max_steps, else only the final checkpoint is written",
+        "save_steps does not exceed max_steps, otherwise only the final checkpoint is written",
         "definition",
         saves_before_the_end,
     ),
-    warn("W03", "lr is at most 0.01", "experience", usual_lr),
+    warn("W03", "lr does not exceed 0.01", "experience", usual_lr),
 ];
 
 /// A learning rate above it is a slip more often than a wish.

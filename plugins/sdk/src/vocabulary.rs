@@ -8,7 +8,7 @@ use crate::{Argument, Interval, boolean, choice, integer, list, number, text};
 pub const DATASET_TEXT_FIELD: Argument = text("dataset_text_field", 1, 128)
     .alias(&["text_field", "text_column", "dataset_text_column"])
     .default(Text("text"))
-    .about("Field of a dataset row that holds the text");
+    .about("Name of the dataset field that contains the text");
 
 /// Sequences of one process in one micro step: never the global batch.
 pub const BATCH_SIZE: Argument = integer("batch_size", 1, 4096)
@@ -21,13 +21,13 @@ pub const BATCH_SIZE: Argument = integer("batch_size", 1, 4096)
         "mbs",
     ])
     .unit("sequences")
-    .about("Sequences per GPU and micro step (not the global batch)");
+    .about("Sequences per GPU and micro-step (not the global batch size)");
 
 pub const NUM_EPOCHS: Argument = integer("num_epochs", 1, 1000)
     .alias(&["epochs", "num_train_epochs", "max_epochs"])
     .default(Integer(1))
     .unit("epochs")
-    .about("Passes over the dataset; max_steps overrides it");
+    .about("Number of passes over the dataset; overridden by max_steps");
 
 pub const MAX_STEPS: Argument = integer("max_steps", 1, 10_000_000)
     .alias(&[
@@ -39,7 +39,7 @@ pub const MAX_STEPS: Argument = integer("max_steps", 1, 10_000_000)
     ])
     .unit("steps")
     .example(Integer(6000))
-    .about("Optimizer steps to train for; overrides num_epochs");
+    .about("Number of optimizer steps; overrides num_epochs");
 
 pub const LR: Argument = number("lr", Interval::above(0.0, 1.0))
     .alias(&["learning_rate", "max_lr"])
@@ -57,7 +57,7 @@ pub const MAX_SEQ_LEN: Argument = integer("max_seq_len", 8, 1_048_576)
     ])
     .default(Integer(2048))
     .unit("tokens")
-    .about("Longest sequence");
+    .about("Maximum sequence length");
 
 pub const GRADIENT_ACCUMULATION: Argument = integer("gradient_accumulation", 1, 65_536)
     .alias(&[
@@ -67,8 +67,8 @@ pub const GRADIENT_ACCUMULATION: Argument = integer("gradient_accumulation", 1, 
         "accumulate_grad_batches",
     ])
     .default(Integer(1))
-    .unit("micro steps")
-    .about("Micro steps that make one optimizer step");
+    .unit("micro-steps")
+    .about("Micro-steps per optimizer step");
 
 pub const SAVE_STEPS: Argument = integer("save_steps", 1, 10_000_000)
     .alias(&[
@@ -80,7 +80,7 @@ pub const SAVE_STEPS: Argument = integer("save_steps", 1, 10_000_000)
     ])
     .default(Integer(100))
     .unit("steps")
-    .about("Optimizer steps between two checkpoints");
+    .about("Optimizer steps between checkpoints");
 
 pub const EVAL_STEPS: Argument = integer("eval_steps", 1, 10_000_000)
     .alias(&[
@@ -91,7 +91,7 @@ pub const EVAL_STEPS: Argument = integer("eval_steps", 1, 10_000_000)
     ])
     .unit("steps")
     .example(Integer(500))
-    .about("Optimizer steps between two evaluations");
+    .about("Optimizer steps between evaluations");
 
 /// More than 0 needs a memory-backed /dev/shm, which the manifest has.
 pub const DATALOADER_WORKERS: Argument = integer("dataloader_workers", 0, 128)
@@ -101,7 +101,7 @@ pub const DATALOADER_WORKERS: Argument = integer("dataloader_workers", 0, 128)
         "num_workers_dataloader",
     ])
     .unit("processes")
-    .about("Processes that read data, for each training process");
+    .about("Data-loading processes per training process");
 
 pub const SAVE_TOTAL_LIMIT: Argument = integer("save_total_limit", 1, 1000)
     .alias(&[
@@ -113,22 +113,22 @@ pub const SAVE_TOTAL_LIMIT: Argument = integer("save_total_limit", 1, 1000)
     ])
     .unit("checkpoints")
     .example(Integer(3))
-    .about("Newest checkpoints to keep; all of them unless given");
+    .about("Maximum number of checkpoints to keep; default: all");
 
 pub const WARMUP_STEPS: Argument = integer("warmup_steps", 0, 10_000_000)
     .alias(&["num_warmup_steps", "warmup_iters", "lr_warmup_iters"])
     .default(Integer(0))
     .unit("steps")
-    .about("Optimizer steps in which the learning rate rises to its peak");
+    .about("Optimizer steps of learning-rate warm-up");
 
 pub const WARMUP_RATIO: Argument = number("warmup_ratio", Interval::below(0.0, 1.0))
     .alias(&["lr_warmup_fraction"])
     .example(Number(0.03))
-    .about("Warm-up as a share of all steps, instead of warmup_steps");
+    .about("Warm-up as a fraction of all steps, instead of warmup_steps");
 
 pub const WEIGHT_DECAY: Argument = number("weight_decay", Interval::closed(0.0, 1.0))
     .alias(&["wd"])
-    .about("Decoupled weight decay of AdamW");
+    .about("Weight decay (decoupled, as in AdamW)");
 
 pub const MAX_GRAD_NORM: Argument = number("max_grad_norm", Interval::closed(0.0, 1000.0))
     .alias(&[
@@ -140,17 +140,17 @@ pub const MAX_GRAD_NORM: Argument = number("max_grad_norm", Interval::closed(0.0
         "gradient_clipping_threshold",
     ])
     .default(Number(1.0))
-    .about("Norm to which gradients are clipped; 0 is off");
+    .about("Maximum gradient norm for clipping; 0 disables clipping");
 
 pub const SEED: Argument = integer("seed", 0, 4_294_967_295)
     .alias(&["random_seed"])
-    .about("Seed of weights, data order and dropout");
+    .about("Random seed for weights, data order and dropout");
 
 pub const LOGGING_STEPS: Argument = integer("logging_steps", 1, 1_000_000)
     .alias(&["log_every_n_steps", "log_freq", "log_interval", "log_every"])
     .default(Integer(10))
     .unit("steps")
-    .about("Optimizer steps between two progress lines");
+    .about("Optimizer steps between progress lines");
 
 pub const EVAL_BATCH_SIZE: Argument = integer("eval_batch_size", 1, 4096)
     .alias(&[
@@ -161,63 +161,63 @@ pub const EVAL_BATCH_SIZE: Argument = integer("eval_batch_size", 1, 4096)
     .same_as("batch_size")
     .unit("sequences")
     .example(Integer(8))
-    .about("Sequences per GPU in an evaluation");
+    .about("Sequences per GPU during evaluation");
 
 pub const TOKENIZER_NAME: Argument = text("tokenizer_name", 1, 512)
     .alias(&["tokenizer", "tokenizer_id", "tokenizer_path"])
     .same_as_model_id()
     .example(Text("meta-llama/Llama-3.1-8B"))
-    .about("Tokenizer: a name on the hub, or a path");
+    .about("Tokenizer: a name on the Hugging Face Hub, or a path");
 
 /// How lists, words and switches of fine-tuning with adapters are called everywhere.
 pub const PEFT_METHOD: Argument = choice("peft_method", &["none", "lora"])
     .alias(&["peft"])
     .default(Text("none"))
-    .about("Train a few added weights instead of all of them");
+    .about("Parameter-efficient fine-tuning method");
 
 pub const LORA_RANK: Argument = integer("lora_rank", 1, 1024)
     .alias(&["lora_r"])
-    .about("Rank of the added matrices");
+    .about("Rank of the LoRA matrices");
 
-pub const LORA_ALPHA: Argument =
-    integer("lora_alpha", 1, 4096).about("Scale of the added matrices, over lora_rank");
+pub const LORA_ALPHA: Argument = integer("lora_alpha", 1, 4096)
+    .about("LoRA scaling factor; the scale is lora_alpha / lora_rank");
 
 pub const LORA_DROPOUT: Argument =
-    number("lora_dropout", Interval::below(0.0, 1.0)).about("Dropout before the added matrices");
+    number("lora_dropout", Interval::below(0.0, 1.0)).about("Dropout for the LoRA layers");
 
 pub const LORA_TARGET_MODULES: Argument = list("lora_target_modules")
     .alias(&["target_modules"])
-    .about("Modules that get the added matrices");
+    .about("Modules to apply LoRA to");
 
 pub const PACKING: Argument =
-    boolean("packing").about("Pack several texts into one sequence instead of padding each");
+    boolean("packing").about("Pack several samples into one sequence instead of padding each");
 
 pub const GLOBAL_BATCH_SIZE: Argument = integer("global_batch_size", 1, 1_048_576)
     .alias(&["gbs"])
     .unit("sequences")
     .example(Integer(256))
-    .about("Sequences of one optimizer step over all GPUs");
+    .about("Sequences per optimizer step across all GPUs");
 
 pub const TENSOR_PARALLEL: Argument = integer("tensor_parallel", 1, 64)
     .alias(&["tp", "tensor_parallel_size"])
     .default(Integer(1))
     .unit("GPUs")
-    .about("GPUs that share each layer");
+    .about("Degree of tensor parallelism: GPUs that share each layer");
 
 pub const PIPELINE_PARALLEL: Argument = integer("pipeline_parallel", 1, 128)
     .alias(&["pp", "pipeline_parallel_size"])
     .default(Integer(1))
     .unit("stages")
-    .about("Stages that the layers are split into, one after the other");
+    .about("Degree of pipeline parallelism: stages that the layers are split into");
 
 pub const CONTEXT_PARALLEL: Argument = integer("context_parallel", 1, 64)
     .alias(&["cp", "context_parallel_size"])
     .default(Integer(1))
     .unit("GPUs")
-    .about("GPUs that share each sequence");
+    .about("Degree of context parallelism: GPUs that share each sequence");
 
 pub const EXPERT_PARALLEL: Argument = integer("expert_parallel", 1, 256)
     .alias(&["ep", "expert_parallel_size"])
     .default(Integer(1))
     .unit("GPUs")
-    .about("GPUs that the experts are spread over");
+    .about("Degree of expert parallelism: GPUs that the experts are distributed over");

@@ -339,8 +339,8 @@ fn an_option_of_the_framework_itself_is_forwarded_when_it_has_its_type() {
         words(&given).join(" "),
         r#"--betas 1,2 --counts 2 --schedule_kwargs {"a":[1,null]} --warmup 1"#
     );
-    let unread = "W05 extra_args.split: an option of framework demo that train.py does not pass \
-                  on, forwarded as --split";
+    let unread = "W05 extra_args.split: an option of framework demo that train.py does not use, \
+                  forwarded as --split";
     assert_eq!(suggested(&json!({"split": "train"})), [unread]);
     for (wrong, told) in [
         (json!({"counts": 2.5}), "counts: expected integer, got 2.5"),
@@ -449,8 +449,8 @@ fn mistakes_in_a_table_are_found() {
         "the default of count: 10 is out of range 1..9",
         "the example of count: 10 is out of range 1..9",
         "count is the name of two arguments",
-        "model is reserved, so nobody can give it",
-        "other does not say what it means",
+        "model is reserved and cannot be used as an argument",
+        "other has no description",
     ];
     assert_eq!(WRONG.validate(), expected);
     assert!(FRAMEWORK.validate().is_empty());

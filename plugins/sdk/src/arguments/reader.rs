@@ -21,56 +21,57 @@ pub(crate) const CHECKS: &[(&str, &str, &str)] = &[
     (
         "E01",
         "refuse",
-        "a key is a flag name: letters, digits, _, . and -, first a letter; at most 128 of them",
+        "a key is a valid flag name: at most 128 letters, digits, '_', '.' and '-', starting with \
+         a letter",
     ),
     (
         "E02",
         "refuse",
-        "a field of the request stands in the request, not in extra_args",
+        "fields of the request are set at the top level, not in extra_args",
     ),
     (
         "E03",
         "refuse",
-        "a key is neither an option of train.py or torchrun nor the beginning of one",
+        "a key is not an option of train.py or torchrun, nor an abbreviation of one",
     ),
     (
         "E04",
         "refuse",
-        "two spellings of an argument have the same value",
+        "if an argument is given under several names, the values are equal",
     ),
-    ("E05", "refuse", "a value has the argument's type"),
+    ("E05", "refuse", "a value has the type of the argument"),
     (
         "E06",
         "refuse",
-        "a value is within the argument's range, a text no longer than 4096 bytes",
+        "a value is in the range of the argument, and a string has at most 4096 bytes",
     ),
     (
         "E07",
         "refuse",
-        "a value is one of those that the argument takes",
+        "a value is one of the choices of the argument",
     ),
     (
         "E08",
         "refuse",
-        "a string does not begin with -, an item of a list has no comma",
+        "a string does not start with '-', and list items contain no comma",
     ),
-    ("E09", "refuse", "a string has no control characters"),
+    ("E09", "refuse", "a string contains no control characters"),
     (
         "E10",
         "refuse",
-        "a value is flat, unless the framework's own option is an object: no list in a list, no \
-         null in a list",
+        "a value is not nested, unless the option of the framework is an object, and lists contain \
+         no null",
     ),
     (
         "E11",
         "refuse",
-        "an argument is no slip of a known one; where the service refuses unknown ones, it is \
-         known",
+        "an unknown argument does not look like a typo; if the service refuses unknown arguments, \
+         it is an error",
     ),
     (
         "W05",
         "warn",
-        "train.py knows an argument; others are forwarded as they are",
+        "train.py knows the argument; unknown ones are forwarded unchanged",
     ),
 ];
 
@@ -131,7 +132,7 @@ impl<'a> Reader<'a> {
         };
         if members.len() > MAX_KEYS {
             let detail = format!(
-                "extra_args: {} keys are more than the {MAX_KEYS} allowed",
+                "extra_args: {} keys, but at most {MAX_KEYS} are allowed",
                 members.len()
             );
             return self.refuse("E01", "/extra_args".to_string(), detail);
@@ -297,7 +298,7 @@ impl<'a> Reader<'a> {
         let unread = match option {
             Some(option) if option.is_read => None,
             Some(_) => Some(format!(
-                "an option of framework {framework} that train.py does not pass on"
+                "an option of framework {framework} that train.py does not use"
             )),
             None => Some(format!("unknown to framework {framework}")),
         };

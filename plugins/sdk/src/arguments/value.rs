@@ -107,7 +107,7 @@ pub(super) fn forwardable(value: Value) -> Result<Value, Wrong> {
             }
             // As `-h`, which has `train.py` print its help and succeed.
             Value::String(text) if text.starts_with('-') && text.parse::<f64>().is_err() => {
-                let what = "a string value must not start with \"-\", which begins an option";
+                let what = "a string value must not start with \"-\", which would start an option";
                 return Err(Wrong::new("E08", what));
             }
             Value::String(text) if text.chars().any(char::is_control) => {
@@ -118,7 +118,7 @@ pub(super) fn forwardable(value: Value) -> Result<Value, Wrong> {
                 return Err(Wrong::new("E08", what));
             }
             Value::Null => {
-                let what = "null has no place in a list";
+                let what = "null is not allowed in a list";
                 return Err(Wrong::new("E10", what));
             }
             _ => {}
