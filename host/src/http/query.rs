@@ -104,7 +104,7 @@ fn unknown(operation: &Operation, name: &str) -> String {
 
 /// Where a parameter would be known: `POST /train?dry_run=server` is meant for the preview.
 fn elsewhere(operation: &Operation, name: &str) -> String {
-    let other = operation.beneath().find_map(|other| {
+    let other = operation.sub_operations().find_map(|other| {
         let known = other.queries().map(|known| known.name);
         let meant = nearest(name, known)?;
         Some((other, meant))

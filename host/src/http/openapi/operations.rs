@@ -1,4 +1,8 @@
-//! The operations of the interface, one an entry.
+//! The operations of the API, one entry each.
+
+mod parameters;
+
+pub use parameters::{PARAMETERS, Parameter, Place, Value};
 
 /// One operation.
 pub struct Operation {
@@ -7,69 +11,32 @@ pub struct Operation {
     pub id: &'static str,
     pub tag: &'static str,
     pub summary: &'static str,
-    /// Beside those of the path.
+    /// In addition to those in the path.
     pub parameters: &'static [&'static str],
     pub body: Body,
     pub answers: &'static [Answer],
-    /// Statuses with a problem document, beside those that any operation may answer.
+    /// Statuses with a problem document, in addition to the common ones.
     pub problems: &'static [u16],
-    /// Whether no token is asked for.
+    /// Whether no token is required.
     pub is_open: bool,
 }
 
-/// Whether an operation takes a request for a job.
+/// The body of an operation.
 pub enum Body {
     None,
     Request,
 }
 
-/// An answer that is no problem.
+/// A response without a problem document.
 pub struct Answer {
     pub status: u16,
     pub description: &'static str,
-    /// By media type: a shape, `object` for any, or nothing for text.
+    /// By media type: the name of a schema, `object` for any object, or empty for text.
     pub content: &'static [(&'static str, &'static str)],
 }
 
-/// A parameter of an operation.
-pub struct Parameter {
-    pub name: &'static str,
-    pub place: Place,
-    pub description: &'static str,
-    pub value: Value,
-}
-
-/// Where a request has a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    Path,
-    Query,
-    Header,
-}
-
-/// The values that a parameter takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    Text,
-    /// Text that is not empty.
-    Name,
-    /// What an `Idempotency-Key` may be.
-    Key,
-    /// `true` or `false`. False when it is left out.
-    Flag,
-    /// A whole number within bounds, and the one that holds when it is left out.
-    Whole {
-        least: u64,
-        most: u64,
-        default: Option<u64>,
-    },
-    OneOf(&'static [&'static str]),
-    /// The status of a job.
-    State,
-}
-
 impl Operation {
-    /// The parameters of its query.
+    /// The query parameters.
     pub fn queries(&self) -> impl Iterator<Item = &'static Parameter> {
         let named = self.parameters.iter();
         named.filter_map(|name| {
@@ -80,13 +47,13 @@ impl Operation {
         })
     }
 
-    /// A parameter of its query.
+    /// Finds a query parameter.
     pub fn query(&self, name: &str) -> Option<&'static Parameter> {
         self.queries().find(|known| known.name == name)
     }
 
-    /// The operations of the same method that only a word at the end of the path tells from this.
-    pub fn beneath(&self) -> impl Iterator<Item = &'static Operation> {
+    /// Operations with the same method whose path has one more fixed segment.
+    pub fn sub_operations(&self) -> impl Iterator<Item = &'static Operation> {
         OPERATIONS.iter().filter(|other| {
             let rest = other.path.strip_prefix(self.path);
             let is_word = rest.is_some_and(|rest| rest.starts_with('/') && !rest.contains('{'));
@@ -94,7 +61,7 @@ impl Operation {
         })
     }
 
-    /// What any operation may answer.
+    /// The statuses that every operation may return.
     pub fn common(&self) -> impl Iterator<Item = u16> {
         let guarded: &[u16] = &[400, 401, 403, 404, 429, 500, 502, 503, 504];
         let statuses = if self.is_open { &[][..] } else { guarded };
@@ -152,7 +119,7 @@ const fn of_service(
     }
 }
 
-/// The operation of a method, in any case, and a path of the router.
+/// Finds an operation by method (in any case) and route.
 pub fn of(method: &str, path: &str) -> Option<&'static Operation> {
     let mut operations = OPERATIONS.iter();
     operations.find(|known| known.path == path && known.method.eq_ignore_ascii_case(method))
@@ -406,7 +373,7 @@ pub const OPERATIONS: &[Operation] = &[
             ),
             answer(
                 503,
-                "Readynot",
+                "Not ready",
                 &[("text/plain", ""), ("application/json", "object")],
             ),
         ],
@@ -426,115 +393,5 @@ pub const OPERATIONS: &[Operation] = &[
         "docs",
         "This document as a web page",
         &[answer(200, "A page", &[("text/html", "")])],
-    ),
-];
-
-const fn query(name: &'static str, description: &'static str, value: Value) -> Parameter {
-    Parameter {
-        name,
-        place: Place::Query,
-        description,
-        value,
-    }
-}
-
-const fn placed(place: Place, name: &'static str, description: &'static str) -> Parameter {
-    Parameter {
-        name,
-        place,
-        description,
-        value: Value::Text,
-    }
-}
-
-pub const PARAMETERS: &[Parameter] = &[
-    placed(Place::Path, "job_name", "Name of the job"),
-    placed(Place::Path, "name", "Name of the framework"),
-    Parameter {
-        value: Value::Key,
-        ..placed(
-            Place::Header,
-            "Idempotency-Key",
-            "Repeating a request with the same key and body returns the first response and creates \
-             nothing",
-        )
-    },
-    placed(
-        Place::Header,
-        "If-None-Match",
-        "ETag of the cached representation",
-    ),
-    placed(
-        Place::Header,
-        "Last-Event-ID",
-        "ID of the last received event",
-    ),
-    query("namespace", "Namespace of the job", Value::Name),
-    query("framework", "Only jobs of this framework", Value::Text),
-    query("status", "Only jobs with this status", Value::State),
-    query(
-        "label_selector",
-        "Kubernetes label selector, for example team=aml,tier!=test",
-        Value::Text,
-    ),
-    query(
-        "page_size",
-        "Page size; default 100 (also for 0), capped at 1000",
-        Value::Whole {
-            least: 0,
-            most: u32::MAX as u64,
-            default: Some(0),
-        },
-    ),
-    query(
-        "page_token",
-        "`next_page_token` of the previous page",
-        Value::Text,
-    ),
-    query(
-        "dry_run",
-        "`server` includes a server-side dry run by the cluster",
-        Value::OneOf(&["server"]),
-    ),
-    query("view", "Level of detail", Value::OneOf(&["basic", "full"])),
-    query(
-        "replica",
-        "Replicas such as master-0,worker-1, or all. Default: the first",
-        Value::Text,
-    ),
-    query("follow", "Follow until the job finishes", Value::Flag),
-    query(
-        "points",
-        "Maximum number of points; a longer series is downsampled",
-        Value::Whole {
-            least: 4,
-            most: 10_000,
-            default: Some(500),
-        },
-    ),
-    query(
-        "tail",
-        "Only this many of the last lines",
-        // The largest whole number that every reader of JSON has.
-        Value::Whole {
-            least: 0,
-            most: (1 << 53) - 1,
-            default: None,
-        },
-    ),
-    query(
-        "since",
-        "Only lines newer than a time (RFC 3339) or a duration such as 10m",
-        Value::Text,
-    ),
-    query(
-        "previous",
-        "The log of the attempt before the last restart",
-        Value::Flag,
-    ),
-    query(
-        "timestamps",
-        "Start each line with a timestamp",
-        Value::Flag,
     ),
 ];

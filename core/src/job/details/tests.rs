@@ -1,0 +1,165 @@
+//! Tests of the explanations of a job.
+
+use super::*;
+
+fn job(suspend: bool) -> ObservedJob {
+    serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "run", "namespace": "team-a"},
+        "spec": {
+            "runPolicy": {"suspend": suspend},
+            "pytorchReplicaSpecs": {"Master": {"replicas": 1}, "Worker": {"replicas": 3}},
+        },
+        "status": {"conditions": [{"type": "Created", "status": "True"}]},
+    }))
+    .unwrap()
+}
+
+fn pod(replica: &str, phase: &str) -> PodDetails {
+    PodDetails {
+        replica: replica.to_string(),
+        phase: phase.to_string(),
+        ..PodDetails::default()
+    }
+}
+
+fn explained(job: ObservedJob, pods: Vec<PodDetails>, events: Vec<JobEvent>) -> Vec<String> {
+    let notes = Vec::new();
+    explain(&Inspection {
+        job,
+        pods,
+        events,
+        notes,
+    })
+}
+
+#[test]
+fn replicas_with_one_trouble_share_a_sentence() {
+    let waiting = |replica| PodDetails {
+        reason: Some("Unschedulable".to_string()),
+        message: Some("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.".to_string()),
+        ..pod(replica, "Pending")
+    };
+    let pods = vec![
+        pod("master-0", "Running"),
+        waiting("worker-0"),
+        waiting("worker-1"),
+    ];
+    assert_eq!(
+        explained(job(false), pods, Vec::new()),
+        [
+            "2 of 3 replicas (worker-0 and 1 more): each waits: Unschedulable: 0/1 nodes are \
+             available: 1 Insufficient nvidia.com/gpu."
+        ]
+    );
+}
+
+#[test]
+fn an_exit_code_is_told_with_its_reason_and_restarts() {
+    let killed = PodDetails {
+        exit_code: Some(137),
+        reason: Some("OOMKilled".to_string()),
+        restarts: 2,
+        ..pod("worker-1", "Running")
+    };
+    assert_eq!(
+        explained(job(false), vec![killed], Vec::new()),
+        ["worker-1 exited with code 137 (OOMKilled), and was started again, 2 so far"]
+    );
+}
+
+#[test]
+fn what_ended_a_pod_from_outside_is_explained() {
+    for (reason, expected) in [
+        ("Evicted", "was evicted by its node"),
+        (
+            "PreemptionByScheduler",
+            "was preempted by a pod of higher priority",
+        ),
+        ("NodeLost", "its node no longer responds"),
+        ("DeletionByTaintManager", "was removed from its node"),
+        ("EvictionByEvictionAPI", "its node was drained"),
+    ] {
+        for exit_code in [None, Some(137)] {
+            let pod = PodDetails {
+                exit_code,
+                reason: Some(reason.to_string()),
+                message: Some("the cause".to_string()),
+                ..pod("worker-1", "Failed")
+            };
+            assert!(pod.has_failed());
+            let sentences = explained(job(false), vec![pod], Vec::new()).remove(0);
+            assert!(sentences.contains(expected), "{sentences}");
+            assert!(
+                sentences.ends_with(&format!("({reason}): the cause")),
+                "{sentences}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_exit_code_of_0_beside_a_lack_of_memory_is_explained_also_when_the_job_succeeded() {
+    let killed = PodDetails {
+        exit_code: Some(0),
+        reason: Some("OOMKilled".to_string()),
+        ..pod("master-0", "Succeeded")
+    };
+    let mut succeeded = job(false);
+    succeeded.status = serde_json::from_value(serde_json::json!({
+        "conditions": [{"type": "Succeeded", "status": "True"}],
+    }))
+    .unwrap();
+    for job in [job(false), succeeded] {
+        let sentences = explained(job, vec![killed.clone()], Vec::new()).remove(0);
+        assert!(sentences.contains("for lack of memory"), "{sentences}");
+    }
+}
+
+#[test]
+fn the_detail_of_a_failed_job_has_the_exit_codes_that_it_keeps() {
+    let mut failed = job(false);
+    failed.status = serde_json::from_value(serde_json::json!({
+        "conditions": [{"type": "Failed", "status": "True", "message": "PyTorchJob run has failed."}],
+    }))
+    .unwrap();
+    assert_eq!(JobSummary::of(&failed).detail, "PyTorchJob run has failed.");
+    let killed = PodDetails {
+        exit_code: Some(7),
+        reason: Some("Error".to_string()),
+        ..pod("master-0", "Failed")
+    };
+    let (key, value) = super::super::failure_annotation(&killed);
+    failed.metadata.annotations = Some([(key, value)].into());
+    assert_eq!(
+        JobSummary::of(&failed).detail,
+        "PyTorchJob run has failed: master-0 exited with code 7 (Error)"
+    );
+}
+
+#[test]
+fn a_suspended_job_says_how_it_goes_on() {
+    let sentences = explained(job(true), Vec::new(), Vec::new());
+    assert_eq!(
+        sentences,
+        ["The job is suspended. Resume it with POST /train/run/resume."]
+    );
+    let mut queued = job(true);
+    queued.metadata.labels = Some([(QUEUE_LABEL.to_string(), "gpu".to_string())].into());
+    assert!(explained(queued, Vec::new(), Vec::new())[0].contains("queue gpu"));
+}
+
+#[test]
+fn pods_that_admission_refuses_are_told_until_one_is_created() {
+    let event = |reason: &str| JobEvent {
+        time: None,
+        event_type: "Warning".to_string(),
+        reason: reason.to_string(),
+        message: "exceeded quota".to_string(),
+        object: "PyTorchJob/run".to_string(),
+        count: 1,
+    };
+    let sentences = explained(job(false), Vec::new(), vec![event("FailedCreatePod")]);
+    assert_eq!(sentences, ["Its pods cannot be created: exceeded quota"]);
+    let events = vec![event("FailedCreatePod"), event("SuccessfulCreatePod")];
+    assert!(explained(job(false), Vec::new(), events).is_empty());
+}
