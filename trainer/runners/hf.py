@@ -1,4 +1,4 @@
-"""Hugging Face: transformers' Trainer, with TRL and PEFT where a job asks for them."""
+"""The Hugging Face runner: transformers' Trainer, with TRL and PEFT if a job needs them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(session: Session) -> None:
     from transformers import PrinterCallback
     from transformers.utils.logging import disable_progress_bar
 
-    # One of each checkpoint, in the middle of the lines of progress.
+    # Each checkpoint has a progress bar, which would interrupt the progress lines.
     disable_progress_bar()  # type: ignore[no-untyped-call]
     wish = HfArguments.read(session.run.arguments)
     check_metric(wish)
@@ -39,7 +39,7 @@ def run(session: Session) -> None:
     if found:
         hf_resuming.prepare(session, trainer, *found)
         if 0 < arguments.max_steps <= found[0].step:
-            LOG.info("the run has ended at step %d: nothing to train", found[0].step)
+            LOG.info("the run is already complete at step %d: nothing to train", found[0].step)
             return
     LOG.info("training %s with %s", session.run.model_id, type(trainer).__name__)
     with explained("transformers cannot train this job", has_begun=lambda: publishing.has_begun):
@@ -70,38 +70,38 @@ def terms(session: Session, wish: HfArguments, trainer: Any) -> dict[str, Any]:
 
 
 def precision(arguments: Any) -> str:
-    """What is computed in; weights are float32."""
+    """The precision of computations. Weights are always float32."""
     return "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
 
 
 def check_metric(wish: HfArguments) -> None:
-    """Refuses a metric that no evaluation has, before a run trains up to its first one."""
+    """Refuses an unknown metric before training, instead of at the first evaluation."""
     name = str(wish.value_of("metric_for_best_model")).removeprefix("eval_")
     known = ("loss", *(hf_trl.METRICS if wish.needs_trl else ()))
     if name not in known:
         raise TrainingError(
-            f"metric_for_best_model {name}: an evaluation has {', '.join(known)}; name one of them"
+            f"metric_for_best_model {name}: unknown metric; choose one of {', '.join(known)}"
         )
 
 
 def training_arguments(session: Session, wish: HfArguments, device: str) -> Any:
-    """What transformers, or TRL where it is asked for, takes."""
+    """The training arguments of transformers, or of TRL if the job needs it."""
     native = {
         **wish.native(on_cpu=device == "cpu"),
-        # Every weight of these models is used in every pass.
+        # These models use every weight in every pass.
         "ddp_find_unused_parameters": False,
         **wish.passed,
         "output_dir": str(session.saving),
         "use_cpu": device == "cpu",
         "disable_tqdm": True,
         "logging_first_step": True,
-        # Old checkpoints are removed from the store and from this machine by the publisher.
+        # The publisher deletes old checkpoints from the store and from this machine.
         "save_total_limit": None,
-        # Each node publishes what its processes have written.
+        # Each node uploads the files of its processes.
         "save_on_each_node": session.run.nodes > 1,
         "remove_unused_columns": False,
     }
-    with explained("transformers refuses the arguments", others=(RuntimeError,)):
+    with explained("transformers rejects the arguments", others=(RuntimeError,)):
         if wish.needs_trl:
             return hf_trl.arguments(native, wish)
         from transformers import TrainingArguments
@@ -112,10 +112,10 @@ def training_arguments(session: Session, wish: HfArguments, device: str) -> Any:
 def build(
     session: Session, wish: HfArguments, arguments: Any, chosen: hf_model.Chosen
 ) -> tuple[Any, float]:
-    """The trainer, and the tokens that a sequence has on average."""
+    """The trainer, and the average number of tokens in a sequence."""
     from transformers import Trainer
 
-    with explained("transformers refuses the job", others=(RuntimeError,)):
+    with explained("transformers rejects the job", others=(RuntimeError,)):
         model = hf_model.build(session.run.model_id, chosen.model, wish, arguments)
         adapters = hf_model.adapters(wish)
         tokens = hf_data.tokenizer(session.run, chosen.tokenizer, wish)
@@ -135,7 +135,7 @@ def build(
             train_dataset=data.train,
             eval_dataset=data.held,
             data_collator=data.collate,
-            # Each checkpoint has the tokenizer that its weights were trained with.
+            # Each checkpoint contains the tokenizer of the training.
             processing_class=tokens.pretrained(),
         )
         return trainer, data.tokens_per_sequence

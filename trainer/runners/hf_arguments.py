@@ -1,4 +1,4 @@
-"""The arguments of hf as transformers' `TrainingArguments` call them (4.57 and 5.x)."""
+"""Maps the arguments of hf to `TrainingArguments` of transformers (4.57 and 5.x)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 LOG = logging.getLogger("trainer")
 
-# What the plugin's table says where a job says nothing (plugins/hf/src/arguments.rs).
+# The defaults in the table of the plugin (plugins/hf/src/arguments.rs).
 DEFAULTS: dict[str, Any] = {
     "batch_size": 2,
     "dataloader_workers": 0,
@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "weight_decay": 0.0,
 }
 
-# Arguments that are passed on under another name, or the same one.
+# Arguments that transformers has too, with their names there.
 NATIVE = {
     "batch_size": "per_device_train_batch_size",
     "dataloader_workers": "dataloader_num_workers",
@@ -56,7 +56,7 @@ NATIVE = {
     "weight_decay": "weight_decay",
 }
 
-# Arguments that make the model and its data, and no `TrainingArguments`.
+# Arguments of the model and the data, which are not in `TrainingArguments`.
 OTHERS: dict[str, Any] = {
     "assistant_only_loss": False,
     "attn_implementation": "sdpa",
@@ -73,28 +73,28 @@ OTHERS: dict[str, Any] = {
     "tokenizer_name": None,
     "trust_remote_code": False,
 }
-# Arguments that `training_arguments` reads beside those of NATIVE.
+# Arguments that `training_arguments` reads in addition to NATIVE.
 READ = {
     "bf16", "dataloader_prefetch_factor", "decay_steps", "deepspeed", "eval_batch_size",
     "eval_steps", "eval_strategy", "fp16", "fsdp", "fsdp_offload", "max_steps", "min_lr",
     "precision", "warmup_ratio",
 }  # fmt: skip
 
-# Steps between two evaluations where a job evaluates by steps and does not say how often.
+# Default number of steps between two evaluations.
 EVAL_STEPS = 100
 
 
 @dataclass(frozen=True)
 class HfArguments:
-    """What a job asks for, and what transformers calls it."""
+    """The arguments of a job."""
 
     given: Mapping[str, Any]
-    # Arguments that the table does not know, and `TrainingArguments` does.
+    # Arguments that only `TrainingArguments` has.
     passed: Mapping[str, Any]
 
     @staticmethod
     def read(arguments: Mapping[str, Any]) -> HfArguments:
-        """Tells what is passed on as it is, and what nobody knows."""
+        """Separates known arguments from those of transformers, and warns about all others."""
         from transformers import TrainingArguments
 
         known = set(NATIVE) | set(OTHERS) | READ
@@ -102,7 +102,7 @@ class HfArguments:
         rest = set(arguments) - known
         aside = sorted(rest - theirs)
         if aside:
-            LOG.warning("arguments that transformers does not have: %s", ", ".join(aside))
+            LOG.warning("ignoring arguments that transformers does not have: %s", ", ".join(aside))
         return HfArguments(
             given={name: value for name, value in arguments.items() if name in known},
             passed={name: arguments[name] for name in rest & theirs},
@@ -110,11 +110,11 @@ class HfArguments:
 
     @property
     def needs_trl(self) -> bool:
-        """Whether the job asks for what TRL does."""
+        """Whether the job uses features of TRL."""
         return bool(self.value("packing") or self.value("assistant_only_loss"))
 
     def value(self, name: str) -> Any:
-        """An argument that is none of transformers' own."""
+        """An argument that transformers does not have."""
         return self.given.get(name, OTHERS[name])
 
     def value_of(self, name: str) -> Any:
@@ -122,33 +122,33 @@ class HfArguments:
         return self.given.get(name, DEFAULTS[name])
 
     def native(self, *, on_cpu: bool) -> dict[str, Any]:
-        """What `TrainingArguments` takes."""
+        """The keyword arguments of `TrainingArguments`."""
         native = {**training_arguments(self.given), **self.passed}
         if "warmup_ratio" in self.given and _has("warmup_ratio"):
-            # transformers 4 has a name for it, and counts warmup_steps in whole ones.
+            # transformers 4 has warmup_ratio, and warmup_steps must be an integer.
             native |= {"warmup_ratio": self.given["warmup_ratio"], "warmup_steps": 0}
         if not native["gradient_checkpointing"] and not self.needs_trl:
-            # The name is on its way out of transformers 5, and False its default.
+            # transformers 5 deprecates the name, and its default is False.
             del native["gradient_checkpointing"]
-        # On a CPU bfloat16 is slower than float32: there it is the job's own wish or none.
+        # On a CPU, bfloat16 is slower than float32, so it is used only if the job sets it.
         if on_cpu and not {"precision", "bf16", "fp16"} & set(self.given):
             native["bf16"] = False
         return native
 
     def resolved(self) -> dict[str, Any]:
-        """Every argument by its canonical name, for the record of the run."""
+        """All arguments by canonical name, for the record of the run."""
         return {**DEFAULTS, **OTHERS, **self.given, **self.passed}
 
 
 def _has(name: str) -> bool:
-    """Whether this release of transformers takes an argument."""
+    """Whether this release of transformers has an argument."""
     from transformers import TrainingArguments
 
     return name in {field.name for field in fields(TrainingArguments)}
 
 
 def training_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What `TrainingArguments` takes, from a job's arguments by their canonical names."""
+    """Converts arguments by canonical name to keyword arguments of `TrainingArguments`."""
     value = {**DEFAULTS, **given}
     native = {theirs: value[ours] for ours, theirs in NATIVE.items()}
     native["max_steps"] = value.get("max_steps", -1)
@@ -156,7 +156,7 @@ def training_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("dataloader_prefetch_factor", "save_total_limit"):
         native[name] = value.get(name)
     if "warmup_ratio" in value:
-        # A share below 1 in the place of steps: transformers 5 has no warmup_ratio any more.
+        # In transformers 5, a value of warmup_steps below 1 is a ratio.
         native["warmup_steps"] = value["warmup_ratio"]
     return {
         **native,
@@ -200,13 +200,13 @@ def _sharding(value: Mapping[str, Any]) -> dict[str, Any]:
     if mode in ("full_shard", "shard_grad_op"):
         config.update(version=2, reshard_after_forward=mode == "full_shard")
     else:
-        # FSDP2 has no hybrid modes by these names.
+        # FSDP2 does not have these hybrid modes.
         config.update(version=1, reshard_after_forward=mode)
     return {**sharding, "fsdp": True, "fsdp_config": config}
 
 
 def _deepspeed(wish: str) -> str | dict[str, Any]:
-    """DeepSpeed's configuration: a file of the job's own, or a stage by name."""
+    """The configuration of DeepSpeed: the path of a file, or the name of a stage."""
     if wish.endswith(".json"):
         return wish
     return {

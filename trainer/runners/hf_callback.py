@@ -1,4 +1,4 @@
-"""What happens around transformers' Trainer: progress, publishing, stopping."""
+"""A callback of transformers' Trainer for progress, publishing and stopping."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from session import Session, barrier
 
 
 class Publishing(TrainerCallback):
-    """Publishes `checkpoint-500` as `step-000500`, and says how far the run is."""
+    """Publishes `checkpoint-500` as `step-000500`, and reports progress."""
 
     def __init__(self, session: Session, trainer: Any, tokens_per_sequence: float) -> None:
         self._session, self._trainer = session, trainer
@@ -29,20 +29,20 @@ class Publishing(TrainerCallback):
 
     @property
     def has_begun(self) -> bool:
-        """Whether a step was made."""
+        """Whether the first step has ended."""
         return self._has_begun
 
     def end(self) -> None:
-        """Ends a run that was told to stop as one that has not succeeded."""
+        """Ends a run that received SIGTERM as unsuccessful."""
         if self._stopped:
             self._session.stop(self._published)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Starts to count."""
+        """Starts to measure progress."""
         self._progress = Progress(self._session.run, state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Counts, and stops where a process was told to."""
+        """Counts tokens, and stops the run if a process received SIGTERM."""
         assert self._progress
         self._has_begun = True
         self._at_step_end = time.monotonic()
@@ -51,22 +51,22 @@ class Publishing(TrainerCallback):
         last = state.global_step >= state.max_steps
         if last:
             control.should_log = True
-            # A run leaves its last step whatever it saves on the way.
+            # A run always saves its last step.
             control.should_save |= args.save_strategy == "no"
         elif self._session.should_stop():
             control.should_save = control.should_training_stop = self._stopped = True
-            # It may take longer than the run is given, and decides what save_strategy best saves.
+            # An evaluation may take too long, and with save_strategy best it decides what to save.
             control.should_evaluate = False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Saves no step twice."""
+        """Prevents a second checkpoint of the same step."""
         if state.global_step == self._published:
             control.should_save = False
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
-        """A progress line, or the result of an evaluation."""
+        """Reports progress or the result of an evaluation."""
         if not logs:
             return
         if "loss" in logs and self._progress:
@@ -76,7 +76,7 @@ class Publishing(TrainerCallback):
             LOG.info("evaluation at step %d: loss %.4f", state.global_step, loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Publishes what the Trainer has just written, when every process has."""
+        """Publishes the new checkpoint after all processes have written it."""
         step = state.global_step
         self._session.publisher.wait()
         barrier()
@@ -87,7 +87,7 @@ class Publishing(TrainerCallback):
         writes = self._trainer.take_writes()
 
         def write() -> list[Native]:
-            # Each goes with its copy as soon as that is written.
+            # Release each copy as soon as it is written.
             while writes:
                 writes.pop(0)()
             return natives
@@ -108,12 +108,12 @@ class Publishing(TrainerCallback):
             )
         )
         self._published = step
-        # An evaluation at the same step counts as if it belonged to the saving.
+        # This includes an evaluation at the same step.
         still = time.monotonic() - self._at_step_end
-        LOG.info("stood still for %.3f s to save step %d", still, step)
+        LOG.info("training paused for %.3f s to save step %d", still, step)
 
     def _remove_all_but(self, steps: set[int | None]) -> None:
-        """Removes what was published from this machine."""
+        """Deletes published checkpoints from this machine."""
         if not self._session.run.is_leader:
             return
         for folder in Path(self._trainer.args.output_dir).glob("checkpoint-*"):

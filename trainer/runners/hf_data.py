@@ -1,4 +1,4 @@
-"""The dataset of the hf runner, as transformers' Trainer takes it."""
+"""The dataset of the hf runner, in the form that transformers' Trainer needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on, what is held out, and how sequences become a batch."""
+    """The training data, the evaluation data, and the function that builds batches."""
 
     train: Any
     held: Any
@@ -47,8 +47,8 @@ def read(session: Session, wish: HfArguments, tokens: Tokenizer) -> Data:
     if wish.value("dataset_streaming"):
         if evaluates:
             raise TrainingError(
-                "dataset_streaming reads each row once and in order, so that none can be held out: "
-                "leave it or the evaluation out"
+                "dataset_streaming reads rows in order and cannot reserve any for an evaluation: "
+                "remove it or the evaluation"
             )
         stream = Stream(replace(run, environment={}), session.storage, tokens, field, layout)
         return Data(stream, None, collate, float(layout.length))
@@ -58,19 +58,19 @@ def read(session: Session, wish: HfArguments, tokens: Tokenizer) -> Data:
 
 
 def mean_tokens(sequences: Sequences, padding: int) -> float:
-    """Tokens of a sequence without its filling, from a thousand of them."""
+    """The average number of tokens in a sequence without padding, estimated from a sample."""
     some = range(0, len(sequences), max(1, len(sequences) // 1000))
     return float(numpy.mean([int((sequences[at] != padding).sum()) for at in some]))
 
 
 class Collate:
-    """Sequences as a batch: what is filled up is neither looked at nor learned."""
+    """Builds batches. Padding is masked in the attention and in the labels."""
 
     def __init__(self, tokens: Tokenizer) -> None:
         self._end, self._padding = tokens.end, tokens.padding
 
     def __call__(self, rows: list[Any]) -> Batch:
-        """A batch of a causal language model."""
+        """Builds a batch for a causal language model."""
         tokens = torch.from_numpy(numpy.stack(rows)).long()
         filled = tokens == self._padding
         return {
@@ -81,13 +81,13 @@ class Collate:
 
 
 class Stream(IterableDataset[Any]):
-    """The sequences in the order of the dataset, over and over, read while training.
+    """An endless stream of the sequences in the order of the dataset, read during training.
 
-    The stream never ends: a batch that would be cut by the end of a pass takes the first sequences
-    of the next pass. So sequence number `n` of a run is the same however often the run resumed.
+    A batch at the end of a pass continues with the first sequences of the next pass. Sequence
+    number `n` of a run is therefore the same, no matter how often the run resumed.
 
-    Accelerate lets rank 0 read and hand the others their part. There the first worker reads
-    alone: where a sequence begins is known only when all texts before it are tokenized.
+    Accelerate reads the stream on rank 0 and distributes the sequences. Only the first worker of
+    rank 0 reads, because a sequence can only be located after tokenizing all texts before it.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Stream(IterableDataset[Any]):
     ) -> None:
         self._run, self._storage, self._field = run, storage, field
         self._tokens, self._layout = tokens, layout
-        # The number of the first sequence that is given.
+        # The index of the first sequence to return.
         self.begin = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -113,7 +113,7 @@ class Stream(IterableDataset[Any]):
                 yield sequence
             if not length:
                 raise data.no_rows(self._run.dataset_uri)
-            # One pass tells how long all are: the others before the position need no reading.
+            # After one pass its length is known, so whole passes can be skipped without reading.
             skipped += (self.begin - skipped) // length * length
 
     def _one_pass(self) -> Iterator[Any]:

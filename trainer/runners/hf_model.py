@@ -1,4 +1,4 @@
-"""Models and tokenizers of the hf runner: small ones made from a configuration, or pretrained."""
+"""Models and tokenizers of the hf runner: debug models or pretrained ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runners.hf_arguments import HfArguments
 from storage import Storage, reason
 from tokens import Bytes, Tokenizer
 
-# Models that need no download: a type of transformers, and the shape.
+# Models that need no download: their type in transformers, and their shape.
 DEBUG: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-debug": (
         "llama",
@@ -53,20 +53,20 @@ def choose(run: Run, storage: Storage, wish: HfArguments) -> Chosen:
 
 
 def build(model_id: str, folder: Path | None, wish: HfArguments, arguments: Any) -> Any:
-    """The model, with the weights of its name or new ones from a configuration.
+    """The model, with pretrained weights, or with new ones from a configuration.
 
-    Weights are float32 whatever type they are stored in: `precision` decides what is computed in,
-    and an optimizer that updates bfloat16 or float16 weights loses most of its small steps.
+    Weights are always float32, whatever type they are stored in, and `precision` determines the
+    type of computations. With bfloat16 or float16 weights, most small updates would be lost.
     """
     import transformers
 
-    # New weights are the same on every process.
+    # All processes create the same new weights.
     transformers.set_seed(arguments.seed)
     made = folder is None or _has_no_weights(folder)
     if made and wish.value("peft_method") == "qlora":
         raise TrainingError(
-            f"peft_method qlora: {model_id} has no weights to quantize; use lora, or a model that "
-            f"has weights"
+            f"peft_method qlora: {model_id} has no weights to quantize; use lora, or a model with "
+            f"weights"
         )
     attention = wish.value("attn_implementation")
     trust = wish.value("trust_remote_code")
@@ -93,13 +93,13 @@ def build(model_id: str, folder: Path | None, wish: HfArguments, arguments: Any)
         return model
     except (ImportError, OSError, ValueError) as error:
         raise TrainingError(
-            f"model {model_id} cannot be loaded: {reason(error)}; give a name on the hub that the "
-            f"job reaches, a folder, or one that needs no download: {', '.join(sorted(DEBUG))}"
+            f"model {model_id} cannot be loaded: {reason(error)}; use a name on the hub that the "
+            f"job can access, a folder, or a model without a download: {', '.join(sorted(DEBUG))}"
         ) from error
 
 
 def tokenizer(run: Run, folder: Path, wish: HfArguments) -> Any:
-    """The tokenizer as transformers has it."""
+    """The tokenizer of transformers."""
     import transformers
 
     name = wish.value("tokenizer_name") or run.model_id
@@ -109,7 +109,7 @@ def tokenizer(run: Run, folder: Path, wish: HfArguments) -> Any:
         )
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"tokenizer {name} cannot be loaded: {reason(error)}; tokenizer_name names another"
+            f"tokenizer {name} cannot be loaded: {reason(error)}; set tokenizer_name to another one"
         ) from error
     if found.pad_token is None:
         found.pad_token = found.eos_token
@@ -117,25 +117,25 @@ def tokenizer(run: Run, folder: Path, wish: HfArguments) -> Any:
 
 
 def check_fits(config: Any, tokens: Tokenizer, wish: HfArguments) -> None:
-    """Refuses sequences and tokens that a model has no embeddings for, before any data is read."""
+    """Refuses sequence lengths and tokenizers that do not fit the model, before reading data."""
     shape = config.get_text_config()
     length, positions = wish.value("max_seq_len"), getattr(shape, "max_position_embeddings", None)
     if positions and length > positions:
         default = "" if "max_seq_len" in wish.given else " (the default)"
         raise TrainingError(
             f"max_seq_len {length}{default}: the model has {positions} positions "
-            f"(max_position_embeddings in its config.json); give at most {positions}"
+            f"(max_position_embeddings in its config.json); set at most {positions}"
         )
     words, size = tokens.vocabulary - 1, getattr(shape, "vocab_size", None)
     if size and words > size:
         raise TrainingError(
-            f"the tokenizer has {words} tokens and the model has embeddings for {size} (vocab_size "
-            f"in its config.json): tokenizer_name names the tokenizer that belongs to the model"
+            f"the tokenizer has {words} tokens, but the model has embeddings for {size} "
+            f"(vocab_size in its config.json): set tokenizer_name to the tokenizer of the model"
         )
 
 
 def adapters(wish: HfArguments) -> Any:
-    """PEFT's configuration, where a job asks for adapters."""
+    """The configuration of PEFT, or None if the job does not use adapters."""
     method = wish.value("peft_method")
     if method == "none":
         return None

@@ -1,4 +1,4 @@
-"""Prepares transformers' Trainer to continue a checkpoint: its best checkpoint and its data."""
+"""Prepares transformers' Trainer to resume: the best checkpoint and the position in the data."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from session import Session, barrier
 
 LOG = logging.getLogger("trainer")
 
-# The names that transformers gives (trainer.py, trainer_utils.py).
+# File names of transformers (trainer.py, trainer_utils.py).
 STATE = "trainer_state.json"
-# The schedule, which is saved with the optimizer; DeepSpeed has a folder for both.
+# The schedule, which is saved with the optimizer. DeepSpeed stores both in a folder.
 SCHEDULE = ("scheduler.pt", "global_step*")
 FOLDER = re.compile(r"^checkpoint-(\d+)$")
 
 
 def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) -> None:
-    """Readies a trainer for a fetched checkpoint. All processes call it together."""
+    """Prepares a trainer to resume from a downloaded checkpoint. A collective operation."""
     if isinstance(trainer.train_dataset, Stream):
-        # The stream itself starts at the position; transformers would read up to it once more.
+        # The stream starts at the position itself, so transformers must not skip data.
         trainer.train_dataset.begin = checkpoint.step * global_batch(trainer.args)
         trainer.args.ignore_data_skip = True
         trainer.add_callback(RandomState(trainer, path))
     has_schedule = any(found for name in SCHEDULE for found in path.glob(name))
     if not has_schedule or not (path / STATE).exists():
         raise TrainingError(
-            f"cannot resume from step {checkpoint.step}: the checkpoint has weights alone, as "
-            f"save_only_model saves them; start a new run with another run_id"
+            f"cannot resume from step {checkpoint.step}: it contains only weights "
+            f"(save_only_model); start a new run with another run_id"
         )
     if session.run.is_leader and trainer.args.load_best_model_at_end:
         _restore_best(session, path / STATE)
@@ -46,16 +46,16 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
 
 
 class RandomState(TrainerCallback):
-    """Restores the random state once the loader has begun, which draws from it.
+    """Restores the random state after the data loader has started, which changes that state.
 
-    transformers does the same where it skips to the position itself.
+    transformers does the same when it skips data itself.
     """
 
     def __init__(self, trainer: Any, path: Path) -> None:
         self._restore: Callable[[], None] | None = partial(trainer._load_rng_state, str(path))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Before the first step alone."""
+        """Restores the state before the first step."""
         if self._restore:
             self._restore()
             self._restore = None
@@ -68,16 +68,16 @@ def global_batch(arguments: Any) -> int:
 
 
 def step_of(folder: str | None) -> int | None:
-    """The step of a folder of transformers."""
+    """The step of a checkpoint folder of transformers."""
     match = FOLDER.match(Path(folder).name) if folder else None
     return int(match[1]) if match else None
 
 
 def _restore_best(session: Session, file: Path) -> None:
-    """Fetches the best checkpoint, and names its place on this machine in the state.
+    """Downloads the best checkpoint, and stores its local path in the trainer state.
 
-    transformers forgets a best checkpoint that is not where the state says, before it calls any
-    callback. Then nothing would protect it in the store either.
+    If the path in the state does not exist, transformers forgets the best checkpoint before it
+    calls any callback. The store would then not protect it either.
     """
     state = json.loads(file.read_text())
     best = step_of(state.get("best_model_checkpoint"))
@@ -88,7 +88,7 @@ def _restore_best(session: Session, file: Path) -> None:
         state["best_model_checkpoint"] = str(place)
     else:
         LOG.warning(
-            "the best checkpoint, of step %d, is gone: the next evaluation is the best", best
+            "the best checkpoint (step %d) is missing: the next evaluation becomes the best", best
         )
         state |= {"best_model_checkpoint": None, "best_metric": None, "best_global_step": None}
     file.write_text(json.dumps(state, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Takes the state of a run for a checkpoint, and writes it while the training goes on."""
+"""Copies the state of a run for a checkpoint, and writes it while the training continues."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from memory import available
 from runners import explained
 
-# The names that transformers' resume reads (trainer.py, trainer_utils.py).
+# Names of files that transformers reads to resume (trainer.py, trainer_utils.py).
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
-# How much of the free memory a copy may take.
+# Maximum share of the free memory for a copy.
 SHARE = 0.5
-# What is copied, or does not change.
+# Types that can be copied or are immutable.
 PLAIN = frozenset({torch.Tensor, Parameter, bool, int, float, str, type(None)})
 
 
 def deferred_saving(trainer: type[Any]) -> type[Any]:
-    """A Trainer that leaves the writing of most of a checkpoint to whoever calls `take_writes`.
+    """Creates a Trainer that defers most writes of a checkpoint to the caller of `take_writes`.
 
-    Weights and optimizer are copied into memory, which is quicker than any disk. Where they are
-    sharded, memory is scarce, or something else reads the checkpoint as soon as it is written,
-    transformers writes them as ever.
+    It copies weights and optimizer into memory, which is faster than writing to a disk. If they
+    are sharded, if memory is low, or if others read the checkpoint immediately, transformers
+    writes them as usual.
     """
 
     class Later(trainer):  # type: ignore[misc]
         _writes: tuple[Callable[[], None], ...] = ()
-        # Waits for the copies of the checkpoint before.
+        # Waits until the copies of the previous checkpoint are released.
         before_copying: Callable[[], None] = staticmethod(lambda: None)
 
         def create_optimizer(self, *arguments: Any, **more: Any) -> Any:
@@ -45,7 +45,7 @@ def deferred_saving(trainer: type[Any]) -> type[Any]:
                 return super().create_scheduler(*arguments, **more)
 
         def take_writes(self) -> list[Callable[[], None]]:
-            """What is still to be written of the newest checkpoint. It is taken once."""
+            """Returns the deferred writes of the latest checkpoint, and forgets them."""
             writes, self._writes = list(self._writes), ()
             return writes
 
@@ -81,7 +81,7 @@ def deferred_saving(trainer: type[Any]) -> type[Any]:
             )
 
         def _is_checkpoint(self, folder: str | None) -> bool:
-            """Whether this process writes a checkpoint, all of it, and for the publisher alone."""
+            """Whether this process writes a whole checkpoint that only the publisher reads."""
             arguments = self.args
             if Path(folder or "").name != f"checkpoint-{self.state.global_step}":
                 return False
@@ -95,32 +95,32 @@ def deferred_saving(trainer: type[Any]) -> type[Any]:
             return bool(arguments.should_save and on_torch and not sharded and not read_at_once)
 
         def _has_all_weights(self) -> bool:
-            """Adapters alone are written of others; the best weights are read at the end."""
+            """Whether the checkpoint consists of all weights and is not read again at the end."""
             from transformers import PreTrainedModel
 
             whole = isinstance(self.model, PreTrainedModel)
             return whole and not self.args.load_best_model_at_end
 
-    # As it is told in logs.
+    # The name appears in logs.
     Later.__name__ = trainer.__name__
     return Later
 
 
 def _name(choice: Any) -> str:
-    """A choice of transformers as a request spells it."""
+    """The name of an enum value of transformers in a request."""
     return str(getattr(choice, "value", choice))
 
 
 def copy_of(state: Any) -> Any:
-    """A copy on the CPU that later steps do not change; nothing where there can be none."""
+    """Copies the state to the CPU. Returns None if that is not possible."""
     leaves, shape = tree_flatten(state)
-    # Of others, such as an optimizer's quantized tensors, nobody here knows what a copy is.
+    # Other types, such as quantized tensors of an optimizer, may not support copies.
     if not all(type(leaf) in PLAIN for leaf in leaves):
         return None
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     if sum(tensor.nbytes for tensor in tensors) > SHARE * available():
         return None
-    # Weights that two layers share stay shared: safetensors writes them once.
+    # Shared weights must stay shared, because safetensors writes them once.
     copies: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def copied(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer, for packing and for learning from the assistant's turns alone."""
+"""TRL's SFTTrainer, for packing and for training only on the assistant's turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG = logging.getLogger("trainer")
 
 
 def arguments(native: dict[str, Any], wish: HfArguments) -> Any:
-    """TRL's own arguments, which are transformers' and some more."""
+    """The arguments of TRL, which extend those of transformers."""
     try:
         from trl.trainer.sft_config import SFTConfig
     except ModuleNotFoundError as error:
@@ -29,7 +29,7 @@ def arguments(native: dict[str, Any], wish: HfArguments) -> Any:
         dataset_text_field=wish.value("dataset_text_field"),
         max_length=wish.value("max_seq_len"),
         packing=wish.value("packing"),
-        # Cuts sequences to the same length whatever the attention kernel is.
+        # Produces sequences of equal length with any attention kernel.
         packing_strategy="wrapped",
         assistant_only_loss=wish.value("assistant_only_loss"),
     )
@@ -38,21 +38,21 @@ def arguments(native: dict[str, Any], wish: HfArguments) -> Any:
 def build(
     session: Session, wish: HfArguments, tokens: Tokenizer, *, args: Any, **given: Any
 ) -> tuple[Any, float]:
-    """The trainer, and the tokens that a sequence has. `args` and `given` are TRL's own."""
+    """The trainer, and the length of a sequence. `args` and `given` are arguments of TRL."""
     from trl.trainer.sft_trainer import SFTTrainer
 
     if wish.value("dataset_streaming"):
-        # The plugin accepts it with packing alone, as a launch of the contract has it.
+        # The plugin accepts this combination, because a vector of the specification contains it.
         LOG.warning(
-            "dataset_streaming has no effect: the whole dataset is read before the training"
+            "dataset_streaming has no effect with packing: training starts after reading all data"
         )
     rows = gather(session, wish, tokens)
     held = None
     if args.eval_strategy != "no":
         if len(rows) < data.HELD_OUT:
             raise TrainingError(
-                f"dataset {session.run.dataset_uri} has {len(rows)} rows: an evaluation keeps one "
-                f"of {data.HELD_OUT}, so leave eval_steps and eval_strategy out or give more data"
+                f"dataset {session.run.dataset_uri} has {len(rows)} rows: an evaluation needs at "
+                f"least {data.HELD_OUT}; remove eval_steps and eval_strategy, or add data"
             )
         held = rows.select(range(data.HELD_OUT - 1, len(rows), data.HELD_OUT))
         others = [at for at in range(len(rows)) if at % data.HELD_OUT != data.HELD_OUT - 1]
@@ -67,15 +67,15 @@ def build(
     return trainer, float(wish.value("max_seq_len"))
 
 
-# What TRL evaluates beside the loss (trainer/sft_trainer.py).
+# Metrics that TRL evaluates in addition to the loss (trainer/sft_trainer.py).
 METRICS = ("mean_token_accuracy", "entropy", "num_tokens")
-# What TRL reads of a row, each name with the rows that have it.
+# Fields that TRL reads, for chat rows and for rows with prompts.
 CHAT = ("messages", "tools", "chat_template_kwargs")
 PROMPTED = ("prompt", "completion", "tools", "chat_template_kwargs")
 
 
 def gather(session: Session, wish: HfArguments, tokens: Tokenizer) -> Any:
-    """All rows, each read from the store by one process, with the columns that TRL reads."""
+    """Gathers all rows with the columns that TRL needs. Each process reads a share."""
     from datasets import Dataset
 
     field = wish.value("dataset_text_field")
@@ -87,19 +87,19 @@ def gather(session: Session, wish: HfArguments, tokens: Tokenizer) -> Any:
     kinds = {frozenset(row) & {"input_ids", "messages", "prompt"} for row in rows}
     if len(kinds) > 1:
         raise TrainingError(
-            f"dataset {session.run.dataset_uri} mixes rows of text, of messages and of prompts: "
-            f"packing and assistant_only_loss need rows of one kind"
+            f"dataset {session.run.dataset_uri} mixes rows with text, messages and prompts: "
+            f"packing and assistant_only_loss need rows of a single kind"
         )
     if wish.value("assistant_only_loss") and "input_ids" in rows[0]:
         raise TrainingError(
-            f"assistant_only_loss needs rows with a field 'messages'; the rows of dataset "
-            f"{session.run.dataset_uri} are text"
+            f"assistant_only_loss needs rows with a field 'messages', but the rows of dataset "
+            f"{session.run.dataset_uri} contain text"
         )
     return Dataset.from_list(rows)
 
 
 def _columns(place: Place, row: Row, field: str, tokens: Tokenizer) -> dict[str, Any]:
-    """What TRL reads of a row. Text goes in as tokens, so that every path makes the same ones."""
+    """The columns of a row. Text is tokenized here, so that all code paths produce equal tokens."""
     names = CHAT if "messages" in row else PROMPTED if "prompt" in row else ()
     if names:
         found = {name: row[name] for name in names if row.get(name) is not None}

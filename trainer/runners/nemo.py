@@ -1,4 +1,4 @@
-"""NeMo: whichever of its libraries the image has."""
+"""The NeMo runner, which uses the NeMo library that the image contains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from run import TrainingError
 from runners import lacks
 from session import Session
 
-# Each library by the package that it is found by, with the file that starts it; the first wins.
+# Package of each library, and the module that runs it. The first one that is installed is used.
 LIBRARIES = {
     "nemo_automodel": "runners.nemo_automodel",
     "megatron.bridge": "runners.nemo_bridge",
@@ -23,16 +23,16 @@ def run(session: Session) -> None:
             importlib.import_module(module).train(session)
             return
     if has("nemo"):
-        # Its makers have gone on with the others, which read and write other checkpoints.
+        # NVIDIA replaced NeMo 2 with the other libraries, which use other checkpoint formats.
         raise TrainingError(
-            "framework nemo: this image has NeMo 2, which train.py does not start; set `image` to "
-            "one with nemo_automodel or megatron-bridge, or with a train.py of your own"
+            "framework nemo: this image has NeMo 2, which train.py does not support; set `image` "
+            "to one with nemo_automodel or megatron-bridge, or with your own train.py"
         )
     raise lacks("framework nemo", "nemo_automodel or megatron-bridge")
 
 
 def has(package: str) -> bool:
-    """Whether a package is there; `megatron` is one that several libraries share."""
+    """Whether a package is installed. Several libraries share the package `megatron`."""
     try:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""What the runners of nemo share: the plugin's defaults, and the dataset as files of rows."""
+"""Shared code of the nemo runners: the plugin's defaults, and datasets as files of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from storage import Storage
 
 LOG = logging.getLogger("trainer")
 
-# The plugin's defaults (plugins/nemo/src/arguments.rs), where the libraries have others.
+# Defaults of the plugin (plugins/nemo/src/arguments.rs) that differ from the libraries.
 DEFAULTS: dict[str, Any] = {
     "batch_size": 1, "context_parallel": 1, "dataloader_workers": 2, "dataset_text_field": "text",
     "expert_parallel": 1, "gradient_accumulation": 1, "logging_steps": 10, "lora_alpha": 32,
@@ -36,19 +36,19 @@ OPTIONAL = (
     "restore_from", "resume_past_end", "save_total_limit", "sequence_parallel", "tokenizer_name",
     "virtual_pipeline_parallel", "warmup_ratio",
 )  # fmt: skip
-# Read by the plugin alone: they check a job, or choose variables.
+# Arguments that only the plugin uses.
 OF_THE_PLUGIN = ("gpu_arch", "num_moe_experts")
 
 
 def warn_unsupported(arguments: Mapping[str, Any]) -> None:
-    """Names what no runner of nemo has."""
+    """Warns about arguments that no nemo runner has."""
     known = {*DEFAULTS, *OPTIONAL, *OF_THE_PLUGIN}
     if aside := sorted(set(arguments) - known):
-        LOG.warning("arguments that this runner does not have: %s", ", ".join(aside))
+        LOG.warning("ignoring arguments that this runner does not have: %s", ", ".join(aside))
 
 
 def at_hand(run: Run, storage: Storage) -> Run:
-    """The run with folders of this machine for its model and its tokenizer, fetched if need be."""
+    """The run with local folders for its model and tokenizer, downloaded if necessary."""
     arguments = dict(run.arguments)
     if name := arguments.get("tokenizer_name"):
         found = models.resolve(run, storage, name, models.TOKENIZER)
@@ -59,7 +59,7 @@ def at_hand(run: Run, storage: Storage) -> Run:
 
 
 def replicas(run: Run, value: Mapping[str, Any]) -> int:
-    """Copies of the model that see different data."""
+    """The number of data-parallel copies of the model."""
     names = ("tensor_parallel", "pipeline_parallel", "context_parallel")
     return max(1, run.world_size // math.prod(int(value[name]) for name in names))
 
@@ -71,7 +71,7 @@ def global_batch(run: Run, value: Mapping[str, Any]) -> int:
 
 
 def resolved(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Every argument as this run reads it, for its record."""
+    """All effective arguments of the run, for its record."""
     value = {**DEFAULTS, **arguments}
     micro = int(value["batch_size"]) * replicas(run, value)
     return {**value, "gradient_accumulation": max(1, global_batch(run, value) // micro)}
@@ -97,7 +97,7 @@ def terms(run: Run, arguments: Mapping[str, Any], rows: tuple[int, int]) -> dict
 
 
 def warmup(value: Mapping[str, Any], steps: int) -> int:
-    """Steps in which the rate rises."""
+    """The number of steps in which the learning rate increases."""
     if "warmup_ratio" in value:
         return math.ceil(float(value["warmup_ratio"]) * steps)
     return int(value["warmup_steps"])
@@ -111,9 +111,10 @@ def write_rows(
     *,
     whole_batches_of: int = 1,
 ) -> tuple[int, int]:
-    """Each node gets all rows in a file, and those that are held out in another; how many they are.
+    """Writes the training rows and the evaluation rows to files, and returns their numbers.
 
-    The libraries' processes read their parts from there. What is held out makes whole batches.
+    Each node writes all rows, and its processes read their shares from the files. The number of
+    evaluation rows is a multiple of `whole_batches_of`.
     """
     field = str(arguments.get("dataset_text_field", "text"))
     own = [
@@ -134,5 +135,5 @@ def write_rows(
 
 
 def lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """JSON Lines."""
+    """Formats rows as JSON Lines."""
     return "".join(json.dumps(row) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""NeMo AutoModel (0.7): the configuration of a job, and what is published of it."""
+"""NeMo AutoModel (0.7): the configuration of a job, and publishing of its checkpoints."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from runners.nemo_arguments import (
 )
 from session import Session, barrier
 
-# Arguments of Megatron that AutoModel does not have, with the values that ask for nothing.
+# Arguments of Megatron that AutoModel does not have, with values that have no effect.
 REFUSED: dict[str, tuple[Any, ...]] = {
     "expert_tensor_parallel": (1,),
     "recipe": (),
-    # A run that has ended goes on by itself when max_steps is raised.
+    # AutoModel always continues a finished run if max_steps is raised.
     "resume_past_end": (False,),
     "virtual_pipeline_parallel": (1,),
 }
-# The library's names of Megatron's fused modules.
+# Names in AutoModel for the fused modules of Megatron.
 MODULES = {
     "linear_qkv": ["*.q_proj", "*.k_proj", "*.v_proj"],
     "linear_proj": ["*.o_proj"],
@@ -49,10 +49,10 @@ CHECKPOINT = re.compile(r"^epoch_(\d+)_step_(\d+)$")
 def settings(
     run: Run, arguments: Mapping[str, Any], data_file: str, checkpoints: str
 ) -> dict[str, Any]:
-    """The library's configuration, as its YAML files have it."""
+    """The configuration of AutoModel, as in its YAML files."""
     for name, nothing in REFUSED.items():
         if arguments.get(name) is not None and arguments[name] not in nothing:
-            raise TrainingError(f"{name}: NeMo AutoModel does not have it; leave it out")
+            raise TrainingError(f"{name}: not supported by NeMo AutoModel; remove it")
     value = {**DEFAULTS, **arguments}
     batch = value["batch_size"]
     epochs = None if "max_steps" in value else value["num_epochs"]
@@ -67,13 +67,13 @@ def settings(
             "save_checkpoint_every_epoch": False,
             "val_every_steps": value.get("eval_steps"),
             "log_remote_every_steps": value["logging_steps"],
-            # The session notices SIGTERM, and ends the run with its own exit code.
+            # The session handles SIGTERM and sets the exit code.
             "preemption_signal": None,
         },
         "model": {
             "_target_": "nemo_automodel.NeMoAutoModelForCausalLM.from_pretrained",
             "pretrained_model_name_or_path": value.get("restore_from") or run.model_id,
-            # The optimizer's weights; FSDP computes in the type of its policy.
+            # The type of the weights. The policy of FSDP sets the type of computations.
             "torch_dtype": "float32",
         },
         "distributed": {
@@ -93,7 +93,7 @@ def settings(
             "enabled": True,
             "checkpoint_dir": checkpoints,
             "is_async": bool(value.get("async_save")),
-            # The publisher counts what is kept in the store; here the two that it works on.
+            # The publisher deletes old checkpoints from the store. Here, it needs the latest two.
             "max_recent_checkpoints": 2,
         },
         "optimizer": {
@@ -120,7 +120,9 @@ def settings(
         },
     }
     if value["precision"] == "16-mixed":
-        raise TrainingError("precision 16-mixed: NeMo AutoModel trains in bf16-mixed or 32")
+        raise TrainingError(
+            "precision 16-mixed: not supported by NeMo AutoModel; use bf16-mixed or 32"
+        )
     if value["precision"] in ("bf16-fp8", "bf16-mxfp8"):
         recipe = "rowwise" if value["precision"] == "bf16-mxfp8" else "tensorwise"
         config["fp8"] = {"enabled": True, "recipe_name": recipe}
@@ -145,7 +147,7 @@ def _dataset(file: str, value: Mapping[str, Any]) -> dict[str, Any]:
         "answer_only_loss_mask": False,
         "seq_length": value["max_seq_len"],
         "truncation": True,
-        # Without one it takes the model's.
+        # The default is the tokenizer of the model.
         **({"tokenizer": {"pretrained_model_name_or_path": name}} if name else {}),
     }
 
@@ -164,32 +166,36 @@ def _adapters(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _warmup(value: Mapping[str, Any]) -> int:
     if "warmup_ratio" in value and "max_steps" not in value:
-        raise TrainingError("warmup_ratio: NeMo AutoModel needs max_steps to make steps of it")
+        raise TrainingError(
+            "warmup_ratio: NeMo AutoModel also needs max_steps to compute the number of steps"
+        )
     if "max_steps" not in value:
         return int(value["warmup_steps"])
-    # It needs a step behind the warm-up.
+    # AutoModel needs a step after the warm-up.
     return min(warmup(value, int(value["max_steps"])), int(value["max_steps"]) - 1)
 
 
 def _decay(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The end of WSD, for which AutoModel has no defaults: the one of Megatron-Bridge."""
+    """The decay of WSD, like in Megatron-Bridge. AutoModel has no default for it."""
     if value["lr_scheduler"] != "WSD":
         return {}
     if "max_steps" not in value:
-        raise TrainingError("lr_scheduler WSD: NeMo AutoModel needs max_steps to place its decay")
+        raise TrainingError(
+            "lr_scheduler WSD: NeMo AutoModel also needs max_steps to place the decay"
+        )
     steps = max(1, int(value["max_steps"]) // 10)
     return {"wsd_decay_steps": steps, "lr_wsd_decay_style": "exponential"}
 
 
 def _computing(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The types that FSDP2 computes in; its own default is bfloat16 whatever the weights are."""
+    """The computation types of FSDP2. Its default is bfloat16, whatever type the weights have."""
     if value.get("fsdp") or value["precision"] != "32":
         return {}
     return {"mp_policy": {"param_dtype": "float32", "reduce_dtype": "float32"}}
 
 
 def _override(config: dict[str, Any], override: str) -> None:
-    """`++a.b=c`, as Hydra writes it."""
+    """Applies an override such as `++a.b=c` in the syntax of Hydra."""
     dotted, _, text = override.lstrip("+").partition("=")
     if dotted.startswith("~"):
         raise TrainingError(f"overrides: {override}: NeMo AutoModel cannot remove a setting")
@@ -209,7 +215,7 @@ def train(session: Session) -> None:
     run, arguments = session.run, dict(session.run.arguments)
     warn_unsupported(arguments)
     file = run.scratch / "data" / "rows.jsonl"
-    # Before anything is fetched.
+    # Validate the arguments before downloading anything.
     settings(run, arguments, str(file), str(session.saving))
     if not torch.cuda.is_available():
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
@@ -224,7 +230,7 @@ def train(session: Session) -> None:
     barrier()
     loader = importlib.import_module("nemo_automodel.components.config.loader")
     recipes = importlib.import_module("nemo_automodel.recipes.llm.train_ft")
-    with explained("NeMo AutoModel refuses the job", others=(RuntimeError, OSError)):
+    with explained("NeMo AutoModel rejects the job", others=(RuntimeError, OSError)):
         recipe = recipes.TrainFinetuneRecipeForNextTokenPrediction(loader.ConfigNode(config))
         recipe.setup()
     _publish_from(recipe, session)
@@ -233,7 +239,7 @@ def train(session: Session) -> None:
 
 
 def place(path: Path, folder: Path, native_name: str) -> None:
-    """Lays a fetched checkpoint where AutoModel's resume looks, with the link that it follows."""
+    """Moves a downloaded checkpoint to where AutoModel looks for it, and creates its link."""
     name = native_name if CHECKPOINT.match(native_name) else f"epoch_0_step_{int(path.name[5:])}"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(path, folder / name, dirs_exist_ok=True)
@@ -243,9 +249,9 @@ def place(path: Path, folder: Path, native_name: str) -> None:
 
 
 def _publish_from(recipe: Any, session: Session) -> None:
-    """Says how far the run is, publishes each checkpoint under its step, and stops where told to.
+    """Reports progress, publishes each checkpoint under its step, and stops after SIGTERM.
 
-    AutoModel counts steps from 0; a checkpoint is named after the optimizer steps that it holds.
+    AutoModel counts steps from 0. A checkpoint is named after the number of completed steps.
     """
     save, log, scheduler = recipe.save_checkpoint, recipe.log_train_metrics, recipe.step_scheduler
     progress = Progress(session.run, scheduler.step, scheduler.max_steps)
@@ -260,7 +266,7 @@ def _publish_from(recipe: Any, session: Session) -> None:
         if step in (first, scheduler.max_steps) or step % every == 0:
             progress.report(step, float(data.metrics["loss"]))
         if session.should_stop():
-            # Its own flag: it leaves out an evaluation, saves, and ends its loop.
+            # With this flag, AutoModel skips evaluations, saves, and leaves its loop.
             scheduler.sigterm_flag = stops = True
 
     def save_and_publish(epoch: int, step: int, train_loss: float, *rest: Any, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""Megatron-Bridge (0.3): the configuration of a job, and what is published of it."""
+"""Megatron-Bridge (0.3): the configuration of a job, and publishing of its checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from session import Session, all_reduce_max, barrier
 from storage import reason
 
 BRIDGE = "megatron.bridge"
-# Arguments that are settings of Megatron-Bridge as they are (training/config.py).
+# Arguments that are passed to settings of Megatron-Bridge unchanged (training/config.py).
 NAMES = {
     "batch_size": "train.micro_batch_size",
     "context_parallel": "model.context_parallel_size",
@@ -45,7 +45,7 @@ NAMES = {
     "max_seq_len": "model.seq_length",
     "min_lr": "optimizer.min_lr",
     "pipeline_parallel": "model.pipeline_model_parallel_size",
-    # The schedule of the longer run, where a checkpoint has that of the one that has ended.
+    # Use the schedule of the longer run instead of the one in the checkpoint.
     "resume_past_end": "scheduler.override_opt_param_scheduler",
     "save_steps": "checkpoint.save_interval",
     "seed": "rng.seed",
@@ -54,7 +54,7 @@ NAMES = {
     "virtual_pipeline_parallel": "model.virtual_pipeline_model_parallel_size",
     "weight_decay": "optimizer.weight_decay",
 }
-# Its names of number formats (training/mixed_precision.py), which has none for float32.
+# Its names of precisions (training/mixed_precision.py), plus fp32, which it does not define.
 PRECISIONS = {
     "16-mixed": "fp16_mixed",
     "32": "fp32",
@@ -62,28 +62,28 @@ PRECISIONS = {
     "bf16-mixed": "bf16_mixed",
     "bf16-mxfp8": "bf16_with_mxfp8_mixed",
 }
-# Arguments that it is not given, with why; false asks for nothing.
+# Unsupported arguments, with the reasons. False has no effect.
 REFUSED = {
-    "async_save": "checkpoints are uploaded while the training goes on as it is",
-    "eval_batch_size": "it evaluates with the training's own batches",
-    "packing": "it packs in an order that a run which goes on does not know",
-    "recipe": "the job says all that a recipe would; `overrides` sets the rest",
+    "async_save": "checkpoints are always uploaded in the background",
+    "eval_batch_size": "evaluations use the batch size of the training",
+    "packing": "a resumed run cannot reproduce its order of packed rows",
+    "recipe": "the arguments replace a recipe, and `overrides` sets everything else",
 }
-# For checks before the dataset is there.
+# Number of rows for checks before the dataset is available.
 MANY = (sys.maxsize, sys.maxsize)
-# The files that its builder of datasets reads (data/builders/finetuning_dataset.py).
+# Files that its dataset builder reads (data/builders/finetuning_dataset.py).
 TRAINING, VALIDATION = "training.jsonl", "validation.jsonl"
-# The files that its resume reads (training/utils/checkpoint_utils.py).
+# Files that it reads to resume (training/utils/checkpoint_utils.py).
 STATE, TRACKER = "train_state.pt", "latest_train_state.pt"
 
 
 def settings(
     run: Run, arguments: Mapping[str, Any], saving: Path, rows: tuple[int, int]
 ) -> dict[str, Any]:
-    """Its settings by their dotted names. `rows` are those to train on and those held out."""
+    """The settings by dotted name. `rows` are the numbers of training and evaluation rows."""
     for name, why in REFUSED.items():
         if arguments.get(name):
-            raise TrainingError(f"{name}: not with Megatron-Bridge, {why}; leave it out")
+            raise TrainingError(f"{name}: not supported with Megatron-Bridge ({why}); remove it")
     value = {**DEFAULTS, **arguments}
     batch = global_batch(run, value)
     steps = _steps(value, batch, rows[0])
@@ -92,7 +92,7 @@ def settings(
         "train.global_batch_size": batch,
         "train.train_iters": steps,
         "train.eval_iters": _evaluations(batch, rows[1]) if value.get("eval_steps") else 0,
-        # With so many samples it shuffles, and finds its place again.
+        # Megatron-Bridge needs this number to shuffle, and to find its position again.
         "dataset.max_train_samples": steps * batch,
         "scheduler.lr_warmup_iters": warmup(value, steps),
         **(_stable(steps) if value["lr_scheduler"] == "WSD" else {}),
@@ -116,17 +116,17 @@ def _steps(value: Mapping[str, Any], batch: int, rows: int) -> int:
 
 
 def _evaluations(batch: int, held: int) -> int:
-    """Batches of an evaluation: all that is held out, so that each one sees the same."""
+    """The batches of an evaluation: all evaluation rows, so that all evaluations use the same."""
     if held < batch:
         raise TrainingError(
-            f"eval_steps: what is held out, a tenth of the dataset, fills no batch of {batch}; "
-            f"give more data or smaller batches, or leave it out"
+            f"eval_steps: the evaluation data, a tenth of the dataset, does not fill a batch of "
+            f"{batch}; add data, use smaller batches, or remove eval_steps"
         )
     return held // batch
 
 
 def _stable(steps: int) -> dict[str, Any]:
-    # It has no default for the decay at the end; `overrides` sets another.
+    # Megatron-Bridge has no default for the final decay. `overrides` can change it.
     return {"scheduler.lr_wsd_decay_iters": max(1, steps // 10)}
 
 
@@ -149,14 +149,14 @@ def _sharding() -> dict[str, Any]:
 
 
 def _context() -> dict[str, Any]:
-    # A rank whose part of a sequence is all padding would give a loss that is no number.
+    # Otherwise a rank whose part of a sequence contains only padding would get a NaN loss.
     return {"model.calculate_per_token_loss": True, "ddp.average_in_collective": False}
 
 
 def configure(
     settings: Mapping[str, Any], model: Any, arguments: Mapping[str, Any], root: Path
 ) -> Any:
-    """Its own configuration of a job, whose dataset is in a folder."""
+    """The configuration of Megatron-Bridge for a job whose dataset is in a folder."""
     value = {**DEFAULTS, **arguments}
     config = importlib.import_module(f"{BRIDGE}.training.config")
     container = config.ConfigContainer(
@@ -188,13 +188,13 @@ def _precision(name: str) -> Any:
     formats = importlib.import_module(f"{BRIDGE}.training.mixed_precision")
     if name != "fp32":
         return formats.get_mixed_precision_config(name)
-    # Else a model keeps the format that its weights have on the hub.
+    # Otherwise the model keeps the type of the weights on the hub.
     kind = torch.float32
     return formats.MixedPrecisionConfig(fp32=True, params_dtype=kind, pipeline_dtype=kind)
 
 
 def _override(container: Any, overrides: list[str]) -> None:
-    """`++a.b=c`, by the library's own reading of Hydra's words, which passes over unknown names."""
+    """Applies overrides such as `++a.b=c` with the library, which would ignore unknown names."""
     for override in overrides:
         section = container
         for part in override.lstrip("+~").partition("=")[0].split("."):
@@ -208,7 +208,7 @@ def _override(container: Any, overrides: list[str]) -> None:
         try:
             own.process_config_with_overrides(container, cli_overrides=overrides)
         except own.OverridesError as error:
-            raise TrainingError(f"overrides: Megatron-Bridge refuses them: {error}") from error
+            raise TrainingError(f"overrides: Megatron-Bridge rejects them: {error}") from error
 
 
 def _dataset(config: Any, value: Mapping[str, Any], root: Path) -> Any:
@@ -217,7 +217,7 @@ def _dataset(config: Any, value: Mapping[str, Any], root: Path) -> Any:
         dataset_root=str(root),
         seq_length=length,
         seed=value["seed"],
-        # All of a row's text is learned from: it is the answer, and there is no question.
+        # The model trains on the whole text: it is the answer, and the question is empty.
         dataset_kwargs={
             "label_key": field,
             "prompt_template": f"{{{field}}}",
@@ -235,8 +235,8 @@ def _adapters(value: Mapping[str, Any]) -> Any:
         return None
     if not value.get("restore_from"):
         raise TrainingError(
-            f"peft_method {method}: Megatron-Bridge needs restore_from, a checkpoint of Megatron "
-            f"with the weights that are added to"
+            f"peft_method {method}: Megatron-Bridge also needs restore_from, a Megatron checkpoint "
+            f"with the weights of the base model"
         )
     name = {"lora": "LoRA", "dora": "DoRA"}[method]
     kind = getattr(importlib.import_module(f"{BRIDGE}.peft.{method}"), name)
@@ -255,7 +255,7 @@ def train(session: Session) -> None:
 
     run, arguments = session.run, dict(session.run.arguments)
     warn_unsupported(arguments)
-    # Before anything is fetched.
+    # Validate the arguments before downloading anything.
     settings(run, arguments, session.saving, MANY)
     if not torch.cuda.is_available():
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
@@ -277,7 +277,7 @@ def train(session: Session) -> None:
     publishing = Publishing(session, found[0].step if found else 0, config.train)
     publishing.watch_saving()
     with explained(
-        "Megatron-Bridge refuses the job",
+        "Megatron-Bridge rejects the job",
         others=(FileNotFoundError,),
         has_begun=lambda: publishing.has_begun,
     ):
@@ -285,9 +285,9 @@ def train(session: Session) -> None:
 
 
 def _write(session: Session, arguments: Mapping[str, Any], root: Path) -> tuple[int, int]:
-    """The rows where its dataset looks, with the index that it makes on the first node alone."""
+    """Writes the rows and their index, which Megatron-Bridge creates only on the first node."""
     if session.run.is_leader:
-        # An index of other rows would be taken for theirs.
+        # Remove the index of other rows.
         shutil.rmtree(root, ignore_errors=True)
     files = [root / TRAINING, root / VALIDATION]
     batch = global_batch(session.run, {**DEFAULTS, **arguments})
@@ -299,32 +299,32 @@ def _write(session: Session, arguments: Mapping[str, Any], root: Path) -> tuple[
 
 
 def _model(model_id: str, arguments: Mapping[str, Any]) -> Any:
-    """The model as Megatron has it, with Hugging Face's weights unless others are given."""
+    """The Megatron model, with weights from Hugging Face unless restore_from is set."""
     bridge = importlib.import_module(f"{BRIDGE}.models.conversion.auto_bridge").AutoBridge
     try:
         found = bridge.from_hf_pretrained(model_id)
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"model {model_id} cannot be loaded: {reason(error)}; give a name on the hub that the "
-            f"job reaches, or a folder"
+            f"model {model_id} cannot be loaded: {reason(error)}; use a name on the hub that the "
+            f"job can access, or a folder"
         ) from error
     return found.to_megatron_provider(load_weights=not arguments.get("restore_from"))
 
 
 def place(path: Path, folder: Path, step: int) -> None:
-    """Lays a fetched checkpoint where Megatron-Bridge looks, with the tracker that names it."""
+    """Copies a downloaded checkpoint to where Megatron-Bridge looks, and writes its tracker."""
     target = folder / folder_of(step)
     shutil.copytree(path, target, dirs_exist_ok=True)
     shutil.copy(target / STATE, folder / TRACKER)
 
 
 def folder_of(step: int) -> str:
-    """Its name of a step's checkpoint."""
+    """The name of the folder for a step's checkpoint."""
     return f"iter_{step:07d}"
 
 
 class Publishing:
-    """Publishes each checkpoint that Megatron-Bridge has written, and stops where it has to."""
+    """Publishes the checkpoints of Megatron-Bridge, and stops after SIGTERM."""
 
     def __init__(self, session: Session, step: int, train: Any) -> None:
         self._session, self._published = session, step
@@ -334,33 +334,33 @@ class Publishing:
         self._every = value["logging_steps"]
         self._last = train.train_iters
         self._stops = False
-        # Whether a step was made.
+        # Whether the first step has ended.
         self.has_begun = False
 
     def callbacks(self) -> Any:
-        """What happens after each step."""
+        """The callbacks that run after each step."""
         manager = importlib.import_module(f"{BRIDGE}.training.callbacks").CallbackManager()
         manager.register("on_train_step_end", self.on_step_end)
         return manager
 
     def watch_saving(self) -> None:
-        """Both places that save have a name of their own for the function."""
+        """Replaces the save function in both modules that import it."""
         for name in ("train", "pretrain"):
             module: Any = importlib.import_module(f"{BRIDGE}.training.{name}")
             module.save_checkpoint = self._publishing(module.save_checkpoint)
 
     def on_step_end(self, context: Any) -> None:
-        """Counts, and lets the step be saved that the run is told to stop at."""
+        """Reports progress, and makes Megatron-Bridge save the current step after SIGTERM."""
         self.has_begun = True
-        # Counted up behind this.
+        # The counter is incremented after this callback.
         step = context.state.train_state.step + 1
         self._progress.count(self._tokens)
         if step % self._every == 0 or step == 1:
-            # The last stage of the pipeline has it.
+            # Only the last pipeline stage has the loss.
             losses = context.loss_dict or {}
             loss = float(losses["lm loss"].item()) if "lm loss" in losses else -math.inf
             self._progress.report(step, all_reduce_max(loss))
-        # The last step is saved and ends the run by itself.
+        # The last step is saved anyway, and the run ends.
         if step < self._last and self._session.should_stop():
             self._stops = True
             context.state.cfg.checkpoint.save_interval = 1
@@ -368,11 +368,11 @@ class Publishing:
     def _publishing(self, save: Any) -> Any:
         def save_and_publish(state: Any, *rest: Any, **more: Any) -> None:
             step = int(state.train_state.step)
-            # At its end it saves the last step again.
+            # At the end, it saves the last step a second time.
             if step == self._published:
                 return
             native = Native(self._session.saving / folder_of(step), name_of(step))
-            # It makes the folder on the first node alone, for a disk that all share.
+            # It creates the folder only on the first node, because it expects a shared disk.
             native.path.mkdir(parents=True, exist_ok=True)
             save(state, *rest, **more)
             barrier()

@@ -172,7 +172,7 @@ def stall(framework: str, model_id: str, folder: Path, store: str) -> Stall:
     steps = [at for at, line in said if '"progress"' in line]
     if len(steps) < STEPS // LOGGING_STEPS:
         raise RuntimeError("".join(line for _, line in said))
-    still = numbers(said, r"stood still for (\S+) s")
+    still = numbers(said, r"(?:stood still|paused) for (\S+) s")
     # Behind the last one there are no steps.
     saved = numbers(said, r"saved step \d+ in (\S+) s")[:-1]
     uploads = [(at - seconds, at) for at, seconds in saved]

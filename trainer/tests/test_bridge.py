@@ -150,13 +150,19 @@ def test_epochs_become_steps(run_of_eight: Run) -> None:
 @pytest.mark.parametrize(
     ("wish", "error"),
     [
-        ({"recipe": "llama3_8b"}, "recipe: not with Megatron-Bridge"),
-        ({"eval_batch_size": 2}, "eval_batch_size: not with Megatron-Bridge"),
-        ({"async_save": True}, "async_save: not with Megatron-Bridge, checkpoints are uploaded"),
-        ({"packing": True}, "packing: not with Megatron-Bridge"),
-        ({"eval_steps": 5, "batch_size": 20}, "eval_steps: what is held out, .*fills no batch"),
+        ({"recipe": "llama3_8b"}, "recipe: not supported with Megatron-Bridge"),
+        ({"eval_batch_size": 2}, "eval_batch_size: not supported with Megatron-Bridge"),
+        (
+            {"async_save": True},
+            "async_save: not supported with Megatron-Bridge .checkpoints are always uploaded",
+        ),
+        ({"packing": True}, "packing: not supported with Megatron-Bridge"),
+        (
+            {"eval_steps": 5, "batch_size": 20},
+            "eval_steps: the evaluation data, .* does not fill a batch",
+        ),
         ({"overrides": ["+train.x.=1="]}, "overrides: "),
-        ({"peft_method": "lora"}, "peft_method lora: Megatron-Bridge needs restore_from"),
+        ({"peft_method": "lora"}, "peft_method lora: Megatron-Bridge also needs restore_from"),
         ({"overrides": ["++train.manual_cg=1"]}, "overrides: .*: Megatron-Bridge has no such"),
     ],
 )

@@ -42,7 +42,10 @@ COMPANIONS: dict[Choice, Json] = {
 # Refusals that depend on what the job's image has: no preview knows.
 OF_THE_IMAGE = "is not installed in this image"
 # Refusals of one of nemo's libraries where the other takes the argument.
-OF_A_LIBRARY = ("NeMo AutoModel does not have it", "NeMo AutoModel trains in bf16-mixed or 32")
+OF_A_LIBRARY = (
+    "not supported by NeMo AutoModel; remove it",
+    "not supported by NeMo AutoModel; use bf16-mixed",
+)
 # Backends that start another train.py than the one of this image.
 FOREIGN_BACKENDS = {"torchtune", "llama_cookbook"}
 STEPS = {"max_steps": 4, "max_seq_len": 32, "batch_size": 2}

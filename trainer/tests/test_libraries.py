@@ -131,14 +131,14 @@ def test_automodel_has_every_schedule(make_run: MakeRun, wish: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("wish", "error"),
     [
-        ({"lr_scheduler": "WSD"}, "lr_scheduler WSD: NeMo AutoModel needs max_steps"),
-        ({"recipe": "llama3_8b"}, "recipe: NeMo AutoModel does not have it"),
+        ({"lr_scheduler": "WSD"}, "lr_scheduler WSD: NeMo AutoModel also needs max_steps"),
+        ({"recipe": "llama3_8b"}, "recipe: not supported by NeMo AutoModel"),
         (
             {"precision": "16-mixed"},
-            "precision 16-mixed: NeMo AutoModel trains in bf16-mixed or 32",
+            "precision 16-mixed: not supported by NeMo AutoModel; use bf16-mixed or 32",
         ),
-        ({"virtual_pipeline_parallel": 2}, "virtual_pipeline_parallel: NeMo AutoModel"),
-        ({"warmup_ratio": 0.1}, "warmup_ratio: NeMo AutoModel needs max_steps"),
+        ({"virtual_pipeline_parallel": 2}, "virtual_pipeline_parallel: not supported by NeMo"),
+        ({"warmup_ratio": 0.1}, "warmup_ratio: NeMo AutoModel also needs max_steps"),
         ({"overrides": ["~a.b"]}, "overrides: ~a.b: NeMo AutoModel cannot remove"),
     ],
 )

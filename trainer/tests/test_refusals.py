@@ -31,18 +31,18 @@ CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "co
         ({"optim": "schedule_free_adamw"}, "optim schedule_free_adamw: "),
         (
             {"load_best_model_at_end": True, "eval_steps": 2, "metric_for_best_model": "accuracy"},
-            "metric_for_best_model accuracy: an evaluation has loss; name one of them",
+            "metric_for_best_model accuracy: unknown metric; choose one of loss",
         ),
         (
             {"save_strategy": "best", "eval_steps": 2, "metric_for_best_model": "eval_f1"},
-            "metric_for_best_model f1: an evaluation has loss",
+            "metric_for_best_model f1: unknown metric; choose one of loss",
         ),
         ({"train_sampling_strategy": "group_by_length"}, "transformers "),
-        ({"dataset_streaming": True, "eval_steps": 2}, "dataset_streaming reads each row once"),
+        ({"dataset_streaming": True, "eval_steps": 2}, "dataset_streaming reads rows in order"),
         ({"peft_method": "qlora"}, "peft_method qlora: llama-debug has no weights to quantize"),
         ({"assistant_only_loss": True}, "assistant_only_loss needs rows with a field 'messages'"),
         ({"attn_implementation": "flash_attention_2"}, "llama-debug cannot be loaded: "),
-        ({"report_to": ["mlflow"]}, "transformers refuses the job: "),
+        ({"report_to": ["mlflow"]}, "transformers rejects the job: "),
     ],
 )
 def test_hf_says_what_it_refuses(
@@ -67,7 +67,7 @@ def test_packing_says_that_it_reads_the_whole_dataset(tmp_path: Path, dataset: P
     [
         (KeyError("loss"), "it: KeyError: 'loss'; do that"),
         (NotImplementedError("no"), "it: NotImplementedError: no; do that"),
-        (ImportError("needs x\nand y"), "it: ImportError: needs x; set `image` to one that has"),
+        (ImportError("needs x\nand y"), "it: ImportError: needs x; set `image` to one that contains"),
         (Exception("WSD decay"), "it: Exception: WSD decay; do that"),
         (RuntimeError("shapes differ"), "it: RuntimeError: shapes differ; do that"),
         (RuntimeError("CUDA out of memory. Tried"), "out of memory .* lower batch_size"),
@@ -129,7 +129,10 @@ def test_columns_beside_messages_may_have_any_type(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert here.run(tmp_path, file, assistant_only_loss=True, **BASE).code == 0
     plain = here.run(tmp_path / "plain", file, **BASE)
-    assert "it has 'messages', which framework hf reads with assistant_only_loss" in plain.errors[0]
+    assert (
+        "for 'messages', use framework meta, or framework hf with assistant_only_loss"
+        in plain.errors[0]
+    )
 
 
 def test_save_only_model_is_not_resumed_from(tmp_path: Path, dataset: Path) -> None:
