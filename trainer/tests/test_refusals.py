@@ -67,7 +67,7 @@ def test_packing_says_that_it_reads_the_whole_dataset(tmp_path: Path, dataset: P
     [
         (KeyError("loss"), "it: KeyError: 'loss'; do that"),
         (NotImplementedError("no"), "it: NotImplementedError: no; do that"),
-        (ImportError("needs x\nand y"), "it: ImportError: needs x; set `image` to one that contains"),
+        (ImportError("needs x\nand y"), "it: ImportError: needs x; set `image` to one"),
         (Exception("WSD decay"), "it: Exception: WSD decay; do that"),
         (RuntimeError("shapes differ"), "it: RuntimeError: shapes differ; do that"),
         (RuntimeError("CUDA out of memory. Tried"), "out of memory .* lower batch_size"),
