@@ -35,6 +35,12 @@ build: plugins ## Build target/release/trainer and the plugins
 	@echo "==> building the service (the first build takes a few minutes)"
 	@cargo build $(CARGO_FLAGS) -p trainer-host
 
+PREFIX ?= /usr/local
+
+.PHONY: install
+install: build ## Install the program into PREFIX/bin (PREFIX=/usr/local)
+	@install -D -m 755 target/release/trainer $(DESTDIR)$(PREFIX)/bin/trainer
+
 .PHONY: plugins
 plugins: toolchain ## Build target/plugins/{nemo,hf,meta}.wasm
 	@echo "==> building the plugins: $(FRAMEWORKS)"

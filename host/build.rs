@@ -1,7 +1,52 @@
-//! Builds the binary anew when what it carries for `trainer plugin new` changes.
+//! Collects what the binary contains: the plugins, the training programs, and the files of
+//! `trainer plugin new`.
 
-fn main() {
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+/// The folder with the built plugins, relative to the workspace. `TRAINER_BUNDLED_PLUGINS` names
+/// another one.
+const PLUGINS: &str = "target/plugins";
+
+fn main() -> io::Result<()> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?).join("bundle");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let plugins = env::var_os("TRAINER_BUNDLED_PLUGINS").map(PathBuf::from);
+    println!("cargo::rerun-if-env-changed=TRAINER_BUNDLED_PLUGINS");
     for folder in ["templates", "../plugins/sdk/src", "../wit"] {
         println!("cargo::rerun-if-changed={folder}");
     }
+    let _ = fs::remove_dir_all(&out);
+    copy(
+        &plugins.unwrap_or_else(|| workspace.join(PLUGINS)),
+        "wasm",
+        &out.join("plugins"),
+    )?;
+    copy(&workspace.join("trainer"), "py", &out.join("trainer"))?;
+    copy(
+        &workspace.join("trainer/runners"),
+        "py",
+        &out.join("trainer/runners"),
+    )
+}
+
+/// Copies the files of a folder with an extension. A folder that is not there has none.
+fn copy(from: &Path, extension: &str, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    let Ok(entries) = fs::read_dir(from) else {
+        return Ok(());
+    };
+    println!("cargo::rerun-if-changed={}", from.display());
+    for entry in entries {
+        let path = entry?.path();
+        let Some(name) = path
+            .file_name()
+            .filter(|_| path.extension().is_some_and(|e| e == extension))
+        else {
+            continue;
+        };
+        println!("cargo::rerun-if-changed={}", path.display());
+        fs::copy(&path, to.join(name))?;
+    }
+    Ok(())
 }

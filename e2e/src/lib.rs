@@ -39,6 +39,12 @@ pub struct Site {
     pub settings: Vec<(String, String)>,
 }
 
+/// The Python environment that trains: the one that `TRAINER_TEST_PYTHON` names, or target/python.
+pub fn python() -> PathBuf {
+    let named = std::env::var("TRAINER_TEST_PYTHON");
+    named.map_or_else(|_| root().join("target/python"), PathBuf::from)
+}
+
 impl Site {
     /// A site with real PyTorch.
     ///
@@ -46,8 +52,7 @@ impl Site {
     ///
     /// When the Python environment is not there.
     pub fn with_pytorch() -> Result<Self> {
-        let python = std::env::var("TRAINER_TEST_PYTHON");
-        let python = python.map_or_else(|_| root().join("target/python"), PathBuf::from);
+        let python = python();
         if !python.join("bin/torchrun").exists() {
             bail!(
                 "no torchrun in {}: `make python` installs it",

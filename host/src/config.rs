@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
+use crate::bundle;
 use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
 use crate::cluster::local::contain::{Mode, User};
@@ -22,8 +23,10 @@ use crate::telemetry::LogSettings;
 use crate::token;
 
 const MEBIBYTE: u64 = 1024 * 1024;
-/// The data folder of a service in the repository.
-const DATA_FOLDER: &str = "target/data";
+/// In the repository: the built plugins, the data of a service, the training programs.
+const BUILT_PLUGINS: &str = "target/plugins";
+const BUILT_DATA: &str = "target/data";
+const TRAINER: &str = "trainer";
 /// Where a pod finds its own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
@@ -90,12 +93,14 @@ pub enum ClusterKind {
 /// Settings for planning jobs: plugins, and the operator's policy for requests.
 #[derive(Debug, Args)]
 pub struct PlanningSettings {
-    /// Folder with the framework plugins (*.wasm).
-    #[arg(long, env = "TRAINER_PLUGINS", default_value = "target/plugins")]
-    pub plugins: PathBuf,
-    /// Folder for persistent data: jobs, logs, claims, compiled plugins.
-    #[arg(long, env = "TRAINER_DATA_DIR", default_value = DATA_FOLDER)]
-    pub data_dir: PathBuf,
+    /// Folder with the framework plugins (*.wasm). Default: target/plugins in the repository, and
+    /// otherwise the plugins in this binary.
+    #[arg(long, env = "TRAINER_PLUGINS")]
+    pub plugins: Option<PathBuf>,
+    /// Folder for persistent data: jobs, logs, claims, compiled plugins. Default: target/data in the
+    /// repository, and otherwise `trainer` in the user's state folder (~/.local/state).
+    #[arg(long, env = "TRAINER_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
     /// Default namespace of jobs. Default: the pod's own, else `default`.
     #[arg(long, env = "TRAINER_JOBS_NAMESPACE")]
     pub jobs_namespace: Option<String>,
@@ -138,9 +143,10 @@ pub struct PlanningSettings {
 /// How the local cluster runs jobs.
 #[derive(Debug, Args)]
 pub struct LocalArguments {
-    /// Folder that contains train.py.
-    #[arg(long, env = "TRAINER_LOCAL_WORKDIR", default_value = "trainer")]
-    pub local_workdir: PathBuf,
+    /// Folder that contains train.py. Default: trainer in the repository, and otherwise the programs
+    /// in this binary.
+    #[arg(long, env = "TRAINER_LOCAL_WORKDIR")]
+    pub local_workdir: Option<PathBuf>,
     /// Python environment whose bin folder comes first in the PATH of replicas.
     #[arg(long, env = "TRAINER_LOCAL_PYTHON")]
     pub local_python: Option<PathBuf>,
@@ -177,25 +183,57 @@ pub struct LocalArguments {
     pub local_backoff_ms: u64,
 }
 
-/// The user's cache folder (XDG base directory specification).
-pub fn user_cache() -> PathBuf {
-    let of_user = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let of_home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-    let folder = of_user
-        .filter(|folder| folder.is_absolute())
-        .or_else(of_home);
+/// A folder of the user's programs (XDG base directory specification): the one that `variable`
+/// names, or `default` in the home folder.
+fn user_folder(variable: &str, default: &str) -> PathBuf {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let in_home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(default));
+    let folder = named.filter(|folder| folder.is_absolute()).or_else(in_home);
     folder.unwrap_or_else(std::env::temp_dir).join("trainer")
 }
 
+/// Where a user's programs keep what they can create again.
+pub fn user_cache() -> PathBuf {
+    user_folder("XDG_CACHE_HOME", ".cache")
+}
+
+/// Whether the working directory is a checkout of this project in which plugins were built.
+fn is_repository() -> bool {
+    Path::new(BUILT_PLUGINS).is_dir()
+}
+
 impl PlanningSettings {
+    /// Where a service keeps its data.
+    pub fn data_folder(&self) -> PathBuf {
+        let default = || match is_repository() {
+            true => PathBuf::from(BUILT_DATA),
+            false => user_folder("XDG_STATE_HOME", ".local/state"),
+        };
+        self.data_dir.clone().unwrap_or_else(default)
+    }
+
     /// Where a short-lived command caches compiled plugins: in the data folder of the service if it
     /// exists, else in the user's cache folder, so that nothing is created in the working
     /// directory.
     pub fn data_or_cache(&self) -> PathBuf {
-        let is_default = self.data_dir == Path::new(DATA_FOLDER);
-        match is_default && !self.data_dir.is_dir() {
-            true => user_cache(),
-            false => self.data_dir.clone(),
+        let built = Path::new(BUILT_DATA);
+        match &self.data_dir {
+            Some(folder) => folder.clone(),
+            None if is_repository() && built.is_dir() => built.to_path_buf(),
+            None => user_cache(),
+        }
+    }
+
+    /// The folder with the plugins. Those in this binary are unpacked into the user's cache.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be unpacked.
+    pub fn plugins_folder(&self) -> anyhow::Result<PathBuf> {
+        match &self.plugins {
+            Some(folder) => Ok(folder.clone()),
+            None if is_repository() => Ok(PathBuf::from(BUILT_PLUGINS)),
+            None => Ok(bundle::unpack(&user_cache())?.plugins),
         }
     }
 
@@ -316,12 +354,26 @@ impl ServeSettings {
         }
     }
 
+    /// The folder that contains train.py. The one in this binary is unpacked into the user's cache,
+    /// since jobs cannot see the data folder.
+    fn working_directory(&self) -> anyhow::Result<PathBuf> {
+        match &self.local.local_workdir {
+            Some(folder) => Ok(folder.clone()),
+            None if is_repository() => Ok(PathBuf::from(TRAINER)),
+            None => Ok(bundle::unpack(&user_cache())?.trainer),
+        }
+    }
+
     /// The settings of the local cluster. `program` is the path of this binary.
-    pub fn local_cluster(&self, program: PathBuf) -> LocalSettings {
-        LocalSettings {
+    ///
+    /// # Errors
+    ///
+    /// When the training programs cannot be unpacked.
+    pub fn local_cluster(&self, program: PathBuf) -> anyhow::Result<LocalSettings> {
+        Ok(LocalSettings {
             program,
-            data_folder: self.planning.data_dir.clone(),
-            working_directory: self.local.local_workdir.clone(),
+            data_folder: self.planning.data_folder(),
+            working_directory: self.working_directory()?,
             python: self.local.local_python.clone(),
             slots: self.local.local_slots,
             containment: self.local.local_containment,
@@ -333,6 +385,6 @@ impl ServeSettings {
             },
             restart_backoff: Duration::from_millis(self.local.local_backoff_ms),
             shutdown_grace: Duration::from_secs(self.shutdown_grace),
-        }
+        })
     }
 }

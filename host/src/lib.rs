@@ -8,6 +8,7 @@ pub use trainer_core::{
     explain, finding, job, keys, manifest, plan, preview, profile, pytorch_job, request, suggestion,
 };
 
+pub mod bundle;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -13,7 +13,7 @@ mod call;
 pub mod compiler;
 mod engine;
 mod error;
-mod files;
+pub mod files;
 pub mod golden;
 pub mod inspect;
 mod limits;

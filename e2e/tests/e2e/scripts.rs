@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use e2e::{Server, Site, binary, root, training};
+use e2e::{Server, Site, binary, python, root, training};
 use serde_json::Value;
 
 const SLEEP: &str = "#!/bin/sh\nexec sleep 600\n";
@@ -272,33 +272,44 @@ fn an_address_without_a_scheme_and_a_token_of_nothing_are_told_as_such() {
 }
 
 #[test]
-fn outside_the_repository_nothing_is_left_behind() {
+fn outside_the_repository_the_program_is_enough() {
     let folder = tempfile::tempdir().unwrap();
     let request = training(folder.path(), "run", 1).unwrap();
     std::fs::write(folder.path().join("job.json"), request.to_string()).unwrap();
-    for command in ["explain", "explain hf", "preview job.json", "serve"] {
+    for (command, printing) in [
+        ("explain hf.lr", "lr"),
+        ("preview job.json", "kind: PyTorchJob"),
+    ] {
         let line = format!("env -u TRAINER_PLUGINS trainer {command}");
-        let output = bash("http://127.0.0.1:1", folder.path(), &line);
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{command}: {told}");
-        assert!(
-            told.contains("set --plugins or TRAINER_PLUGINS"),
-            "{command}: {told}"
-        );
-        assert!(
-            told.contains("trainer submit --dry-run"),
-            "{command}: {told}"
-        );
-        assert!(!folder.path().join("target").exists(), "{command}");
+        let text = printed(&bash("http://127.0.0.1:1", folder.path(), &line));
+        assert!(text.contains(printing), "{command}: {text}");
     }
-    for command in ["explain hf", "preview job.json"] {
-        printed(&bash(
-            "http://127.0.0.1:1",
-            folder.path(),
-            &format!("trainer {command}"),
-        ));
-        assert!(!folder.path().join("target").exists(), "{command}");
+    let mut left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".cache", "data", "job.json"]);
+}
+
+#[test]
+fn outside_the_repository_a_service_trains_with_what_it_carries() {
+    let home = tempfile::tempdir().unwrap();
+    let site = Site::in_a_container()
+        .unwrap()
+        .set("HOME", &home.path().display().to_string())
+        .set("TRAINER_LOCAL_PYTHON", &python().display().to_string());
+    let mut command = Command::new(binary());
+    command.current_dir(home.path());
+    for variable in ["XDG_CACHE_HOME", "XDG_STATE_HOME"] {
+        command.env_remove(variable);
     }
+    let server = site.start_as(&mut command).unwrap();
+    let request = training(home.path(), "carried", 2).unwrap();
+    let name = server.submit(&request).unwrap();
+    server.wait_for(&name, "succeeded").unwrap();
+    let kept = home.path().join(".local/state/trainer/jobs.redb");
+    assert!(kept.is_file());
 }
 
 #[test]

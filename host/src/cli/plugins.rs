@@ -18,10 +18,11 @@ pub(super) fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> 
         program: std::env::current_exe()?,
         niceness: COMPILING_STEPS_BACK,
     };
-    let data = settings.data_dir.clone();
-    let registry = open(settings, data, compiler, Registry::start)?;
+    let data = settings.data_folder();
+    let folder = settings.plugins_folder()?;
+    let registry = open(settings, &folder, data, compiler, Registry::start)?;
     if !registry.is_pulling() {
-        ensure_any(&registry.current(), &settings.plugins)?;
+        ensure_any(&registry.current(), &folder)?;
     }
     Ok(registry)
 }
@@ -29,18 +30,19 @@ pub(super) fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> 
 /// The plugins of a command that ends soon.
 pub(super) fn load(settings: &PlanningSettings) -> anyhow::Result<Arc<Plugins>> {
     let data = settings.data_or_cache();
-    let plugins = open(settings, data, Compiler::Here, Registry::open)?.current();
-    ensure_any(&plugins, &settings.plugins)?;
+    let folder = settings.plugins_folder()?;
+    let plugins = open(settings, &folder, data, Compiler::Here, Registry::open)?.current();
+    ensure_any(&plugins, &folder)?;
     Ok(plugins)
 }
 
 fn open(
     settings: &PlanningSettings,
+    folder: &Path,
     data: PathBuf,
     compiler: Compiler,
     registry: fn(Loader) -> Result<Registry, LoadError>,
 ) -> anyhow::Result<Registry> {
-    let folder = &settings.plugins;
     if !folder.is_dir() {
         bail!(
             "the plugins folder {} does not exist. In the repository, build the plugins with `make \
@@ -50,7 +52,7 @@ fn open(
         );
     }
     let loader = Loader::open(LoaderSettings {
-        folder: folder.clone(),
+        folder: folder.to_path_buf(),
         data,
         limits: Limits::default(),
         unknown: settings.unknown_arguments(),

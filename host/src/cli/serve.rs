@@ -42,12 +42,13 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
             Arc::new(KubernetesCluster::connect(settings.kubernetes_cluster()).await?)
         }
         ClusterKind::Local => {
-            let local = settings.local_cluster(std::env::current_exe()?);
+            let local = settings.local_cluster(std::env::current_exe()?)?;
             preflight::local(&local)
                 .iter()
                 .for_each(|missing| warn!("{missing}"));
+            let folder = local.data_folder.clone();
             let opened = LocalCluster::open(local).await;
-            let folder = settings.planning.data_dir.display();
+            let folder = folder.display();
             Arc::new(opened.with_context(|| format!("cannot use the data folder {folder}"))?)
         }
     };

@@ -202,7 +202,7 @@ impl Cluster for LocalCluster {
         let created = self.admitted(&job);
         let key = key(job.namespace(), job.name());
         let counted = self.quota.add(&key, size(&job))?;
-        // The specification answers 500 where a job cannot be created for no finding of the request.
+        // The specification answers 500 where a job cannot be created through no fault of the request.
         let added = self.machine.add(Record::new(job)).await;
         added.map_err(|error| match error {
             ClusterError::NotStored { .. } => ClusterError::internal("storing the job", error),

@@ -104,7 +104,7 @@ impl Load {
     ///
     /// # Errors
     ///
-    /// When the work panics, which is a finding of this service.
+    /// When the work panics, which is a bug of this service.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

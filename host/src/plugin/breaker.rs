@@ -62,7 +62,7 @@ impl Breaker {
         *self.lock() = State::InService { failed: 0 };
     }
 
-    /// Notes a call that failed by the plugin's finding, and says whether a rest begins with it.
+    /// Notes a call that the plugin failed, and says whether a rest begins with it.
     pub(super) fn failed(&self, now: Instant) -> Option<Duration> {
         let mut state = self.lock();
         let failed = match *state {

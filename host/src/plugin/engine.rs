@@ -9,7 +9,7 @@ use super::limits::{Limits, MOST_MEMORY_BYTES};
 
 /// How often the epoch moves on, so how exact a deadline is.
 pub(super) const TICK: Duration = Duration::from_millis(10);
-/// Memory of an ended call that stays mapped for the next one. Without it page findings make calls
+/// Memory of an ended call that stays mapped for the next one. Without it page faults make calls
 /// on two threads slower than on one; with it, and with `pagemap_scan`, they scale.
 const RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 

@@ -163,14 +163,14 @@ pub enum PlanError {
     /// The caller's finding: the plugin refused the request.
     #[error("the plugin refused the request")]
     Refused(Vec<Finding>),
-    /// The plugin's finding.
+    /// The plugin is at fault.
     #[error("plugin {} {} ({}) failed", plugin.name, plugin.version, plugin.digest)]
     Failed {
         plugin: Box<PluginIdentity>,
         #[source]
         error: CallError,
     },
-    /// The plugin's finding, before this request.
+    /// The plugin is at fault, before this request.
     #[error(
         "the plugin of framework {plugin} failed {failures} times in a row and is out of service \
          for another {} s",

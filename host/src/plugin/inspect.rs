@@ -76,7 +76,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
 ///
 /// # Errors
 ///
-/// Why it does not fit, in words that name the finding and not the linker's.
+/// Why it does not fit, in words that name the mistake and not the linker's.
 pub fn check(found: &Inspection) -> Result<(), LoadError> {
     if let Some(import) = found.imports.first() {
         return Err(LoadError::Imports {

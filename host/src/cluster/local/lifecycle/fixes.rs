@@ -1,7 +1,7 @@
 //! Fixes that the simulation takes out, to show that it finds what they fix. In the service each
 //! of them holds.
 
-/// A fix of a finding that the local cluster once had.
+/// A fix of a fault that the local cluster once had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cluster::local) enum Fix {
     /// The start of a replica that was told to stop meanwhile changes nothing.
