@@ -106,7 +106,7 @@ lock: python # Update trainer/lock.txt to the latest compatible releases
 	} > $(TARGET)/lock.txt && mv $(TARGET)/lock.txt trainer/lock.txt
 
 .PHONY: test
-test: lint test-rust test-python e2e e2e-kubernetes e2e-image ## Run every test that this machine supports
+test: lint test-rust test-python e2e e2e-console e2e-kubernetes e2e-image ## Run every test that this machine supports
 
 .PHONY: lint
 lint: toolchain python ## Check formatting and lints
@@ -150,6 +150,25 @@ test-training: python ## Compare full training runs with the bare frameworks (up
 e2e: build hostile registry python ## Run the end-to-end tests with real servers and real training
 	@echo "==> running the end-to-end tests with real servers and real training"
 	@TRAINER_TEST_PYTHON=$(ENVIRONMENT) cargo test $(CARGO_FLAGS) -p e2e --test e2e
+
+# What drives the console. Playwright's own browsers are not used: they are large downloads.
+CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
+
+.PHONY: e2e-console
+ifneq ($(CHROMIUM),)
+e2e-console: build $(TARGET)/console/.installed ## Test the web console in Chromium; screenshots in target/console-screenshots
+	$(call say,the web console in a browser)
+	@TRAINER_CHROMIUM=$(CHROMIUM) TRAINER_SCREENSHOTS=$(TARGET)/console-screenshots \
+		$(TARGET)/console/bin/pytest -q -s -p no:cacheprovider e2e/console
+
+$(TARGET)/console/.installed: e2e/console/requirements.txt
+	@$(PYTHON) -m venv $(TARGET)/console
+	@$(TARGET)/console/bin/pip install --quiet --disable-pip-version-check -r e2e/console/requirements.txt
+	@touch $@
+else
+e2e-console:
+	$(call say,no Chromium: the tests of the web console are left out (apt-get install chromium))
+endif
 
 .PHONY: test-kills
 test-kills: build ## Kill the service 500 times and its shims 200 times while jobs run

@@ -1,5 +1,5 @@
-//! Collects what the binary contains: the plugins, the training programs, and the files of
-//! `trainer plugin new`.
+//! Collects what the binary contains: the plugins, the training programs, the console, and the files
+//! of `trainer plugin new`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -13,7 +13,7 @@ fn main() -> io::Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let plugins = env::var_os("TRAINER_BUNDLED_PLUGINS").map(PathBuf::from);
     println!("cargo::rerun-if-env-changed=TRAINER_BUNDLED_PLUGINS");
-    for folder in ["templates", "../plugins/sdk/src", "../wit"] {
+    for folder in ["templates", "../plugins/sdk/src", "../wit", "../console"] {
         println!("cargo::rerun-if-changed={folder}");
     }
     let _ = fs::remove_dir_all(&out);

@@ -12,6 +12,7 @@ mod prefix;
 mod progress;
 mod selector;
 mod status;
+mod update;
 
 pub use cause::{Cause, MAX_LOG_BYTES, Restart, cause};
 pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
@@ -25,3 +26,4 @@ pub use prefix::{EarlierCheckpoints, Prefix};
 pub use progress::Progress;
 pub use selector::{InvalidSelector, Selector};
 pub use status::{JobState, JobSummary};
+pub use update::{DeletedJob, JobProgress, JobUpdate};

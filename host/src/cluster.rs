@@ -1,6 +1,7 @@
 //! Step 4: where PyTorchJobs run. One trait, an implementation a place.
 
 mod changes;
+mod feed;
 pub mod kubernetes;
 pub mod local;
 mod progress;
@@ -15,6 +16,7 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 pub use changes::JobWatch;
+pub use feed::{Change, Feed, FeedPosition, Follower, News};
 pub use progress::progress;
 
 use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, Prefix, Submission};
@@ -100,6 +102,9 @@ pub trait Cluster: Send + Sync {
     ///
     /// As [`Cluster::get`].
     async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError>;
+
+    /// The changes of all jobs.
+    fn feed(&self) -> &Arc<Feed>;
 
     /// The log of a replica, which is one of [`crate::job::replica_names`].
     ///

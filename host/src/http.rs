@@ -2,8 +2,10 @@
 
 mod app;
 mod body;
+mod console;
 mod documentation;
 mod events;
+mod feed;
 mod frameworks;
 mod hardening;
 mod health;
@@ -29,7 +31,7 @@ mod trace_context;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderName, StatusCode, Version};
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 use tower::util::option_layer;
@@ -62,6 +64,7 @@ const MAX_EVENT_STREAMS: usize = 4096;
 
 /// The whole interface.
 pub fn router(app: App) -> Router {
+    let event_streams = Extension(Streams::new("event streams", MAX_EVENT_STREAMS));
     // Load balancers and scrapers add parameters of their own, which these ignore.
     let probes = Router::new()
         .route("/healthz", get(health::healthz))
@@ -71,6 +74,8 @@ pub fn router(app: App) -> Router {
     let described = Router::new()
         .route("/openapi.json", get(documentation::openapi))
         .route("/docs", get(documentation::docs))
+        .route("/", get(console::page))
+        .route("/console/{*path}", get(console::file))
         .route_layer(middleware::from_fn(query::check))
         .route_layer(middleware::from_fn(hardening::check_room));
     let guarded = Router::new()
@@ -87,8 +92,9 @@ pub fn router(app: App) -> Router {
         )
         .route(
             "/train/{job_name}/events",
-            get(events::events).layer(Extension(Streams::new("event streams", MAX_EVENT_STREAMS))),
+            get(events::events).layer(event_streams.clone()),
         )
+        .route("/events", get(feed::feed).layer(event_streams))
         .route("/train/{job_name}/manifest", get(jobs::manifest))
         .route("/train/{job_name}/suspend", post(jobs::suspend))
         .route("/train/{job_name}/resume", post(jobs::resume))
@@ -160,7 +166,12 @@ fn span(request: &Request) -> Span {
     span
 }
 
-/// Logs are sent as they come, and compression would hold them back.
+/// Logs are sent as they come, and compression would hold them back. The console's files have an
+/// encoding already.
 fn compressible() -> impl Predicate {
-    DefaultPredicate::new().and(NotForContentType::const_new("text/plain"))
+    let is_plain = |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
+        extensions.get::<console::Encoded>().is_none()
+    };
+    let not_text = NotForContentType::const_new("text/plain");
+    DefaultPredicate::new().and(not_text).and(is_plain)
 }

@@ -1,11 +1,11 @@
-//! Who follows which job: each change of a job is told to them, and a job that nobody follows
-//! costs nothing.
+//! Who follows which job, and the feed of all jobs: each change of a job reaches both.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::feed::Feed;
 use crate::job::ObservedJob;
 
 /// A job as it stands, or nothing once it was deleted. A follower that is slow sees the newest.
@@ -17,6 +17,7 @@ type Key = (String, String);
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     followed: Mutex<BTreeMap<Key, watch::Sender<Option<Arc<ObservedJob>>>>>,
+    feed: Arc<Feed>,
 }
 
 impl Changes {
@@ -32,8 +33,14 @@ impl Changes {
             .subscribe()
     }
 
-    /// Tells those who follow a job how it stands now.
-    pub(super) fn tell(&self, job: &Arc<ObservedJob>) {
+    /// The changes of all jobs.
+    pub(super) fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+
+    /// Tells those who follow a job how it stands now, after how it stood before.
+    pub(super) fn tell(&self, before: Option<&ObservedJob>, job: &Arc<ObservedJob>) {
+        self.feed.changed(before, job);
         if let Some(sender) = self.followed().get(&key(job)) {
             sender.send_if_modified(|known| {
                 let is_news = known.as_deref() != Some(job);
@@ -45,6 +52,7 @@ impl Changes {
 
     /// Tells those who follow a job that it was deleted.
     pub(super) fn tell_gone(&self, job: &ObservedJob) {
+        self.feed.deleted(job);
         if let Some(sender) = self.followed().remove(&key(job)) {
             sender.send_replace(None);
         }

@@ -27,7 +27,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 use tracing::warn;
 
-use super::{Cluster, ClusterError, Created, JobWatch, LogStream, RunState};
+use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState};
 use crate::job::{
     Inspection, JobEvent, LogSelection, LogStart, ObservedJob, PodDetails, Submission,
 };
@@ -243,6 +243,10 @@ impl Cluster for KubernetesCluster {
     async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {
         let job = self.get(namespace, name).await?;
         Ok(self.cache.sight(job))
+    }
+
+    fn feed(&self) -> &Arc<Feed> {
+        self.cache.feed()
     }
 
     async fn log(

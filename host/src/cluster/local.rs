@@ -40,7 +40,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{Cluster, ClusterError, Created, JobWatch, LogStream, RunState};
+use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState};
 use crate::job::{EarlierCheckpoints, Inspection, LogSelection, ObservedJob, Prefix, Submission};
 use crate::keys::RUN_ID_LABEL;
 use crate::pytorch_job::PyTorchJob;
@@ -279,6 +279,10 @@ impl Cluster for LocalCluster {
     async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {
         let sight = self.machine.follow(&key(namespace, name));
         sight.ok_or_else(|| not_found(name))
+    }
+
+    fn feed(&self) -> &Arc<Feed> {
+        self.machine.feed()
     }
 
     async fn log(

@@ -21,9 +21,9 @@ use super::streams::{Caller, Streams};
 use crate::cluster::JobWatch;
 use crate::job::{JobState, ListedJob, ObservedJob};
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// How often a comment tells proxies that the connection lives: half of nginx' patience.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a client waits before it connects again.
 const RECONNECT: Duration = Duration::from_secs(1);
 

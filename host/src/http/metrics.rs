@@ -13,6 +13,7 @@ use axum::{Extension, Json};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::app::App;
 use super::problem::Problem;
@@ -28,8 +29,8 @@ use crate::job::{
 const DEFAULT_POINTS: usize = 500;
 const MIN_POINTS: usize = 4;
 const MAX_POINTS: usize = 10_000;
-/// How long a follower waits for more lines before it sends what it has read.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long a follower collects points before it sends them.
+const BATCH: Duration = Duration::from_millis(200);
 /// How often a comment shows proxies that the connection is alive: half of nginx's timeout.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -155,6 +156,7 @@ fn followed(log: LogStream, points: usize, draining: watch::Receiver<bool>) -> R
         log,
         recorder: Recorder::new(points),
         draining,
+        due: None,
         stage: Stage::Open,
     };
     let events = Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
@@ -168,6 +170,8 @@ struct Follower {
     log: LogStream,
     recorder: Recorder,
     draining: watch::Receiver<bool>,
+    /// When what was read is to be sent: lines that keep coming must not put that off.
+    due: Option<Instant>,
     stage: Stage,
 }
 
@@ -182,7 +186,7 @@ enum Stage {
 /// What a follower waited for.
 enum Next {
     Lines,
-    Quiet,
+    Due,
     End,
     /// The client has to connect again: the rest is missing.
     CutOff,
@@ -208,7 +212,7 @@ impl Follower {
             }
             match self.next().await {
                 Next::Lines => continue,
-                Next::Quiet => {}
+                Next::Due => self.due = None,
                 Next::End => self.stage = Stage::Ending,
                 Next::CutOff => return None,
             }
@@ -219,16 +223,18 @@ impl Follower {
     }
 
     async fn next(&mut self) -> Next {
+        let due = self.due;
         tokio::select! {
             lines = self.log.next() => match lines {
                 Some(Ok(lines)) => {
                     self.recorder.read(&lines);
+                    self.due.get_or_insert_with(|| Instant::now() + BATCH);
                     Next::Lines
                 }
                 Some(Err(_)) => Next::CutOff,
                 None => Next::End,
             },
-            () = tokio::time::sleep(QUIET) => Next::Quiet,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Next::Due,
             _ = self.draining.wait_for(|draining| *draining) => Next::CutOff,
         }
     }

@@ -11,7 +11,9 @@ pub use page::page;
 
 use crate::explain::Framework;
 use crate::finding::Finding;
-use crate::job::{JobDetails, JobPage, JobSummary, ListedJob, Metrics};
+use crate::job::{
+    DeletedJob, JobDetails, JobPage, JobProgress, JobSummary, JobUpdate, ListedJob, Metrics,
+};
 use crate::preview::Preview;
 use crate::request;
 use operations::{Answer, Body, OPERATIONS, Operation, PARAMETERS, Parameter, Place};
@@ -64,6 +66,9 @@ fn schemas() -> Value {
     generator.subschema_for::<JobPage>();
     generator.subschema_for::<ListedJob>();
     generator.subschema_for::<JobDetails>();
+    generator.subschema_for::<JobUpdate>();
+    generator.subschema_for::<JobProgress>();
+    generator.subschema_for::<DeletedJob>();
     generator.subschema_for::<Metrics>();
     generator.subschema_for::<Preview>();
     generator.subschema_for::<Finding>();
@@ -72,11 +77,22 @@ fn schemas() -> Value {
     if let Some(request) = request.as_object_mut() {
         request.remove("$schema");
     }
+    without_null_defaults(&mut request);
     schemas.insert("TrainingJobRequest".to_string(), request);
     schemas.insert("Framework".to_string(), framework());
     schemas.insert("Frameworks".to_string(), frameworks());
     schemas.insert("Problem".to_string(), problem());
     Value::Object(schemas)
+}
+
+/// Generated clients take a member with a default for one that is always there.
+fn without_null_defaults(schema: &mut Value) {
+    let Some(properties) = schema["properties"].as_object_mut() else {
+        return;
+    };
+    for property in properties.values_mut().filter_map(Value::as_object_mut) {
+        property.retain(|name, value| name != "default" || !value.is_null());
+    }
 }
 
 /// A problem document (RFC 9457).
@@ -213,18 +229,9 @@ fn answered(answer: &Answer) -> Value {
         let schema = match *schema {
             "" => json!({"type": "string"}),
             "object" => json!({"type": "object"}),
-            // Of a stream of events: what each is.
-            "event" => json!({
-                "type": "object",
-                "properties": {
-                    "event": {"enum": ["status", "deleted"]},
-                    "id": {"type": "string"},
-                    "retry": {"type": "integer", "description": "Milliseconds"},
-                    "data": {"type": "string", "contentMediaType": "application/json"},
-                },
-                "required": ["event", "data"],
-            }),
-            name => json!({"$ref": format!("#{SCHEMAS}/{name}")}),
+            "event" => event(&["status", "deleted"]),
+            "feed-event" => event(&["reset", "status", "synced", "progress", "deleted"]),
+            names => one_of(names),
         };
         (media.to_string(), json!({"schema": schema}))
     });
@@ -234,6 +241,30 @@ fn answered(answer: &Answer) -> Value {
         answered["content"] = Value::Object(content);
     }
     answered
+}
+
+/// A reference to a shape, or to each of several between `|`, the one with more members first.
+fn one_of(names: &str) -> Value {
+    let reference = |name| json!({"$ref": format!("#{SCHEMAS}/{name}")});
+    let mut references: Vec<Value> = names.split('|').map(reference).collect();
+    match references.len() {
+        1 => references.remove(0),
+        _ => json!({"anyOf": references}),
+    }
+}
+
+/// Of a stream of events: what each is.
+fn event(names: &[&str]) -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "event": {"enum": names},
+            "id": {"type": "string"},
+            "retry": {"type": "integer", "description": "Milliseconds"},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "required": ["event", "data"],
+    })
 }
 
 fn refused() -> Value {

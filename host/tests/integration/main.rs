@@ -10,8 +10,10 @@
 mod abi;
 mod arguments;
 mod bad_input;
+mod console;
 mod contract;
 mod explain;
+mod feed;
 mod fields;
 mod habits;
 mod hostile;

@@ -1,5 +1,7 @@
 //! The curves of a run, as `GET /train/{job_name}/metrics` returns them.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::Request;
 use futures_util::StreamExt;
@@ -106,4 +108,18 @@ async fn a_job_without_metrics_has_empty_curves() {
     let metrics = service.get("/train/meta-mute/metrics").await.json();
     assert_eq!(metrics["points"].as_array().map(Vec::len), Some(0));
     service.get("/train/meta-none/metrics").await.problem(404);
+}
+
+#[tokio::test]
+async fn a_follower_gets_points_while_lines_keep_coming() {
+    let service = Service::start().await;
+    let busy = r#"n=0; while :; do n=$((n + 1)); echo "{\"event\": \"progress\", \"step\": $n, \"total_steps\": 100000, \"loss\": 1.5, \"tokens_per_second\": 1, \"seconds_left\": 1}"; sleep 0.02; done"#;
+    service.submit(&script("busy", busy)).await;
+    service.wait_for("meta-busy", "running").await;
+    let (status, mut events) = open(&service, get("/train/meta-busy/metrics?follow=true")).await;
+    assert_eq!(status, 200);
+    let first = tokio::time::timeout(Duration::from_secs(30), events.next()).await;
+    let first = String::from_utf8(first.unwrap().unwrap().unwrap().to_vec()).unwrap();
+    assert!(first.starts_with("event: metrics"), "{first}");
+    service.stop().await;
 }

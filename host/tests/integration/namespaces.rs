@@ -11,7 +11,7 @@ use trainer_host::request::{AllowedNamespaces, RequestPolicy};
 
 use crate::service::{Answer, Service, request};
 
-async fn add(service: &Service, namespace: &str, run_id: &str) {
+pub(crate) async fn add(service: &Service, namespace: &str, run_id: &str) {
     let mut body = request("wait", run_id);
     body["namespace"] = json!(namespace);
     // Two jobs do not share a checkpoint prefix.
@@ -26,7 +26,7 @@ async fn send(service: &Service, method: Method, path: &str) -> Answer {
 }
 
 /// The same cluster through a service that serves fewer namespaces.
-fn allowing(service: &Service, namespaces: &[&str]) -> Router {
+pub(crate) fn allowing(service: &Service, namespaces: &[&str]) -> Router {
     let names = namespaces.iter().map(|name| (*name).to_string());
     router(App {
         plugins: service.registry.clone(),

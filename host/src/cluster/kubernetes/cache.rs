@@ -2,6 +2,7 @@
 //! costs the API server nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -14,9 +15,10 @@ use tracing::{info, warn};
 
 use super::error::CallError;
 use super::resource::WatchedJob;
+use crate::cluster::Feed;
 use crate::cluster::changes::{Changes, JobWatch};
 use crate::job::{self, ObservedJob, PodDetails, Prefix};
-use crate::keys::CHECKPOINT_PREFIX_ANNOTATION;
+use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, MODEL_ID_ANNOTATION};
 
 /// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
 /// is noticed after this time and five seconds more.
@@ -79,8 +81,8 @@ impl Cache {
                     self.add_failures_to(&mut job);
                     let job = Arc::new(job);
                     let mut jobs = self.jobs_mut();
-                    self.changes.tell(&job);
-                    jobs.insert(key(&job), job);
+                    let before = jobs.insert(key(&job), job.clone());
+                    self.changes.tell(before.as_deref(), &job);
                 }
                 Ok(Event::Delete(WatchedJob(job))) => self.forget(&job),
                 Err(error) => self.interrupted(&scope, &error.into()),
@@ -92,28 +94,42 @@ impl Cache {
         let namespace = scope.as_deref().unwrap_or("all of them");
         info!(namespace, jobs = listed.len(), "job cache synced");
         let mut jobs = self.jobs_mut();
-        match scope {
-            None => *jobs = listed,
-            Some(scope) => {
-                jobs.retain(|(_, namespace), _| namespace != scope);
-                jobs.extend(listed);
-            }
-        }
-        self.tell_followers(scope, &jobs);
+        let is_listed = |namespace: &str| scope.as_deref().is_none_or(|scope| scope == namespace);
+        let (before, others) = std::mem::take(&mut *jobs)
+            .into_iter()
+            .partition(|((_, namespace), _)| is_listed(namespace));
+        self.tell_differences(&before, &listed, is_listed);
+        *jobs = others;
+        jobs.extend(listed);
         drop(jobs);
         self.unknown().remove(scope);
     }
 
-    /// What has changed of the jobs that are followed while there was no watch.
-    fn tell_followers(&self, scope: &Scope, jobs: &BTreeMap<Key, Arc<ObservedJob>>) {
-        let is_listed = |job: &ObservedJob| scope.as_deref().is_none_or(|s| s == job.namespace());
-        let followed = self.changes.followed_jobs().into_iter();
-        for known in followed.filter(|job| is_listed(job)) {
-            match jobs.get(&key(&known)) {
-                Some(job) => self.changes.tell(job),
-                None => self.changes.tell_gone(&known),
+    /// What has changed of the jobs of a scope while there was no watch.
+    fn tell_differences(
+        &self,
+        before: &BTreeMap<Key, Arc<ObservedJob>>,
+        listed: &BTreeMap<Key, Arc<ObservedJob>>,
+        is_listed: impl Fn(&str) -> bool,
+    ) {
+        for (key, job) in listed {
+            self.changes.tell(before.get(key).map(AsRef::as_ref), job);
+        }
+        for (_, gone) in before.iter().filter(|(key, _)| !listed.contains_key(*key)) {
+            self.changes.tell_gone(gone);
+        }
+        // A job that was read from the API server itself may have been in neither.
+        let followed = self.changes.followed_jobs();
+        for job in followed.iter().filter(|job| is_listed(job.namespace())) {
+            if !listed.contains_key(&key(job)) {
+                self.changes.tell_gone(job);
             }
         }
+    }
+
+    /// The changes of all jobs.
+    pub(super) fn feed(&self) -> &Arc<Feed> {
+        self.changes.feed()
     }
 
     /// A job as it stands, and its changes from then on.
@@ -176,9 +192,11 @@ impl Cache {
     pub(super) fn add(&self, job: &ObservedJob) {
         let mut job = job.clone();
         trim(&mut job);
-        self.jobs_mut()
-            .entry(key(&job))
-            .or_insert_with(|| Arc::new(job));
+        let mut jobs = self.jobs_mut();
+        if let Entry::Vacant(free) = jobs.entry(key(&job)) {
+            let job = free.insert(Arc::new(job));
+            self.changes.tell(None, job);
+        }
     }
 
     /// Takes a job out that was deleted, unless another of its name is there already.
@@ -273,7 +291,57 @@ fn key(job: &ObservedJob) -> Key {
 /// Drops what no answer from the cache needs: of ten thousand jobs it would be most of the memory.
 fn trim(job: &mut ObservedJob) {
     let mut annotations = job.metadata.annotations.take().unwrap_or_default();
-    annotations
-        .retain(|key, _| job::is_failure_annotation(key) || key == CHECKPOINT_PREFIX_ANNOTATION);
+    annotations.retain(|key, _| {
+        job::is_failure_annotation(key)
+            || [CHECKPOINT_PREFIX_ANNOTATION, MODEL_ID_ANNOTATION].contains(&key.as_str())
+    });
     job.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{FeedPosition, News};
+    use serde_json::json;
+
+    fn job(namespace: &str, name: &str, suspend: bool) -> Arc<ObservedJob> {
+        let job = json!({
+            "metadata": {"name": name, "namespace": namespace, "uid": name},
+            "spec": {"runPolicy": {"suspend": suspend}},
+        });
+        Arc::new(serde_json::from_value(job).unwrap())
+    }
+
+    fn listed(jobs: &[Arc<ObservedJob>]) -> BTreeMap<Key, Arc<ObservedJob>> {
+        jobs.iter().map(|job| (key(job), job.clone())).collect()
+    }
+
+    fn news(cache: &Cache, since: &FeedPosition) -> Vec<String> {
+        let changes = cache.feed().after(since).unwrap();
+        let news = changes.iter().map(|change| match &change.news {
+            News::Status(update) => format!("{} is there", update.job.summary.name),
+            News::Progress(progress) => format!("{} advances", progress.name),
+            News::Deleted(job) => format!("{} is gone", job.name),
+        });
+        news.collect()
+    }
+
+    #[test]
+    fn the_feed_has_what_differs_between_two_lists_of_a_scope() {
+        let scope = Some("a".to_string());
+        let cache = Cache::of(&[scope.clone(), Some("b".to_string())]);
+        let other = job("b", "other", false);
+        cache.replace(&Some("b".to_string()), listed(&[other]));
+        let begin = cache.feed().end();
+        let (one, two) = (job("a", "one", false), job("a", "two", false));
+        cache.replace(&scope, listed(&[one, two.clone()]));
+        assert_eq!(news(&cache, &begin), ["one is there", "two is there"]);
+        let begin = cache.feed().end();
+        cache.replace(&scope, listed(&[two.clone(), job("a", "new", true)]));
+        assert_eq!(news(&cache, &begin), ["new is there", "one is gone"]);
+        let begin = cache.feed().end();
+        cache.forget(&two);
+        assert_eq!(news(&cache, &begin), ["two is gone"]);
+        assert_eq!(cache.all(None).len(), 2);
+    }
 }

@@ -348,7 +348,8 @@ impl LocalJobs {
             return;
         }
         let known = Known::from(job);
-        self.changes.tell(&known.observed);
+        let before = jobs.kept.get(&id.key).map(|before| &*before.observed);
+        self.changes.tell(before, &known.observed);
         jobs.kept.insert(id.key.clone(), known);
     }
 

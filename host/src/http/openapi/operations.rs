@@ -31,7 +31,8 @@ pub enum Body {
 pub struct Answer {
     pub status: u16,
     pub description: &'static str,
-    /// By media type: the name of a schema, `object` for any object, or empty for text.
+    /// By media type: the names of one or more schemas with `|` between them, `object` for any object, or
+    /// empty for text.
     pub content: &'static [(&'static str, &'static str)],
 }
 
@@ -132,7 +133,7 @@ pub const OPERATIONS: &[Operation] = &[
         ..of_job(
             "post",
             "/train",
-            "submit",
+            "createJob",
             "Submit a training job",
             &["Idempotency-Key"],
             &[answer(
@@ -145,7 +146,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "get",
         "/train",
-        "list",
+        "listJobs",
         "List jobs, newest first",
         &[
             "framework",
@@ -171,7 +172,7 @@ pub const OPERATIONS: &[Operation] = &[
         ..of_job(
             "post",
             "/train/preview",
-            "preview",
+            "previewJob",
             "Preview a job without creating it",
             &["dry_run"],
             &[answer(
@@ -184,7 +185,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "get",
         "/train/{job_name}",
-        "status",
+        "getJob",
         "The status of a job",
         &["namespace", "view", "If-None-Match"],
         &[
@@ -199,7 +200,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "delete",
         "/train/{job_name}",
-        "delete",
+        "deleteJob",
         "Delete a job; checkpoints are kept",
         &["namespace"],
         &[answer(204, "Job deleted", &[])],
@@ -207,7 +208,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "post",
         "/train/{job_name}/suspend",
-        "suspend",
+        "suspendJob",
         "Stop the replicas of a job, but keep the job",
         &["namespace"],
         &[answer(200, "Job suspended", SUMMARY)],
@@ -215,7 +216,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "post",
         "/train/{job_name}/resume",
-        "resume",
+        "resumeJob",
         "Resume a suspended job",
         &["namespace"],
         &[answer(200, "Job resumed", SUMMARY)],
@@ -223,7 +224,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "get",
         "/train/{job_name}/manifest",
-        "manifest",
+        "getJobManifest",
         "The PyTorchJob in the cluster",
         &["namespace", "If-None-Match"],
         &[
@@ -238,7 +239,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "get",
         "/train/{job_name}/logs",
-        "logs",
+        "getJobLogs",
         "The logs of a job's replicas",
         &[
             "namespace",
@@ -254,7 +255,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "get",
         "/train/{job_name}/metrics",
-        "jobMetrics",
+        "getJobMetrics",
         "Loss, learning rate and throughput of a run over its steps",
         &["namespace", "points", "follow", "If-None-Match"],
         &[
@@ -275,7 +276,7 @@ pub const OPERATIONS: &[Operation] = &[
     of_job(
         "get",
         "/train/{job_name}/events",
-        "events",
+        "followJob",
         "Status changes of a job until it finishes, as server-sent events",
         &["namespace", "Last-Event-ID"],
         &[
@@ -291,12 +292,25 @@ pub const OPERATIONS: &[Operation] = &[
             ),
         ],
     ),
+    of_job(
+        "get",
+        "/events",
+        "followJobs",
+        "Each change of each job that the caller may see, as server-sent events",
+        &["Last-Event-ID"],
+        &[answer(
+            200,
+            "Events `reset`, then `status` (a `JobUpdate`) for each job, then `synced`; from then on \
+             `status`, `progress` (a `JobProgress`) and `deleted` (a `DeletedJob`)",
+            &[("text/event-stream", "feed-event")],
+        )],
+    ),
     Operation {
         tag: "frameworks",
         ..of_job(
             "get",
             "/frameworks",
-            "frameworks",
+            "listFrameworks",
             "The loaded frameworks",
             &["If-None-Match"],
             &[
@@ -314,7 +328,7 @@ pub const OPERATIONS: &[Operation] = &[
         ..of_job(
             "get",
             "/frameworks/{name}",
-            "framework",
+            "getFramework",
             "One framework",
             &["If-None-Match"],
             &[
@@ -333,7 +347,7 @@ pub const OPERATIONS: &[Operation] = &[
         ..of_job(
             "post",
             "/frameworks/{name}/rollback",
-            "rollBack",
+            "rollBackFramework",
             "Roll back a framework to the previously served version of its plugin",
             &[],
             &[answer(
@@ -345,25 +359,25 @@ pub const OPERATIONS: &[Operation] = &[
     },
     of_service(
         "/metrics",
-        "metrics",
+        "getMetrics",
         "Metrics in Prometheus format",
         &[answer(200, "Text", &[("text/plain", "")])],
     ),
     of_service(
         "/healthz",
-        "healthz",
+        "getHealth",
         "Liveness",
         &[answer(200, "Alive", &[("application/json", "object")])],
     ),
     of_service(
         "/livez",
-        "livez",
+        "getLiveness",
         "Liveness",
         &[answer(200, "Alive", &[("text/plain", "")])],
     ),
     of_service(
         "/readyz",
-        "readyz",
+        "getReadiness",
         "Readiness",
         &[
             answer(
@@ -380,7 +394,7 @@ pub const OPERATIONS: &[Operation] = &[
     ),
     of_service(
         "/openapi.json",
-        "openapi",
+        "getOpenapi",
         "This document",
         &[answer(
             200,
@@ -390,7 +404,7 @@ pub const OPERATIONS: &[Operation] = &[
     ),
     of_service(
         "/docs",
-        "docs",
+        "getDocs",
         "This document as a web page",
         &[answer(200, "A page", &[("text/html", "")])],
     ),

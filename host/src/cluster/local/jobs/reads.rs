@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Job, JobId, Known, LocalJobs, blocking};
-use crate::cluster::ClusterError;
 use crate::cluster::changes::JobWatch;
 use crate::cluster::local::store::Record;
+use crate::cluster::{ClusterError, Feed};
 use crate::job::{ObservedJob, Submission};
 use crate::pytorch_job::PyTorchJob;
 
@@ -33,6 +33,11 @@ impl LocalJobs {
         let jobs = self.jobs();
         let known = jobs.kept.get(key)?;
         Some(self.changes.follow(known.observed.clone()))
+    }
+
+    /// The changes of all jobs.
+    pub fn feed(&self) -> &Arc<Feed> {
+        self.changes.feed()
     }
 
     /// The job of a namespace that was submitted with a key.
