@@ -1,4 +1,4 @@
-"""Measures what this image adds: the stall of a checkpoint, and the way to the first step.
+"""Measures the overhead of the image: pauses for checkpoints, and the time to the first step.
 
     make bench-trainer        writes docs/performance-trainer.md
 
@@ -24,20 +24,20 @@ import loading
 
 HERE = Path(__file__).parents[1]
 ROUNDS = 3
-# Enough steps between two checkpoints for the upload of one to end well before the next.
+# Enough steps between two checkpoints for an upload to finish before the next one.
 STEPS, SAVE_STEPS = 600, 120
-# As often as by default: transformers writes all that it has logged into each checkpoint.
+# The default interval, because transformers writes all logs into each checkpoint.
 LOGGING_STEPS = 10
-# Progress lines of the first steps, which are slower than those behind them.
+# Progress lines of the first steps, which are slower than later ones.
 WARM_UP = 3
-# What the store takes in a second: as one far away does, and as much as this machine gives.
+# Bandwidths of the store: that of a remote one, and unlimited.
 BANDWIDTHS = {"16 MiB/s": "16M", "loopback speed": "off"}
-# A model of 8 million weights: what a checkpoint costs whatever its size counts less there.
+# A model with 8 million weights, for which fixed costs of a checkpoint matter less.
 LARGER = {
     "model_type": "llama", "vocab_size": 258, "hidden_size": 384, "intermediate_size": 1024,
     "num_hidden_layers": 5, "num_attention_heads": 6, "num_key_value_heads": 2,
 }  # fmt: skip
-# Bare transformers: what the hf runner does, without this image.
+# The bare framework of the hf runner: transformers.
 BARE_HF = """
 import json, sys, torch
 from torch.utils.data import Dataset
@@ -60,7 +60,7 @@ arguments = TrainingArguments("/tmp/bare", max_steps=2, use_cpu=True, report_to=
 Trainer(AutoModelForCausalLM.from_config(config), arguments, train_dataset=Data(),
     callbacks=[First()]).train()
 """
-# Bare PyTorch: what the meta runner does.
+# The bare framework of the meta runner: PyTorch.
 BARE_META = """
 import json, sys, torch
 sys.path.insert(0, sys.argv[2])
@@ -77,7 +77,7 @@ BARE = {"hf": BARE_HF, "meta": BARE_META}
 
 
 def main() -> None:
-    """Prints the page; what is measured meanwhile goes to standard error."""
+    """Prints the page. Intermediate results go to standard error."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         licence = (HERE.parent / "LICENSE").read_text().split("\n\n")
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def larger(folder: Path) -> Path:
-    """A folder with a configuration and a tokenizer, whose model is made anew."""
+    """A folder with a configuration and a tokenizer, but without weights."""
     from tokens import Bytes
 
     model = folder / "larger"
@@ -102,7 +102,7 @@ def larger(folder: Path) -> Path:
 
 
 def start(framework: str, folder: Path) -> tuple[float, float]:
-    """Seconds to the first step: the bare framework's, and this image's, one after the other."""
+    """Seconds to the first step with the bare framework and with the image."""
     torchrun = [str(Path(sys.executable).parent / "torchrun"), "--standalone"]
     script = folder / f"bare_{framework}.py"
     script.write_text(BARE[framework])
@@ -122,7 +122,7 @@ def start(framework: str, folder: Path) -> tuple[float, float]:
 
 
 def seconds_until(mark: str, words: list[str], extra: dict[str, str]) -> float:
-    """How long a program takes to say something."""
+    """The time until a program prints a text."""
     begun = time.monotonic()
     with subprocess.Popen(
         words, cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1", **extra},
@@ -139,20 +139,20 @@ def seconds_until(mark: str, words: list[str], extra: dict[str, str]) -> float:
 
 @dataclass(frozen=True)
 class Stall:
-    """What a checkpoint costs the training, in seconds."""
+    """The cost of a checkpoint for the training, in seconds."""
 
     framework: str
     store: str
     megabytes: float
-    # From the end of a step until the training goes on.
+    # The pause after a step until the training continues.
     still: float
-    # That, and what the steps beside the upload take longer than others.
+    # The pause, plus the delay of steps during the upload.
     lost: float
     upload: float
 
 
 def stall(framework: str, model_id: str, folder: Path, store: str) -> Stall:
-    """Trains into a store of a bandwidth."""
+    """Trains with a store of limited bandwidth."""
     from conftest import S3
 
     server = S3(Path(tempfile.mkdtemp(dir=folder)), "--bwlimit", BANDWIDTHS[store])
@@ -173,7 +173,7 @@ def stall(framework: str, model_id: str, folder: Path, store: str) -> Stall:
     if len(steps) < STEPS // LOGGING_STEPS:
         raise RuntimeError("".join(line for _, line in said))
     still = numbers(said, r"(?:stood still|paused) for (\S+) s")
-    # Behind the last one there are no steps.
+    # No steps follow the last checkpoint.
     saved = numbers(said, r"saved step \d+ in (\S+) s")[:-1]
     uploads = [(at - seconds, at) for at, seconds in saved]
     commits = sorted(server.root.glob("bucket/runs/*/*/checkpoints/step-*.json"))
@@ -191,12 +191,12 @@ def stall(framework: str, model_id: str, folder: Path, store: str) -> Stall:
 
 
 def numbers(said: list[tuple[float, str]], pattern: str) -> list[tuple[float, float]]:
-    """What the lines say in a place, with the times of it."""
+    """The numbers that match a pattern in the lines, with their times."""
     return [(at, float(number)) for at, line in said for number in re.findall(pattern, line)]
 
 
 def lines_of(words: list[str], extra: dict[str, str]) -> list[tuple[float, str]]:
-    """What a program says, with the times of it."""
+    """The output of a program, with the time of each line."""
     with subprocess.Popen(
         words, cwd=HERE, env={**os.environ, **extra},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -206,9 +206,9 @@ def lines_of(words: list[str], extra: dict[str, str]) -> list[tuple[float, str]]
 
 
 def lost(steps: list[float], uploads: list[tuple[float, float]]) -> list[float]:
-    """By upload, how much longer the steps beside it take than those beside none.
+    """For each upload, how much longer the steps during it take than other steps.
 
-    Steps are told by the times of progress lines, each of which stands for some.
+    The times of steps come from progress lines, each of which covers several steps.
     """
     times = list(pairwise(steps))
     beside = [[s for s in times if s[0] < end and s[1] > begin] for begin, end in uploads]
@@ -220,7 +220,7 @@ def lost(steps: list[float], uploads: list[tuple[float, float]]) -> list[float]:
 def command(
     framework: str, folder: Path, prefix: str | None = None, model_id: str = "llama-debug"
 ) -> list[str]:
-    """The words of train.py."""
+    """The command line of train.py."""
     base = prefix or f"file://{folder}"
     return [
         "--framework", framework, "--run-id", "bench", "--model-id", model_id,
@@ -230,7 +230,7 @@ def command(
 
 
 def variables(folder: Path, arguments: dict[str, Any]) -> dict[str, str]:
-    """The variables of a run."""
+    """The environment variables of a run."""
     typed = {"max_seq_len": 64, "batch_size": 4, **arguments}
     return {
         "TRAINING_EXTRA_ARGS_JSON": json.dumps(typed),

@@ -1,4 +1,4 @@
-"""What the tests share: a run beneath a folder of its own, processes, an S3 server."""
+"""Shared fixtures: runs in temporary folders, processes, and an S3 server."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import pytest
 
 from run import Run
 
-# No test asks the hub. Read when its package is imported, which forked processes share.
+# No test accesses the hub. The package reads this variable at import, before processes fork.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).parents[2]
 TRAINER = ROOT / "trainer"
 KEY, SECRET = "training", "a-secret-of-the-tests"
 
-# Where `make python` installs the frameworks' libraries: apart, behind everything else.
+# The folder with the frameworks' libraries (see `make python`), last on the path.
 LIBRARIES = Path(sys.prefix) / "libraries"
 
 MakeRun = Callable[..., Run]
@@ -33,7 +33,7 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture
 def libraries() -> Iterator[None]:
-    """The frameworks' libraries, as far as they can be imported without a GPU."""
+    """The parts of the frameworks' libraries that can be imported without a GPU."""
     if str(LIBRARIES) not in sys.path:
         sys.path.append(str(LIBRARIES))
     with kernels.pretended():
@@ -42,7 +42,7 @@ def libraries() -> Iterator[None]:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Makes runs of one run id beneath one folder."""
+    """Creates runs with one run id in one folder."""
 
     def make(
         *,
@@ -78,7 +78,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 
 def english() -> list[str]:
-    """Paragraphs of English text: the project's licence."""
+    """Paragraphs of English text: the licence of the project."""
     text = (ROOT / "LICENSE").read_text()
     return [part for part in text.split("\n\n") if part.strip()]
 
@@ -92,7 +92,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 class S3:
-    """A real S3 server (rclone) whose buckets are folders of this machine."""
+    """A real S3 server (rclone) whose buckets are local folders."""
 
     def __init__(self, root: Path, *settings: str) -> None:
         with socket.socket() as free:
@@ -111,7 +111,7 @@ class S3:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            # This server gives the checksum of the last part for that of the whole object.
+            # This server returns the checksum of the last part instead of the whole object.
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
@@ -125,7 +125,7 @@ class S3:
         raise TimeoutError("the S3 server does not answer")
 
     def stop(self) -> None:
-        """Ends the server."""
+        """Stops the server."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.log.close()
@@ -133,7 +133,7 @@ class S3:
 
 @pytest.fixture
 def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """An S3 server with a bucket `bucket`, which this process and its children use."""
+    """An S3 server with a bucket `bucket`, used by this process and its children."""
     import fsspec
 
     server = S3(tmp_path / "s3")
@@ -145,7 +145,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 
 
 def command(folder: str, arguments: dict[str, Any], **options: str) -> list[str]:
-    """The words of train.py for a run beneath a folder or prefix."""
+    """The command line of train.py for a run in a folder or prefix."""
     framework = options.get("framework", "meta")
     return [
         "--framework", framework, "--run-id", "run-1",
@@ -156,7 +156,7 @@ def command(folder: str, arguments: dict[str, Any], **options: str) -> list[str]
 
 
 def environment(scratch: Path, arguments: dict[str, Any]) -> dict[str, str]:
-    """The variables of a run, on top of this process's own."""
+    """The environment variables of a run, in addition to those of this process."""
     return {
         **os.environ,
         "TRAINING_EXTRA_ARGS_JSON": json.dumps(arguments),

@@ -1,4 +1,4 @@
-"""Runs of train.py in the process of the tests, and small models with weights and tokenizers."""
+"""Runs train.py in the test process, and creates small models with weights and tokenizers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import train
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended."""
+    """The result of a run."""
 
     code: int
     output: str
@@ -25,19 +25,19 @@ class Ended:
 
     @property
     def losses(self) -> dict[int, float]:
-        """The loss by step, as the progress lines have it."""
+        """The loss by step, from the progress lines."""
         lines = [line for line in self.output.splitlines() if line.startswith('{"event"')]
         return {line["step"]: line["loss"] for line in map(json.loads, lines)}
 
     @property
     def errors(self) -> list[str]:
-        """The lines that say why it failed."""
+        """The lines with errors."""
         lines = self.output.splitlines()
         return [line for line in lines if line.startswith("train.py: error:")]
 
     @property
     def steps(self) -> list[int]:
-        """The steps that are committed."""
+        """The committed steps."""
         return sorted(int(path.stem[5:]) for path in self.checkpoints.glob("step-*.json"))
 
     def commit(self, step: int) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def run(
     variables: dict[str, str] | None = None,
     **arguments: Any,
 ) -> Ended:
-    """Trains one process to its end; what it says is captured."""
+    """Runs one process to completion and captures its output."""
     uri = dataset if isinstance(dataset, str) else f"file://{dataset}"
     words = command(
         f"file://{folder}", {}, framework=framework, model_id=str(model), dataset_uri=uri
@@ -81,7 +81,7 @@ def run(
 
 
 def tokenizer(size: int = 300, *, begins: bool = True, ends: bool = False) -> Any:
-    """A BPE tokenizer of so many tokens, which may add `<s>` before a text and `</s>` behind it."""
+    """A BPE tokenizer with a given number of tokens, which may add `<s>` and `</s>` to a text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -102,7 +102,7 @@ def tokenizer(size: int = 300, *, begins: bool = True, ends: bool = False) -> An
 
 
 def model(folder: Path, *, kind: str = "llama", stored: str = "float32", **shape: Any) -> Path:
-    """A folder with a small model, its weights in the given type, and its tokenizer."""
+    """A folder with a small model, with weights of the given type, and its tokenizer."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""Packages that are compiled for a GPU, as names alone: what imports them needs none."""
+"""Stubs of packages that need a GPU, so that libraries can import them without one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-# What Megatron-Bridge's configuration imports and never calls.
+# Packages that the configuration of Megatron-Bridge imports but never calls.
 PACKAGES = frozenset(
     {"causal_conv1d", "fla", "mamba_ssm", "modelopt", "nvidia_resiliency_ext", "transformer_engine"}
 )
 
 
 class Name(type):
-    """A class that has a class of every name."""
+    """A class with an attribute of every name, which is a class too."""
 
     def __getattr__(cls, name: str) -> Name:
         if name.startswith("__"):
@@ -25,7 +25,7 @@ class Name(type):
 
 
 class Module(types.ModuleType):
-    """A module that has a class of every name."""
+    """A module with a class of every name."""
 
     __version__ = "2.10.0"
 
@@ -36,7 +36,7 @@ class Module(types.ModuleType):
 
 
 class Kernels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the packages where nothing else does."""
+    """Finds the stubs if no other package is installed."""
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None, _target: types.ModuleType | None = None
@@ -49,12 +49,12 @@ class Kernels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return Module(spec.name)
 
     def exec_module(self, _module: types.ModuleType) -> None:
-        """There is nothing in it."""
+        """Executes nothing, because the module is empty."""
 
 
 @contextmanager
 def pretended() -> Iterator[None]:
-    """Lets the packages be imported for a while."""
+    """Makes the stubs importable within a context."""
     finder = Kernels()
     sys.meta_path.append(finder)
     yield

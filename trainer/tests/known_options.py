@@ -1,4 +1,4 @@
-"""Writes the options that torchrun and the frameworks themselves have, for the plugins.
+"""Writes the options of torchrun and the frameworks for the plugins.
 
     python tests/known_options.py FOLDER
 
@@ -17,7 +17,7 @@ from pathlib import Path
 PACKAGES = Path(sysconfig.get_path("purelib"))
 LIBRARIES = Path(sys.prefix) / "libraries"
 
-# The files of each framework that define its options, by distribution.
+# Files that define the options of each framework, by distribution.
 SOURCES: dict[str, dict[str, list[str]]] = {
     "hf": {
         "transformers": ["transformers/training_args.py"],
@@ -67,12 +67,12 @@ SOURCES: dict[str, dict[str, list[str]]] = {
         ],
     },
 }
-# What lists there are: the options of each framework, and those of torchrun.
+# The lists: the options of each framework, and those of torchrun.
 TORCHRUN = "torchrun"
 LISTS = (*SOURCES, TORCHRUN)
-# The classes whose options train.py passes on, where they are not in the plugin's table.
+# Classes whose options train.py passes to the framework if the plugin's table does not have them.
 PASSED_ON = {"TrainingArguments"}
-# Those that the runner of hf sets itself, whatever a job says (runners/hf.py).
+# Options that the hf runner always sets itself (runners/hf.py).
 SET_BY_TRAIN_PY = {
     "disable_tqdm",
     "logging_first_step",
@@ -97,7 +97,7 @@ WORDS = {
     "tuple": "list",
     "Tuple": "list",
     "Sequence": "list",
-    # Enumerations, which are given by name.
+    # Enumerations, whose values are passed by name.
     "HubStrategy": "text",
     "IntervalStrategy": "text",
     "OptimizerNames": "text",
@@ -107,14 +107,14 @@ WORDS = {
 
 
 def main(folder: Path) -> None:
-    """Writes one list for each framework."""
+    """Writes a list for each framework."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in LISTS:
         (folder / f"{name}.txt").write_text(listing(name))
 
 
 def listing(name: str) -> str:
-    """A list: the names of torchrun's options, or what a framework has."""
+    """A list: the options of torchrun or of a framework."""
     if name == TORCHRUN:
         package, root = _distribution("torch")
         release = package.version.partition("+")[0]
@@ -124,7 +124,7 @@ def listing(name: str) -> str:
 
 
 def _flags(file: Path) -> Iterator[str]:
-    """The long options that a file adds to its parser, with `_` for `-`."""
+    """The long options that a file adds to its parser, with `_` instead of `-`."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".add_argument"):
             for word in node.args:
@@ -133,7 +133,7 @@ def _flags(file: Path) -> Iterator[str]:
 
 
 def _framework(framework: str) -> str:
-    """A name and its types on each line, `unread` behind those that train.py does not pass on."""
+    """Lines with a name and its types, and `unread` if train.py does not pass it on."""
     types: dict[str, set[str]] = {}
     read = set()
     releases = []
@@ -185,7 +185,7 @@ def _is_dataclass(node: ast.ClassDef) -> bool:
 
 
 def _types(annotation: ast.expr) -> set[str]:
-    """What an annotation accepts; nothing where the value is a constant of the class."""
+    """The types that an annotation accepts, or None for class constants."""
     match annotation:
         case ast.Constant(value=None):
             return set()

@@ -1,4 +1,4 @@
-"""Real training processes, quickly: forked from one that has imported PyTorch already.
+"""Fast real training processes, forked from a process that has already imported PyTorch.
 
 Importing it takes ten seconds; a test that kills a run twenty times would wait for little else.
 """
@@ -29,7 +29,7 @@ def _context() -> Any:
     global _server  # noqa: PLW0603
     if _server is None:
         os.environ["OMP_NUM_THREADS"] = "1"
-        # The server does not take the path of this process.
+        # The server does not inherit sys.path of this process.
         os.environ["PYTHONPATH"] = os.pathsep.join((str(TRAINER), str(TRAINER / "tests")))
         _server = multiprocessing.get_context("forkserver")
         _server.set_forkserver_preload(["tests_preload"])
@@ -37,7 +37,7 @@ def _context() -> Any:
 
 
 def _train(argv: list[str], variables: dict[str, str], log: str) -> None:
-    """What a forked process does: the program itself, with the variables of torchrun."""
+    """Runs the program in a forked process, with the variables of torchrun."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -47,7 +47,7 @@ def _train(argv: list[str], variables: dict[str, str], log: str) -> None:
 
 
 class Training:
-    """One run of so many processes; what they say is in one log."""
+    """A run with several processes, whose output is in one log."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class Training:
 
     @property
     def log(self) -> str:
-        """What the processes of this start have said."""
+        """The output of the processes since this start."""
         if not self.log_file.exists():
             return ""
         return self.log_file.read_bytes()[self._from :].decode(errors="replace")
 
     def is_running(self) -> bool:
-        """Whether all of its processes are still there."""
+        """Whether all of its processes are running."""
         return all(process.is_alive() for process in self.processes)
 
     def wait(self, timeout: float = 120) -> int:
@@ -106,20 +106,20 @@ class Training:
         return max(abs(process.exitcode or 0) for process in self.processes)
 
     def kill(self) -> None:
-        """Ends it as a power failure would."""
+        """Kills it, like a power failure."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.join()
 
     def terminate(self) -> None:
-        """Tells it to stop, as a kubelet does."""
+        """Sends SIGTERM, like a kubelet."""
         for process in self.processes:
             process.terminate()
 
 
 def train(folder: Path, arguments: dict[str, Any], **options: Any) -> str:
-    """Trains to the end, and gives the log."""
+    """Trains to the end and returns the log."""
     training = Training(folder, arguments, **options)
     code = training.wait()
     assert code == 0, training.log

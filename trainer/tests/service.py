@@ -1,4 +1,4 @@
-"""The real service with its local cluster, as a client sees it."""
+"""A real service with its local cluster, used through its API."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 from conftest import ROOT
 
 Json = dict[str, Any]
-# Enough for the imports of four processes on a busy machine.
+# Long enough for the imports of four processes on a busy machine.
 PATIENCE = 600.0
 
 
 class Service:
-    """`trainer serve` beneath a folder, with as many slots as the largest job needs."""
+    """`trainer serve` in a folder, with enough slots for the largest job."""
 
     def __init__(self, folder: Path, variables: dict[str, str] | None = None) -> None:
         with socket.socket() as free:
@@ -73,15 +73,15 @@ class Service:
         self._log.close()
 
     def submit(self, request: Json) -> str:
-        """Posts a job and gives its name."""
+        """Submits a job and returns its name."""
         return str(self._call("/train", request)["name"])
 
     def preview(self, request: Json) -> Json:
-        """What would run, or the problem that the caller is told."""
+        """The preview of a job, or the problem document."""
         return self._call("/train/preview", request, (200, 400))
 
     def wait(self, job: str, status: str = "succeeded") -> Json:
-        """Waits until a job has ended, and gives its summary."""
+        """Waits until a job has ended, and returns its summary."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             summary = self._call(f"/train/{job}")
@@ -92,7 +92,7 @@ class Service:
         raise TimeoutError(self.log(job))
 
     def log(self, job: str) -> str:
-        """What the replicas of a job have said."""
+        """The output of a job's replicas."""
         files = sorted((self.folder / "service/jobs/default" / job).rglob("*.log"))
         return "".join(file.read_text() for file in files)
 

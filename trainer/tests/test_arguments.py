@@ -1,4 +1,4 @@
-"""No argument of a plugin's table is silently ignored: a runner reads it, or somebody refuses it.
+"""No argument of a plugin's table is silently ignored: a runner uses it, or it is refused.
 
 Each argument is changed alone. Either the plugin refuses the job, or the runner's own plan for the
 job is another one than without the argument, or the runner refuses it in a line that names it.
@@ -24,7 +24,7 @@ from runners.meta_arguments import Arguments
 from runners.meta_model import Plan
 from train import read_command
 
-# What an argument needs beside itself to be accepted.
+# Other arguments that an argument requires.
 WITH: dict[str, Json] = {
     "peft_method": {"restore_from": "/weights"},
     **{
@@ -55,9 +55,9 @@ WITH: dict[str, Json] = {
     },
     "metric_for_best_model": {"eval_strategy": "steps", "load_best_model_at_end": True},
 }
-# A job that the plugin refuses for an argument, where it does nothing else with it.
+# Jobs that show the only use of an argument: the plugin refuses them.
 CHECKS: dict[str, Json] = {"num_moe_experts": {"num_moe_experts": 3, "expert_parallel": 2}}
-# A value other than the default, where the schema alone does not give one.
+# Values other than the default, if they cannot be derived from the schema.
 VALUES: Json = {
     "fp16": True, "bf16": True, "precision": "fp32", "deepspeed": "zero2", "dp_shard": 4,
     "optim": "adafactor", "global_batch_size": 16, "peft_method": "lora", "save_total_limit": 3,
@@ -70,7 +70,7 @@ VALUES: Json = {
 
 
 def other_value(name: str, schema: Json) -> Any:
-    """A value that is not the default."""
+    """A value other than the default."""
     if name in VALUES:
         return VALUES[name]
     default = schema.get("default")
@@ -86,8 +86,8 @@ def other_value(name: str, schema: Json) -> Any:
 
 
 def table(framework: str, tmp_path: Path) -> Json:
-    told = run_trainer(["explain", framework, "--output", "json"], tmp_path)
-    properties: Json = json.loads(told.stdout)["properties"]
+    shown = run_trainer(["explain", framework, "--output", "json"], tmp_path)
+    properties: Json = json.loads(shown.stdout)["properties"]
     return properties
 
 
@@ -127,7 +127,7 @@ def plan_of_bridge(arguments: Json) -> object:
     return str(config), arguments.get("save_total_limit")
 
 
-# Each runner's plan for a job, by what it trains with.
+# The configuration that each runner creates for a job.
 PLANS = {
     "hf": ("hf", plan_of_hf),
     "meta": ("meta", plan_of_meta),
@@ -137,16 +137,16 @@ PLANS = {
 
 
 def typed(service: Service, framework: str, arguments: Json) -> tuple[Json, Json] | str:
-    """What reaches the runner of a job, and its variables; or why the plugin refuses the job."""
-    told = service.preview(job(framework, arguments))
-    if "env" not in told:
-        return str(told["detail"])
-    variables = {entry["name"]: entry["value"] for entry in told["env"]}
+    """The arguments and variables of the runner, or the reason why the plugin refuses the job."""
+    shown = service.preview(job(framework, arguments))
+    if "env" not in shown:
+        return str(shown["detail"])
+    variables = {entry["name"]: entry["value"] for entry in shown["env"]}
     return json.loads(variables.pop("TRAINING_EXTRA_ARGS_JSON")), variables
 
 
 def outcome(service: Service, runner: str, name: str, schema: Json, known: Json) -> str:
-    """What becomes of an argument."""
+    """The effect of an argument."""
     framework, plan = PLANS[runner]
     base = {key: value for key, value in WITH.get(name, {}).items() if key in known and key != name}
     without = typed(service, framework, base)
@@ -163,7 +163,7 @@ def outcome(service: Service, runner: str, name: str, schema: Json, known: Json)
         return f"refused by the runner: {error}"
     if plans[0] != plans[1]:
         return "read"
-    # An argument that only checks a job has been read if it can make the plugin refuse one.
+    # An argument that only validates a job is used if it can make the plugin refuse a job.
     checked = typed(service, framework, CHECKS[name]) if name in CHECKS else None
     return "read by the plugin" if isinstance(checked, str) else "ignored"
 
@@ -177,7 +177,7 @@ def test_no_argument_is_silently_ignored(runner: str, tmp_path: Path) -> None:
             name: outcome(service, runner, name, schema, known) for name, schema in known.items()
         }
     assert [name for name, outcome in found.items() if outcome == "ignored"] == []
-    # The plugin lets most of them through: the test would be empty otherwise.
+    # The plugin must accept most of them, or this test would verify nothing.
     read = [name for name, outcome in found.items() if outcome.startswith("read")]
     assert len(read) >= 0.75 * len(found), found
 
@@ -188,7 +188,7 @@ def uses(source: str, name: str) -> bool:
 
 @pytest.mark.parametrize("framework", ["meta"])
 def test_what_is_read_is_used(framework: str, tmp_path: Path) -> None:
-    """A field that no code looks at would pass for one that is read."""
+    """Verifies that a field that no code uses would be detected."""
     folder = Path(__file__).parents[1] / "runners"
     code = "".join(
         file.read_text() for file in folder.glob(f"{framework}*.py") if "arguments" not in file.name

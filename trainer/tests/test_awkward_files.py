@@ -1,4 +1,4 @@
-"""Awkward data files are read as they were written, or refused with their place."""
+"""Awkward data files are read correctly, or refused with an error that names the location."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 
 def written(name: str, texts: list[str]) -> bytes:
-    """A file of a format, by the writer that people use."""
+    """Writes a file in a format with the usual library."""
     rows = [{"id": at, "text": text} for at, text in enumerate(texts)]
     if name in (".csv", ".tsv"):
         out = io.StringIO(newline="")
@@ -86,7 +86,7 @@ def lines(*rows: Any) -> bytes:
 
 
 GOOD = '{"text": "a"}'
-# A file by its name: its content, where it is refused, and what is said.
+# Invalid files by name, with the expected errors.
 REFUSED: dict[str, list[tuple[bytes, str]]] = {
     "a.jsonl": [
         (lines(GOOD, '{"text": '), "line 2: invalid JSON"),
@@ -185,7 +185,7 @@ def names_read(make_run: MakeRun, folder: Path, names: list[str]) -> list[str]:
         (["data/train-0.jsonl", "data/test-0.jsonl"], ["data/train-0.jsonl"]),
         (["train/a.jsonl", "dev/a.jsonl"], ["train/a.jsonl"]),
         (["training_1.jsonl", "eval_1.jsonl"], ["training_1.jsonl"]),
-        # Nothing says that it is for training.
+        # No name denotes a training split.
         (["a.jsonl", "test.jsonl"], ["a.jsonl", "test.jsonl"]),
         (["test.jsonl"], ["test.jsonl"]),
         (["contest.jsonl", "train.jsonl"], ["contest.jsonl", "train.jsonl"]),

@@ -1,4 +1,4 @@
-"""What a person has to mend is told in one line, ends with code 78, and commits nothing."""
+"""A permanent error is reported in one line, exits with code 78, and commits nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conftest import S3
 from processes import Training, train
 
 BASE = {"max_steps": 6, "max_seq_len": 32, "batch_size": 2, "save_steps": 2}
-# A dataset by the content of its file, arguments, and what is said.
+# Datasets by the content of their file, with arguments and expected errors.
 CASES: dict[str, tuple[str | None, dict[str, Any], str]] = {
     "missing dataset": (None, {}, "does not exist; if it is a prefix, add a trailing slash"),
     "empty dataset": ("", {}, "holds no rows: nothing to train on"),
@@ -34,7 +34,7 @@ def commits(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("framework", ["meta", "hf"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_bad_dataset_is_told(tmp_path: Path, framework: str, case: str) -> None:
+def test_a_bad_dataset_is_reported(tmp_path: Path, framework: str, case: str) -> None:
     content, arguments, message = CASES[case]
     if content is not None:
         (tmp_path / "data.jsonl").write_text(content)
@@ -47,7 +47,7 @@ def test_a_bad_dataset_is_told(tmp_path: Path, framework: str, case: str) -> Non
 
 
 @pytest.mark.parametrize("framework", ["meta", "hf"])
-def test_an_unknown_model_is_told(tmp_path: Path, dataset: Path, framework: str) -> None:
+def test_an_unknown_model_is_reported(tmp_path: Path, dataset: Path, framework: str) -> None:
     assert dataset.exists()
     training = Training(tmp_path, BASE, framework=framework, model_id="nobody/nothing")
     assert training.wait() == 78
@@ -68,7 +68,9 @@ def test_a_folder_that_is_not_there_is_no_model(
 
 
 @pytest.mark.parametrize("backend", ["torchtune", "llama_cookbook"])
-def test_a_backend_that_is_not_started_is_told(tmp_path: Path, dataset: Path, backend: str) -> None:
+def test_a_backend_that_is_not_started_is_reported(
+    tmp_path: Path, dataset: Path, backend: str
+) -> None:
     assert dataset.exists()
     training = Training(tmp_path, {**BASE, "backend": backend})
     assert training.wait() == 78
@@ -78,7 +80,7 @@ def test_a_backend_that_is_not_started_is_told(tmp_path: Path, dataset: Path, ba
     assert commits(tmp_path) == []
 
 
-def test_no_rights_is_told(s3: S3, tmp_path: Path) -> None:
+def test_no_rights_is_reported(s3: S3, tmp_path: Path) -> None:
     training = Training(
         tmp_path, BASE, uri="s3://bucket", variables={"AWS_SECRET_ACCESS_KEY": "wrong"}
     )
@@ -90,12 +92,12 @@ def test_no_rights_is_told(s3: S3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("framework", ["meta", "hf"])
-def test_a_full_disk_is_told_and_what_was_whole_stays(
+def test_a_full_disk_is_reported_and_what_was_whole_stays(
     tmp_path: Path, dataset: Path, framework: str
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    # Room for two checkpoints of ten megabytes, and not for a third.
+    # Enough space for two checkpoints of ten megabytes, but not for three.
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=28m", "tmpfs", disk], check=True)
     try:
         training = Training(

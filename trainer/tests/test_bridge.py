@@ -1,4 +1,4 @@
-"""What the runner of Megatron-Bridge writes is what that library's own configuration takes."""
+"""The configuration that the runner creates is valid for Megatron-Bridge itself."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bridge(module: str) -> Any:
 
 
 def configured(run: Run, root: Path = Path("/data"), **arguments: Any) -> Any:
-    """A job as Megatron-Bridge starts it: its own checks have passed."""
+    """The configuration of a job after the checks of Megatron-Bridge."""
     from transformers import LlamaConfig
 
     own = bridge("models.conversion.auto_bridge").AutoBridge.from_hf_config(LlamaConfig(**SHAPE))
@@ -61,10 +61,10 @@ def test_it_takes_schedule_batches_and_checkpoints(run_of_eight: Run) -> None:
         eval_steps=50, save_steps=70, weight_decay=0.1, lr_scheduler="linear",
         max_grad_norm=0.5, seed=9, logging_steps=3, resume_past_end=True,
     )  # fmt: skip
-    # Two replicas of four processes each, of two sequences, four times.
+    # Two replicas of four processes, two sequences each, four micro batches.
     assert config.data_parallel_size == 2
     assert (config.train.global_batch_size, config.train.micro_batch_size) == (16, 2)
-    # As many evaluations as there are batches of what is held out.
+    # The number of batches in the evaluation data.
     train = config.train
     assert (train.train_iters, train.eval_interval, train.eval_iters) == (500, 50, 6)
     optimizer, schedule = config.optimizer, config.scheduler
@@ -95,7 +95,7 @@ def test_it_takes_every_precision(
     assert (config.model.bf16, config.model.fp16) == (bf16, fp16)
     mixed = config.mixed_precision
     assert (mixed.fp8_recipe if mixed.fp8 else None) == fp8
-    # Whatever the weights on the hub are.
+    # Regardless of the type of the weights on the hub.
     assert (config.model.params_dtype == torch.float32) == (precision == "32")
 
 
@@ -142,7 +142,7 @@ def test_overrides_reach_it(run_of_eight: Run) -> None:
 
 
 def test_epochs_become_steps(run_of_eight: Run) -> None:
-    # A thousand rows, three times, in batches of two for each of eight processes.
+    # A thousand rows, three epochs, batches of two for each of eight processes.
     config = configured(run_of_eight, num_epochs=3, batch_size=2)
     assert config.train.train_iters == 187
 
@@ -185,20 +185,20 @@ def test_its_dataset_reads_the_rows(run_of_eight: Run, make_run: MakeRun, tmp_pa
     (tmp_path / "data.jsonl").write_text(lines(data))
     wish = {"dataset_text_field": "body", "max_seq_len": 64, "eval_steps": 5, "max_steps": 30}
     root = tmp_path / "scratch"
-    # One process that reads for all eight.
+    # One process reads for all eight.
     session: Any = SimpleNamespace(
         run=make_run(framework="nemo", **wish), storage=Storage({})
     )  # fmt: skip
     rows = nemo_bridge._write(session, {**wish, "global_batch_size": 8}, root)
-    # A tenth, cut to whole batches.
+    # A tenth, truncated to whole batches.
     assert rows == (81, 8)
-    # Each node has the index that the library makes on the first one alone.
+    # Each node has the index, which the library creates only on the first node.
     assert len(list(root.glob("*.jsonl.idx.npy"))) == 2
     settings = nemo_bridge.settings(run_of_eight, wish, Path("/saving"), rows)
     config = nemo_bridge.configure(settings, SimpleNamespace(), wish, root)
     provide = bridge("data.utils").finetuning_train_valid_test_datasets_provider
     train, held, test = provide([240, 8, 0], config.dataset, tokenizer=tokenizer)
-    # As many samples as all steps see: a step's place in them does not depend on the start.
+    # The number of samples in all steps, so that the position of a step is fixed.
     assert (len(train), len(held), test) == (240, 8, None)
     texts = [tokenizer.detokenize(train[at]["answer_ids"]) for at in range(81)]
     assert len(set(texts)) == 81
@@ -223,13 +223,13 @@ def test_its_resume_finds_a_fetched_checkpoint(tmp_path: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
-class Told:
-    """What a session is asked for, and is told, around the saving."""
+class Recorded:
+    """A session that records what is published."""
 
     def __init__(self, run: Run, saving: Path) -> None:
         self.run, self.saving = run, saving
         self.published: list[int] = []
-        self.told_to_stop = False
+        self.stopped = False
 
     def publish(self, draft: Any) -> None:
         (native,) = draft.write()
@@ -237,7 +237,7 @@ class Told:
         self.published.append(draft.step)
 
     def should_stop(self) -> bool:
-        return self.told_to_stop
+        return self.stopped
 
     def stop(self, step: int) -> None:
         raise Terminated(str(step))
@@ -253,18 +253,18 @@ def test_each_step_is_published_once_and_a_stop_saves(
         place = bridge(f"training.{name}")
         save = lambda state, *_rest: saved.append(int(state.train_state.step))  # noqa: E731
         monkeypatch.setattr(place, "save_checkpoint", save)
-    told: Any = Told(make_run(framework="nemo", logging_steps=2), tmp_path)
+    session: Any = Recorded(make_run(framework="nemo", logging_steps=2), tmp_path)
     config = SimpleNamespace(
         checkpoint=SimpleNamespace(save_interval=2),
         train=SimpleNamespace(global_batch_size=4, train_iters=6),
     )
     state = SimpleNamespace(train_state=bridge("training.state").TrainState(), cfg=config)
-    publishing = nemo_bridge.Publishing(told, 0, config.train)
+    publishing = nemo_bridge.Publishing(session, 0, config.train)
     publishing.watch_saving()
     callbacks = publishing.callbacks()
 
     def step() -> None:
-        """As the library's loop does it (training/train.py)."""
+        """Calls the hooks like the loop of the library (training/train.py)."""
         losses = {"lm loss": torch.tensor(2.5)}
         context = bridge("training.callbacks").CallbackContext(state, [], loss_dict=losses)
         callbacks.fire("on_train_step_end", context)
@@ -275,11 +275,11 @@ def test_each_step_is_published_once_and_a_stop_saves(
     for _ in range(4):
         step()
     bridge("training.pretrain").save_checkpoint(state, [])
-    assert saved == told.published == [2, 4]
-    told.told_to_stop = True
+    assert saved == session.published == [2, 4]
+    session.stopped = True
     with pytest.raises(Terminated, match="5"):
         step()
-    assert told.published == [2, 4, 5]
+    assert session.published == [2, 4, 5]
     progress = [json.loads(message) for message in caplog.messages]
     assert [(line["step"], line["loss"]) for line in progress] == [(1, 2.5), (2, 2.5), (4, 2.5)]
 

@@ -1,4 +1,4 @@
-"""Checkpoints: named, committed last, found by number, whole or not taken."""
+"""Checkpoints: names, commits, order by step, and damaged ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def manager(make_run: MakeRun) -> CheckpointManager:
 
 @pytest.fixture
 def save(manager: CheckpointManager, tmp_path: Path) -> Save:
-    """Publishes a checkpoint of one file, or of a folder of several."""
+    """Publishes a checkpoint with one file, or with a folder."""
 
     def publish(step: int, *contents: bytes) -> None:
         native = tmp_path / "native"
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def newest(manager: CheckpointManager, tmp_path: Path) -> tuple[int, bytes] | None:
-    """Step and first content of what a run would resume from."""
+    """The step and the content of the checkpoint that a run would resume from."""
     for checkpoint in manager.candidates():
         path = manager.fetch(checkpoint, tmp_path / "fetched")
         if path:
@@ -193,7 +193,7 @@ def test_commits_without_a_list_of_files_are_read(
 
 
 def other_run(make_run: MakeRun) -> CheckpointManager:
-    """The manager of another job with the same prefix, which replaces what is there."""
+    """The manager of another job, which replaces the checkpoints in the prefix."""
     manager = CheckpointManager(make_run(uid="job-2"), Storage({}))
     manager.replace_others("job //job-2")
     return manager

@@ -1,4 +1,4 @@
-"""The snippets of docs/checkpoints.md load what the runs have written."""
+"""The snippets of docs/checkpoints.md load the checkpoints of real runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every choice and every pair of choices that a preview accepts is one that the runner can set up.
+"""The runners support every choice and every pair of choices that a preview accepts.
 
 A job is set up as far as its first step: arguments, model, data, optimizer and schedule.
 """
@@ -27,7 +27,7 @@ from signals import Termination
 Json = dict[str, Any]
 Choice = tuple[str, Any]
 
-# What a choice cannot do without.
+# Other arguments that a choice requires.
 COMPANIONS: dict[Choice, Json] = {
     ("activation_offloading", True): {"activation_checkpoint": "full"},
     ("load_best_model_at_end", True): {"save_strategy": "epoch", "eval_strategy": "epoch"},
@@ -39,14 +39,14 @@ COMPANIONS: dict[Choice, Json] = {
     ("optimizer_in_bwd", True): {"max_grad_norm": 0},
     ("save_strategy", "best"): {"eval_strategy": "epoch"},
 }
-# Refusals that depend on what the job's image has: no preview knows.
+# Errors that depend on the image, which a preview cannot know.
 OF_THE_IMAGE = "is not installed in this image"
-# Refusals of one of nemo's libraries where the other takes the argument.
+# Errors of one NeMo library for arguments that the other one supports.
 OF_A_LIBRARY = (
     "not supported by NeMo AutoModel; remove it",
     "not supported by NeMo AutoModel; use bf16-mixed",
 )
-# Backends that start another train.py than the one of this image.
+# Backends that need another train.py.
 FOREIGN_BACKENDS = {"torchtune", "llama_cookbook"}
 STEPS = {"max_steps": 4, "max_seq_len": 32, "batch_size": 2}
 
@@ -62,10 +62,10 @@ def rows(tmp_path: Path) -> str:
 
 
 def choices(framework: str, tmp_path: Path) -> list[Choice]:
-    """Each value of each argument that has few of them."""
-    told = run_trainer(["explain", framework, "--output", "json"], tmp_path)
+    """All values of each argument with few values."""
+    shown = run_trainer(["explain", framework, "--output", "json"], tmp_path)
     found: list[Choice] = []
-    for name, schema in json.loads(told.stdout)["properties"].items():
+    for name, schema in json.loads(shown.stdout)["properties"].items():
         if "enum" in schema:
             found += [(name, value) for value in schema["enum"]]
         elif schema["type"] == "boolean":
@@ -74,7 +74,7 @@ def choices(framework: str, tmp_path: Path) -> list[Choice]:
 
 
 def wishes(chosen: list[Choice]) -> Iterator[Json]:
-    """Every pair of choices of two arguments, with what they need."""
+    """All pairs of choices of two arguments, with their required arguments."""
     for one, other in itertools.combinations(chosen, 2):
         if one[0] != other[0]:
             needed = {**COMPANIONS.get(one, {}), **COMPANIONS.get(other, {})}
@@ -82,7 +82,7 @@ def wishes(chosen: list[Choice]) -> Iterator[Json]:
 
 
 def accepted(framework: str, wish: Json, gpus: int, tmp_path: Path) -> Json | None:
-    """The arguments of the process, where a preview accepts them."""
+    """The arguments of the process, if a preview accepts them."""
     request = {
         "framework": framework,
         "model_id": "llama-debug",
@@ -104,7 +104,7 @@ def accepted(framework: str, wish: Json, gpus: int, tmp_path: Path) -> Json | No
 def refusals(
     framework: str, gpus: int, tmp_path: Path, set_up: Callable[[Json], object]
 ) -> list[str]:
-    """What is accepted, and then refused; the pairs are of choices that are accepted alone."""
+    """Choices that the preview accepts but the runner refuses."""
     failed = []
 
     def works(wish: Json) -> bool:
@@ -159,7 +159,7 @@ def test_meta_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_p
 
 @pytest.mark.usefixtures("libraries")
 def test_torchtitan_sets_up_what_a_preview_accepts(tmp_path: Path) -> None:
-    # Whether the GPU computes in float8 is seen on the machine alone.
+    # Only the machine itself can show whether the GPU supports float8.
     aside = ("backend", "float8")
     failed, taken = [], 0
     for one in choices("meta", tmp_path):
@@ -189,7 +189,7 @@ def test_automodel_configures_what_a_preview_accepts(make_run: MakeRun, tmp_path
             nemo_automodel.settings(run, arguments, "/data.jsonl", "/checkpoints")
             taken += 1
         except TrainingError as error:
-            if not any(told in str(error) for told in OF_A_LIBRARY):
+            if not any(shown in str(error) for shown in OF_A_LIBRARY):
                 failed.append(f"{wish}: {error}")
     assert not "\n".join(failed)
     assert taken > 50

@@ -1,4 +1,4 @@
-"""The command that the plugins write, and what is said when it cannot be run."""
+"""The command of the plugins, and errors in it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_is_missing_is_named() -> None:
         ("other", "framework other: no runner in train.py; available: hf, meta, nemo"),
     ],
 )
-def test_a_framework_without_a_runner_is_told_in_one_line(framework: str, line: str) -> None:
+def test_a_framework_without_a_runner_is_reported_in_one_line(framework: str, line: str) -> None:
     command = [word if word != "meta" else framework for word in COMMAND]
     process = subprocess.run(
         [sys.executable, "train.py", *command],

@@ -1,4 +1,4 @@
-"""Datasets: formats, shares, sequences, and errors that name the place."""
+"""Datasets: formats, shares, sequences, and errors that name the location."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def process(make_run: MakeRun, uri: str, rank: int, world: int) -> Run:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A file in the format that its name says."""
+    """Writes a file in the format of its extension."""
     text = "".join(json.dumps(row) + "\n" for row in rows)
     name = path.name
     if name.endswith(".gz"):
@@ -117,7 +117,7 @@ def test_a_dataset_of_the_hub_has_two_spellings(uri: str, canonical: str) -> Non
     ],
 )
 @pytest.mark.parametrize("world", [1, 2])
-def test_a_bad_row_is_told_with_its_place(
+def test_a_bad_row_is_reported_with_its_place(
     make_run: MakeRun, tmp_path: Path, content: str, error: str, world: int
 ) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "first"}\n{"text": "2nd"}\n' + content)
@@ -127,7 +127,7 @@ def test_a_bad_row_is_told_with_its_place(
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.json"])
-def test_a_field_that_is_not_there_is_told_with_those_that_are(
+def test_a_field_that_is_not_there_is_reported_with_those_that_are(
     make_run: MakeRun, tmp_path: Path, name: str
 ) -> None:
     write(tmp_path / name, [{"body": "x", "title": "y"}])
@@ -137,7 +137,7 @@ def test_a_field_that_is_not_there_is_told_with_those_that_are(
     assert texts(run, "title") == ["y"]
 
 
-def test_a_dataset_that_is_not_there_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_dataset_that_is_not_there_is_reported(make_run: MakeRun, tmp_path: Path) -> None:
     def read(name: str) -> None:
         texts(process(make_run, f"file://{tmp_path}/{name}", 0, 1))
 
@@ -185,7 +185,7 @@ def test_unpacked_sequences_hold_one_text_each() -> None:
     assert sequences(["abc"], 2, packing=False, ahead=0) == [[97, 98], [99, END]]
 
 
-def test_an_empty_dataset_is_told() -> None:
+def test_an_empty_dataset_is_reported() -> None:
     with pytest.raises(TrainingError, match="dataset x holds no rows"):
         sequences([], 8, packing=True)
 

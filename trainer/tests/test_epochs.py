@@ -1,4 +1,4 @@
-"""The number of processes changes the curve of hf at the end of an epoch, and nowhere else."""
+"""The number of processes affects the loss curve of hf only at the end of an epoch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from processes import train
 
-# Both make global batches of eight, of which the last one of an epoch is not whole.
+# Both have global batches of eight. The last one of an epoch is incomplete.
 SHAPES = ((1, 8), (4, 2))
 
 
 def curves(tmp_path: Path, dataset: Path, **more: Any) -> tuple[list[float], list[float]]:
-    """The losses of one process, and of four."""
+    """The losses with one process and with four."""
     found = []
     for processes, batch in SHAPES:
         arguments = {
@@ -41,7 +41,7 @@ def test_only_the_steps_around_a_short_batch_depend_on_the_processes(
 ) -> None:
     one, four = curves(tmp_path, dataset)
     end = len(one) // 2
-    # accelerate fills the short batch up with sequences of the epoch's beginning, but not for one.
+    # With several processes, accelerate fills the batch with the first sequences of the epoch.
     assert one[end - 1] != pytest.approx(four[end - 1], rel=0.005)
     around = slice(end - 1, end + 1)
     del one[around], four[around]

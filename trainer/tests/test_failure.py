@@ -1,4 +1,4 @@
-"""Which failures end a job for good, and how the cluster learns of it."""
+"""Permanent failures, and how they are reported to the cluster."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_may_pass_is_worth_a_restart(error: TrainingError, tmp_path: Path) 
 
 
 def test_torchrun_reads_an_error_as_one_of_its_own(tmp_path: Path) -> None:
-    """With the class that torchrun itself uses."""
+    """Uses the class of torchrun itself."""
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
     file = tmp_path / "error.json"
@@ -116,14 +116,14 @@ def start(*words: str, **environment: str) -> tuple[int, str]:
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_command_is_told_in_one_line(
+def test_a_wrong_command_is_reported_in_one_line(
     words: tuple[str, ...], variables: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "failure"
-    code, told = start(*words, TRAINER_FAILURE_FILE=str(file), **variables)
+    code, shown = start(*words, TRAINER_FAILURE_FILE=str(file), **variables)
     assert code == 78
-    assert told.startswith(f"train.py: error: {message}")
-    assert told.count("\n") == 1
+    assert shown.startswith(f"train.py: error: {message}")
+    assert shown.count("\n") == 1
     assert message in json.loads(file.read_text())["message"]
 
 
@@ -167,5 +167,5 @@ def test_a_file_that_says_nothing_of_a_permanent_failure_is_passed_over(
 ) -> None:
     file = tmp_path / "failure"
     file.write_text(content)
-    _, told = start(TRAINER_FAILURE_FILE=str(file))
-    assert told.startswith("train.py: error: missing")
+    _, shown = start(TRAINER_FAILURE_FILE=str(file))
+    assert shown.startswith("train.py: error: missing")

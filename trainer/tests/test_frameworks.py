@@ -1,4 +1,4 @@
-"""What the plugins write, read by the frameworks' own parsers: torchrun's and transformers'."""
+"""The parsers of torchrun and transformers accept the commands of the plugins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runners import hf_arguments
 
 ROOT = Path(__file__).parent.parent.parent
 TRAINER = ROOT / "target/release/trainer"
-# What the operator sets in the pod, and the kubelet expands.
+# Variables that the operator sets in the pod and the kubelet expands.
 VARIABLES = {"$(RANK)": "0", "$(MASTER_ADDR)": "run-master-0", "$(MASTER_PORT)": "23456"}
 
 Json = dict[str, Any]
@@ -29,11 +29,11 @@ def lines(path: str) -> list[Json]:
     return [json.loads(line) for line in (ROOT / path).read_text().splitlines()]
 
 
-# Jobs with random arguments that are shown to both the plugin and transformers.
+# Number of random jobs that both the plugin and transformers check.
 JOBS = 300
 
 GOLDEN = lines("host/tests/data/golden.jsonl")
-# Rules that restate what TrainingArguments checks, or ought to.
+# Rules that repeat checks of TrainingArguments, or that it should have.
 RULES = [
     case
     for case in lines("snapshots/rules/hf.jsonl")
@@ -42,7 +42,7 @@ RULES = [
 
 
 def run_trainer(words: list[str], tmp_path: Path, given: str = "") -> CompletedProcess[str]:
-    """Runs the program itself, with the plugins that are built."""
+    """Runs the `trainer` binary with the built plugins."""
     folders = ["--plugins", str(ROOT / "target/plugins"), "--data-dir", str(tmp_path)]
     return subprocess.run(
         [TRAINER, *words, *folders], input=given, capture_output=True, text=True, check=False
@@ -54,7 +54,7 @@ def run_preview(request: Json, tmp_path: Path) -> CompletedProcess[str]:
 
 
 def preview(request: Json, tmp_path: Path) -> Json:
-    """The preview of a request that is accepted."""
+    """The preview of a valid request."""
     done = run_preview(request, tmp_path)
     assert done.returncode == 0, done.stderr
     answer: Json = json.loads(done.stdout)
@@ -74,7 +74,7 @@ def request(arguments: Json, **fields: Any) -> Json:
 
 
 def native(arguments: Json, tmp_path: Path) -> TrainingArguments:
-    # A CPU takes bf16 only if transformers is told that it is to be used.
+    # transformers accepts bf16 on a CPU only with use_cpu.
     return TrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, **hf_arguments.training_arguments(arguments)
     )
@@ -106,13 +106,13 @@ def test_torchrun_reads_every_golden_launch(golden: Json, tmp_path: Path) -> Non
     ids=lambda golden: str(golden["id"]),
 )
 def test_transformers_takes_every_golden_launch(golden: Json, tmp_path: Path) -> None:
-    told = preview(golden["request"], tmp_path)
-    environment = {variable["name"]: variable["value"] for variable in told["env"]}
+    shown = preview(golden["request"], tmp_path)
+    environment = {variable["name"]: variable["value"] for variable in shown["env"]}
     arguments = json.loads(environment["TRAINING_EXTRA_ARGS_JSON"])
-    # DeepSpeed's own package, which needs a compiler, reads its configuration.
+    # Only the package of DeepSpeed, which needs a compiler, can parse its configuration.
     arguments.pop("deepspeed", None)
     taken = native(arguments, tmp_path)
-    resolved = told["resolved_args"]
+    resolved = shown["resolved_args"]
     assert taken.learning_rate == resolved["lr"]
     assert taken.per_device_train_batch_size == resolved["batch_size"]
     assert taken.eval_strategy == resolved["eval_strategy"]
@@ -125,11 +125,11 @@ def test_transformers_refuses_what_the_rules_refuse(case: Json, tmp_path: Path) 
     native({name: v for name, v in case["holds"].items() if name != "deepspeed"}, tmp_path)
     expected = case.get("transformers", "refuses")
     if expected == "needs deepspeed":
-        # The rule itself cannot be seen: TrainingArguments asks for the package before all else.
+        # TrainingArguments checks first whether the package is installed.
         with pytest.raises(PackageNotFoundError, match="deepspeed"):
             native(case["fires"], tmp_path)
         return
-    # What it accepts here goes wrong later, in the Trainer: that is why there is a rule.
+    # TrainingArguments accepts it, but the Trainer would fail later, hence the rule.
     if expected == "accepts":
         native(case["fires"], tmp_path)
         return
@@ -138,7 +138,7 @@ def test_transformers_refuses_what_the_rules_refuse(case: Json, tmp_path: Path) 
 
 
 def some_value(schema: Json, random: Random) -> Any:
-    """A value that the schema takes: often one of its ends."""
+    """A value that the schema accepts, often a limit."""
     if "enum" in schema:
         return random.choice(schema["enum"])
     low: Any = schema.get("minimum", schema.get("exclusiveMinimum"))
@@ -154,9 +154,9 @@ def some_value(schema: Json, random: Random) -> Any:
 
 
 def test_transformers_takes_what_the_plugin_accepts(tmp_path: Path) -> None:
-    told = run_trainer(["explain", "hf", "--output", "json"], tmp_path)
-    schema = json.loads(told.stdout)["properties"]
-    # DeepSpeed's configuration is read by its own package.
+    shown = run_trainer(["explain", "hf", "--output", "json"], tmp_path)
+    schema = json.loads(shown.stdout)["properties"]
+    # Only the package of DeepSpeed can parse its configuration.
     names = sorted(set(schema) - {"deepspeed"})
     random = Random(1)
     accepted = 0

@@ -1,4 +1,4 @@
-"""What hf trains is what the request says: number formats, tokens, the best checkpoint, streams."""
+"""hf trains as requested: precisions, tokens, the best checkpoint, streams."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_best_checkpoint_survives_a_restart(
     assert cut.commit(last)["metadata"]["best_step"] in cut.steps
 
 
-def test_a_best_checkpoint_that_is_gone_is_told(tmp_path: Path, dataset: Path) -> None:
+def test_a_best_checkpoint_that_is_gone_is_reported(tmp_path: Path, dataset: Path) -> None:
     first = here.run(tmp_path, dataset, max_steps=6, **BEST)
     best = first.commit(6)["metadata"]["best_step"]
     assert best < 6
@@ -146,7 +146,7 @@ STREAMED: dict[str, Any] = {
         {"batch_size": 3},
         {"batch_size": 1, "gradient_accumulation": 3},
         {"batch_size": 1, "dataloader_workers": 2},
-        # Dropout draws from the random state.
+        # Dropout uses the random state.
         {"batch_size": 1, "dataloader_workers": 2, "peft_method": "lora"},
     ],
 )
@@ -157,7 +157,7 @@ def test_a_stream_resumes_where_it_was_in_any_pass(
     wish = {**STREAMED, **batches}
     whole = here.run(tmp_path / "whole", ten, **wish)
     assert whole.code == 0, whole.output
-    # Killed behind a step: the schedule is that of the whole run.
+    # Killed after a step, so the schedule is that of the whole run.
     for later in range(cut + 1, 8):
         (whole.checkpoints / f"step-{later:06}.json").rename(tmp_path / f"{later}.json")
     cut_run = here.run(tmp_path / "whole", ten, resume=True, **wish)

@@ -1,4 +1,4 @@
-"""The image has what it needs: its files alone train, and its versions are those of the lock."""
+"""The image is complete: its files are sufficient to train, and its versions match lock.txt."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def test_what_is_installed_is_what_the_lock_says() -> None:
         pins.setdefault(name, set()).add(pin)
     assert len(pins) > 50
     for name, wanted in pins.items():
-        # Some are of another Python or machine.
+        # Some are for other versions of Python or other machines.
         for found in distributions(name=name, path=[sysconfig.get_path("purelib")]):
             assert found.version.split("+")[0] in wanted, name

@@ -1,4 +1,4 @@
-"""The lists of options that the plugins carry are those of the locked releases."""
+"""The lists of options in the plugins match the pinned releases."""
 
 from __future__ import annotations
 

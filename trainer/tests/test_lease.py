@@ -1,4 +1,4 @@
-"""The lease of a prefix: one writer at any time, on a disk and in a real object store."""
+"""The lease of a prefix allows one writer at a time, on a disk and in a real object store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Take = Callable[..., Lease]
 
 
 def holder(job: str, machine: str = "") -> Holder:
-    """The writer of a job, on this machine or on one of which nothing is known."""
+    """The writer of a job, on this machine or on an unknown one."""
     mine = Holder.of(
         {"TRAINER_JOB_UID": job, "TRAINER_JOB_NAME": job, "TRAINER_JOB_NAMESPACE": "a"}
     )
@@ -34,7 +34,7 @@ def holder(job: str, machine: str = "") -> Holder:
 
 @pytest.fixture
 def take(tmp_path: Path) -> Iterator[Take]:
-    """Takes the lease of a prefix for a job."""
+    """Acquires the lease of a prefix for a job."""
     taken = []
 
     def acquire(who: Holder, prefix: str = PREFIX, renewal: float = 0.1) -> Lease:
@@ -53,7 +53,7 @@ def claims(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("machine", ["", "another"])
-def test_a_second_job_is_refused_and_told_who_writes(take: Take, machine: str) -> None:
+def test_a_second_job_is_refused_with_the_name_of_the_holder(take: Take, machine: str) -> None:
     take(holder("one", machine))
     with pytest.raises(TrainingError, match=r"\(job one in namespace a\); wait"):
         take(holder("two"))
@@ -139,7 +139,7 @@ def test_a_holder_that_was_paused_gives_way_to_its_successor(take: Take, tmp_pat
     (claim,) = claims(tmp_path)
     content = claim.read_bytes()
     successor = take(holder("two"))
-    # It had listed before it was paused, and writes now.
+    # It listed the claims before it was paused, and writes now.
     claim.write_bytes(content)
     successor.check()
     with pytest.raises(TrainingError, match=r"\(job two"):

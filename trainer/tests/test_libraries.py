@@ -1,4 +1,4 @@
-"""What the runners of nemo and torchtitan write is what those libraries' own parsers take."""
+"""The libraries accept the configurations of the nemo and torchtitan runners."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ pytestmark = [
 
 
 def automodel(make_run: MakeRun, **arguments: Any) -> Any:
-    """A job as AutoModel's own typed configuration."""
+    """The typed configuration of AutoModel for a job."""
     run = make_run(framework="nemo", environment={"WORLD_SIZE": "4"})
     config = nemo_automodel.settings(run, arguments, "/data.jsonl", "/checkpoints")
-    # Naming these imports kernels that need a GPU.
+    # These names import kernels that need a GPU.
     for section in ("model", "peft"):
         config.pop(section, None)
     loader = importlib.import_module("nemo_automodel.components.config.loader")
@@ -42,7 +42,7 @@ def test_automodel_takes_schedule_batches_and_checkpoints(make_run: MakeRun) -> 
         async_save=True, lr_scheduler="linear",
     )  # fmt: skip
     steps = recipe.step_scheduler
-    # Two replicas of two processes each, of two sequences, four times.
+    # Two replicas of two processes, two sequences each, four micro batches.
     assert (steps.global_batch_size, steps.max_steps, steps.num_epochs) == (16, 500, None)
     assert (steps.ckpt_every_steps, steps.val_every_steps) == (100, 50)
     rates = recipe.lr_scheduler
@@ -174,7 +174,7 @@ def test_torchtitan_takes_a_job() -> None:
     assert config.optimizer.param_groups[0].optimizer_kwargs["weight_decay"] == 0.2
     assert config.parallelism.tensor_parallel_degree == 2
     assert (config.checkpoint.interval, config.checkpoint.async_mode) == (50, "async")
-    # The last step too can be resumed from.
+    # The last step can be resumed too.
     assert not config.checkpoint.last_save_model_only
     assert type(config.activation_checkpoint).__qualname__ == "FullAC.Config"
     assert (config.validator.enable, config.validator.freq) == (True, 30)

@@ -1,4 +1,4 @@
-"""The meta runner: it learns, resumes exactly, and gives one curve on any number of processes."""
+"""The meta runner learns, resumes exactly, and does not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def other(tmp_path: Path, dataset: Path) -> Path:
     return folder
 
 
-def test_a_run_told_to_stop_saves_and_goes_on_to_the_same_weights(
+def test_a_run_that_receives_sigterm_saves_and_resumes_to_the_same_weights(
     tmp_path: Path, other: Path
 ) -> None:
     train(tmp_path, {**BASE, "max_steps": 20})

@@ -1,4 +1,4 @@
-"""A prefix with checkpoints: nothing of an earlier run is deleted unless the job asks for it."""
+"""In a prefix with checkpoints, nothing is deleted unless the job requests it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def overwriting(uid: str) -> dict[str, Any]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that is stored beneath the prefix of the run."""
+    """All files in the prefix of the run."""
     prefix = next((folder / "runs/run-1").iterdir())
     paths = (path for path in prefix.rglob("*") if path.is_file())
     return {path.relative_to(prefix).as_posix(): path.read_bytes() for path in paths}
@@ -89,7 +89,7 @@ def test_overwriting_replaces_the_run_with_the_first_commit(
         "checkpoints/step-000003.json",
         *(f"checkpoints/{file['name']}" for file in commit["files"]),
     }
-    # Who comes after it continues the new run, whatever its files are called.
+    # A later job resumes the new run, whatever the names of its files are.
     resumed = train(tmp_path, BASE, framework=framework, flags=("--resume",), **job("four"))
     assert "resumed from step 3" in resumed
 

@@ -1,4 +1,4 @@
-"""What a library does not take is one line that says what to change, before a step is trained."""
+"""Errors of libraries before the first step are one line that says what to change."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_packing_says_that_it_reads_the_whole_dataset(tmp_path: Path, dataset: P
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "shown"),
     [
         (KeyError("loss"), "it: KeyError: 'loss'; do that"),
         (NotImplementedError("no"), "it: NotImplementedError: no; do that"),
@@ -78,20 +78,20 @@ def test_packing_says_that_it_reads_the_whole_dataset(tmp_path: Path, dataset: P
         ),
     ],
 )  # fmt: skip
-def test_errors_of_libraries_are_one_line(error: Exception, told: str) -> None:
+def test_errors_of_libraries_are_one_line(error: Exception, shown: str) -> None:
     with (
-        pytest.raises(TrainingError, match=told),
+        pytest.raises(TrainingError, match=shown),
         explained("it", "do that", has_begun=lambda: False),
     ):
         raise error
 
 
-def test_an_assertion_without_words_is_told_by_its_line() -> None:
+def test_an_assertion_without_words_is_reported_by_its_line() -> None:
     def schedule() -> None:
         raise AssertionError
 
-    told = pytest.raises(TrainingError, match="it: AssertionError: raise AssertionError")
-    with told, explained("it"):
+    shown = pytest.raises(TrainingError, match="it: AssertionError: raise AssertionError")
+    with shown, explained("it"):
         schedule()
 
 
@@ -105,7 +105,7 @@ def test_what_another_try_may_pass_is_left_alone(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_row_of_a_stream_is_told_with_its_place(tmp_path: Path, workers: int) -> None:
+def test_a_bad_row_of_a_stream_is_reported_with_its_place(tmp_path: Path, workers: int) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text('{"text": "a"}\n' * 3 + "{\n")
     wish = {**BASE, "dataset_streaming": True, "dataloader_workers": workers}
@@ -141,7 +141,7 @@ def test_save_only_model_is_not_resumed_from(tmp_path: Path, dataset: Path) -> N
     whole = here.run(tmp_path, dataset, variables=job, **wish)
     assert whole.commit(2)["metadata"]["weights_only"] is True
     (whole.checkpoints / "step-000004.json").unlink()
-    # A restart of the job: no schedule continues from weights alone.
+    # A restarted job cannot resume from weights only.
     again = here.run(tmp_path, dataset, variables=job, **wish)
     assert "step 2 contains only weights (save_only_model)" in again.output
     assert again.losses == whole.losses
@@ -170,7 +170,7 @@ def test_no_empty_folders_are_left(tmp_path: Path, dataset: Path, framework: str
     assert left == {"step-000004"}
 
 
-def test_a_run_told_to_stop_at_an_evaluation_saves_that_step(tmp_path: Path, dataset: Path) -> None:
+def test_a_run_stopped_at_an_evaluation_saves_that_step(tmp_path: Path, dataset: Path) -> None:
     wish = {
         **BASE, "max_steps": 500, "save_strategy": "best", "eval_steps": 1, "lr": 0.9,
         "lr_scheduler": "constant", "max_grad_norm": 0, "load_best_model_at_end": True,

@@ -1,4 +1,4 @@
-"""Killed at any moment, a run goes on from a committed step and ends with the same weights."""
+"""A run that is killed at any moment resumes and ends with the same weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def uncommitted(folder: Path) -> set[int]:
 
 
 def final_weights(folder: Path, step: int) -> bytes:
-    """The weights of the last step, as they lie in the store."""
+    """The stored weights of the last step."""
     native = folder / f"step-{step:06}.pt"
     if native.exists():
         state = torch.load(native, weights_only=True)["model"]
@@ -41,7 +41,7 @@ def final_weights(folder: Path, step: int) -> bytes:
 
 
 def wait_for_steps(training: Training, count: int) -> None:
-    """Waits until a start has made so many steps: the moment does not depend on the machine."""
+    """Waits for a number of progress lines, which does not depend on the machine's speed."""
     while training.log.count('"progress"') < count:
         assert training.is_running(), training.log
         time.sleep(0.02)
@@ -75,14 +75,14 @@ def test_twenty_kills_change_nothing(s3: S3, tmp_path: Path, framework: str) -> 
         )
         if kill % 5 != 4:
             wait_for_steps(training, moments.randint(1, 14))
-        # One kill in four aims at an upload, and some barrier one anyway.
+        # A quarter of the kills target an upload, and others may hit one too.
         while kill % 4 == 0 and training.is_running() and not uncommitted(store):
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.1))
         training.kill()
         in_upload += bool(uncommitted(store))
         resumed = re.findall(r"resumed from step (\d+)", training.log)
-        # Whichever step it was: it had been committed, and none newer had.
+        # It must resume from the latest committed step.
         assert all(int(step) == max(before) for step in resumed), training.log
         assert max(before, default=0) < steps, "the run was to outlive its kills"
     assert in_upload >= 2

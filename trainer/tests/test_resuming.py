@@ -1,4 +1,4 @@
-"""A run resumes with the batches, optimizer, adapters and data that it was saved with."""
+"""A run resumes only with the same batches, optimizer, adapters and data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_same_terms_and_those_of_earlier_releases_resume() -> None:
     resuming.check(saved(global_batch_size=4, seed=1), {"global_batch_size": 4, "seed": 1})
     resuming.check(saved(), {"global_batch_size": 4})
     resuming.check(Checkpoint(6, (), {}), {"global_batch_size": 4})
-    # A term that is new in this release.
+    # A term that earlier releases do not have.
     resuming.check(saved(seed=1), {"seed": 1, "packing": True})
 
 

@@ -1,4 +1,4 @@
-"""A framework of one's own is one file and a line: the example of the README trains and resumes."""
+"""The example framework in the README trains and resumes."""
 
 from __future__ import annotations
 

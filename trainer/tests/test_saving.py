@@ -1,4 +1,4 @@
-"""What hf copies and writes beside the training is what transformers would have written itself."""
+"""The files that hf writes in the background equal those of transformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARGUMENTS = {"max_steps": 3, "save_steps": 1, "max_seq_len": 32, "batch_size": 2
 
 
 def trained(folder: Path, dataset: Path, model_id: str, **more: Any) -> Path:
-    """Trains three steps in this process; the folder with its checkpoints."""
+    """Trains three steps in this process, and returns the folder with the checkpoints."""
     words = command(
         f"file://{folder}", {}, framework="hf", model_id=model_id, dataset_uri=f"file://{dataset}"
     )
@@ -44,7 +44,7 @@ def same(one: Path, other: Path) -> bool:
         return one.read_bytes() == other.read_bytes()
     states = [tree_leaves(torch.load(path, weights_only=False)) for path in (one, other)]
     return len(states[0]) == len(states[1]) and all(
-        # Scalars and words, too.
+        # Scalars and strings too.
         numpy.array_equal(first, second)
         for first, second in zip(*states, strict=True)
     )
@@ -52,7 +52,7 @@ def same(one: Path, other: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("model_id", "more"),
-    # The weights of GPT-2's input and output are one tensor.
+    # The input and output weights of GPT-2 are the same tensor.
     [
         ("llama-debug", {}),
         ("gpt2-debug", {}),
@@ -75,17 +75,17 @@ def test_copied_checkpoints_are_those_of_transformers(
     copied = trained(tmp_path / "copied", dataset, model_id, **more)
     monkeypatch.setattr(hf_saving, "available", lambda: 0)
     written = trained(tmp_path / "written", dataset, model_id, **more)
-    # Weights, unless they are adapters, optimizer and schedule; then nothing.
+    # Weights (except adapters), optimizer and schedule, and then nothing.
     assert taken == [2 if "peft_method" in more else 3] * 3 + [0] * 3
     for step in (1, 2, 3):
         folders = [checkpoints / f"step-{step:06}" for checkpoints in (copied, written)]
         names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
         assert names[0] == names[1]
         assert {"optimizer.pt", "scheduler.pt", "trainer_state.json"} < set(names[0])
-        # Folders, speeds and times are in them.
-        told = {"README.md", "trainer_state.json", "training_args.bin"}
+        # They contain paths, speeds and times.
+        shown = {"README.md", "trainer_state.json", "training_args.bin"}
         differ = [
-            name for name in set(names[0]) - told if not same(folders[0] / name, folders[1] / name)
+            name for name in set(names[0]) - shown if not same(folders[0] / name, folders[1] / name)
         ]
         assert differ == []
 
@@ -118,12 +118,12 @@ def limited(folder: Path, most: str) -> Path:
 @pytest.mark.parametrize(
     ("limits", "own", "expected"),
     [
-        # What is used, less what files have there.
+        # The usage without cached files.
         ({"": "1000"}, "0::/", 500),
-        # The tightest of those that it is under.
+        # The lowest limit applies.
         ({"pod": "1000", "pod/container": "max"}, "0::/pod/container", 500),
         ({"pod": "max", "pod/container": "900"}, "0::/pod/container", 400),
-        # The host's path, which a container does not see: its own is the first.
+        # The path of the host, which a container does not see: its own group is the root.
         ({"": "1000"}, "0::/kubepods/pod/container", 500),
     ],
 )
@@ -154,7 +154,7 @@ def test_without_a_limit_the_machine_counts(tmp_path: Path) -> None:
 
 
 class Quantized(torch.Tensor):
-    """As the state of some optimizers is: more than the bytes that it seems to have."""
+    """A tensor subclass, like in the state of some optimizers."""
 
 
 def test_what_is_no_plain_tensor_is_left_to_transformers() -> None:

@@ -1,4 +1,4 @@
-"""Jobs posted to the real service train under torchrun and leave the layout in an object store."""
+"""Jobs of the real service train under torchrun and write the layout to an object store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from conftest import S3, english
 from service import Service
 
-# Nodes and processes, with the sequences a process that make one global batch of eight.
+# Nodes, processes per node, and the batch size for a global batch of eight.
 SHAPES = {"1x1": (1, 1, 8), "1x2": (1, 2, 4), "2x1": (2, 1, 4), "2x2": (2, 2, 2)}
-# Less than an epoch, whose last batch is not a whole one.
+# Less than an epoch, whose last batch is incomplete.
 STEPS = 12
 
 
@@ -21,7 +21,7 @@ def request(framework: str, run_id: str, shape: str, **arguments: Any) -> dict[s
     nodes, processes, batch = SHAPES[shape]
     return {
         "framework": framework,
-        # It has no dropout, which would be another for each number of processes.
+        # It has no dropout, which would depend on the number of processes.
         "model_id": "llama-debug",
         "run_id": run_id,
         "num_nodes": nodes,
@@ -67,7 +67,7 @@ def test_every_shape_trains_the_same_curve_into_the_store(
 
 
 def assert_layout(prefix: Path, processes: int) -> None:
-    """What the specification says is there, and nothing that is on its way."""
+    """Verifies the layout of the specification, without temporary files."""
     assert {path.name for path in prefix.iterdir()} == {"checkpoints", "config", "logs"}
     commits = sorted(path.name for path in (prefix / "checkpoints").glob("step-*.json"))
     assert commits == [f"step-{step:06}.json" for step in (STEPS // 2, STEPS)]
@@ -78,7 +78,7 @@ def assert_layout(prefix: Path, processes: int) -> None:
             assert (prefix / "checkpoints" / file["name"]).stat().st_size == file["size"]
     record = json.loads((prefix / "config/run.json").read_text())
     assert record["resolved_args"]["max_steps"] == STEPS
-    # The service has told which image and plugin made the job.
+    # The service has passed the image and the plugin of the job.
     assert record["image"] and record["job_uid"]
     assert record["plugin"]["name"] == record["framework"]
     assert re.fullmatch("[0-9a-f]{64}", record["plugin"]["sha256"])

@@ -1,4 +1,4 @@
-"""SIGTERM in each phase of a run: it ends with 143 and never as succeeded, and it resumes."""
+"""After SIGTERM in any phase, a run exits with 143, does not succeed, and can resume."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASE: dict[str, Any] = {
     "max_steps": 40, "max_seq_len": 32, "batch_size": 2, "logging_steps": 1, "save_steps": 5,
     "eval_steps": 5,
 }  # fmt: skip
-# What a run has said, or has in its store, when the signal is sent.
+# The output of a run, or a file in its store, when the signal is sent.
 PHASES = {
     "start": r"",
     "first step": r'"step": 1,',
@@ -44,7 +44,7 @@ def test_a_stopped_run_has_not_succeeded_and_resumes(
         assert time.monotonic() < until, training.log
     training.terminate()
     code = training.wait()
-    # Before the handler is there, the signal itself ends the process.
+    # Before the handler is installed, the signal itself ends the process.
     assert code in ((15, 143) if phase == "start" else (143,)), training.log
     saved = re.findall(r"received SIGTERM: saved step (\d+)", training.log)
     log = train(tmp_path, BASE, **job)

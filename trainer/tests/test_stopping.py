@@ -1,4 +1,4 @@
-"""SIGTERM belongs to the session: a stopped run has not succeeded, whatever a library does."""
+"""The session handles SIGTERM: a stopped run has not succeeded, whatever a library does."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ STUBS = {
 
 
 def loop_of_automodel() -> Any:
-    """The loop of AutoModel itself: its module needs a GPU to be imported."""
+    """The loop of AutoModel, copied because its module can only be imported with a GPU."""
     file = LIBRARIES / "nemo_automodel/recipes/llm/train_ft.py"
     text = file.read_text()
     (found,) = (
@@ -98,7 +98,7 @@ def loop_of_automodel() -> Any:
 
 
 class Recipe:
-    """A recipe of AutoModel whose steps and files alone are made up."""
+    """A recipe of AutoModel with fake steps and files."""
 
     model_parts: tuple[Any, ...] = ()
     max_grad_norm = 1.0
@@ -153,7 +153,7 @@ def checkpoints(run: Any) -> dict[str, str]:
 @pytest.mark.usefixtures("automodel")
 @pytest.mark.parametrize("handler", [None, signal.SIGTERM])
 @pytest.mark.parametrize("stop_at", [1, 7, 24])
-def test_automodel_told_to_stop_saves_and_does_not_succeed(
+def test_automodel_that_receives_sigterm_saves_and_does_not_succeed(
     make_run: MakeRun, handler: Any, stop_at: int
 ) -> None:
     run = make_run(framework="nemo", logging_steps=5)
@@ -188,7 +188,7 @@ def test_steps_of_automodel_are_optimizer_steps(
 
 
 class Titan:
-    """A trainer of torchtitan whose files alone are made up."""
+    """A trainer of torchtitan with fake files."""
 
     def __init__(self, folder: Path, save_hf: bool, step: int, steps: int) -> None:
         self.step, self.folder = step, folder
@@ -211,7 +211,7 @@ class Titan:
 
 
 @pytest.mark.parametrize("save_hf", [False, True])
-def test_torchtitan_told_to_stop_saves_what_can_be_resumed_from(
+def test_torchtitan_that_receives_sigterm_saves_what_can_be_resumed_from(
     make_run: MakeRun, save_hf: bool
 ) -> None:
     run = make_run()

@@ -1,4 +1,4 @@
-"""Storage: whole files or none, on a disk and in a real object store, and what is said."""
+"""Storage: atomic writes on a disk and in a real object store, and errors."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_lasts_is_not_tried_again(error: OSError, monkeypatch: pytest.Monke
     assert len(calls) == 1
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
@@ -100,7 +100,7 @@ def test_a_killed_write_is_no_file(tmp_path: Path) -> None:
     assert Storage({}).sizes(f"file://{tmp_path}") == {}
 
 
-def test_a_scheme_that_the_image_lacks_is_told() -> None:
+def test_a_scheme_that_the_image_lacks_is_reported() -> None:
     with pytest.raises(TrainingError, match="this image does not support what://"):
         Storage({}).read("what://bucket/x")
 

@@ -1,4 +1,4 @@
-"""The hf runner trains, is killed and resumes with the transformers of before version 5, too."""
+"""The hf runner also trains and resumes with transformers 4."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from conftest import TRAINER, command, environment
 
-# Where `make python` installs it.
+# The folder that `make python` installs it into.
 PACKAGES = Path(sys.prefix) / "transformers4"
 STEPS = 100
 ARGUMENTS: dict[str, Any] = {
@@ -47,11 +47,11 @@ def checkpoints(folder: Path) -> Path:
 
 def test_a_killed_run_ends_with_the_weights_of_a_whole_one(tmp_path: Path, dataset: Path) -> None:
     version = "import transformers; print(transformers.__version__)"
-    told = subprocess.run(
+    shown = subprocess.run(
         [sys.executable, "-c", version], env={**os.environ, "PYTHONPATH": str(PACKAGES)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert told.stdout.startswith("4.57.")
+    assert shown.stdout.startswith("4.57.")
     trained(tmp_path / "whole", dataset)
     killed = tmp_path / "killed"
     process = start(killed, dataset)

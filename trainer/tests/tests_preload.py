@@ -1,4 +1,4 @@
-"""What the server of forked processes imports, once for all of them."""
+"""Modules that the fork server imports once for all processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job of a test by a short script against transformers, PEFT and TRL, without train.py."""
+"""Trains the job of a test with a short script that uses only the libraries, not train.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 
 class Endless(IterableDataset[Any]):
-    """Rows in order, over and over."""
+    """All rows in order, repeatedly."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self._rows = rows
@@ -23,7 +23,7 @@ class Endless(IterableDataset[Any]):
 
 
 def cut(tokens: list[int], length: int, end: int) -> Iterator[dict[str, Any]]:
-    """The sequences of one text, filled up with what is neither seen nor learned."""
+    """The sequences of a text, with masked padding."""
     for at in range(0, len(tokens), length):
         part = tokens[at : at + length]
         left = length - len(part)
@@ -55,7 +55,7 @@ def losses(
         "lr_scheduler_type": wish.get("lr_scheduler", "linear"), "save_strategy": "no",
         "bf16": wish.get("precision") == "bf16", "disable_tqdm": True,
         "max_grad_norm": wish.get("max_grad_norm", 1.0), "seed": 42,
-        # Each worker of a plain IterableDataset would give all rows.
+        # Otherwise each worker would return all rows.
         "dataloader_num_workers": 0
         if wish.get("dataset_streaming")
         else wish.get("dataloader_workers", 0),

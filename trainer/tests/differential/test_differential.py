@@ -32,7 +32,7 @@ FULL = os.environ.get("TRAINING_DIFFERENTIAL") == "full"
 
 
 def pairwise() -> list[Job]:
-    """Jobs in which each pair of values of two choices appears."""
+    """Jobs that cover each pair of values of two choices."""
     draw = random.Random(1)
     left = {
         frozenset({(one, first), (other, second)})
@@ -67,14 +67,14 @@ def wish_of(job: Job) -> dict[str, Any]:
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: "-".join(map(str, job.values())))
 def test_a_job_trains_as_the_bare_framework_does(tmp_path: Path, dataset: Path, job: Job) -> None:
-    # Both compute in float32 weights: what is stored in bfloat16 is read as it is.
+    # Both use float32 weights, also for weights that are stored in bfloat16.
     model = here.model(tmp_path / "model", stored=job["stored"])
     wish = wish_of(job)
     expected = bare.losses(model, english(), wish, tmp_path / "bare")
     whole = here.run(tmp_path / "run", dataset, model=model, **wish)
     assert whole.code == 0, whole.output
     assert whole.losses == pytest.approx(expected, rel=1e-4)
-    # Cut behind a step, it continues with the same losses.
+    # After an interruption, it continues with the same losses.
     cut = random.Random(str(job)).randint(1, 5)
     for step in range(cut + 1, 7):
         (whole.checkpoints / f"step-{step:06}.json").unlink()
