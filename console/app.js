@@ -125,4 +125,6 @@ function skip(event) {
 }
 
 document.documentElement.dataset.theme = localStorage.getItem("theme") || "system";
-render(html`<${App} />`, document.getElementById("app"));
+const place = document.getElementById("app");
+place.replaceChildren();
+render(html`<${App} />`, place);
