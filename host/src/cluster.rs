@@ -249,6 +249,22 @@ pub struct WritingJob {
     pub namespace: String,
 }
 
+impl WritingJob {
+    /// Of a namespace and a name.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            name: name.to_string(),
+            namespace: namespace.to_string(),
+        }
+    }
+}
+
+impl From<&ObservedJob> for WritingJob {
+    fn from(job: &ObservedJob) -> Self {
+        Self::new(job.namespace(), job.name())
+    }
+}
+
 fn written_by(job: Option<&WritingJob>) -> String {
     match job {
         Some(WritingJob { name, namespace }) => format!(
@@ -274,13 +290,10 @@ fn no_log(start: LogStart) -> &'static str {
 
 impl ClusterError {
     /// That a job writes to a prefix that another one asks for.
-    pub fn prefix_taken(prefix: &Prefix, by: &ObservedJob) -> Self {
+    pub fn prefix_taken(prefix: &Prefix, by: WritingJob) -> Self {
         Self::PrefixTaken {
             prefix: prefix.as_str().to_string(),
-            job: Some(WritingJob {
-                name: by.name().to_string(),
-                namespace: by.namespace().to_string(),
-            }),
+            job: Some(by),
         }
     }
 

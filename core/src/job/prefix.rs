@@ -1,5 +1,7 @@
 //! The prefix that a job writes its checkpoints to, and whether the prefixes of two jobs overlap.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::ObservedJob;
 use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, RESUME_VARIABLE};
 use crate::pytorch_job::PyTorchJob;
@@ -45,8 +47,10 @@ impl Prefix {
     }
 
     /// The prefix of a job, if this service created it.
-    pub fn of(job: &ObservedJob) -> Option<Self> {
-        job.annotation(CHECKPOINT_PREFIX_ANNOTATION).map(Self::new)
+    pub fn of(job: &ObjectMeta) -> Option<Self> {
+        let annotations = job.annotations.as_ref()?;
+        let prefix = annotations.get(CHECKPOINT_PREFIX_ANNOTATION)?;
+        Some(Self::new(prefix))
     }
 
     /// The original URI.
@@ -67,7 +71,7 @@ impl Prefix {
     /// Whether another job, with a different name, has not ended and writes to this prefix.
     pub fn is_taken_by(&self, other: &ObservedJob, namespace: &str, name: &str) -> bool {
         let same_name = other.namespace() == namespace && other.name() == name;
-        let taken = || Self::of(other).is_some_and(|prefix| prefix.overlaps(self));
+        let taken = || Self::of(&other.metadata).is_some_and(|prefix| prefix.overlaps(self));
         !same_name && !other.status.has_ended() && taken()
     }
 }

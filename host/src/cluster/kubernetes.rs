@@ -27,7 +27,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 use tracing::warn;
 
-use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState};
+use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState, WritingJob};
 use crate::job::{
     Inspection, JobEvent, LogSelection, LogStart, ObservedJob, PodDetails, Submission,
 };
@@ -216,6 +216,7 @@ impl Cluster for KubernetesCluster {
             .delete(namespace, name)
             .await
             .map_err(|error| missing(error, name, "deleting the PyTorchJob"))?;
+        self.creations.forget(&WritingJob::new(namespace, name));
         // Who deletes and asks again must not be told that it is still there.
         if let Some(job) = cached {
             self.cache.forget(&job);

@@ -328,7 +328,7 @@ impl LocalCluster {
             // Its name is taken, which says more.
             return Ok(());
         }
-        let prefix = Prefix::of(&ObservedJob::from(job));
+        let prefix = Prefix::of(&job.metadata);
         let (Some(prefix), EarlierCheckpoints::Refuse) = (prefix, EarlierCheckpoints::of(job))
         else {
             return Ok(());

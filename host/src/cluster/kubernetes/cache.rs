@@ -77,13 +77,7 @@ impl Cache {
                     listed.insert(key(&job), Arc::new(job));
                 }
                 Ok(Event::InitDone) => self.replace(&scope, std::mem::take(&mut listed)),
-                Ok(Event::Apply(WatchedJob(mut job))) => {
-                    self.add_failures_to(&mut job);
-                    let job = Arc::new(job);
-                    let mut jobs = self.jobs_mut();
-                    let before = jobs.insert(key(&job), job.clone());
-                    self.changes.tell(before.as_deref(), &job);
-                }
+                Ok(Event::Apply(WatchedJob(job))) => self.tell(job),
                 Ok(Event::Delete(WatchedJob(job))) => self.forget(&job),
                 Err(error) => self.interrupted(&scope, &error.into()),
             }
@@ -188,15 +182,13 @@ impl Cache {
             .cloned()
     }
 
-    /// Adds a job that was just created, which the watch may not have told of yet.
-    pub(super) fn add(&self, job: &ObservedJob) {
-        let mut job = job.clone();
-        trim(&mut job);
+    /// Takes in what the watch tells of a job.
+    pub(super) fn tell(&self, mut job: ObservedJob) {
+        self.add_failures_to(&mut job);
+        let job = Arc::new(job);
         let mut jobs = self.jobs_mut();
-        if let Entry::Vacant(free) = jobs.entry(key(&job)) {
-            let job = free.insert(Arc::new(job));
-            self.changes.tell(None, job);
-        }
+        let before = jobs.insert(key(&job), job.clone());
+        self.changes.tell(before.as_deref(), &job);
     }
 
     /// Takes a job out that was deleted, unless another of its name is there already.

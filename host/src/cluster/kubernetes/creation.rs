@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::KubernetesCluster;
 use super::calls::CreateMode;
 use super::error::CallError;
-use crate::cluster::{Cluster, ClusterError, Created};
+use super::prefixes::{Creation, NotBegun, Recent};
+use crate::cluster::{Cluster, ClusterError, Created, WritingJob};
 use crate::job::ObservedJob;
 use crate::keys::{IDEMPOTENCY_LABEL, RUN_ID_LABEL};
 use crate::manifest;
@@ -92,7 +93,7 @@ impl KubernetesCluster {
         annotations.insert(SUBMISSION_ANNOTATION.to_string(), submission.clone());
         manifest::identify(&mut job, &submission);
         let namespace = job.namespace().to_string();
-        let creation = self.creations.begin(&job, &self.cache)?;
+        let creation = self.begin(&job).await?;
         let created = match self.calls.create(&namespace, &job, earnest).await {
             Ok(job) => job,
             Err(error) if error.was_not_processed() || earnest == CreateMode::DryRun => {
@@ -102,13 +103,38 @@ impl KubernetesCluster {
         };
         if earnest == CreateMode::Create {
             self.check_key(&created).await?;
-            self.cache.add(&created);
+            creation.created(&created);
         }
-        drop(creation);
         Ok(Created {
             job: created,
             warnings: Vec::new(),
         })
+    }
+
+    /// Begins the creation of a job, unless another one writes to its prefix.
+    async fn begin(&self, job: &PyTorchJob) -> Result<Creation, ClusterError> {
+        loop {
+            match self.creations.begin(job, &self.cache) {
+                Ok(creation) => return Ok(creation),
+                Err(NotBegun::Taken(taken)) => return Err(taken),
+                Err(NotBegun::TakenBy(recent, taken)) => match self.still_writes(&recent).await {
+                    true => return Err(taken),
+                    false => self.creations.forget(&recent.job),
+                },
+            }
+        }
+    }
+
+    /// Whether a job that was created here is there and has not ended. Where that cannot be read it
+    /// counts as one that writes.
+    async fn still_writes(&self, recent: &Recent) -> bool {
+        let WritingJob { namespace, name } = &recent.job;
+        match self.calls.get::<ObservedJob>(namespace, name).await {
+            Ok(found) => {
+                found.metadata.uid.as_ref() == Some(&recent.uid) && !found.status.has_ended()
+            }
+            Err(error) => !error.status().is_some_and(|status| status.is_not_found()),
+        }
     }
 
     /// Of jobs that were created at the same moment with one idempotency key, the first one stays.

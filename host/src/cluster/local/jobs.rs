@@ -27,7 +27,7 @@ use super::slots::{Request, Slots};
 use super::store::{Record, Store};
 use super::{removal, timer};
 use crate::cluster::changes::Changes;
-use crate::cluster::{ClusterError, RunState};
+use crate::cluster::{ClusterError, RunState, WritingJob};
 use crate::job::{ObservedJob, Prefix};
 use crate::keys::RUN_ID_LABEL;
 use crate::manifest::gpus_per_replica;
@@ -186,9 +186,9 @@ impl LocalJobs {
         let stored = record.clone();
         blocking("storing a job", move || store.put(&stored)).await?;
         let job = Job::new(record, self.settings.pace);
-        let job = match self.is_leaving(&id.key) {
-            true => job.behind_another(),
-            false => job,
+        let job = match self.jobs().blocking(&job).next() {
+            Some(_) => job.behind_another(),
+            None => job,
         };
         let step = job.step(&Event::Created, Timestamp::now());
         self.take(&id, step).await
@@ -200,14 +200,17 @@ impl LocalJobs {
     ///
     /// [`ClusterError::PrefixTaken`] with that job.
     pub fn check_prefix(&self, job: &PyTorchJob) -> Result<(), ClusterError> {
-        let Some(prefix) = Prefix::of(&ObservedJob::from(job)) else {
+        let Some(prefix) = Prefix::of(&job.metadata) else {
             return Ok(());
         };
         let jobs = self.observed(None);
         let taken =
             |other: &&Arc<ObservedJob>| prefix.is_taken_by(other, job.namespace(), job.name());
         match jobs.iter().find(taken) {
-            Some(writer) => Err(ClusterError::prefix_taken(&prefix, writer)),
+            Some(writer) => Err(ClusterError::prefix_taken(
+                &prefix,
+                WritingJob::from(&**writer),
+            )),
             None => Ok(()),
         }
     }
@@ -366,6 +369,7 @@ impl LocalJobs {
             Action::ReturnSlots => {
                 let granted = self.slots().give_back(&id.uid);
                 self.grant(granted);
+                self.unblock();
             }
             Action::ChoosePort => self.choose_port(id),
             Action::Start(attempt) => self.start(id, attempt),
@@ -449,11 +453,12 @@ impl LocalJobs {
             let folder = removal::away(&self.settings, &job.record.job);
             self.tasks.spawn(removal::remove(folder));
         }
-        if self.is_leaving(&id.key) {
-            return;
-        }
-        if let Some(next) = self.kept(&id.key) {
-            self.report(JobId::from(&next.record), Event::NameFree);
+    }
+
+    /// Lets the jobs start that waited for another one to end.
+    fn unblock(self: &Arc<Self>) {
+        for id in self.unblocked() {
+            self.report(id, Event::Unblocked);
         }
     }
 

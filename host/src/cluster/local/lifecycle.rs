@@ -4,7 +4,7 @@
 //! machine stores the job that comes out before it shows it to anybody, and then does the actions.
 //!
 //! ```text
-//! turn:      Named ──NameFree──▶ None ──▶ Asked ──SlotsGranted──▶ Held ──▶ Returning ──▶ None
+//! turn:      Behind ──Unblocked──▶ None ──▶ Asked ──SlotsGranted──▶ Held ──▶ Returning ──▶ None
 //! replica:   Idle ──▶ Starting ──Started──▶ Running ──Exited──▶ Succeeded | Failed | Waiting
 //!              ▲          └──────────┴─stop─▶ Stopping ──Exited──▶ Idle         │
 //!              └──ShimLost──▶ Lost ──Exited──▶ as above            Idle ◀──Wake─┘
@@ -13,7 +13,9 @@
 //! * A job that should not run (suspended, deleted, ended, or the service stops) stops its
 //!   replicas, and gives its slots back when the last of them has ended.
 //! * A job that should run asks for slots when it has none and no replica is left. So a resumed job
-//!   waits for its old replicas, and a new job for those of a deleted one of its name.
+//!   waits for its old replicas.
+//! * A new job waits for the replicas of a deleted job of its name, and for those of a job that was
+//!   deleted or has ended and writes to its checkpoint prefix.
 //! * A replica whose shim was killed is `Lost` until its processes are gone.
 //! * An event of an earlier attempt changes nothing.
 
@@ -33,6 +35,7 @@ pub(super) use fixes::{Fix, holds};
 use super::conditions::{self, Transition};
 use super::replica::ReplicaIndex;
 use super::store::Record;
+use crate::job::Prefix;
 use crate::pytorch_job::{PyTorchJob, ReplicaType};
 
 /// How jobs of this machine are restarted and stopped.
@@ -64,8 +67,8 @@ pub(super) struct Job {
 /// Whether the job's slots are its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
-    /// Replicas of a deleted job of this name still run.
-    Named,
+    /// Replicas of an earlier job have to end first: see [`Job::blocks`].
+    Behind,
     None,
     /// With the request that was made last.
     Asked,
@@ -130,8 +133,8 @@ pub(super) enum Event {
     Created,
     /// An earlier service left it. Its replicas are gone.
     TakenUp,
-    /// The last replica of a deleted job of this name has ended.
-    NameFree,
+    /// The last replica of the last job that blocked this one has ended.
+    Unblocked,
     /// The request of this number was granted.
     SlotsGranted(u64),
     Started(Attempt),
@@ -230,13 +233,29 @@ impl Job {
         }
     }
 
-    /// The same, where replicas of a deleted job of this name still run.
+    /// The same, where another job blocks it.
     pub fn behind_another(self) -> Self {
         let turn = match holds(Fix::Successor) {
-            true => Turn::Named,
+            true => Turn::Behind,
             false => self.turn,
         };
         Self { turn, ..self }
+    }
+
+    /// Whether this job has to end before a new one starts: it was deleted or has ended, its
+    /// replicas still run, and the new one has its name or its checkpoint prefix.
+    pub fn blocks(&self, next: &Self) -> bool {
+        let is_over = self.is_deleted() || self.has_ended();
+        let (this, next) = (&self.record, &next.record);
+        let is_another = this.job.metadata.uid != next.job.metadata.uid;
+        let prefixes = Prefix::of(&this.job.metadata).zip(Prefix::of(&next.job.metadata));
+        let shares_prefix = prefixes.is_some_and(|(one, other)| one.overlaps(&other));
+        is_over && is_another && self.is_live() && (this.key() == next.key() || shares_prefix)
+    }
+
+    /// Whether it waits for another job to end.
+    pub fn is_behind(&self) -> bool {
+        self.turn == Turn::Behind
     }
 
     /// What becomes of the job when something happens.
@@ -312,7 +331,7 @@ impl Job {
     fn take(&mut self, event: &Event, now: Timestamp, actions: &mut Vec<Action>) {
         match event {
             Event::TakenUp => self.taken_up(now),
-            Event::NameFree if self.turn == Turn::Named => self.turn = Turn::None,
+            Event::Unblocked if self.turn == Turn::Behind => self.turn = Turn::None,
             Event::SlotsGranted(request)
                 if self.turn == Turn::Asked && *request == self.requests =>
             {
@@ -332,7 +351,7 @@ impl Job {
                     self.end(&Transition::Failed { reason }, now);
                 }
             }
-            Event::Created | Event::NameFree | Event::SlotsGranted(_) => {}
+            Event::Created | Event::Unblocked | Event::SlotsGranted(_) => {}
         }
     }
 
@@ -435,8 +454,8 @@ impl Job {
                 Turn::None
             }
             Turn::Held => Turn::Returning,
-            // A job that is not to run any more waits for no name.
-            Turn::Named if self.presence != Presence::Kept => Turn::None,
+            // A job that is not to run any more waits for nothing.
+            Turn::Behind if self.presence != Presence::Kept => Turn::None,
             turn => turn,
         };
     }

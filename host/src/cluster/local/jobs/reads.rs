@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Job, JobId, Known, LocalJobs, blocking};
+use super::{Job, JobId, Jobs, Known, LocalJobs, blocking};
 use crate::cluster::changes::JobWatch;
 use crate::cluster::local::store::Record;
 use crate::cluster::{ClusterError, Feed};
@@ -83,6 +83,10 @@ impl LocalJobs {
             return Vec::new();
         };
         let mut waits = job.waits(Timestamp::now());
+        if job.is_behind() {
+            let jobs = self.jobs();
+            waits.extend(jobs.blocking(&job).map(|other| job.waits_behind(other)));
+        }
         if job.waits_for_slots() {
             let needed = self.slots_needed(&job.record.job);
             waits.push(self.slots().waiting(needed));
@@ -139,10 +143,13 @@ impl LocalJobs {
         kept.or_else(|| jobs.leaving.get(&id.uid)).cloned()
     }
 
-    /// Whether replicas of deleted jobs of this name still run.
-    pub(super) fn is_leaving(&self, key: &str) -> bool {
+    /// The jobs that waited for another one, and need not any more.
+    pub(super) fn unblocked(&self) -> Vec<JobId> {
         let jobs = self.jobs();
-        jobs.leaving.values().any(|job| job.record.key() == key)
+        let behind = jobs.kept.values().map(|known| &known.job);
+        let behind = behind.filter(|job| job.is_behind());
+        let free = behind.filter(|job| jobs.blocking(job).next().is_none());
+        free.map(|job| JobId::from(&job.record)).collect()
     }
 
     /// The job that has a uid.
@@ -151,6 +158,15 @@ impl LocalJobs {
         let mut jobs = jobs.kept.values().map(|known| &known.job.record);
         let found = jobs.find(|record| record.job.metadata.uid.as_deref() == Some(uid));
         found.map(JobId::from)
+    }
+}
+
+impl Jobs {
+    /// The jobs that have to end before this one starts.
+    pub(super) fn blocking<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a Job> {
+        let kept = self.kept.values().map(|known| &known.job);
+        let all = kept.chain(self.leaving.values());
+        all.filter(move |other| other.blocks(job))
     }
 }
 

@@ -8,7 +8,7 @@ pub(in crate::cluster::local) enum Fix {
     LateStart,
     /// A replica whose shim was killed has ended when its processes are gone.
     LostShim,
-    /// A job waits for the replicas of a deleted job of its name.
+    /// A job waits for the replicas of a deleted job of its name or prefix.
     Successor,
     /// A step that is not stored is not taken.
     Unstored,

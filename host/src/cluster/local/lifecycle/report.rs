@@ -10,14 +10,31 @@ use crate::job::PodDetails;
 use crate::pytorch_job::ReplicaStatus;
 
 impl Job {
-    /// Sentences about what the job waits for, other than slots.
-    pub fn waits(&self, now: Timestamp) -> Vec<String> {
-        if !self.should_run() {
-            return Vec::new();
+    /// What the job waits for, where another one blocks it.
+    pub fn waits_behind(&self, other: &Self) -> String {
+        let (this, earlier) = (&self.record, &other.record);
+        if this.key() == earlier.key() {
+            return "It waits for the replicas of the deleted job of this name to end.".to_string();
         }
-        if self.turn == Turn::Named {
-            let sentence = "It waits for the replicas of the deleted job of this name to end.";
-            return vec![sentence.to_string()];
+        let how = match other.is_deleted() {
+            true => "was deleted",
+            false => "has ended",
+        };
+        // Who may see this job need not know those of other namespaces.
+        let who = match this.job.namespace() == earlier.job.namespace() {
+            true => format!("job {}", earlier.job.name()),
+            false => "a job of another namespace".to_string(),
+        };
+        format!(
+            "It waits for the replicas of {who} to end, which {how} and still writes to the same \
+             checkpoint prefix."
+        )
+    }
+
+    /// Sentences about what the job waits for, other than slots and other jobs.
+    pub fn waits(&self, now: Timestamp) -> Vec<String> {
+        if !self.should_run() || self.is_behind() {
+            return Vec::new();
         }
         let old = self.live().filter(|(_, stage)| stage.stops());
         let old: Vec<String> = old

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::world::{ProcessStage, SLOTS, Uid, World};
+use crate::job::Prefix;
 use crate::pytorch_job::ConditionType;
 
 impl World {
@@ -12,6 +13,7 @@ impl World {
             return Ok(());
         };
         let mut seen = BTreeSet::new();
+        let mut writers: Vec<(&Uid, Prefix)> = Vec::new();
         for process in &self.processes {
             if process.stage != ProcessStage::Alive {
                 continue;
@@ -21,6 +23,16 @@ impl World {
                 return Err(format!("two attempts of a replica of {} run", process.key));
             }
             let job = service.jobs.get(uid);
+            let prefix = job.and_then(|job| Prefix::of(&job.record.job.metadata));
+            if let Some((other, _)) = writers.iter().find(|(other, written)| {
+                *other != uid
+                    && prefix
+                        .as_ref()
+                        .is_some_and(|prefix| prefix.overlaps(written))
+            }) {
+                return Err(format!("{other} and {uid} write to one prefix"));
+            }
+            writers.extend(prefix.map(|prefix| (uid, prefix)));
             let runs = job.is_some_and(|job| job.live().any(|(live, _)| live == process.attempt));
             if !runs {
                 return Err(format!("a process of {uid} runs without a job"));

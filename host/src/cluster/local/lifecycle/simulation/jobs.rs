@@ -8,6 +8,7 @@ use serde_json::json;
 use super::world::{Uid, World};
 use crate::cluster::local::conditions::{self, Transition};
 use crate::cluster::local::store::Record;
+use crate::keys::CHECKPOINT_PREFIX_ANNOTATION;
 use crate::pytorch_job::PyTorchJob;
 
 pub fn uid_of(record: &Record) -> Uid {
@@ -15,7 +16,13 @@ pub fn uid_of(record: &Record) -> Uid {
 }
 
 /// A job that was just created.
-pub fn job(name: &str, uid: &str, workers: usize, has_deadline: Option<Duration>) -> PyTorchJob {
+pub fn job(
+    name: &str,
+    uid: &str,
+    prefix: &str,
+    workers: usize,
+    deadline: Option<Duration>,
+) -> PyTorchJob {
     let replicas = |replicas: usize| {
         json!({
             "replicas": replicas,
@@ -30,14 +37,19 @@ pub fn job(name: &str, uid: &str, workers: usize, has_deadline: Option<Duration>
     let mut manifest = json!({
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
-        "metadata": {"name": name, "namespace": "default", "uid": uid},
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "uid": uid,
+            "annotations": {CHECKPOINT_PREFIX_ANNOTATION: prefix},
+        },
         "spec": {
             "nprocPerNode": "1",
             "runPolicy": {"backoffLimit": 3, "cleanPodPolicy": "Running"},
             "pytorchReplicaSpecs": specs,
         },
     });
-    if let Some(deadline) = has_deadline {
+    if let Some(deadline) = deadline {
         manifest["spec"]["runPolicy"]["activeDeadlineSeconds"] = json!(deadline.as_secs());
     }
     let mut job: PyTorchJob = serde_json::from_value(manifest).unwrap();

@@ -10,9 +10,12 @@ use super::jobs::{job, uid_of};
 use crate::cluster::local::folder::tries_again;
 use crate::cluster::local::slots::{Request, SlotKind, Slots};
 use crate::cluster::local::store::Record;
+use crate::job::Prefix;
 
 pub const SLOTS: u32 = 3;
 const NAMES: [&str; 3] = ["a", "b", "c"];
+/// The last one lies within the first.
+const PREFIXES: [&str; 3] = ["s3://b/one", "s3://b/two", "s3://b/one/within"];
 const PACE: Pace = Pace {
     first_backoff: Duration::from_secs(1),
     shutdown_grace: Duration::from_secs(10),
@@ -60,6 +63,16 @@ pub enum ProcessStage {
     Forked,
     Alive,
     Gone,
+}
+
+impl Service {
+    /// The jobs that waited for another one, and need not any more.
+    fn unblocked(&self) -> Vec<Uid> {
+        let behind = self.jobs.iter().filter(|(_, job)| job.is_behind());
+        let is_blocked = |job: &Job| self.jobs.values().any(|other| other.blocks(job));
+        let free = behind.filter(|(_, job)| !is_blocked(job));
+        free.map(|(uid, _)| uid.clone()).collect()
+    }
 }
 
 impl World {
@@ -153,21 +166,21 @@ impl World {
         if self.service.is_none() || !self.disk_works || self.of_name(name).is_some() {
             return;
         }
+        let prefix = PREFIXES[self.below(3)];
+        if self.is_written_to(prefix) {
+            return;
+        }
         self.submissions += 1;
         let (uid, workers) = (format!("{name}-{}", self.submissions), self.below(2));
         let deadline = self.below(4);
         let deadline = (deadline == 0).then_some(Duration::from_secs(14));
-        let record = Record::new(job(name, &uid, workers, deadline));
+        let record = Record::new(job(name, &uid, prefix, workers, deadline));
         let mut job = Job::new(record.clone(), PACE);
         let service = self.service.as_mut().unwrap();
-        if service
-            .jobs
-            .values()
-            .any(|job| job.record.key() == record.key())
-        {
+        if service.jobs.values().any(|other| other.blocks(&job)) {
             job = job.behind_another();
         }
-        self.note(format!("submit {uid} with {workers} workers"));
+        self.note(format!("submit {uid} with {workers} workers to {prefix}"));
         self.stored.insert(record.key(), record);
         self.service.as_mut().unwrap().jobs.insert(uid.clone(), job);
         assert!(self.happen(&uid, &Event::Created));
@@ -178,6 +191,17 @@ impl World {
         let mut jobs = self.service.as_ref()?.jobs.iter();
         let of = |job: &Job| !job.is_deleted() && job.record.job.name() == name;
         jobs.find(|(_, job)| of(job)).map(|(uid, _)| uid.clone())
+    }
+
+    /// Whether a job that has not ended writes to a prefix.
+    fn is_written_to(&self, prefix: &str) -> bool {
+        let prefix = Prefix::new(prefix);
+        let jobs = self
+            .service
+            .iter()
+            .flat_map(|service| service.jobs.values());
+        let mut live = jobs.filter(|job| !job.is_deleted() && !job.has_ended());
+        live.any(|job| Prefix::of(&job.record.job.metadata).is_some_and(|of| of.overlaps(&prefix)))
     }
 
     /// Somebody wants something of a job.
@@ -244,6 +268,9 @@ impl World {
                 for Request { job, number } in granted {
                     fact(service, &job, JOB, Event::SlotsGranted(number));
                 }
+                for job in service.unblocked() {
+                    fact(service, &job, JOB, Event::Unblocked);
+                }
             }
             Action::ChoosePort => {}
             Action::Start(attempt) => self.processes.push(Process {
@@ -271,16 +298,6 @@ impl World {
             }
             Action::Forget => {
                 service.jobs.remove(uid);
-                let mut others = service.jobs.iter();
-                let other = others.find(|(_, job)| job.record.key() == key);
-                let is_free = !service
-                    .jobs
-                    .values()
-                    .any(|j| j.is_deleted() && j.record.key() == key);
-                if let (Some((next, _)), true) = (other, is_free) {
-                    let next = next.clone();
-                    fact(service, &next, JOB, Event::NameFree);
-                }
             }
         }
     }
