@@ -9,7 +9,7 @@ mod python;
 mod torchrun;
 
 use line::{clean, split_rank};
-use python::exception;
+use python::{Exception, exception};
 use torchrun::Report;
 
 /// How many bytes at the end of a log are read.
@@ -44,18 +44,21 @@ pub fn cause(log: &[u8], code: i32) -> Cause {
     let text = String::from_utf8_lossy(log);
     let lines: Vec<String> = text.lines().map(clean).collect();
     let report = Report::last_in(&lines);
-    let said = said(&lines, report.as_ref());
-    let end = match &report {
-        Some(report) => Some(report.sentence(&lines)),
-        None => end_of(code).map(str::to_string),
+    let program = torchrun::without_its_end(&lines);
+    let said = said(&lines, program, report.as_ref());
+    let end = match (&report, said.as_ref().and_then(|said| said.rank)) {
+        // torchrun saw another process end first, of an error that followed from this one.
+        (Some(report), Some(rank)) if rank != report.rank => Some(format!("rank {rank} failed")),
+        (Some(report), _) => Some(report.sentence(&lines)),
+        (None, _) => end_of(code).map(str::to_string),
     };
     let message = match (end, &said) {
         (Some(end), Some(said)) => Some(format!("{end}: {}", said.text)),
         (end, said) => end.or_else(|| said.as_ref().map(|said| said.text.clone())),
     };
-    let useless = code == EX_CONFIG
-        || matches!(code, 126 | 127)
-        || report.is_some_and(|report| report.code == EX_CONFIG)
+    let code_is_sure = |code: i32| matches!(code, EX_CONFIG | 126 | 127);
+    let useless = code_is_sure(code)
+        || report.is_some_and(|report| code_is_sure(report.code))
         || said.is_some_and(|said| said.restart == Restart::IsUseless);
     Cause {
         message: message.map(|message| shortened(&message)),
@@ -69,32 +72,40 @@ pub fn cause(log: &[u8], code: i32) -> Cause {
 /// The message of a program about its failure.
 struct Said {
     text: String,
+    /// Whose exception it is, where the log marks ranks.
+    rank: Option<u32>,
     restart: Restart,
 }
 
-fn said(lines: &[String], report: Option<&Report>) -> Option<Said> {
+impl Said {
+    fn that_may_pass(text: String) -> Self {
+        let (rank, restart) = (None, Restart::MayHelp);
+        Self {
+            text,
+            rank,
+            restart,
+        }
+    }
+}
+
+/// `program` is what stands before torchrun's own lines about the end.
+fn said(lines: &[String], program: &[String], report: Option<&Report>) -> Option<Said> {
     let of_trainer = lines.iter().rev().find_map(|line| {
         let at = line.find(TRAINER_ERROR)?;
-        Some(Said {
-            text: line[at..].to_string(),
-            restart: Restart::MayHelp,
-        })
+        Some(Said::that_may_pass(line[at..].to_string()))
     });
+    let passing = |text: Option<String>| text.map(Said::that_may_pass);
     of_trainer
-        .or_else(|| launcher(lines))
-        .or_else(|| may_help(exception(lines, report.map(|report| report.rank))))
-        .or_else(|| may_help(library(lines)))
+        .or_else(|| launcher(program))
+        .or_else(|| of_exception(lines, program, report))
+        .or_else(|| passing(library(lines)))
         // The report states that the script failed, so its last output is not the cause.
-        .or_else(|| may_help(last(lines)).filter(|_| report.is_none()))
+        .or_else(|| passing(last(lines).cloned()).filter(|_| report.is_none()))
 }
 
-fn may_help(text: Option<String>) -> Option<Said> {
-    let restart = Restart::MayHelp;
-    text.map(|text| Said { text, restart })
-}
-
-/// Finds an error of the launcher: a wrong command line or a missing program.
-fn launcher(lines: &[String]) -> Option<Said> {
+/// Finds an error of the launcher: a wrong command line or a missing program. Only the last line
+/// counts, because a program may report that another one is missing and continue.
+fn launcher(program: &[String]) -> Option<Said> {
     const REFUSALS: [&str; 6] = [
         "torchrun: error: ",
         "can't open file '",
@@ -103,14 +114,29 @@ fn launcher(lines: &[String]) -> Option<Said> {
         "error while loading shared libraries: ",
         "exec format error",
     ];
-    let mut lines = lines.iter().rev();
-    let line = lines.find(|line| REFUSALS.iter().any(|refusal| line.contains(refusal)))?;
-    let line = line
-        .find("torchrun: error: ")
-        .map_or(line.as_str(), |at| &line[at..]);
+    let line = last(program)?;
+    if !REFUSALS.iter().any(|refusal| line.contains(refusal)) {
+        return None;
+    }
+    let at = line.find("torchrun: error: ").unwrap_or_default();
     Some(Said {
-        text: line.to_string(),
+        text: line[at..].to_string(),
+        rank: None,
         restart: Restart::IsUseless,
+    })
+}
+
+fn of_exception(lines: &[String], program: &[String], report: Option<&Report>) -> Option<Said> {
+    let Exception { rank, text } = exception(lines, report.map(|report| report.rank))?;
+    // A program may log an exception and continue. The last line is what it ended with.
+    let is_end = last(program).is_some_and(|line| split_rank(line).1 == text);
+    Some(Said {
+        rank,
+        restart: match is_end && python::is_of_the_code(&text) {
+            true => Restart::IsUseless,
+            false => Restart::MayHelp,
+        },
+        text,
     })
 }
 
@@ -139,13 +165,13 @@ fn library(lines: &[String]) -> Option<String> {
 }
 
 /// The last line with meaningful text.
-fn last(lines: &[String]) -> Option<String> {
+fn last(lines: &[String]) -> Option<&String> {
     let says = |line: &&String| {
         let letters = line.chars().filter(|c| c.is_alphabetic()).count();
         // Skips progress lines and separators.
         letters > 2 && !line.starts_with('{') && !line.starts_with(['=', '-', '*'])
     };
-    lines.iter().rev().find(says).cloned()
+    lines.iter().rev().find(says)
 }
 
 /// The meaning of exit codes that the shell or the kernel set.

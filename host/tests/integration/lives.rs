@@ -124,6 +124,53 @@ async fn a_successor_waits_for_the_replicas_of_the_deleted_job_and_says_so() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn a_successor_of_another_name_waits_for_the_job_that_still_writes_and_says_so() {
+    let service = Service::start().await;
+    let go = service.data.path().join("go");
+    service.submit(&stubborn("shared", &go)).await;
+    service.wait_for("meta-shared", "running").await;
+    let old = eventually(async || only(&shells(&service))).await;
+    assert_eq!(ask(&service, "DELETE", "/train/meta-shared").await, 204);
+    let mut successor = request("wait", "shared");
+    successor["job_name"] = json!("next");
+    service.submit(&successor).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let told = full(&service, "next").await;
+    assert_eq!(told["status"], "submitted");
+    let waits = "It waits for the replicas of job meta-shared to end, which was deleted and still \
+                 writes to the same checkpoint prefix.";
+    assert_eq!(told["explanation"], json!([waits]));
+    assert_eq!(shells(&service), [old]);
+    std::fs::write(&go, "").unwrap();
+    service.wait_for("next", "running").await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_successor_waits_for_the_replicas_of_a_job_that_has_ended() {
+    let service = Service::start().await;
+    let go = service.data.path().join("go");
+    let mut first = stubborn("ended", &go);
+    first["num_nodes"] = json!(2);
+    let text = first["env"]["SCRIPT"].as_str().unwrap();
+    first["env"]["SCRIPT"] = json!(format!("[ $RANK = 1 ] && sleep 0.3 && exit 78; {text}"));
+    service.submit(&first).await;
+    service.wait_for("meta-ended", "failed").await;
+    let mut successor = request("succeed", "ended");
+    successor["job_name"] = json!("next");
+    service.submit(&successor).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let explained = full(&service, "next").await["explanation"].to_string();
+    assert!(
+        explained.contains("meta-ended to end, which has ended"),
+        "{explained}"
+    );
+    std::fs::write(&go, "").unwrap();
+    service.wait_for("next", "succeeded").await;
+    service.stop().await;
+}
+
 /// The shells that run scripts, without what they start.
 fn shells(service: &Service) -> Vec<u32> {
     let is_shell = |pid: &u32| {
@@ -261,6 +308,18 @@ async fn a_failure_that_a_restart_cannot_fix_ends_the_job_at_once() {
         ("file", by_file.as_str(), "there is no model x"),
         ("fresh", after_another.as_str(), "there is no model x"),
         ("code", "echo 'train.py: error: bad lr'; exit 78", "bad lr"),
+        ("absent", "exec no-such-program", "no-such-program"),
+        (
+            "option",
+            "echo 'torchrun: error: ambiguous option: --x'; exit 2",
+            "ambiguous option",
+        ),
+        (
+            "module",
+            "echo 'Traceback (most recent call last):'; echo \"ModuleNotFoundError: No module named \
+             'apex'\"; exit 1",
+            "No module named 'apex'",
+        ),
     ];
     for (run, text, cause) in cases {
         service.submit(&script(run, text)).await;
@@ -278,6 +337,13 @@ async fn a_failure_that_a_restart_cannot_fix_ends_the_job_at_once() {
     service.submit(&script("passing", passing)).await;
     service.wait_for("meta-passing", "failed").await;
     assert_eq!(logs(&service, "meta-passing-master-0").len(), 3);
+    let killed = "kill -9 $$";
+    service.submit(&script("killed", killed)).await;
+    let told = service.wait_for("meta-killed", "failed").await;
+    let detail = told["detail"].as_str().unwrap();
+    let cause = "exited with code 137 (killed by SIGKILL, which often means that memory ran out";
+    assert!(detail.contains(cause), "{detail}");
+    assert_eq!(logs(&service, "meta-killed-master-0").len(), 3);
     service.stop().await;
 }
 

@@ -8,24 +8,35 @@ use super::*;
 fn report(rank: u32, code: i32, traceback: &str) -> String {
     let other = u32::from(rank == 0);
     format!(
-        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n{}\ntrain.py FAILED\n\
+        "{}torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n{}\ntrain.py FAILED\n\
          Failures:\n[1]:\n  rank      : {other} (local_rank: {other})\n  exitcode  : -15 (pid: 7)\n\
          ----\nRoot Cause (first observed failure):\n[0]:\n  time      : 2026-11-28_08:19:49\n  \
          host      : node-1\n  rank      : {rank} (local_rank: {rank})\n  exitcode  : {code} (pid: \
          4711) \n  error_file: <N/A>\n  traceback : {traceback}\n{}\n",
+        noticed(code),
         "=".repeat(60),
         "=".repeat(60),
+    )
+}
+
+/// What torchrun logs when it notices a failure, up to its own exception.
+fn noticed(code: i32) -> String {
+    let log = "1128 10:02:18.168000 4666 torch/distributed/elastic/multiprocessing/api.py";
+    format!(
+        "W{log}:1028] Sending process 4712 closing signal SIGTERM\nE{log}:1002] failed (exitcode: \
+         {code}) local_rank: 0 (pid: 4711) of binary: /usr/bin/python3\nTraceback (most recent call \
+         last):\n  File \"torchrun\", line 8, in <module>\n    raise ChildFailedError(\n"
     )
 }
 
 /// The report of a job of one process.
 fn alone(code: i32) -> String {
     format!(
-        "Traceback (most recent call last):\n  File \"torchrun\", line 8, in <module>\n\
-         torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n\
+        "{}torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n\
          Failures:\n  <NO_OTHER_FAILURES>\nRoot Cause (first observed failure):\n[0]:\n  rank      \
          : 0 (local_rank: 0)\n  exitcode  : {code} (pid: 4711)\n  error_file: <N/A>\n  traceback : \
-         To enable traceback see: https://pytorch.org\n"
+         To enable traceback see: https://pytorch.org\n",
+        noticed(code),
     )
 }
 
@@ -50,6 +61,7 @@ fn ways() -> Vec<(&'static str, String, i32)> {
         ("an exception of one process", traceback("", "KeyError: 'eval_accuracy'") + &alone(1), 1),
         ("an exception with a cause", traceback("", "OSError: gone") + "\nThe above exception was the direct cause of the following exception:\n\n" + &traceback("", "ValueError: the loss is not a number") + &alone(1), 1),
         ("the first of 8 ranks", traceback("[rank5]: ", "ValueError: the loss is not a number") + &traceback("[rank0]: ", closed) + &traceback("[rank7]: ", closed) + &report(5, 1, to_see), 1),
+        ("a rank that torchrun saw end before the first", traceback("[rank5]: ", "ValueError: the loss is not a number") + &traceback("[rank3]: ", closed) + &report(3, 1, to_see), 1),
         ("ranks without marks", traceback("", closed) + &traceback("", "IndexError: index out of range in self") + &traceback("", closed) + &report(2, 1, to_see), 1),
         ("lines of ranks mixed", "[rank1]: Traceback (most recent call last):\n[rank0]: Traceback (most recent call last):\n[rank1]:   File \"a\"\n[rank0]:   File \"a\"\n[rank0]: RuntimeError: Broken pipe\n[rank1]: AssertionError\n".to_string() + &report(1, 1, to_see), 1),
         ("a GPU without memory", traceback("[rank2]: ", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 2 has a total capacity of 79.10 GiB of which 1.19 GiB is free.") + &report(2, 1, to_see), 1),
@@ -66,6 +78,12 @@ fn ways() -> Vec<(&'static str, String, i32)> {
         ("a launcher that is not there", "sh: 1: torchrun: command not found\n".into(), 127),
         ("a program that is not there", "/usr/bin/python3: can't open file '/app/train.py': [Errno 2] No such file or directory\n".into(), 2),
         ("another architecture", "exec /usr/bin/torchrun: exec format error\n".into(), 1),
+        ("a script that is not there", "/usr/bin/python3: can't open file '/app/train.py': [Errno 2] No such file or directory\n".to_string() + &alone(2), 1),
+        ("a script that cannot be parsed", "  File \"train.py\", line 1\n    def f(:\n          ^\nSyntaxError: invalid syntax\n".to_string() + &alone(1), 1),
+        ("a module that is not there", traceback("", "ModuleNotFoundError: No module named 'flash_attn'") + &alone(1), 1),
+        ("a module that is not there in each rank", traceback("[rank0]: ", "ModuleNotFoundError: No module named 'apex'") + &traceback("[rank1]: ", "ModuleNotFoundError: No module named 'apex'") + &report(1, 1, to_see), 1),
+        ("a module that the program could do without", traceback("", "ModuleNotFoundError: No module named 'apex'") + "continuing without apex\n" + &alone(1), 1),
+        ("a command that the program could do without", "sh: 1: nvcc: command not found\n".to_string() + &traceback("", "ConnectionError: the store does not answer") + &alone(1), 1),
         ("received SIGTERM", "received SIGTERM: saved step 7\n".into(), 143),
         ("another program", "step 1\nfatal: the licence has expired\n\n=====\n".into(), 3),
         ("nothing", String::new(), 1),
@@ -108,7 +126,7 @@ proptest! {
 
     #[test]
     fn any_order_of_known_lines_gives_a_short_line(
-        picks in prop::collection::vec((0usize..28, 0usize..40, 0usize..40), 0..12), code in 0..256,
+        picks in prop::collection::vec((0usize..35, 0usize..40, 0usize..40), 0..12), code in 0..256,
     ) {
         let ways = ways();
         let mut log = String::new();

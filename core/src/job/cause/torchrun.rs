@@ -51,6 +51,21 @@ impl Report {
     }
 }
 
+/// The lines before those in which torchrun reports that a process has failed.
+pub fn without_its_end(lines: &[String]) -> &[String] {
+    let failed = |line: &String| is_of_torchrun(line) && line.contains("failed (exitcode: ");
+    let Some(end) = lines.iter().rposition(failed) else {
+        return lines;
+    };
+    let program = lines[..end].iter().rposition(|line| !is_of_torchrun(line));
+    &lines[..program.map_or(0, |last| last + 1)]
+}
+
+/// Whether torchrun itself logged a line.
+fn is_of_torchrun(line: &str) -> bool {
+    line.contains(" torch/distributed/elastic/")
+}
+
 /// Whether an exit code belongs to a process, as in `1 (pid: 4711)`.
 fn of_a_process(value: &str) -> bool {
     value

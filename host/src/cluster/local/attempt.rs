@@ -81,7 +81,7 @@ async fn follow(
             Some(Report::CannotStart { reason }) => cannot_start = Some(reason),
             Some(Report::Exited { code }) => {
                 let exit = match cannot_start {
-                    Some(reason) => Exit::ordinary(code, Some(reason)),
+                    Some(reason) => Exit::not_started(code, reason),
                     None => replica.exit(code).await,
                 };
                 replica.gone().await;

@@ -87,7 +87,10 @@ struct Start {
 enum Outcome {
     Started,
     NotContained(String),
-    NotStarted(String),
+    NotStarted {
+        reason: String,
+        os_error: Option<i32>,
+    },
 }
 
 /// A command to be contained.
@@ -129,7 +132,10 @@ impl Contained<'_> {
         BufReader::new(&ours).read_line(&mut line)?;
         match serde_json::from_str(&line) {
             Ok(Outcome::Started) => Ok(child),
-            Ok(Outcome::NotStarted(error)) => Err(io::Error::other(error)),
+            Ok(Outcome::NotStarted { reason, os_error }) => Err(match os_error {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::other(reason),
+            }),
             Ok(Outcome::NotContained(error)) => Err(not_contained(error)),
             Err(_) => Err(not_contained("its first process ended")),
         }

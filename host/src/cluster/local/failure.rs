@@ -8,11 +8,10 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::lifecycle::ExitKind;
+use crate::job::Restart;
 
 /// Names the file that `train.py` writes before it exits because of a failure.
 pub const FILE_VARIABLE: &str = "TRAINER_FAILURE_FILE";
-/// The exit code of a permanent failure, as in sysexits.h: the configuration is wrong.
-const EX_CONFIG: i32 = 78;
 /// More than any message. What is longer is not ours.
 const MAX_BYTES: u64 = 64 * 1024;
 
@@ -52,9 +51,9 @@ pub fn read(file: &Path) -> Option<Failure> {
     serde_json::from_str(&text).ok()
 }
 
-/// What a failure says about the next start.
-pub fn kind(code: i32, told: Option<&Failure>, log: &str, master_port: u16) -> ExitKind {
-    if code == EX_CONFIG || told.is_some_and(|failure| failure.permanent) {
+/// What a failure says about the next start: its cause, the file and the log.
+pub fn kind(restart: Restart, told: Option<&Failure>, log: &str, master_port: u16) -> ExitKind {
+    if restart == Restart::IsUseless || told.is_some_and(|failure| failure.permanent) {
         return ExitKind::Permanent;
     }
     match log.lines().any(|line| says_taken(line, master_port)) {
@@ -78,31 +77,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_permanent_by_its_file_or_its_exit_code() {
+    fn a_failure_is_permanent_by_its_file_or_its_cause() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("failure.json");
         let cases = [
             (
                 r#"{"permanent": true, "message": "no such model"}"#,
-                1,
+                Restart::MayHelp,
                 ExitKind::Permanent,
             ),
             (
                 r#"{"permanent": false, "message": "lost"}"#,
-                1,
+                Restart::MayHelp,
                 ExitKind::Ordinary,
             ),
-            (r#"{"message": "lost"}"#, 1, ExitKind::Ordinary),
-            ("not JSON", 1, ExitKind::Ordinary),
-            ("", 1, ExitKind::Ordinary),
-            ("{}", 78, ExitKind::Permanent),
+            (
+                r#"{"message": "lost"}"#,
+                Restart::MayHelp,
+                ExitKind::Ordinary,
+            ),
+            ("not JSON", Restart::MayHelp, ExitKind::Ordinary),
+            ("", Restart::MayHelp, ExitKind::Ordinary),
+            ("{}", Restart::IsUseless, ExitKind::Permanent),
         ];
-        for (text, code, expected) in cases {
+        for (text, restart, expected) in cases {
             std::fs::write(&file, text).unwrap();
             let told = read(&file);
-            assert_eq!(kind(code, told.as_ref(), "", 1), expected, "{text}");
+            assert_eq!(kind(restart, told.as_ref(), "", 1), expected, "{text}");
         }
-        assert_eq!(kind(78, None, "", 1), ExitKind::Permanent);
+        assert_eq!(kind(Restart::IsUseless, None, "", 1), ExitKind::Permanent);
     }
 
     #[test]
@@ -131,12 +134,21 @@ mod tests {
         let pytorch = "torch.distributed.DistNetworkError: The server socket has failed to listen \
                        on any local network address. port: 43219, useIpv6: false, code: -98, name: \
                        EADDRINUSE, message: address already in use";
-        assert_eq!(kind(1, None, pytorch, 43219), ExitKind::PortTaken);
-        assert_eq!(kind(1, None, pytorch, 4321), ExitKind::Ordinary);
-        let libc = "OSError: [Errno 98] Address already in use: ('127.0.0.1', 43219)";
-        assert_eq!(kind(1, None, libc, 43219), ExitKind::PortTaken);
         assert_eq!(
-            kind(1, None, "listening on 43219", 43219),
+            kind(Restart::MayHelp, None, pytorch, 43219),
+            ExitKind::PortTaken
+        );
+        assert_eq!(
+            kind(Restart::MayHelp, None, pytorch, 4321),
+            ExitKind::Ordinary
+        );
+        let libc = "OSError: [Errno 98] Address already in use: ('127.0.0.1', 43219)";
+        assert_eq!(
+            kind(Restart::MayHelp, None, libc, 43219),
+            ExitKind::PortTaken
+        );
+        assert_eq!(
+            kind(Restart::MayHelp, None, "listening on 43219", 43219),
             ExitKind::Ordinary
         );
     }

@@ -15,13 +15,10 @@ use super::failure;
 use super::lifecycle::Exit;
 use super::orphans::Shim;
 use super::shim::{Assignment, MARKER, Report, ShimCommand};
-use crate::job::{PodDetails, cause};
+use crate::job::{Cause, MAX_LOG_BYTES, PodDetails, cause};
 use crate::keys::CONTAINER;
 use crate::manifest::identity_variables;
 use crate::pytorch_job::{PyTorchJob, PyTorchJobSpec, ReplicaType};
-
-/// The most bytes at the end of a log that are searched for the cause of a failure.
-const TAIL_BYTES: u64 = 16 * 1024;
 
 /// Which replica of its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,8 +203,9 @@ impl Replica {
         let read = move || {
             let log = tail(&log).unwrap_or_default();
             let told = failure::read(&file);
-            let kind = failure::kind(code, told.as_ref(), &log, master_port);
-            let cause = cause_in(&log).or_else(|| Some(told?.message).filter(|m| !m.is_empty()));
+            let Cause { message, restart } = cause(log.as_bytes(), code);
+            let kind = failure::kind(restart, told.as_ref(), &log, master_port);
+            let cause = message.or_else(|| Some(told?.message).filter(|m| !m.is_empty()));
             Exit { code, cause, kind }
         };
         let read = tokio::task::spawn_blocking(read).await;
@@ -346,15 +344,11 @@ fn tail(log: &Path) -> std::io::Result<String> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = super::log::open_file(log)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let most = MAX_LOG_BYTES as u64;
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
     let mut bytes = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// What a log says of the cause. The exit code of the replica is told beside it.
-fn cause_in(log: &str) -> Option<String> {
-    cause(log.as_bytes(), 1).message
 }
 
 #[cfg(test)]
@@ -374,18 +368,5 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(in_scratch(value, scratch), expected);
         }
-    }
-
-    #[test]
-    fn the_cause_is_read_from_torchruns_report() {
-        let log = "step 1\ntrain.py: error: no such dataset\nRoot Cause:\n  rank      : 0 \
-                   (local_rank: 0)\n  exitcode  : 7 (pid: 4711)\n  error_file: <N/A>\n";
-        let cause = "the script exited with code 7: train.py: error: no such dataset";
-        assert_eq!(cause_in(log).as_deref(), Some(cause));
-        assert_eq!(
-            cause_in("exitcode: none\n").as_deref(),
-            Some("exitcode: none")
-        );
-        assert_eq!(cause_in("\n====\n"), None);
     }
 }

@@ -37,8 +37,10 @@ use super::times::{self, MarkWriter};
 
 /// Names the replica in the environment of each of its processes.
 pub const MARKER: &str = "TRAINER_REPLICA";
-/// The exit code of a program that cannot be started, as a shell gives it.
+/// The exit code of a program that can never be started, as a shell gives it.
 const CANNOT_START: i32 = 127;
+/// That of one that may be started later, as a container runtime gives it.
+const CANNOT_START_NOW: i32 = 128;
 /// How long to wait before looking again whether the last process has ended.
 const RECHECK: Duration = Duration::from_millis(5);
 
@@ -130,12 +132,29 @@ pub fn run() -> std::io::Result<()> {
                 assignment.working_directory.display()
             );
             report(&Report::CannotStart { reason });
-            CANNOT_START
+            cannot_start(&error)
         }
     };
     drop(lock);
     report(&Report::Exited { code });
     Ok(())
+}
+
+/// The exit code that stands for a program that was not started.
+fn cannot_start(error: &std::io::Error) -> i32 {
+    let never = [
+        libc::ENOENT,
+        libc::ENOTDIR,
+        libc::EACCES,
+        libc::ENOEXEC,
+        libc::E2BIG,
+        libc::ELOOP,
+        libc::ENAMETOOLONG,
+    ];
+    match error.raw_os_error() {
+        Some(code) if never.contains(&code) => CANNOT_START,
+        _ => CANNOT_START_NOW,
+    }
 }
 
 /// Notes when the log grows. A log without times is better than no replica, so nothing that goes

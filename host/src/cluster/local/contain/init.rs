@@ -98,7 +98,7 @@ pub fn run_inside() -> io::Result<ExitCode> {
     let start: Start = serde_json::from_str(&line)?;
     let started = contain(&start)
         .map_err(|error| Outcome::NotContained(error.to_string()))
-        .and_then(|()| command(&start).map_err(|error| Outcome::NotStarted(error.to_string())));
+        .and_then(|()| command(&start).map_err(|error| not_started(&error)));
     match started {
         Ok(main) => {
             answer(&Outcome::Started)?;
@@ -108,6 +108,13 @@ pub fn run_inside() -> io::Result<ExitCode> {
             answer(&outcome)?;
             Ok(ExitCode::from(CANNOT_START))
         }
+    }
+}
+
+fn not_started(error: &io::Error) -> Outcome {
+    Outcome::NotStarted {
+        reason: error.to_string(),
+        os_error: error.raw_os_error(),
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{Action, Attempt, Job, LostEnd, ReplicaState, Stage};
 use crate::cluster::local::conditions::Transition;
 use crate::cluster::local::replica::ReplicaIndex;
+use crate::job::{Restart, cause};
 use crate::pytorch_job::{PyTorchJob, ReplicaType, RestartPolicy};
 
 /// The longest wait between two starts of a failing replica (kubelet, MaxContainerBackOff).
@@ -37,6 +38,16 @@ impl Exit {
     /// An end that says nothing about the next start.
     pub fn ordinary(code: i32, cause: Option<String>) -> Self {
         let kind = ExitKind::Ordinary;
+        Self { code, cause, kind }
+    }
+
+    /// The end of a replica whose program was not started.
+    pub fn not_started(code: i32, reason: String) -> Self {
+        let kind = match cause(&[], code).restart {
+            Restart::MayHelp => ExitKind::Ordinary,
+            Restart::IsUseless => ExitKind::Permanent,
+        };
+        let cause = Some(reason);
         Self { code, cause, kind }
     }
 }
