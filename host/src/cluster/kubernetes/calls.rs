@@ -155,6 +155,17 @@ impl Calls {
         Ok(())
     }
 
+    /// Takes the backoff limit of this very job down to nothing: the next restart fails it.
+    pub(super) async fn limit_restarts(&self, job: &Controller) -> Result<(), CallError> {
+        let patch = json!({
+            "metadata": {"uid": job.uid},
+            "spec": {"runPolicy": {"backoffLimit": 0}},
+        });
+        let patched: ObservedJob = self.patch(&job.namespace, &job.name, patch).await?;
+        drop(patched);
+        Ok(())
+    }
+
     async fn patch(
         &self,
         namespace: &str,

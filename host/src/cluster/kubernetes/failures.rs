@@ -1,4 +1,9 @@
-//! How replicas failed, written into the job when it has failed.
+//! What failures of replicas do to their job: a permanent one ends it, and all of them are written into
+//! it when it has failed.
+//!
+//! The kubelet starts a failed container again whatever it exited with, and the operator fails a job when
+//! there were as many restarts as its backoff limit. So the limit is taken down to nothing when a restart
+//! cannot help: the operator fails the job at the next restart, which the image ends at once.
 //!
 //! The operator deletes the pods of a job that reaches its backoff limit, for most of them are being
 //! started again at that moment (kubeflow/trainer v1.9.4, pkg/controller.v1/common/job.go), and with
@@ -9,7 +14,7 @@
 //! job's status after that: a write of ours in between is a conflict to it, upon which it finds a job
 //! that has neither ended nor pods, and starts them all over again, five times in a run of the tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -18,13 +23,13 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::cache::{Cache, Scope, WATCH_SECONDS};
 use super::calls::Calls;
 use super::error::CallError;
 use super::pods::{self, Controller};
-use crate::job::{self, ObservedJob, PodDetails};
+use crate::job::{self, ObservedJob, PodDetails, Restart};
 use crate::pytorch_job::ConditionType;
 
 /// The pods of jobs that this host made.
@@ -40,14 +45,21 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
     let config = config.timeout(WATCH_SECONDS);
     let mut events = watch(pods, config).default_backoff().boxed();
     let mut ends = JoinSet::new();
+    // The jobs that are to fail, by uid.
+    let mut given_up = BTreeSet::new();
     loop {
         tokio::select! {
             Some(event) = events.next() => {
-                let job = look_at(event, &cache);
-                let end = job.map(|job| end(calls.clone(), cache.clone(), job));
-                end.map(|end| ends.spawn(end));
+                let Some((job, failure)) = look_at(event, &cache) else { continue };
+                if failure.restart == Restart::IsUseless && given_up.insert(job.uid.clone()) {
+                    tokio::spawn(give_up(calls.clone(), job.clone()));
+                }
+                if failure.is_first {
+                    ends.spawn(end(calls.clone(), cache.clone(), job));
+                }
             }
             Some(Ok((job, failed))) = ends.join_next() => {
+                given_up.remove(&job.uid);
                 let failures = cache.take_failures(&job.uid);
                 if failed {
                     write(&calls, &job, &failures).await;
@@ -58,8 +70,18 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
     }
 }
 
-/// Takes in what the watch tells. Gives a job whose first failure it is.
-fn look_at(event: Result<Event<Pod>, watcher::Error>, cache: &Cache) -> Option<Controller> {
+/// A failure of a replica.
+struct Failure {
+    restart: Restart,
+    /// Whether it is the first one of its job.
+    is_first: bool,
+}
+
+/// Takes in what the watch tells. Gives the job and its failure, where it is one.
+fn look_at(
+    event: Result<Event<Pod>, watcher::Error>,
+    cache: &Cache,
+) -> Option<(Controller, Failure)> {
     match event {
         // The pods that are still there of a job that ended some time ago stay.
         Ok(Event::InitApply(pod)) if pods::job(&pod).is_some_and(|job| has_ended(cache, &job)) => {
@@ -75,13 +97,36 @@ fn look_at(event: Result<Event<Pod>, watcher::Error>, cache: &Cache) -> Option<C
     }
 }
 
-fn take_in(pod: &Pod, cache: &Cache) -> Option<Controller> {
+fn take_in(pod: &Pod, cache: &Cache) -> Option<(Controller, Failure)> {
     let details = pods::details(pod);
     if !details.has_failed() {
         return None;
     }
     let job = pods::job(pod)?;
-    cache.add_failure(&job.uid, details).then_some(job)
+    let failure = Failure {
+        restart: pods::restart(pod),
+        is_first: cache.add_failure(&job.uid, details),
+    };
+    Some((job, failure))
+}
+
+/// Has the operator fail a job at its next restart.
+async fn give_up(calls: Calls, job: Controller) {
+    let limited = calls.limit_restarts(&job).await;
+    let name = &job.name;
+    match limited {
+        Ok(()) => info!(
+            job = name,
+            "a job is to fail: a restart cannot fix its failure"
+        ),
+        Err(error) => {
+            let cause = &error as &dyn std::error::Error;
+            warn!(
+                job = name,
+                cause, "a job that a restart cannot fix is restarted up to its limit"
+            );
+        }
+    }
 }
 
 fn has_ended(cache: &Cache, job: &Controller) -> bool {

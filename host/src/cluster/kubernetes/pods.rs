@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
-use crate::job::{self, JobEvent, ObservedJob, PodDetails};
+use crate::job::{self, JobEvent, ObservedJob, PodDetails, Restart};
 use crate::keys::CONTAINER;
 use crate::pytorch_job::KIND;
 
@@ -82,6 +82,17 @@ pub(super) fn job(pod: &Pod) -> Option<Controller> {
 /// Whether a pod belongs to the job with this uid.
 pub(super) fn belongs_to(pod: &Pod, uid: &str) -> bool {
     job(pod).is_some_and(|job| job.uid == uid)
+}
+
+/// Whether another start of a pod's container may end otherwise than its last one.
+pub(super) fn restart(pod: &Pod) -> Restart {
+    let Some(status) = pod.status.as_ref().filter(|s| disrupted(s).is_none()) else {
+        return Restart::MayHelp;
+    };
+    match trainer(status).and_then(ended) {
+        Some(ended) if ended.exit_code != 0 => of_end(ended).restart,
+        _ => Restart::MayHelp,
+    }
 }
 
 /// The container that trains.
@@ -161,17 +172,19 @@ fn of_container(container: &ContainerStatus) -> Option<Cause> {
         exit_code: Some(ended.exit_code),
         // Without a reason of its own an exit code says it all.
         reason: ended.reason.clone().filter(|reason| reason != "Completed"),
-        // The end of the log, or what the container has written in its place.
-        message: ended
-            .message
-            .as_deref()
-            .and_then(|log| job::cause(log.as_bytes(), ended.exit_code).message),
+        message: ended.message.as_ref().and_then(|_| of_end(ended).message),
     });
     match (ended, waiting) {
         // "CrashLoopBackOff" is less than how it crashed.
         (Some(ended), _) => Some(ended),
         (None, waiting) => waiting,
     }
+}
+
+/// Why a container ended: by the end of its log, or what it has written in its place.
+fn of_end(ended: &ContainerStateTerminated) -> job::Cause {
+    let log = ended.message.as_deref().unwrap_or_default();
+    job::cause(log.as_bytes(), ended.exit_code)
 }
 
 fn waiting(state: &ContainerState) -> Option<Cause> {
