@@ -133,13 +133,15 @@ test-python: build python ## Run the tests of train.py and of the frameworks' ar
 	@echo "==> running the tests of train.py"
 	@cd trainer && $(ENVIRONMENT)/bin/pytest -q
 
-# Number of rounds for `make race`. `make test-python` runs a few rounds.
+# Number of rounds for `make race`. The tests run a few rounds.
 ROUNDS ?= 200
 
 .PHONY: race
-race: python ## Run two writers that compete for one checkpoint prefix (ROUNDS=200)
+race: build python ## Run processes and services that compete for one checkpoint prefix (ROUNDS=200)
 	@echo "==> running writers that compete for one prefix"
 	@cd trainer && TRAINER_TEST_ROUNDS=$(ROUNDS) $(ENVIRONMENT)/bin/pytest -q tests/test_race.py
+	@TRAINER_RACES=$(ROUNDS) TRAINER_TEST_PYTHON=$(ENVIRONMENT) \
+		cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --nocapture race::
 
 .PHONY: test-training
 test-training: python ## Compare full training runs with the bare frameworks (up to 40 minutes)

@@ -8,41 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::{Server, Site};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::crash::Random;
+use crate::alone::{self, job, request};
+use crate::random::{Random, setting};
 
 /// Names that jobs are submitted under.
 const RUNS: u64 = 6;
 
-/// In place of torchrun: some steps of 100 ms. It notices when it is not alone: the lock is held by
-/// the process itself and by a child in a session of its own, as torchrun starts its workers.
-const LAUNCHER: &str = r#"#!/bin/sh
-exec 9>"$RUN_ID-$RANK.lock"
-flock --nonblock 9 || { echo "$RUN_ID-$RANK" >> twice; exit 1; }
+/// Some steps of 100 ms, and a child in a session of its own, as torchrun starts its workers.
+const STEPS: &str = r#"
 setsid sleep 600 &
 for step in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do sleep 0.1 9>&-; done
 "#;
-
-fn setting(name: &str, default: u64) -> u64 {
-    let set = std::env::var(name).ok();
-    set.and_then(|count| count.parse().ok()).unwrap_or(default)
-}
-
-fn job(number: u64) -> String {
-    format!("meta-run-{number}")
-}
-
-fn request(number: u64) -> Value {
-    json!({
-        "framework": "meta",
-        "model_id": "x",
-        "run_id": format!("run-{number}"),
-        "checkpoint_base_uri": "s3://bucket/runs",
-        "dataset_uri": "s3://bucket/data/",
-        "num_nodes": 1 + number % 2,
-    })
-}
 
 /// What was answered about a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,9 +127,7 @@ fn eventually(what: &str, mut look: impl FnMut() -> bool) {
 fn kills_of_service_and_shims_lose_nothing_and_leave_nothing() {
     let kills = setting("TRAINER_KILLS", 15);
     let mut shim_kills = setting("TRAINER_SHIM_KILLS", 8);
-    let site = Site::with_launcher(LAUNCHER)
-        .unwrap()
-        .set("TRAINER_LOCAL_SLOTS", "6");
+    let site = alone::site(STEPS, 6);
     let mut random = Random::new();
     println!("seed {random:?}");
     let (mut server, mut told, mut killed) = (site.start().unwrap(), BTreeMap::new(), 0);
@@ -201,8 +177,7 @@ fn kills_of_service_and_shims_lose_nothing_and_leave_nothing() {
         told.retain(|_, is| *is != Told::Nothing);
     }
     println!("{kills} kills of the service, {killed} of shims");
-    let twice = std::fs::read_to_string(site.data.path().join("twice")).unwrap_or_default();
-    assert!(twice.is_empty(), "ran twice at once: {twice}");
+    alone::check(&site);
     for run in 0..RUNS {
         let path = format!("/train/{}", job(run));
         let _ = server.post(&format!("{path}/resume"), &json!({}));

@@ -10,6 +10,7 @@
     reason = "what was measured or left out is for who runs the tests"
 )]
 
+mod alone;
 mod authors;
 mod bad_plugins;
 mod bad_registries;
@@ -22,6 +23,8 @@ mod documents;
 mod kills;
 mod observed;
 mod quotas;
+mod race;
+mod random;
 mod scripts;
 mod supply_chain;
 mod training;

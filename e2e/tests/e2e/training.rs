@@ -166,3 +166,53 @@ fn a_framework_that_the_image_lacks_says_so_in_one_line() {
                   not installed";
     assert!(detail.contains(reason), "{detail}");
 }
+
+/// Stands for train.py: eight processes that meet, and one that fails.
+const ONE_OF_EIGHT: &str = r#"
+import torch
+from torch import distributed
+
+distributed.init_process_group("gloo")
+for step in range(3):
+    distributed.all_reduce(torch.ones(4))
+    if distributed.get_rank() == 5 and step == 1:
+        raise ValueError("the loss of step 1 is not a number")
+"#;
+
+#[test]
+fn the_process_that_failed_first_of_eight_is_named_with_its_exception() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("train.py"), ONE_OF_EIGHT).unwrap();
+    let site = Site::with_pytorch()
+        .unwrap()
+        .set(
+            "TRAINER_LOCAL_WORKDIR",
+            &folder.path().display().to_string(),
+        )
+        .set("TRAINER_LOCAL_SLOTS", "8")
+        // One attempt says it all.
+        .set("TRAINER_LOCAL_BACKOFF_MS", "600000");
+    let server = site.start().unwrap();
+    let mut request = training(site.data.path(), "eight", 5).unwrap();
+    request["gpus_per_node"] = json!(8);
+    let job = server.submit(&request).unwrap();
+    let begun = Instant::now();
+    let pod = loop {
+        let (_, full) = server.get(&format!("/train/{job}?view=full")).unwrap();
+        if full["pods"][0]["exit_code"].is_number() {
+            break full["pods"][0].clone();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "{full}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let log = site.replica_log(&job, "meta-eight-master-0");
+    assert!(log.contains("onnection"), "the others fail after it: {log}");
+    assert_eq!(
+        (&pod["exit_code"], &pod["phase"]),
+        (&json!(1), &json!("Waiting"))
+    );
+    let message = pod["message"].as_str().unwrap();
+    assert!(message.starts_with("rank 5 "), "{message}");
+    let exception = "ValueError: the loss of step 1 is not a number";
+    assert!(message.ends_with(exception), "{message}");
+}

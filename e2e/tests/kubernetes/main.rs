@@ -21,6 +21,7 @@ mod logs;
 mod manifests;
 mod operator;
 mod reads;
+mod restarts;
 mod rights;
 mod service;
 mod speed;

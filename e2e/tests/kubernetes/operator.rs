@@ -126,17 +126,6 @@ fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
 }
 
 #[test]
-fn a_process_that_was_killed_for_lack_of_memory_is_told_although_the_job_succeeded() {
-    let service = Deployed::start("spared").unwrap();
-    let fate = json!({"fake.test/run-for": "100ms", "fake.test/exit-reason": "OOMKilled"});
-    let name = service.server.submit(&request("spared", &fate)).unwrap();
-    service.server.wait_for(&name, "succeeded").unwrap();
-    let full = service.full_when(&name, |full| full["explanation"][0].is_string());
-    let explained = full["explanation"][0].as_str().unwrap();
-    assert!(explained.contains("for lack of memory"), "{explained}");
-}
-
-#[test]
 fn a_job_tells_nothing_of_the_pods_of_its_deleted_namesake() {
     let service = Deployed::start("namesakes").unwrap();
     let fate = json!({"fake.test/run-for": "1h"});
@@ -145,7 +134,7 @@ fn a_job_tells_nothing_of_the_pods_of_its_deleted_namesake() {
     let pod = format!("{name}-master-0");
     // What keeps a pod there while it ends, as its grace period does.
     let hold = json!({"metadata": {"finalizers": ["fake.test/hold"]}});
-    patch(&service, "pod", &pod, &hold, &[]);
+    service.patch("pod", &pod, &hold, &[]);
     let container = json!({
         "name": "pytorch", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
@@ -165,7 +154,7 @@ fn a_job_tells_nothing_of_the_pods_of_its_deleted_namesake() {
         name
     );
     let status = json!({"status": {"phase": "Failed", "containerStatuses": [container]}});
-    patch(&service, "pod", &pod, &status, &["--subresource=status"]);
+    service.patch("pod", &pod, &status, &["--subresource=status"]);
     assert_eq!(service.objects("pods", &name).len(), 1);
     let full = service.full(&name);
     assert_eq!(full["pods"], json!([]), "{full}");
@@ -173,7 +162,7 @@ fn a_job_tells_nothing_of_the_pods_of_its_deleted_namesake() {
     let (status, log) = service.server.get(&format!("/train/{name}/logs")).unwrap();
     assert_eq!(status, 404, "{log}");
     let none = json!({"metadata": {"finalizers": null}});
-    patch(&service, "pod", &pod, &none, &[]);
+    service.patch("pod", &pod, &none, &[]);
     service.full_when(&name, |full| full["pods"][0]["phase"] == "Running");
 }
 
@@ -207,23 +196,6 @@ fn of_two_requests_with_one_key_at_the_same_moment_one_creates_a_job() {
         ]);
         assert_eq!(jobs.unwrap().lines().count(), round + 1);
     }
-}
-
-fn patch(service: &Deployed, kind: &str, name: &str, patch: &Value, more: &[&str]) {
-    let patch = patch.to_string();
-    let namespace = &service.namespace;
-    let arguments = [
-        "patch",
-        kind,
-        name,
-        "--type=merge",
-        "--patch",
-        &patch,
-        "--namespace",
-        namespace,
-    ];
-    let arguments = [&arguments, more].concat();
-    service.plane.kubectl(&arguments).unwrap();
 }
 
 #[test]

@@ -65,6 +65,14 @@ impl Deployed {
         })
     }
 
+    /// Patches an object of the service's namespace.
+    pub fn patch(&self, kind: &str, name: &str, patch: &Value, more: &[&str]) {
+        let patch = patch.to_string();
+        let arguments = ["patch", kind, name, "--type=merge", "--patch", &patch];
+        let arguments = [&arguments, &["--namespace", &self.namespace], more].concat();
+        self.plane.kubectl(&arguments).unwrap();
+    }
+
     /// The objects of a kind that belong to a job.
     pub fn objects(&self, kind: &str, job: &str) -> Vec<Value> {
         let selector = format!("training.kubeflow.org/job-name={job}");
