@@ -10,7 +10,7 @@
 //! them goes the exit code. So each is kept in an annotation of the job: it is there for whichever
 //! service is asked, for as long as the job.
 //!
-//! Nothing is written before the job has failed. The operator deletes the pods first and writes the
+//! Of this nothing is written before the job has failed. The operator deletes the pods first and writes the
 //! job's status after that: a write of ours in between is a conflict to it, upon which it finds a job
 //! that has neither ended nor pods, and starts them all over again, five times in a run of the tests.
 
@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -52,7 +53,7 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
             Some(event) = events.next() => {
                 let Some((job, failure)) = look_at(event, &cache) else { continue };
                 if failure.restart == Restart::IsUseless && given_up.insert(job.uid.clone()) {
-                    tokio::spawn(give_up(calls.clone(), job.clone()));
+                    tokio::spawn(give_up(calls.clone(), job.clone(), failure.restarts));
                 }
                 if failure.is_first {
                     ends.spawn(end(calls.clone(), cache.clone(), job));
@@ -73,6 +74,8 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
 /// A failure of a replica.
 struct Failure {
     restart: Restart,
+    /// How often the pod was started again.
+    restarts: u32,
     /// Whether it is the first one of its job.
     is_first: bool,
 }
@@ -105,27 +108,35 @@ fn take_in(pod: &Pod, cache: &Cache) -> Option<(Controller, Failure)> {
     let job = pods::job(pod)?;
     let failure = Failure {
         restart: pods::restart(pod),
+        restarts: details.restarts,
         is_first: cache.add_failure(&job.uid, details),
     };
     Some((job, failure))
 }
 
-/// Has the operator fail a job at its next restart.
-async fn give_up(calls: Calls, job: Controller) {
-    let limited = calls.limit_restarts(&job).await;
+/// Has the operator fail a job at its next restart, unless it does so of itself.
+async fn give_up(calls: Calls, job: Controller, restarts: u32) {
     let name = &job.name;
-    match limited {
-        Ok(()) => info!(
-            job = name,
-            "a job is to fail: a restart cannot fix its failure"
-        ),
+    match limit_restarts(&calls, &job, restarts).await {
+        Ok(()) => info!(job = name, "a restart cannot fix the failure of a job"),
+        Err(error) if error.status().is_some_and(|status| status.is_not_found()) => {}
         Err(error) => {
             let cause = &error as &dyn std::error::Error;
             warn!(
                 job = name,
-                cause, "a job that a restart cannot fix is restarted up to its limit"
+                cause, "a job cannot be kept from useless restarts"
             );
         }
+    }
+}
+
+async fn limit_restarts(calls: &Calls, job: &Controller, restarts: u32) -> Result<(), CallError> {
+    let found: Value = calls.get(&job.namespace, &job.name).await?;
+    let limit = found["spec"]["runPolicy"]["backoffLimit"].as_u64();
+    match limit {
+        // The operator is about to write the job's status.
+        Some(limit) if limit <= u64::from(restarts) + 1 => Ok(()),
+        _ => calls.limit_restarts(job).await,
     }
 }
 
