@@ -69,7 +69,8 @@ impl Deployed {
     pub fn patch(&self, kind: &str, name: &str, patch: &Value, more: &[&str]) {
         let patch = patch.to_string();
         let arguments = ["patch", kind, name, "--type=merge", "--patch", &patch];
-        let arguments = [&arguments, &["--namespace", &self.namespace], more].concat();
+        let namespace = ["--namespace", &self.namespace];
+        let arguments = [&arguments[..], &namespace, more].concat();
         self.plane.kubectl(&arguments).unwrap();
     }
 

@@ -186,9 +186,10 @@ impl LocalJobs {
         let stored = record.clone();
         blocking("storing a job", move || store.put(&stored)).await?;
         let job = Job::new(record, self.settings.pace);
-        let job = match self.jobs().blocking(&job).next() {
-            Some(_) => job.behind_another(),
-            None => job,
+        let is_blocked = self.jobs().blocking(&job).next().is_some();
+        let job = match is_blocked {
+            true => job.behind_another(),
+            false => job,
         };
         let step = job.step(&Event::Created, Timestamp::now());
         self.take(&id, step).await
