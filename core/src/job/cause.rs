@@ -98,6 +98,7 @@ fn said(lines: &[String], program: &[String], report: Option<&Report>) -> Option
     of_trainer
         .or_else(|| launcher(program))
         .or_else(|| of_exception(lines, program, report))
+        .or_else(|| passing(report.and_then(|report| report.message.clone())))
         .or_else(|| passing(library(lines)))
         // The report states that the script failed, so its last output is not the cause.
         .or_else(|| passing(last(lines).cloned()).filter(|_| report.is_none()))

@@ -2,8 +2,9 @@
 
 use super::line::split_rank;
 
-const HEADER: &str = "Traceback (most recent call last):";
-/// Exceptions that are consequences of the failure of another process.
+/// Begins a traceback.
+pub const HEADER: &str = "Traceback (most recent call last):";
+/// Exceptions that follow from the failure of another process.
 const FOLLOWING: [&str; 9] = [
     "ChildFailedError",
     "SignalException",

@@ -1,6 +1,7 @@
 //! Parses the report in which torchrun names the process that failed first.
 
 use super::line::split_rank;
+use super::python::HEADER;
 
 /// The first failure, as torchrun reports it.
 #[derive(Debug, PartialEq, Eq)]
@@ -8,6 +9,8 @@ pub struct Report {
     pub rank: u32,
     pub code: i32,
     signal: Option<String>,
+    /// What the process has left for torchrun to report.
+    pub message: Option<String>,
 }
 
 impl Report {
@@ -28,10 +31,16 @@ impl Report {
             let (_, name) = signal.split_once('(')?;
             Some(name.split_once(')')?.0.to_string())
         });
+        // Without a message torchrun says how to get one, or begins a traceback.
+        let none = ["", "<N/A>", HEADER];
+        let message = (signal.is_none() && !traceback.starts_with("To enable traceback"))
+            .then_some(traceback)
+            .filter(|message| !none.contains(message));
         Some(Self {
             rank: rank.unwrap_or(0),
             code,
             signal,
+            message: message.map(str::to_string),
         })
     }
 
