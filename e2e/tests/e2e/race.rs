@@ -177,7 +177,7 @@ fn of_two_clusters_that_race_for_a_prefix_one_job_writes_and_nothing_is_deleted(
         // Each prefix twice: the second time it has a checkpoint that no request asks for.
         let run = format!("race-{}", number / 2);
         let before = s3.files(&run);
-        let accepted = submit(&servers, &format!("{run}"));
+        let accepted = submit(&servers, &run);
         let of: Vec<usize> = accepted.iter().map(|(server, _)| *server).collect();
         assert_eq!(of, [0, 1], "each service accepts one job: {accepted:?}");
         let ends: Vec<(String, String)> = accepted

@@ -70,7 +70,7 @@ impl Deployed {
         let patch = patch.to_string();
         let arguments = ["patch", kind, name, "--type=merge", "--patch", &patch];
         let namespace = ["--namespace", &self.namespace];
-        let arguments = [&arguments[..], &namespace, more].concat();
+        let arguments = [&arguments[..], &namespace[..], more].concat();
         self.plane.kubectl(&arguments).unwrap();
     }
 
