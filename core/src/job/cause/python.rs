@@ -2,7 +2,7 @@
 
 use super::line::split_rank;
 
-/// Begins a traceback.
+/// The first line of a traceback.
 pub const HEADER: &str = "Traceback (most recent call last):";
 /// Exceptions that follow from the failure of another process.
 const FOLLOWING: [&str; 9] = [
