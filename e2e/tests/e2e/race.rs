@@ -190,7 +190,7 @@ fn of_two_clusters_that_race_for_a_prefix_one_job_writes_and_nothing_is_deleted(
             .count();
         assert_eq!(succeeded as u64, 1 - number % 2, "round {number}: {ends:?}");
         for (status, detail) in &ends {
-            let says = ["by job race-", "checkpoints of an earlier run"];
+            let says = ["(job race-", "checkpoints of an earlier run"];
             let is_refused = says.iter().any(|says| detail.contains(says));
             assert!(
                 status == "succeeded" || is_refused,
