@@ -288,6 +288,27 @@ fn a_watch_that_is_dropped_or_has_expired_is_taken_up_again() {
 }
 
 #[test]
+fn without_a_watch_a_new_job_has_its_current_status_and_keeps_its_prefix() {
+    let plane = ControlPlane::shared().unwrap();
+    let broken = Broken::start(plane, "faults-no-watch").unwrap();
+    let down = refusal(503, "ServiceUnavailable", "not now");
+    broken.proxy.inject(Call::watches, usize::MAX, down);
+    broken.proxy.drop_watches();
+    assert_eq!(broken.submit("new").status, 201);
+    eventually_is(&broken, "new", "running");
+    let mut second = request("new", &json!({}));
+    second["job_name"] = json!("second");
+    let (status, refused) = broken.server.post("/train", &second).unwrap();
+    assert_eq!(status, 400, "{refused}");
+    assert_eq!(refused["type"], "urn:trainer:problem:prefix-taken");
+    // Only the API server knows of a deletion by somebody else.
+    let delete = ["delete", "pytorchjob", "meta-new", "--wait=true"];
+    let own = ["--namespace", &broken.namespace];
+    plane.kubectl(&[&delete[..], &own].concat()).unwrap();
+    assert_eq!(broken.server.post("/train", &second).unwrap().0, 201);
+}
+
+#[test]
 fn a_service_that_starts_before_its_api_server_gets_ready_with_it() {
     let plane = ControlPlane::shared().unwrap();
     let deployment = plane
