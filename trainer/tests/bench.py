@@ -74,6 +74,12 @@ optimizer.step()
 print("first", flush=True)
 """
 BARE = {"hf": BARE_HF, "meta": BARE_META}
+GPUS = [
+    "## GPUs",
+    "",
+    "No GPU was available for this page. `python gpu_check.py`, in the trainer image, prints the "
+    "table of a machine.",
+]
 
 
 def main() -> None:
@@ -88,7 +94,7 @@ def main() -> None:
         models.append(("hf", str(larger(folder))))
         stalls = [stall(*model, folder, store) for model in models for store in BANDWIDTHS]
         memory = loading.table(folder)
-    print("\n".join([page(starts, stalls), "", *memory]))
+    print("\n".join([page(starts, stalls), "", *memory, "", *GPUS]))
 
 
 def larger(folder: Path) -> Path:
