@@ -203,7 +203,7 @@ class Session:
 
 
 class StopSignal:
-    """Tells all processes at the same step that one of them has received SIGTERM.
+    """Informs all processes at the same step that one of them has received SIGTERM.
 
     They exchange it while they train a step, so that it is known one step later.
     """

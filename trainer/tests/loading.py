@@ -64,7 +64,7 @@ def write(folder: Path, shape: dict[str, Any], file_size: int = FILE_SIZE) -> Pa
 
 
 def measure(model: Path, processes: int, scratch: Path) -> list[Loaded]:
-    """Loads a model with so many processes, which do nothing else."""
+    """Loads a model with a number of processes, which do nothing else."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -81,7 +81,7 @@ def race(folder: str, alone: Path, *options: str) -> list[str]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What lies beneath the prefix."""
+    """The files in the prefix."""
     found = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
