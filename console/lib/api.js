@@ -2,6 +2,7 @@
 
 const TOKEN = "trainer-token";
 const RECONNECT = 1000;
+const UNSEEN = 5000;
 const listeners = new Set();
 
 // A refusal of the service, or that it does not answer.
@@ -85,41 +86,61 @@ export async function pieces(path, { signal, headers, onOpen = () => {} }, onPie
 }
 
 // Server-sent events, with the token that EventSource cannot send. Reconnects until `stop` is
-// called, a handler returns false, or the service refuses.
+// called, a handler returns false, or the service refuses. A page that nobody sees lets go of its
+// connection: browsers open only six to one service.
 export function events(path, { onEvents, onState = () => {} }) {
-  const controller = new AbortController();
   let last = null;
-  let ended = false;
+  let isOver = false;
+  let connection = new AbortController();
+  let leaving = 0;
+  const end = () => {
+    isOver = true;
+    document.removeEventListener("visibilitychange", seen);
+    connection.abort();
+  };
+  const seen = () => {
+    clearTimeout(leaving);
+    if (document.hidden) leaving = setTimeout(() => connection.abort(), UNSEEN);
+  };
   const read = async () => {
     let rest = "";
     const headers = last === null ? {} : { "Last-Event-ID": last };
     const onOpen = () => onState("live");
-    await pieces(path, { signal: controller.signal, headers, onOpen }, (piece) => {
+    await pieces(path, { signal: connection.signal, headers, onOpen }, (piece) => {
       const parts = (rest + piece).split("\n\n");
       rest = parts.pop();
       const batch = parts.map(event).filter((one) => one !== null);
       for (const { id } of batch) if (id !== undefined) last = id;
-      if (batch.length > 0 && onEvents(batch) === false) {
-        ended = true;
-        controller.abort();
-      }
+      if (batch.length > 0 && onEvents(batch) === false) end();
     });
   };
   const run = async () => {
-    while (!controller.signal.aborted) {
+    while (!isOver) {
       try {
+        await visible();
+        if (isOver) return;
+        connection = new AbortController();
         await read();
+        onState("lost");
       } catch (error) {
-        if (controller.signal.aborted) break;
-        onState("lost", error);
-        if (error.status === 401 || error.status === 404) break;
+        if (isOver) return;
+        onState("lost", connection.signal.aborted ? undefined : error);
+        if (error.status === 401 || error.status === 404) return;
       }
       await new Promise((resolve) => setTimeout(resolve, RECONNECT));
     }
-    if (ended) onState("ended");
   };
+  document.addEventListener("visibilitychange", seen);
   run();
-  return () => controller.abort();
+  return end;
+}
+
+// Waits until somebody sees the page.
+function visible() {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", () => resolve(visible()), { once: true });
+  });
 }
 
 function event(block) {
