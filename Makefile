@@ -116,6 +116,27 @@ lint: toolchain python ## Check formatting and lints
 	@cargo clippy --profile plugin --locked --target $(WASM_TARGET) $(FRAMEWORKS:%=-p %) -p trainer-plugin --quiet -- -D warnings
 	@cd trainer && $(ENVIRONMENT)/bin/ruff check --quiet . && $(ENVIRONMENT)/bin/ruff format --quiet --check .
 	@cd trainer && $(ENVIRONMENT)/bin/mypy --no-error-summary .
+	@$(MAKE) --no-print-directory prose
+
+# The prose linter and the tests on Kubernetes need Go, which is optional.
+GO := $(shell command -v go)
+VALE := $(TARGET)/vale/vale
+# What the prose linter checks. `make prose PROSE=.` also checks files that are not clean yet.
+PROSE := $(wildcard *.md) .ci deploy docs examples host/templates trainer
+NOT_PROSE := '!{docs/frameworks/*,trainer/lock.txt}'
+
+.PHONY: prose
+prose: ## Check the prose of documentation and comments (needs Go)
+ifneq ($(GO),)
+prose: $(VALE)
+	@$(VALE) --glob=$(NOT_PROSE) --no-wrap --output line $(PROSE)
+
+$(VALE): tools/vale/go.sum
+	@echo "==> building the prose linter (this takes 1 to 2 minutes)"
+	@cd tools/vale && GOWORK=off go build -trimpath -ldflags '-s -w' -o $@ github.com/vale-cli/vale/v3/cmd/vale
+else
+	@echo "==> skipping the prose linter: it needs Go"
+endif
 
 .PHONY: test-rust
 test-rust: build hostile ## Run the unit, snapshot, HTTP and sandbox tests
@@ -176,9 +197,6 @@ endif
 test-kills: build ## Kill the service 500 times and its shims 200 times while jobs run
 	@echo "==> killing the service and its shims while jobs run"
 	@TRAINER_KILLS=500 TRAINER_SHIM_KILLS=200 cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --nocapture kills::
-
-# The tests on Kubernetes need Go, which is optional.
-GO := $(shell command -v go)
 
 .PHONY: control-plane
 control-plane: ## Build the Kubernetes control plane for the tests (needs Go 1.26)

@@ -24,7 +24,7 @@ Tokens = NDArray[numpy.int32]
 
 # Tokens that processes hand to each other at once.
 CHUNK = 1 << 22
-# Of so many sequences one is kept for evaluation, where a job asks for it.
+# One of this many sequences is used for evaluation, if a job evaluates.
 HELD_OUT = 10
 
 

@@ -189,7 +189,7 @@ def measure(folder: Path, sizes: Sizes, job: Job) -> Measured:
 
 
 def observe(words: list[str], environment: Any) -> Measured:
-    """Runs a program: the speed that it says, and the memory that the device lacks meanwhile."""
+    """Runs a program, and measures its speed and the device memory that it uses."""
     stop, peak = threading.Event(), [0]
     before = used()
     watcher = threading.Thread(target=watch, args=(stop, peak))

@@ -70,7 +70,7 @@ class Llama(nn.Module):
         self.norm = nn.RMSNorm(config.dimension, eps=config.norm_epsilon)
         if not config.is_tied:
             self.output = nn.Linear(config.dimension, config.vocabulary, bias=False)
-        # Every so many blocks one computes its activations again; 0 is none.
+        # One of this many blocks recomputes its activations; 0 disables this.
         self.recompute_every = 0
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from run import TrainingError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# Files of other formats, and of adapters, that stand beside a model's own.
+# Files of other formats and of adapters in the folder of a model.
 OTHERS = ("consolidated", "adapter_model")
-# More than this is no header: the largest models have some hundred kilobytes.
+# Maximum size of a valid header. Those of the largest models have some hundred kilobytes.
 LONGEST_HEADER = 100 << 20
 
 

@@ -13,7 +13,7 @@ LOG = logging.getLogger("trainer")
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a job says, and what the plugin's table says where a job says nothing."""
+    """The arguments of a job, with the defaults of the plugin's table."""
 
     dataset_text_field: str = "text"
     # Sequences per process and micro step.
@@ -33,7 +33,7 @@ class Arguments:
     # A share of all steps, instead of warmup_steps.
     warmup_ratio: float | None = None
     weight_decay: float = 0.01
-    # 0 is no clipping.
+    # 0 disables clipping.
     max_grad_norm: float = 1.0
     seed: int = 42
     logging_steps: int = 10

@@ -161,7 +161,7 @@ class Training:
         return list(each.values())
 
     def _optimize(self, batches: list[Tensor], count: int) -> Tensor:
-        """One optimizer step on so many tokens of all processes; gives this one's loss, summed.
+        """Runs an optimizer step on `count` tokens of all processes. Returns this one's summed loss.
 
         Nothing here waits for the device.
         """
@@ -211,7 +211,7 @@ class Training:
             LOG.info("evaluation at step %d: loss %.4f", self.step, mean)
 
     def _save(self) -> None:
-        """Publishes the step while the training goes on."""
+        """Publishes the step while the training continues."""
         begun = time.monotonic()
         self.session.publisher.wait()
         write = self.keeper.save(self.step)
@@ -225,13 +225,13 @@ class Training:
         self.session.publish(
             Draft(self.step, write, {"model_id": self.run.model_id}, nodes=self.keeper.nodes)
         )
-        LOG.info("stood still for %.3f s to save step %d", time.monotonic() - begun, self.step)
+        LOG.info("training paused for %.3f s to save step %d", time.monotonic() - begun, self.step)
 
     def _batches(self) -> Iterator[Tensor]:
-        """This process's micro batches, from the step that the run stands at.
+        """The micro batches of this process, from the current step of the run.
 
-        Which sequences a step has follows from its number alone, whatever the number of processes:
-        so a resumed run goes on with the right ones, and more processes train the same curve.
+        The sequences of a step depend only on its number, not on the number of processes. A resumed
+        run therefore continues with the right ones, and more processes train the same curve.
         """
         workers = self.arguments.dataloader_workers
         loader: DataLoader[Any] = DataLoader(

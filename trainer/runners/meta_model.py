@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def recompute_every(self) -> int:
-        """Every so many blocks one computes its activations again."""
+        """One of this many blocks recomputes its activations; 0 disables this."""
         return {"none": 0, "full": 1, "selective": 2}[self.arguments.activation_checkpoint]
 
     def sharding(self) -> tuple[MixedPrecisionPolicy, OffloadPolicy]:

@@ -302,7 +302,7 @@ def _place(path: Path, folder: Path, step: int) -> None:
 
 
 def _publish_from(trainer: Any, session: Session, folder: Path) -> None:
-    """Says how far the run is, publishes what torchtitan has written, and stops where told to."""
+    """Reports progress, publishes the checkpoints of torchtitan, and stops after SIGTERM."""
     manager, run, training = trainer.checkpointer, session.run, trainer.config.training
     progress = Progress(run, trainer.step, training.steps)
     save, log = manager.save, trainer.metrics_processor.log
