@@ -140,3 +140,21 @@ def test_a_job_may_name_a_tokenizer_of_its_own(tmp_path: Path, dataset: Path) ->
         path.unlink()
     ended = here.run(tmp_path / "run", dataset, framework="meta", model=model, **wish)
     assert ended.code == 0, ended.output
+
+
+@pytest.mark.parametrize(("framework", "export"), [("hf", ""), ("meta", "hf")])
+def test_an_export_keeps_the_chat_template(
+    tmp_path: Path, dataset: Path, framework: str, export: str
+) -> None:
+    from transformers import AutoTokenizer
+
+    model = llamas.saved(tmp_path / "model")
+    tokens = here.tokenizer()
+    tokens.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    tokens.save_pretrained(model)
+    more = {"save_hf": True} if export else {}
+    wish: dict[str, Any] = {**WISH, **more}
+    ended = here.run(tmp_path / "run", dataset, framework=framework, model=model, **wish)
+    folder = ended.checkpoints / "step-000002" / export
+    auto: Any = AutoTokenizer
+    assert auto.from_pretrained(folder).chat_template == tokens.chat_template, ended.output

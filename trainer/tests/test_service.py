@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import llamas
 import pytest
 from conftest import S3, english
 from service import Service
@@ -64,6 +66,43 @@ def test_every_shape_trains_the_same_curve_into_the_store(
         assert losses == pytest.approx(curves["1x1"], rel=0.02), shape
     for shape, (nodes, processes, _) in SHAPES.items():
         assert_layout(s3.root / f"bucket/runs/r{shape}/framework={framework}", nodes * processes)
+
+
+# What the specification posts, with steps that end soon and without GPUs.
+EXAMPLE = {
+    "framework": "meta", "model_id": "meta-llama-3-70b", "run_id": "meta_demo_001",
+    "num_nodes": 4, "gpus_per_node": 0, "cpus_per_node": 64, "memory_per_node_gb": 512,
+    "checkpoint_base_uri": "s3://deepfinery-training/runs",
+    "dataset_uri": "s3://deepfinery-datasets/aml/v1/", "resume_from_checkpoint": False,
+    "extra_args": {"max_steps": 2, "lr": 2e-5, "gradient_accumulation": 16},
+    "env": {"EXPERIMENT_NAME": "meta-demo"}, "labels": {"deepfinery.com/team": "aml"},
+}  # fmt: skip
+
+
+def test_the_example_of_the_specification_trains_the_model_that_it_names(
+    s3: S3, tmp_path: Path
+) -> None:
+    for bucket in ("deepfinery-training", "deepfinery-datasets/aml/v1"):
+        (s3.root / bucket).mkdir(parents=True)
+    rows = "\n".join(json.dumps({"text": text}) for text in english())
+    (s3.root / "deepfinery-datasets/aml/v1/rows.jsonl").write_text(rows)
+    stand_in = llamas.saved(
+        tmp_path / "models/meta-llama-3-70b", "llama-3", max_position_embeddings=8192
+    )
+    shutil.copytree(stand_in, s3.root / "bucket/models/own")
+    from_store = {
+        **EXAMPLE, "model_id": "s3://bucket/models/own", "run_id": "from_store", "num_nodes": 1,
+    }  # fmt: skip
+    with Service(tmp_path, {"TRAINER_MODELS_URI": f"file://{tmp_path}/models"}) as service:
+        for posted in (EXAMPLE, from_store):
+            service.wait(service.submit(posted))
+    runs = s3.root / "deepfinery-training/runs"
+    for run_id in ("meta_demo_001", "from_store"):
+        checkpoints = runs / run_id / "framework=meta/checkpoints"
+        commit = json.loads((checkpoints / "step-000002.json").read_text())
+        sizes = {file["name"]: file["size"] for file in commit["files"]}
+        assert sizes
+        assert all((checkpoints / name).stat().st_size == size for name, size in sizes.items())
 
 
 def assert_layout(prefix: Path, processes: int) -> None:

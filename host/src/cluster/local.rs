@@ -400,13 +400,18 @@ async fn contained(
     }
 }
 
+/// Where `train.py` looks up models by name first: the operator's choice, and not a secret.
+const MODELS_URI: &str = "TRAINER_MODELS_URI";
+
 /// What stands for the environment that an image sets: the service's own, without its settings,
 /// among which is its token.
 fn replica_environment(python: Option<PathBuf>, claims: PathBuf) -> BTreeMap<String, String> {
     let mut environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         // The collector's credentials are the service's, too.
-        .filter(|(name, _)| !name.starts_with("TRAINER_") && !name.starts_with("OTEL_"))
+        .filter(|(name, _)| {
+            name == MODELS_URI || !name.starts_with("TRAINER_") && !name.starts_with("OTEL_")
+        })
         .collect();
     if let Some(python) = python {
         let bin = python.canonicalize().unwrap_or(python).join("bin");
