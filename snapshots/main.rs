@@ -19,6 +19,7 @@ use serde_json::Value;
 use trainer_host::finding::Finding;
 use trainer_host::plugin::{Limits, PlanError, Plugins, UnknownArguments};
 use trainer_host::preview::Preview;
+use trainer_host::profile::Profiles;
 use trainer_host::request::{self, RequestPolicy, json};
 
 #[tokio::test]
@@ -114,7 +115,8 @@ async fn findings(plugins: &Plugins, framework: &str, case: &Value, which: &str)
                 .map(|value| (count.to_string(), value.clone())),
         );
     }
-    let findings = match preview(plugins, request.to_string().as_bytes()).await {
+    let policy = policy(&case["gpu_memory_gb"]);
+    let findings = match preview(plugins, request.to_string().as_bytes(), &policy).await {
         Ok(preview) => preview["warnings"].clone(),
         Err(findings) => serde_json::to_value(findings).unwrap(),
     };
@@ -129,7 +131,7 @@ async fn findings(plugins: &Plugins, framework: &str, case: &Value, which: &str)
 
 /// What a person sees of a preview, or of a refusal.
 async fn shown(plugins: &Plugins, text: &[u8]) -> String {
-    let preview = match preview(plugins, text).await {
+    let preview = match preview(plugins, text, &RequestPolicy::default()).await {
         Ok(preview) => preview,
         Err(findings) => serde_json::json!({ "refused": findings }),
     };
@@ -139,9 +141,27 @@ async fn shown(plugins: &Plugins, text: &[u8]) -> String {
     pretty.replace(digest, "[digest]")
 }
 
-async fn preview(plugins: &Plugins, text: &[u8]) -> Result<Value, Vec<Finding>> {
+/// A policy whose profile has GPUs of so much memory, where a case says so.
+fn policy(gpu_memory_gb: &Value) -> RequestPolicy {
+    if gpu_memory_gb.is_null() {
+        return RequestPolicy::default();
+    }
+    let profile = serde_json::json!({ "gpu_memory_gb": gpu_memory_gb });
+    let profiles = serde_json::json!({ "profiles": { "gpus": profile }, "default": "gpus" });
+    let profiles: Profiles = serde_json::from_value(profiles).unwrap();
+    RequestPolicy {
+        profiles,
+        ..RequestPolicy::default()
+    }
+}
+
+async fn preview(
+    plugins: &Plugins,
+    text: &[u8],
+    policy: &RequestPolicy,
+) -> Result<Value, Vec<Finding>> {
     let value: Value = json::parse(text)?;
-    let checked = request::check(value, plugins.schemas(), &RequestPolicy::default())?;
+    let checked = request::check(value, plugins.schemas(), policy)?;
     match plugins.plan(&checked).await {
         Ok(plan) => {
             let preview = Preview::of(&checked.request, &plan, &checked.warnings);

@@ -1,11 +1,14 @@
 //! Documentation of frameworks, arguments and rules, rendered from what their plugins publish.
 
+mod values;
+
 use std::fmt::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use crate::suggestion::nearest;
+use values::takes;
 
 /// A framework as its plugin describes it.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +94,14 @@ pub fn overview(frameworks: &[Framework]) -> String {
 struct Argument<'a> {
     name: &'a str,
     schema: &'a Value,
+    presence: Presence,
+}
+
+/// Whether a job has to give an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Required,
+    Optional,
 }
 
 impl<'a> Argument<'a> {
@@ -98,10 +109,17 @@ impl<'a> Argument<'a> {
         let properties = framework.schema["properties"].as_object();
         let properties = properties.into_iter().flatten();
         let mut arguments: Vec<Self> = properties
-            .map(|(name, schema)| Self { name, schema })
+            .map(|(name, schema)| Self {
+                name,
+                schema,
+                presence: match texts(&framework.schema["required"]).any(|other| other == name) {
+                    true => Presence::Required,
+                    false => Presence::Optional,
+                },
+            })
             .collect();
         // JSON objects are unordered. The plugin's order puts the most important first.
-        arguments.sort_by_key(|argument| argument.schema["x-order"].as_u64());
+        arguments.sort_by_key(|argument| argument.schema["x-order"].as_u64().unwrap_or(u64::MAX));
         arguments
     }
 
@@ -121,68 +139,15 @@ impl<'a> Argument<'a> {
 
     /// The values that it accepts.
     fn values(&self) -> String {
-        let values = match self.schema["type"].as_str() {
-            Some("integer") => format!("integer {}", self.whole_range()),
-            Some("number") => format!("number {}", self.range()),
-            Some("string") => self.with_form(&self.text_range()),
-            Some("array") => self.with_form("list of strings"),
-            Some(other) => other.to_string(),
-            None => format!("one of {}", self.choices()),
-        };
-        match self.text("x-unit") {
-            "" => values,
-            unit => format!("{values} ({unit})"),
+        let mut values = takes(self.schema);
+        let unit = self.text("x-unit");
+        if !unit.is_empty() {
+            let _ = write!(values, " ({unit})");
         }
-    }
-
-    fn whole_range(&self) -> String {
-        let range = |schema: &Value| format!("{}..{}", schema["minimum"], schema["maximum"]);
-        match self.schema["anyOf"].as_array().map(Vec::as_slice) {
-            Some([also, rest]) => format!("{} or {}", also["const"], range(rest)),
-            _ => range(self.schema),
+        match self.presence {
+            Presence::Required => values + ", required",
+            Presence::Optional => values,
         }
-    }
-
-    fn text_range(&self) -> String {
-        match (&self.schema["minLength"], &self.schema["maxLength"]) {
-            (Value::Number(low), Value::Number(high)) => {
-                format!("string of {low}..{high} characters")
-            }
-            _ => "string".to_string(),
-        }
-    }
-
-    fn range(&self) -> String {
-        let schema = self.schema;
-        let end = |value: &Value| value.as_f64().unwrap_or_default();
-        let low = match &schema["exclusiveMinimum"] {
-            Value::Null => format!("[{}", end(&schema["minimum"])),
-            low => format!("({}", end(low)),
-        };
-        let high = match &schema["exclusiveMaximum"] {
-            Value::Null => format!("{}]", end(&schema["maximum"])),
-            high => format!("{})", end(high)),
-        };
-        format!("{low},{high}")
-    }
-
-    fn with_form(&self, kind: &str) -> String {
-        match self.text("x-form") {
-            "" => kind.to_string(),
-            form => format!("{kind}: {form}"),
-        }
-    }
-
-    /// The choices, without alternative spellings.
-    fn choices(&self) -> String {
-        let others = self.schema["x-value-aliases"].as_array();
-        let is_other = |value: &&Value| {
-            let mut others = others.into_iter().flatten();
-            others.any(|pair| &pair[0] == *value)
-        };
-        let choices = self.schema["enum"].as_array().into_iter().flatten();
-        let choices: Vec<String> = choices.filter(|c| !is_other(c)).map(plain).collect();
-        choices.join(", ")
     }
 
     /// Alternative spellings of its values.
@@ -239,14 +204,17 @@ fn find<'a>(framework: &Framework<'a>, argument: &str) -> Result<Argument<'a>, U
 }
 
 fn one_argument(framework: &Framework, found: &Argument) -> String {
-    let example = &found.schema["examples"][0];
+    let example = match &found.schema["examples"][0] {
+        Value::Null => String::new(),
+        example => format!("\"{}\": {example}", found.name),
+    };
     let lines = [
         ("takes", found.values()),
         ("default", found.default()),
         ("also takes", found.value_aliases()),
         ("also called", found.aliases()),
         ("native name", found.text("x-native").to_string()),
-        ("example", format!("\"{}\": {example}", found.name)),
+        ("example", example),
     ];
     let mut text = format!(
         "{}.{}: {}\n\n",

@@ -25,6 +25,8 @@ const MAX_WARNINGS: usize = 256;
 const MAX_URI_BYTES: usize = 4 * 1024;
 const MAX_JSON_BYTES: usize = 512 * 1024;
 const MAX_JSON_DEPTH: usize = 64;
+/// Most bytes of what a plugin printed.
+const MAX_LOG_BYTES: usize = 8 * 1024;
 const MAX_FINDING_BYTES: usize = 8 * 1024;
 
 /// One word of a command, or the value of a variable.
@@ -87,6 +89,10 @@ pub struct Plan {
     pub resolved_args: Box<RawValue>,
     /// How the processes share the work, if the plugin states it.
     pub parallel: Option<ParallelPlan>,
+    /// What a GPU will hold, where the plugin says so.
+    pub memory: Option<MemoryPlan>,
+    /// What the plugin printed, for its author.
+    pub log: Option<String>,
     pub warnings: Vec<Finding>,
 }
 
@@ -109,6 +115,47 @@ pub struct ParallelPlan {
     /// Sequences per optimizer step.
     pub global_batch_size: u64,
     pub tokens_per_step: u64,
+}
+
+/// An estimate of what one process holds, on its GPU where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemoryPlan {
+    /// Parameters of the whole model.
+    pub parameters: u64,
+    pub weights_bytes: u64,
+    pub gradients_bytes: u64,
+    pub optimizer_bytes: u64,
+    pub activations_bytes: u64,
+    /// Gathered or converted weights, and gradients before they are shared out.
+    pub buffers_bytes: u64,
+    pub total_bytes: u64,
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            parameters,
+            weights_bytes,
+            gradients_bytes,
+            optimizer_bytes,
+            activations_bytes,
+            buffers_bytes,
+            total_bytes,
+        } = *self;
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        write!(
+            formatter,
+            "about {:.1} GiB a process: weights {:.1}, gradients {:.1}, optimizer {:.1}, activations \
+             {:.1}, buffers {:.1}; {:.2} billion parameters",
+            gib(total_bytes),
+            gib(weights_bytes),
+            gib(gradients_bytes),
+            gib(optimizer_bytes),
+            gib(activations_bytes),
+            gib(buffers_bytes),
+            parameters as f64 / 1e9,
+        )
+    }
 }
 
 impl fmt::Display for ParallelPlan {
@@ -196,7 +243,11 @@ impl Plan {
         ] {
             check_json(name, text)?;
         }
-        let Extensions { parallel } = serde_json::from_str(&extensions).or_else(|error| {
+        let Extensions {
+            parallel,
+            memory,
+            log,
+        } = serde_json::from_str(&extensions).or_else(|error| {
             no(format!(
                 "extensions does not match the plugin contract: {error}"
             ))
@@ -208,6 +259,8 @@ impl Plan {
             layout,
             resolved_args: object("resolved-args", resolved_args)?,
             parallel,
+            memory,
+            log: log.filter(|log| !log.is_empty()).map(shortened),
             warnings,
         })
     }
@@ -309,11 +362,11 @@ fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), I
         request.run_id
     );
     if !is_under(prefix, &own) {
-        return no(format!("the layout's prefix {prefix:?} is not under {own}"));
+        return no(misplaced("the layout's prefix", prefix, &own));
     }
     let uris = [checkpoints_uri, logs_uri, config_uri, run_config_uri];
     if let Some(uri) = uris.iter().find(|uri| !is_under(uri, prefix)) {
-        return no(format!("{uri:?} is not under the layout's prefix {prefix}"));
+        return no(misplaced("the layout's URI", uri, prefix));
     }
     if let Some(long) = uris.iter().find(|uri| uri.len() > MAX_URI_BYTES) {
         let size = long.len();
@@ -324,6 +377,14 @@ fn check_layout(layout: &CheckpointLayout, request: &JobRequest) -> Result<(), I
     match step_pattern.is_empty() || step_pattern.len() > 128 {
         true => no("the layout's step pattern is empty or longer than 128 bytes"),
         false => Ok(()),
+    }
+}
+
+/// Why a URI of the layout is wrong.
+fn misplaced(what: &str, uri: &str, prefix: &str) -> String {
+    match uri.ends_with('/') {
+        true => format!("{what} {uri:?} ends with a slash; leave it out"),
+        false => format!("{what} {uri:?} is not under {prefix}"),
     }
 }
 
@@ -339,10 +400,18 @@ fn is_under(uri: &str, prefix: &str) -> bool {
         && !path.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
-/// The members of `extensions` that this host understands.
+/// A log without what exceeds its limit.
+fn shortened(mut log: String) -> String {
+    log.truncate(log.floor_char_boundary(MAX_LOG_BYTES));
+    log
+}
+
+/// The members of `extensions` that this host knows.
 #[derive(Deserialize)]
 struct Extensions {
     parallel: Option<ParallelPlan>,
+    memory: Option<MemoryPlan>,
+    log: Option<String>,
 }
 
 /// Checks size and depth of JSON text, which serde_json does not limit when it only passes text on.

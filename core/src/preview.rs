@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::finding::Finding;
 use crate::manifest;
-use crate::plan::{CheckpointLayout, ParallelPlan, Plan, PluginIdentity, Text};
+use crate::plan::{CheckpointLayout, MemoryPlan, ParallelPlan, Plan, PluginIdentity, Text};
 use crate::pytorch_job::PyTorchJob;
 use crate::request::JobRequest;
 
@@ -26,6 +26,8 @@ pub struct Preview<'a> {
     pub resolved_args: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel: Option<Parallel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
     pub warnings: Vec<&'a Finding>,
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub manifest: PyTorchJob,
@@ -44,6 +46,32 @@ impl Parallel {
     fn of(sizes: ParallelPlan) -> Self {
         let summary = sizes.to_string();
         Self { sizes, summary }
+    }
+}
+
+/// An estimate of the memory of a GPU.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Memory {
+    #[serde(flatten)]
+    sizes: MemoryPlan,
+    /// Memory of a GPU in GiB, where the profile says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_gb: Option<u32>,
+    /// All of it in a line.
+    pub summary: String,
+}
+
+impl Memory {
+    fn of(sizes: MemoryPlan, gpu_memory_gb: Option<u32>) -> Self {
+        let mut summary = sizes.to_string();
+        if let Some(gib) = gpu_memory_gb {
+            summary.push_str(&format!("; a GPU has {gib} GiB"));
+        }
+        Self {
+            sizes,
+            gpu_memory_gb,
+            summary,
+        }
     }
 }
 
@@ -74,6 +102,9 @@ impl<'a> Preview<'a> {
             checkpoint: &plan.layout,
             resolved_args: &plan.resolved_args,
             parallel: plan.parallel.map(Parallel::of),
+            memory: plan
+                .memory
+                .map(|sizes| Memory::of(sizes, request.gpu_memory_gb())),
             warnings: warnings.iter().chain(&plan.warnings).collect(),
             manifest: manifest::manifest(request, plan),
         }

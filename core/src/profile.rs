@@ -54,6 +54,8 @@ pub struct Profile {
     /// The extended resource for GPUs, such as `amd.com/gpu` or `nvidia.com/mig-1g.5gb`. Default:
     /// [`DEFAULT_GPU_RESOURCE`].
     pub gpu_resource: Option<String>,
+    /// Memory of a GPU in GiB, for estimates of what it can hold. Default: not known.
+    pub gpu_memory_gb: Option<u32>,
     pub volumes: Vec<ProfileVolume>,
     /// Size of /dev/shm in GiB, which counts against the memory limit. Default: half of the node's
     /// memory.
@@ -184,6 +186,11 @@ impl Profile {
             wrong.push(format!(
                 "{place}.gpu_resource: {name:?} is not a valid extended resource name; example: \
                  amd.com/gpu"
+            ));
+        }
+        if self.gpu_memory_gb == Some(0) {
+            wrong.push(format!(
+                "{place}.gpu_memory_gb: 0 is not a size; give GiB, or leave it out"
             ));
         }
         let mut taken = BTreeSet::from([SHARED_MEMORY_VOLUME]);

@@ -136,6 +136,13 @@ pub struct JobRequest {
     pub profile: Option<ChosenProfile>,
 }
 
+impl JobRequest {
+    /// Memory of a GPU in GiB, where the profile says so.
+    pub fn gpu_memory_gb(&self) -> Option<u32> {
+        self.profile.as_ref()?.profile.gpu_memory_gb
+    }
+}
+
 /// The namespaces that this host may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedNamespaces {

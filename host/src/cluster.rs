@@ -203,6 +203,13 @@ pub enum ClusterError {
     Ended { name: String },
     #[error("{replica} has no {}", no_log(*start))]
     NoLog { replica: String, start: LogStart },
+    /// What the job reads is not where the request says.
+    #[error("{detail}")]
+    MissingInput {
+        /// JSON Pointer to the field of the request.
+        pointer: &'static str,
+        detail: String,
+    },
     #[error("namespace {namespace} does not exist in the cluster")]
     NoSuchNamespace { namespace: String },
     /// A quota, a policy or a webhook, in the cluster's own words.

@@ -70,6 +70,11 @@ pub struct ServeSettings {
     /// Context of the kubeconfig. Default: its current context, or the pod's own cluster.
     #[arg(long, env = "TRAINER_KUBE_CONTEXT")]
     pub kube_context: Option<String>,
+    /// How often the folder of plugins is listed for changes, beside the system's notifications, in
+    /// seconds.
+    #[arg(long, env = "TRAINER_PLUGINS_POLL", default_value_t = 2,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub plugins_poll: u64,
     /// Seconds that requests in flight may take when the service stops.
     #[arg(long, env = "TRAINER_SHUTDOWN_GRACE", default_value_t = 20)]
     pub shutdown_grace: u64,

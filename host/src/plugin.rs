@@ -101,15 +101,22 @@ pub enum UnknownArguments {
 }
 
 impl UnknownArguments {
-    /// What the host tells every plugin beside the job. Plugins built before `suggest` read
-    /// `strict_arguments`.
-    fn context(self) -> String {
+    /// What the host passes to every plugin beside the job, and the memory of a GPU where the job's
+    /// profile has it. Plugins built before `suggest` read `strict_arguments`.
+    fn context(self, gpu_memory_gb: Option<u32>) -> String {
         let (unknown, strict) = match self {
             Self::Forward => ("forward", false),
             Self::Suggest => ("suggest", false),
             Self::Refuse => ("refuse", true),
         };
-        serde_json::json!({ "strict_arguments": strict, "unknown_arguments": unknown }).to_string()
+        let mut context = serde_json::json!({
+            "strict_arguments": strict,
+            "unknown_arguments": unknown,
+        });
+        if let Some(gib) = gpu_memory_gb {
+            context["gpu_memory_gb"] = gib.into();
+        }
+        context.to_string()
     }
 }
 

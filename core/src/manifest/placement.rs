@@ -22,6 +22,8 @@ pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
         ttl_seconds_after_finished: _,
         active_deadline_seconds: _,
         backoff_limit: _,
+        // The plugin sees it.
+        gpu_memory_gb: _,
     } = profile;
     pod.node_selector = (!node_selector.is_empty()).then(|| node_selector.clone());
     pod.tolerations = (!tolerations.is_empty()).then(|| tolerations.clone());

@@ -68,6 +68,15 @@ pub const FAILURE_FILE_VARIABLE: &str = "TRAINER_FAILURE_FILE";
 pub const JOB_NAME_VARIABLE: &str = "TRAINER_JOB_NAME";
 pub const JOB_NAMESPACE_VARIABLE: &str = "TRAINER_JOB_NAMESPACE";
 
+/// Whether a pod has a variable whatever its plugin sets, so that a template may name it.
+pub fn is_of_every_pod(name: &str) -> bool {
+    OPERATOR_VARIABLES.contains(&name)
+        || IDENTITY_VARIABLES.contains(&name)
+        || SERVICE_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
 /// The variables that identify a replica's job and what created it. The cluster sets them when it
 /// creates a job, see [`crate::manifest::identify`].
 pub const JOB_VARIABLES: [&str; 5] = [

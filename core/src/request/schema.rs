@@ -1,6 +1,7 @@
 //! Validates values against a JSON Schema and describes violations to the author of the value.
 
 mod budget;
+pub mod mistakes;
 mod words;
 
 use std::collections::BTreeMap;

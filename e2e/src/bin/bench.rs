@@ -183,17 +183,17 @@ fn checked(plugins: &Plugins, body: Value) -> Result<Arc<JobRequest>> {
 fn many_arguments() -> Value {
     json!({
         "activation_checkpoint": "selective", "activation_offloading": true,
-        "async_checkpoint": "async", "backend": "torchtune", "batch_size": 8, "compile": true,
-        "context_parallel": 2, "cpu_offload": true, "dataloader_workers": 4,
-        "dataset_text_field": "text", "dp_replicate": 2, "dp_shard": 4, "eval_steps": 500,
-        "expert_parallel": 1, "float8": false, "global_batch_size": 128,
+        "async_checkpoint": "async", "backend": "fsdp", "batch_size": 8, "compile": true,
+        "context_parallel": 1, "cpu_offload": true, "dataloader_workers": 4,
+        "dataset_text_field": "text", "dp_replicate": 2, "dp_shard": 16, "eval_steps": 500,
+        "expert_parallel": 1, "float8": false, "global_batch_size": 512,
         "gradient_accumulation": 2, "initial_load_path": "/models/llama", "logging_steps": 10,
         "lora_alpha": 32, "lora_dropout": 0.1, "lora_rank": 16,
         "lora_target_modules": ["q_proj", "v_proj"], "lr": 0.0001, "lr_scheduler": "cosine",
         "max_grad_norm": 1.0, "max_seq_len": 8192, "max_steps": 6000, "optimizer_in_bwd": false,
         "packing": true, "peft_method": "lora", "pipeline_parallel": 1, "precision": "bf16",
-        "save_hf": true, "save_steps": 500, "save_total_limit": 3, "seed": 1,
-        "tensor_parallel": 2, "tokenizer_name": "meta-llama/Llama-3.1-8B", "warmup_steps": 100,
+        "save_hf": false, "save_steps": 500, "save_total_limit": 3, "seed": 1,
+        "tensor_parallel": 1, "tokenizer_name": "meta-llama/Llama-3.1-8B", "warmup_steps": 100,
     })
 }
 

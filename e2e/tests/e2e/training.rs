@@ -142,7 +142,10 @@ fn a_run_whose_script_fails_ends_failed_with_the_exit_code_and_the_reason() {
     let site = Site::with_pytorch().unwrap();
     let server = site.start().unwrap();
     let mut request = training(site.data.path(), "broken", 10).unwrap();
-    request["dataset_uri"] = json!("file:///nowhere/at/all.jsonl");
+    let empty = site.data.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let dataset = format!("file://{}/", empty.display());
+    request["dataset_uri"] = json!(dataset);
     let job = server.submit(&request).unwrap();
     let summary = server.wait_for(&job, "failed").unwrap();
     let detail = summary["detail"].as_str().unwrap();
@@ -150,8 +153,8 @@ fn a_run_whose_script_fails_ends_failed_with_the_exit_code_and_the_reason() {
         detail.contains("meta-broken-master-0 exited with code 1"),
         "{detail}"
     );
-    let reason = "train.py: error: dataset file:///nowhere/at/all.jsonl does not exist";
-    assert!(detail.contains(reason), "{detail}");
+    let reason = format!("train.py: error: dataset {dataset} holds no file");
+    assert!(detail.contains(&reason), "{detail}");
 }
 
 #[test]

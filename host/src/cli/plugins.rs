@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use tracing::warn;
 
 use crate::config::PlanningSettings;
 use crate::plugin::golden::SelfTests;
@@ -21,8 +22,10 @@ pub(super) fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> 
     let data = settings.data_folder();
     let folder = settings.plugins_folder()?;
     let registry = open(settings, &folder, data, compiler, Registry::start)?;
-    if !registry.is_pulling() {
-        ensure_any(&registry.current(), &folder)?;
+    let is_empty = registry.current().all().next().is_none();
+    if is_empty && !registry.is_pulling() {
+        let folder = folder.display();
+        warn!(%folder, "no plugin is loaded: the service is not ready until one is there");
     }
     Ok(registry)
 }

@@ -48,6 +48,9 @@ pub(super) async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
     if let Some(parallel) = &preview.parallel {
         remark(&parallel.summary);
     }
+    if let Some(memory) = &preview.memory {
+        remark(&memory.summary);
+    }
     for warning in &preview.warnings {
         remark(&format!("warning: {} {}", warning.code, warning.detail));
     }

@@ -75,7 +75,8 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
     info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
-    tokio::spawn(watch::keep_current(registry));
+    let every = Duration::from_secs(settings.plugins_poll);
+    tokio::spawn(watch::keep_current(registry, every));
     tokio::spawn(measure::run_upkeep());
     let grace = Duration::from_secs(settings.shutdown_grace);
     let mut late = draining.clone();

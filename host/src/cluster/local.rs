@@ -12,6 +12,7 @@ pub mod contain;
 mod expand;
 mod failure;
 mod folder;
+mod inputs;
 mod jobs;
 mod lifecycle;
 mod log;
@@ -198,7 +199,7 @@ impl Cluster for LocalCluster {
         job.metadata.uid = Some(Uuid::new_v4().to_string());
         job.metadata.creation_timestamp = Some(Time(now));
         conditions::apply(&mut job, &Transition::Created, now);
-        self.check_checkpoints(&job).await?;
+        self.check_folders(&job).await?;
         let created = self.admitted(&job);
         let key = key(job.namespace(), job.name());
         let counted = self.quota.add(&key, size(&job))?;
@@ -220,7 +221,7 @@ impl Cluster for LocalCluster {
             }),
             None => {
                 self.machine.check_prefix(&job)?;
-                self.check_checkpoints(&job).await?;
+                self.check_folders(&job).await?;
                 self.quota.check(size(&job))?;
                 Ok(self.admitted(&job))
             }
@@ -320,14 +321,15 @@ impl Cluster for LocalCluster {
 }
 
 impl LocalCluster {
-    /// Refuses a prefix on this machine that has checkpoints, unless the job says what becomes of
-    /// them.
-    async fn check_checkpoints(&self, job: &PyTorchJob) -> Result<(), ClusterError> {
+    /// Refuses a job whose dataset or model this machine should have and does not, and a prefix on
+    /// this machine that has checkpoints, unless the job says what becomes of them.
+    async fn check_folders(&self, job: &PyTorchJob) -> Result<(), ClusterError> {
         let key = key(job.namespace(), job.name());
         if self.machine.observed_job(&key).is_some() {
             // Its name is taken, which says more.
             return Ok(());
         }
+        inputs::check(&ObservedJob::from(job)).await?;
         let prefix = Prefix::of(&job.metadata);
         let (Some(prefix), EarlierCheckpoints::Refuse) = (prefix, EarlierCheckpoints::of(job))
         else {

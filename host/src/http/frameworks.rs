@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::app::App;
 use super::problem::Problem;
 use super::reference::Name;
-use crate::plugin::{Plugin, Refused};
+use crate::plugin::{Plugin, Refused, Reload};
 
 /// A framework that can be asked for.
 #[derive(Debug, Serialize)]
@@ -73,15 +73,28 @@ pub(super) async fn one(State(app): State<App>, Name(name): Name) -> Result<Resp
     Ok(Json(FrameworkView::of(plugin)).into_response())
 }
 
+/// A framework may have this name, too.
+pub(super) async fn called_reload(State(app): State<App>) -> Result<Response, Problem> {
+    one(State(app), Name("reload".to_string())).await
+}
+
+/// Looks at every source again, what was refused before too.
+pub(super) async fn reload(State(app): State<App>) -> Result<Response, Problem> {
+    let registry = app.plugins.clone();
+    tokio::task::spawn_blocking(move || registry.reload(Reload::RetryRefused))
+        .await
+        .map_err(Problem::internal)?;
+    Ok(all(State(app)).await)
+}
+
 pub(super) async fn roll_back(
     State(app): State<App>,
-    Name(name): Name,
+    Name(framework): Name,
 ) -> Result<Response, Problem> {
     let registry = app.plugins.clone();
-    let framework = name.clone();
     // It waits for a reload that is under way.
-    tokio::task::spawn_blocking(move || registry.roll_back(&framework))
+    let served = tokio::task::spawn_blocking(move || registry.roll_back(&framework))
         .await
         .map_err(Problem::internal)??;
-    one(State(app), Name(name)).await
+    one(State(app), Name(served)).await
 }

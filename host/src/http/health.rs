@@ -25,6 +25,7 @@ pub(super) async fn livez() -> &'static str {
 pub(super) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
     let checks = [
         Check::of("plugins", plugins(&app)),
+        Check::of("plugin folder", Ok(app.plugins.watching().to_string())),
         Check::of("cluster", cluster(&app).await),
         Check::of("serving", serving(&app)),
     ];

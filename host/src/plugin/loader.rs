@@ -43,7 +43,6 @@ pub struct Loader {
     engine: Engine,
     cache: Cache,
     calls: Arc<Semaphore>,
-    context: Arc<str>,
 }
 
 impl Loader {
@@ -60,7 +59,6 @@ impl Loader {
         Ok(Self {
             cache: Cache::open(&settings.data.join("compiled-plugins"), &engine)?,
             calls: Arc::new(Semaphore::new(settings.limits.concurrent_calls as usize)),
-            context: settings.unknown.context().into(),
             settings,
             engine,
         })
@@ -80,8 +78,8 @@ impl Loader {
         self.calls.clone()
     }
 
-    pub(super) fn context(&self) -> Arc<str> {
-        self.context.clone()
+    pub(super) fn unknown(&self) -> UnknownArguments {
+        self.settings.unknown
     }
 
     /// Every source that there is now.

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::slots::Slots;
 use super::source::{Fetched, Location, Source};
+use super::watch::Watching;
 use super::{LoadError, Loader, Plugins, Reload, RollbackError};
 use crate::measure;
 
@@ -34,6 +35,7 @@ struct Shared {
     slots: Mutex<Slots>,
     /// Held while a plugin is compiled and tried: one after the other.
     making: Mutex<()>,
+    watching: Mutex<Watching>,
 }
 
 /// What a source gave, by its place among those that were looked at.
@@ -66,6 +68,7 @@ impl Registry {
             current: ArcSwap::from_pointee(Slots::default().served(&loader)),
             slots: Mutex::default(),
             making: Mutex::default(),
+            watching: Mutex::default(),
             loader,
         });
         shared.slots().configure(&sources);
@@ -81,6 +84,17 @@ impl Registry {
     /// The folder of plugins.
     pub fn folder(&self) -> &Path {
         self.shared.loader.folder()
+    }
+
+    /// How changes of the folder are noticed.
+    pub fn watching(&self) -> Watching {
+        let watching = self.shared.watching.lock();
+        watching.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn note_watching(&self, watching: Watching) {
+        let known = self.shared.watching.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = watching;
     }
 
     /// Whether some registry has not answered yet.
@@ -113,16 +127,16 @@ impl Registry {
     }
 
     /// Serves the version of a framework that was served before the present one, until its source
-    /// changes again.
+    /// changes again. Gives the name of that version, which may be another one.
     ///
     /// # Errors
     ///
     /// When there is none.
-    pub fn roll_back(&self, framework: &str) -> Result<(), RollbackError> {
+    pub fn roll_back(&self, framework: &str) -> Result<String, RollbackError> {
         let mut slots = self.shared.slots();
-        slots.roll_back(framework)?;
+        let served = slots.roll_back(framework)?;
         self.shared.publish(&slots);
-        Ok(())
+        Ok(served)
     }
 }
 

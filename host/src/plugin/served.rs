@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::{Instrument, Span, info_span, warn};
+use tracing::{Instrument, Span, debug, info_span, warn};
 
 use super::compiler::Compiler;
 use super::golden::SelfTests;
@@ -28,6 +28,8 @@ pub struct Plugins {
     pulling: Vec<String>,
     calls: Arc<Semaphore>,
     limits: Limits,
+    unknown: UnknownArguments,
+    /// What plugins get beside a job whose profile says nothing of its GPUs.
     context: Arc<str>,
 }
 
@@ -89,7 +91,8 @@ impl Plugins {
             pulling,
             calls: loader.calls(),
             limits: loader.limits(),
-            context: loader.context(),
+            unknown: loader.unknown(),
+            context: loader.unknown().context(None).into(),
         }
     }
 
@@ -138,22 +141,32 @@ impl Plugins {
             self.permit(&self.calls, Scope::AllPlugins, of_all).await?,
         ];
         plugin.admit()?;
+        let context = self.context(request);
         let (begun, span) = (Instant::now(), plugin.span());
         let Some(argument_faults) = &checked.argument_faults else {
             let check = SchemaCheck::Needed;
-            let planned = self.plan_on_own_thread(plugin, request.clone(), permits, check);
+            let planned =
+                self.plan_on_own_thread(plugin, (request.clone(), context), permits, check);
             return planned.instrument(span).await;
         };
-        let at_once = span.in_scope(|| plugin.try_plan_inline(request, &self.context));
+        let at_once = span.in_scope(|| plugin.try_plan_inline(request, &context));
         let planned = match at_once {
             Some(planned) => plugin.noted(begun, planned),
             None => {
                 let check = SchemaCheck::Done;
-                let planned = self.plan_on_own_thread(plugin, request.clone(), permits, check);
+                let planned =
+                    self.plan_on_own_thread(plugin, (request.clone(), context), permits, check);
                 planned.instrument(span).await
             }
         };
         with_schema_faults(planned, argument_faults)
+    }
+
+    fn context(&self, request: &JobRequest) -> Arc<str> {
+        match request.gpu_memory_gb() {
+            None => self.context.clone(),
+            gpu_memory_gb => self.unknown.context(gpu_memory_gb).into(),
+        }
     }
 
     async fn permit(
@@ -178,7 +191,7 @@ impl Plugins {
     async fn plan_on_own_thread(
         &self,
         plugin: &Arc<Plugin>,
-        request: Arc<JobRequest>,
+        (request, context): (Arc<JobRequest>, Arc<str>),
         permits: [OwnedSemaphorePermit; 2],
         check: SchemaCheck,
     ) -> Result<Plan, PlanError> {
@@ -187,7 +200,7 @@ impl Plugins {
             error,
         };
         let lost = || failed(CallError::Lost);
-        let (context, called) = (self.context.clone(), plugin.clone());
+        let called = plugin.clone();
         let (tell, told) = oneshot::channel();
         std::thread::Builder::new()
             .name("slow-plugin".to_string())
@@ -277,6 +290,10 @@ impl Plugin {
             Err(PlanError::Refused(_)) => "refused",
             Err(_) => "failed",
         };
+        if let Ok(Plan { log: Some(log), .. }) = &planned {
+            let name = &self.identity.name;
+            debug!(plugin = name, log = ?log, "a plugin printed");
+        }
         let name = self.identity.name.clone();
         histogram!(measure::PLUGIN_CALL_DURATION.name, "plugin" => name, "outcome" => outcome)
             .record(begun.elapsed());

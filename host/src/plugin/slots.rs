@@ -266,7 +266,7 @@ impl Slots {
     /// # Errors
     ///
     /// When there is none, or its name is another one that is taken.
-    pub(super) fn roll_back(&mut self, framework: &str) -> Result<(), RollbackError> {
+    pub(super) fn roll_back(&mut self, framework: &str) -> Result<String, RollbackError> {
         let not_loaded = || RollbackError::NotLoaded(framework.to_string());
         let none = || RollbackError::NoEarlierVersion(framework.to_string());
         let holder = self.holder(framework).ok_or_else(not_loaded)?.to_string();
@@ -275,12 +275,12 @@ impl Slots {
             .get(&holder)
             .and_then(|slot| slot.previous.clone());
         let previous = previous.ok_or_else(none)?;
-        let name = &previous.identity.name;
+        let name = previous.identity.name.clone();
         let source = self.sources.iter().find(|source| source.name == holder);
         let source = source.ok_or_else(not_loaded)?;
-        match self.may_serve(source, name) {
+        match self.may_serve(source, &name) {
             Ok(None) => {}
-            Ok(Some(_)) | Err(_) => return Err(RollbackError::NameTaken(name.clone())),
+            Ok(Some(_)) | Err(_) => return Err(RollbackError::NameTaken(name)),
         }
         info!(
             framework,
@@ -291,7 +291,7 @@ impl Slots {
         slot.previous = None;
         let bad = slot.serving.replace(previous);
         slot.held_back = bad.map(|plugin| plugin.identity.digest.clone());
-        Ok(())
+        Ok(name)
     }
 }
 

@@ -1,7 +1,12 @@
 //! Looks at the plugins again when their folder changes, when it is replaced by another one, and
 //! when the service gets SIGHUP. Asks registries again that could not be reached.
+//!
+//! The system's notifications are quick and not to be relied on: network file systems send none, a
+//! machine has a limit of them, and a watch stays with a folder that is renamed. So the folder is also
+//! listed every few seconds and compared with what it was.
 
-use std::os::unix::fs::MetadataExt;
+mod listing;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +14,19 @@ use std::time::Duration;
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{info, warn};
 
 use super::{Registry, Reload};
+use listing::Listing;
 
 /// How long a folder has to be quiet: a file is written in many pieces.
 const QUIET: Duration = Duration::from_millis(100);
 /// The longest wait for quiet: a file may be written without end.
 const LONGEST: Duration = Duration::from_secs(5);
-/// How often it is checked that the folder is still the one that is watched.
-const RECHECK: Duration = Duration::from_secs(2);
+/// How long a listing may take before the folder counts as one that does not answer.
+const LISTING: Duration = Duration::from_secs(2);
 /// How often registries are asked again that could not be reached.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -30,25 +37,63 @@ enum Occasion {
     Retry,
 }
 
+/// How changes of the folder are noticed, for whoever runs the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Watching {
+    #[default]
+    NotYet,
+    /// The system tells of changes, and the folder is listed as well.
+    Notified { every: Duration },
+    /// The system does not tell, and why; the folder is listed.
+    Listed { every: Duration, why: String },
+    /// Listing the folder does not come to an end, as on a mount whose server is gone.
+    Silent,
+}
+
+impl std::fmt::Display for Watching {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotYet => formatter.write_str("not watched yet"),
+            Self::Notified { every } => {
+                let every = every.as_secs();
+                write!(formatter, "watched, and listed every {every} s")
+            }
+            Self::Listed { every, why } => {
+                let every = every.as_secs();
+                write!(formatter, "listed every {every} s; not watched: {why}")
+            }
+            Self::Silent => formatter.write_str("it does not answer: what was loaded is served"),
+        }
+    }
+}
+
 /// The folder that is watched.
 struct Folder {
     path: PathBuf,
-    /// Device and inode.
-    identity: Option<(u64, u64)>,
+    every: Duration,
     tell: mpsc::Sender<()>,
-    /// Watches for as long as it lives.
-    watcher: Option<RecommendedWatcher>,
+    /// Watches for as long as it lives. Else why there is none.
+    watcher: Result<RecommendedWatcher, String>,
+    /// As it was when the plugins were last looked at.
+    known: Listing,
+    /// As it was the last time.
+    last: Listing,
+    /// A listing that is not done yet.
+    pending: Option<JoinHandle<Listing>>,
 }
 
 /// Keeps a registry up to date for as long as the service runs.
-pub async fn keep_current(registry: Arc<Registry>) {
+///
+/// `every` says how often the folder is listed.
+pub async fn keep_current(registry: Arc<Registry>, every: Duration) {
     // The sender lives in the folder, so the channel never ends.
     let (tell, mut changed) = mpsc::channel(1);
-    let mut folder = Folder::watched(registry.folder(), tell);
+    let mut folder = Folder::watched(registry.folder(), every, tell).await;
+    registry.note_watching(folder.watching());
     let Ok(mut hang_up) = signal(SignalKind::hangup()) else {
         return;
     };
-    let mut rechecks = interval_at(Instant::now() + RECHECK, RECHECK);
+    let mut rechecks = interval_at(Instant::now() + every, every);
     let mut retries = interval_at(Instant::now() + RETRY, RETRY);
     for turns in [&mut rechecks, &mut retries] {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,12 +108,22 @@ pub async fn keep_current(registry: Arc<Registry>) {
                 let _ = timeout(LONGEST, quiet(&mut changed)).await;
                 Occasion::Reload(Reload::Changed)
             }
-            _ = rechecks.tick() => match folder.was_replaced() {
-                true => Occasion::Reload(Reload::Changed),
-                false => continue,
+            _ = rechecks.tick() => {
+                let seen = folder.look().await;
+                registry.note_watching(match seen {
+                    Seen::Nothing => Watching::Silent,
+                    _ => folder.watching(),
+                });
+                match seen {
+                    Seen::Change => Occasion::Reload(Reload::Changed),
+                    Seen::Nothing | Seen::NoChange => continue,
+                }
             },
             _ = retries.tick() => Occasion::Retry,
         };
+        if matches!(occasion, Occasion::Reload(_)) {
+            folder.take_note().await;
+        }
         let registry = registry.clone();
         // Compiling takes seconds: not on a thread that serves requests.
         let _ = tokio::task::spawn_blocking(move || match occasion {
@@ -84,48 +139,100 @@ async fn quiet(changed: &mut mpsc::Receiver<()>) {
     while timeout(QUIET, changed.recv()).await.is_ok() {}
 }
 
+/// What a look at the folder showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    NoChange,
+    /// It is another one than the plugins were loaded from, and the same as the last time.
+    Change,
+    /// It did not answer.
+    Nothing,
+}
+
 impl Folder {
-    fn watched(path: &Path, tell: mpsc::Sender<()>) -> Self {
+    async fn watched(path: &Path, every: Duration, tell: mpsc::Sender<()>) -> Self {
         let mut folder = Self {
             path: path.to_path_buf(),
-            identity: None,
+            every,
+            watcher: watcher(path, tell.clone()),
             tell,
-            watcher: None,
+            known: Listing::default(),
+            last: Listing::default(),
+            pending: None,
         };
-        folder.watch();
+        if let Err(why) = &folder.watcher {
+            let every = every.as_secs();
+            warn!(
+                why,
+                every, "cannot watch the plugins folder; listing it instead"
+            );
+        }
+        folder.take_note().await;
         folder
     }
 
-    fn watch(&mut self) {
-        self.identity = identity(&self.path);
-        match watcher(&self.path, self.tell.clone()) {
-            Ok(watcher) => self.watcher = Some(watcher),
-            Err(error) => {
-                warn!(%error, "cannot watch the plugins folder; send SIGHUP after a change");
-                self.watcher = None;
-            }
+    fn watching(&self) -> Watching {
+        let every = self.every;
+        match &self.watcher {
+            Ok(_) => Watching::Notified { every },
+            Err(why) => Watching::Listed {
+                every,
+                why: why.clone(),
+            },
         }
     }
 
-    /// Whether the path leads to another folder than before, which is then watched. A watch stays
-    /// with a folder that is renamed, and does not see that a symbolic link is switched.
-    fn was_replaced(&mut self) -> bool {
-        let now = identity(&self.path);
-        if now.is_none() || now == self.identity {
-            return false;
+    /// Lists the folder, unless that takes too long: then a later look has the result.
+    async fn list(&mut self) -> Option<Listing> {
+        let path = self.path.clone();
+        let listing = self
+            .pending
+            .get_or_insert_with(|| tokio::task::spawn_blocking(move || Listing::of(&path)));
+        let listed = timeout(LISTING, listing).await.ok()?;
+        self.pending = None;
+        listed.ok()
+    }
+
+    /// Takes the folder as it is for what the plugins are loaded from.
+    async fn take_note(&mut self) {
+        if let Some(listing) = self.list().await {
+            self.watch_again_if_replaced(&listing);
+            self.known = listing.clone();
+            self.last = listing;
+        }
+    }
+
+    async fn look(&mut self) -> Seen {
+        let Some(listing) = self.list().await else {
+            return Seen::Nothing;
+        };
+        self.watch_again_if_replaced(&listing);
+        // A file that is still being written is another one at each look.
+        let is_quiet = listing == self.last;
+        let changed = listing != self.known;
+        self.last = listing;
+        match is_quiet && changed {
+            true => Seen::Change,
+            false => Seen::NoChange,
+        }
+    }
+
+    /// A watch stays with a folder that is renamed, and does not see that a symbolic link is switched.
+    fn watch_again_if_replaced(&mut self, listing: &Listing) {
+        let (before, now) = (self.last.folder(), listing.folder());
+        if now.is_none() || before.is_none() || now == before {
+            return;
         }
         info!(folder = %self.path.display(), "the plugins folder was replaced");
-        self.watch();
-        true
+        self.watcher = watcher(&self.path, self.tell.clone());
     }
 }
 
-fn identity(folder: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(folder).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+fn watcher(folder: &Path, tell: mpsc::Sender<()>) -> Result<RecommendedWatcher, String> {
+    begin(folder, tell).map_err(|error| error.to_string())
 }
 
-fn watcher(folder: &Path, tell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+fn begin(folder: &Path, tell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // What reads the files, this service for one, changes nothing. An event that is lost was
         // followed by one that is not.

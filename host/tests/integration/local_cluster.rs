@@ -55,6 +55,33 @@ async fn each_node_gets_the_operators_variables_and_its_rank_in_the_command() {
 }
 
 #[tokio::test]
+async fn a_dataset_or_model_that_this_machine_does_not_have_is_refused_at_once() {
+    let service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing").display().to_string();
+    for (field, value) in [
+        ("dataset_uri", format!("file://{missing}/")),
+        ("dataset_uri", format!("file://{missing}.jsonl")),
+        ("model_id", missing.clone()),
+    ] {
+        let mut request = request("succeed", "absent");
+        request[field] = json!(value);
+        let problem = service.submit(&request).await.problem(400);
+        let error = &problem["errors"][0];
+        assert_eq!(error["code"], "no-such-file");
+        assert_eq!(error["pointer"], format!("/{field}"));
+        let detail = error["detail"].as_str().unwrap();
+        assert!(
+            detail.starts_with(&format!("{field}: {value} does not exist on this machine")),
+            "{detail}"
+        );
+    }
+    let mut there = request("succeed", "present");
+    there["dataset_uri"] = json!(format!("file://{}/", folder.path().display()));
+    assert_eq!(service.submit(&there).await.status, 201);
+}
+
+#[tokio::test]
 async fn a_failing_replica_is_restarted_up_to_the_backoff_limit_and_each_log_is_kept() {
     let service = Service::start().await;
     service.submit(&request("fail", "bad")).await;

@@ -129,3 +129,16 @@ fn a_rollback_gives_back_no_name_that_is_taken() {
     );
     assert!(registry.current().get("hf").is_some());
 }
+
+#[test]
+fn a_rollback_across_names_gives_the_name_that_is_served_then() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(folder.path(), "a.wasm", 1);
+    let registry = registry(folder.path(), data.path());
+    let hf = built_plugins().join("hf.wasm");
+    std::fs::copy(hf, folder.path().join("a.wasm")).unwrap();
+    registry.reload(Reload::Changed);
+    assert_eq!(registry.roll_back("hf").unwrap(), "meta");
+    assert_eq!(source(&registry).as_deref(), Some("a.wasm"));
+    assert!(registry.current().get("hf").is_none());
+}

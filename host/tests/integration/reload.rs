@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use trainer_host::plugin::Reload;
 use trainer_host::plugin::source::Digest;
-use trainer_host::plugin::watch;
+use trainer_host::plugin::watch::{self, Watching};
 
 use crate::service::{Service, built_plugins, hostile_plugin, request};
 
@@ -146,15 +146,64 @@ async fn a_framework_goes_back_to_the_version_before_until_its_file_changes_agai
 async fn a_change_of_the_folder_is_noticed() {
     let versions = Versions::new();
     let service = versions.service().await;
-    let watching = tokio::spawn(watch::keep_current(service.registry.clone()));
+    let watching = tokio::spawn(watch::keep_current(
+        service.registry.clone(),
+        Duration::from_secs(2),
+    ));
     tokio::time::sleep(Duration::from_millis(200)).await;
     versions.put(1);
-    let until = tokio::time::Instant::now() + Duration::from_secs(10);
-    while digest(&service).await != versions.digest(1) {
+    until_served(&service, &versions.digest(1)).await;
+    watching.abort();
+}
+
+/// Waits until the service serves a version.
+async fn until_served(service: &Service, expected: &str) {
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    while digest(service).await != expected {
         assert!(tokio::time::Instant::now() < until, "not noticed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_watched_is_listed() {
+    let versions = Versions::new();
+    let service = versions.service().await;
+    // Nobody can watch what is not there.
+    let (folder, aside) = (versions.path(), versions.path().with_extension("aside"));
+    std::fs::rename(folder, &aside).unwrap();
+    let every = Duration::from_secs(1);
+    let watching = tokio::spawn(watch::keep_current(service.registry.clone(), every));
+    while !matches!(service.registry.watching(), Watching::Listed { .. }) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ready = service.get("/readyz?verbose").await.json();
+    let check = &ready["checks"][1];
+    assert_eq!(check["name"], "plugin folder");
+    let detail = check["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("listed every 1 s; not watched: "),
+        "{detail}"
+    );
+    assert_eq!(digest(&service).await, versions.digest(0));
+    std::fs::write(aside.join("meta.wasm"), &versions.bytes[1]).unwrap();
+    std::fs::rename(&aside, folder).unwrap();
+    until_served(&service, &versions.digest(1)).await;
     watching.abort();
+}
+
+#[tokio::test]
+async fn a_reload_that_somebody_asks_for_looks_at_everything_again() {
+    let versions = Versions::new();
+    let service = versions.service().await;
+    versions.put(1);
+    let answer = service.post("/frameworks/reload", "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let frameworks = answer.json();
+    assert_eq!(frameworks["frameworks"][0]["digest"], versions.digest(1));
+    assert_eq!(digest(&service).await, versions.digest(1));
+    // The word is no framework's name.
+    service.get("/frameworks/reload").await.problem(404);
 }
 
 #[tokio::test]

@@ -117,36 +117,24 @@ pub static ARGUMENTS: Table = Table::new(&[
     choice("eval_strategy", &["no", "steps", "epoch"]).alias(&["evaluation_strategy"]).default(Text("no")).derived("no; steps if eval_steps is set", eval_strategy).native("eval_strategy").about("When to evaluate"),
     choice("save_strategy", &["no", "steps", "epoch", "best"]).default(Text("steps")).native("save_strategy").about("When to save a checkpoint"),
     boolean("load_best_model_at_end").alias(&["load_best"]).native("load_best_model_at_end").about("Load the best checkpoint at the end of training"),
-    text("metric_for_best_model", 1, 128).alias(&["best_metric"]).default(Text("loss")).form("loss \
-                                                                                              or \
-                                                                                              eval_loss, the only metrics that are evaluated", is_metric).native("metric_for_best_model").about("Metric that selects the best checkpoint"),
-    boolean("save_only_model").native("save_only_model").about("Save only the model, without \
-                                                                optimizer state; the run cannot be \
-                                                                resumed"),
+    text("metric_for_best_model", 1, 128).alias(&["best_metric"]).default(Text("loss")).form("loss or eval_loss, the only metrics that are evaluated", is_metric).native("metric_for_best_model").about("Metric that selects the best checkpoint"),
+    boolean("save_only_model").native("save_only_model").about("Save only the model, without optimizer state; the run cannot be resumed"),
     boolean("gradient_checkpointing").alias(&["activation_checkpointing"]).native("gradient_checkpointing").about("Recompute activations in the backward pass to save memory"),
     choice("fsdp", &["none", "full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2"]).alias(&["fsdp_mode"]).default(Text("none")).native("fsdp and fsdp_config").about("Shard the model across processes with PyTorch FSDP"),
     boolean("fsdp_offload").alias(&["fsdp_cpu_offload"]).native("fsdp_config.cpu_offload").about("Offload FSDP shards to CPU memory"),
-    text("deepspeed", 1, 512).alias(&["deepspeed_config", "ds_config"]).form("zero1, zero2, zero3 \
-                                                                              or the path of a \
-                                                                              .json file", is_deepspeed).native("deepspeed").example(Text("zero3")).about("Shard the model across processes with DeepSpeed"),
+    text("deepspeed", 1, 512).alias(&["deepspeed_config", "ds_config"]).form("zero1, zero2, zero3 or the path of a .json file", is_deepspeed).native("deepspeed").example(Text("zero3")).about("Shard the model across processes with DeepSpeed"),
     PEFT_METHOD.choices(&["none", "lora", "qlora", "dora"]).native("ModelConfig.use_peft, load_in_4bit, use_dora"),
     LORA_RANK.default(Integer(16)).native("ModelConfig.lora_r"),
     LORA_ALPHA.default(Integer(32)).native("ModelConfig.lora_alpha"),
     LORA_DROPOUT.default(Number(0.05)).native("ModelConfig.lora_dropout"),
     LORA_TARGET_MODULES.native("ModelConfig.lora_target_modules").example(List(&["q_proj", "v_proj"])),
     PACKING.native("SFTConfig.packing"),
-    boolean("assistant_only_loss").native("SFTConfig.assistant_only_loss").about("Compute the loss \
-                                                                                  only on \
-                                                                                  assistant turns; \
-                                                                                  requires \
-                                                                                  conversational \
-                                                                                  data"),
+    ASSISTANT_ONLY_LOSS.native("SFTConfig.assistant_only_loss"),
     choice("attn_implementation", &["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]).alias(&["attention"]).default(Text("sdpa")).native("ModelConfig.attn_implementation").about("Attention implementation"),
     boolean("dataset_streaming").alias(&["streaming"]).native("ScriptArguments.dataset_streaming").about("Stream the dataset during training instead of loading it first"),
     list("report_to").alias(&["loggers"]).default(List(&["none"])).form("one of none, all, tensorboard, wandb, mlflow, trackio, comet_ml, clearml, neptune, swanlab, dvclive", is_reporter).native("report_to").example(List(&["tensorboard"])).about("Where to report progress"),
-    boolean("trust_remote_code").native("ModelConfig.trust_remote_code").about("Allow code from \
-                                                                                the model \
-                                                                                repository to run"),
+    boolean("trust_remote_code").native("ModelConfig.trust_remote_code").about("Allow code from the model repository to run"),
+    MODEL_PARAMETERS,
 ])
 .with_options(include_str!("../../sdk/known/hf.txt"));
 

@@ -3,6 +3,7 @@
 mod arguments;
 mod environment;
 mod image;
+mod memory;
 mod rules;
 mod schedule;
 
@@ -17,6 +18,7 @@ pub const FRAMEWORK: Framework = Framework {
     arguments: &arguments::ARGUMENTS,
     rules: &[SHARED, rules::RULES, schedule::RULES, image::RULES],
     parallelism: Parallelism::data_only,
+    training: memory::training,
     imply,
     environment: environment::add,
 };

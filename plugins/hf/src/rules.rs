@@ -1,5 +1,6 @@
 //! The rules of hf across arguments, one line each.
 
+use trainer_plugin::rules::sequence_within_positions;
 use trainer_plugin::{Launch, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
@@ -21,8 +22,8 @@ pub const RULES: &[Rule] = &[
                                                             order, so no rows can be held out", streaming_without_evaluation),
     refuse("H21", "train_sampling_strategy group_by_length requires packing or assistant_only_loss", "transformers trainer_pt_utils.py", grouping_needs_columns),
     refuse("H25", "dataset_streaming excludes assistant_only_loss", "TRL, which reads the dataset before it trains", streaming_has_an_effect),
-    refuse("H26", "qlora requires a model with weights", "train.py, whose debug models have no \
-                                                          pretrained weights", weights_to_quantize),
+    refuse("H26", "qlora requires a model with weights", "train.py, whose debug models have no pretrained weights", weights_to_quantize),
+    refuse("H27", "max_seq_len is within the positions of the model", "config.json of the model; train.py checks it", sequence_within_positions),
     warn("W04", "trust_remote_code runs third-party code", "transformers", remote_code),
     warn("W07", "qlora with deepspeed zero3 depends on bitsandbytes", "experience", quantized_zero3),
     warn("W08", "with fsdp, activation checkpointing should be set in fsdp_config", "transformers \

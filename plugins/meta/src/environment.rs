@@ -3,17 +3,13 @@
 use trainer_plugin::{Environment, Launch};
 
 pub fn add(launch: &Launch, environment: &mut Environment) {
-    match launch.text("backend").as_deref() {
-        Some("torchtitan") => {
-            if launch.world_size() > 1 {
-                // torchtitan overwrites it with this (torchtitan/distributed/utils.py).
-                environment.set("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3");
-            }
-            // Metrics from rank 0 alone, as torchtitan's run_train.sh has it.
-            environment.set("LOG_RANK", "0");
-        }
-        // llama-cookbook's finetuning.py sets it.
-        Some("llama_cookbook") => environment.set("TORCH_SHOW_CPP_STACKTRACES", "1"),
-        _ => {}
+    if launch.text("backend").as_deref() != Some("torchtitan") {
+        return;
     }
+    if launch.world_size() > 1 {
+        // torchtitan overwrites it with this (torchtitan/distributed/utils.py).
+        environment.set("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3");
+    }
+    // Metrics from rank 0 alone, as torchtitan's run_train.sh has it.
+    environment.set("LOG_RANK", "0");
 }

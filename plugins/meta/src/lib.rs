@@ -2,6 +2,7 @@
 
 mod arguments;
 mod environment;
+mod memory;
 mod rules;
 
 use trainer_plugin::Framework;
@@ -11,10 +12,11 @@ use trainer_plugin::rules::SHARED;
 pub const FRAMEWORK: Framework = Framework {
     name: "meta",
     version: env!("CARGO_PKG_VERSION"),
-    summary: "Meta Llama on PyTorch: a plain FSDP loop, torchtitan, torchtune or llama-cookbook",
+    summary: "Meta Llama on PyTorch: a plain FSDP loop or torchtitan",
     arguments: &arguments::ARGUMENTS,
     rules: &[SHARED, rules::RULES],
     parallelism: rules::parallelism,
+    training: memory::training,
     imply: |_| {},
     environment: environment::add,
 };

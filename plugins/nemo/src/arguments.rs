@@ -52,16 +52,12 @@ pub static ARGUMENTS: Table = Table::new(&[
     PACKING.alias(&["packed_sequence"]).native("data.packed_sequence_specs"),
     boolean("fsdp").alias(&["use_megatron_fsdp"]).native("trainer.strategy.fsdp=megatron").about("Shard parameters, gradients and optimizer with Megatron-FSDP"),
     boolean("async_save").alias(&["ckpt_async_save", "async_checkpoint"]).native("trainer.strategy.ckpt_async_save / checkpoint.async_save").about("Write checkpoints in the background while training continues"),
-    boolean("resume_past_end").native("resume.resume_past_end").about("Continue a finished run \
-                                                                       instead of refusing to \
-                                                                       resume it"),
-    text("restore_from", 1, 512).alias(&["pretrained_checkpoint", "restore_path"]).form("a path or \
-                                                                                         a nemo:// \
-                                                                                         URI", is_restorable).native("resume.restore_config.path / checkpoint.pretrained_checkpoint").example(Text("nemo://meta-llama/Llama-3.1-8B")).about("Initial weights"),
+    boolean("resume_past_end").native("resume.resume_past_end").about("Continue a finished run instead of refusing to resume it"),
+    text("restore_from", 1, 512).alias(&["pretrained_checkpoint", "restore_path"]).form("a path or a nemo:// URI", is_restorable).native("resume.restore_config.path / checkpoint.pretrained_checkpoint").example(Text("nemo://meta-llama/Llama-3.1-8B")).about("Initial weights"),
     text("recipe", 1, 128).alias(&["factory"]).form("the name of a recipe: letters, digits and _", is_recipe).native("nemo llm finetune --factory / --recipe").example(Text("llama31_8b")).about("NeMo recipe to start from"),
     choice("gpu_arch", &["ampere", "hopper", "blackwell"]).alias(&["gpu_type"]).default(Text("hopper")).plugin_only().about("GPU generation, which determines some environment variables; not forwarded"),
-    list("overrides").alias(&["hydra_overrides"]).default(List(&[])).form("an override such as \
-                                                                           ++a.b=c", is_override).native("++a.b=c / a.b=c").example(List(&["++trainer.val_check_interval=50"])).about("Overrides for NeMo settings that have no argument here"),
+    list("overrides").alias(&["hydra_overrides"]).default(List(&[])).form("an override such as ++a.b=c", is_override).native("++a.b=c / a.b=c").example(List(&["++trainer.val_check_interval=50"])).about("Overrides for NeMo settings that have no argument here"),
+    MODEL_PARAMETERS,
 ])
 .with_options(include_str!("../../sdk/known/nemo.txt"));
 

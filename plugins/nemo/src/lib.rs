@@ -2,6 +2,7 @@
 
 mod arguments;
 mod environment;
+mod memory;
 mod rules;
 
 use trainer_plugin::Framework;
@@ -15,6 +16,7 @@ pub const FRAMEWORK: Framework = Framework {
     arguments: &arguments::ARGUMENTS,
     rules: &[SHARED, rules::RULES],
     parallelism: rules::parallelism,
+    training: memory::training,
     imply: |_| {},
     environment: environment::add,
 };

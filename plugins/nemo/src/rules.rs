@@ -1,7 +1,8 @@
 //! The rules of nemo across arguments, one line each.
 
 use trainer_plugin::rules::{
-    global_batch_agrees, global_batch_of_micro_steps, tensor_parallel_within_node,
+    global_batch_agrees, global_batch_of_micro_steps, query_heads_split_by_tensor,
+    sequence_within_positions, tensor_parallel_within_node,
 };
 use trainer_plugin::{Breach, Launch, Parallelism, Rule, Violation, refuse, warn};
 
@@ -28,6 +29,9 @@ pub const RULES: &[Rule] = &[
     refuse("N16", "the GPUs support the precision: bf16-fp8 requires Hopper, bf16-mxfp8 requires \
                    Blackwell", "Transformer Engine", gpus_have_precision),
     refuse("N17", "nemo requires GPUs", "Megatron, NeMo AutoModel", gpus_are_there),
+    refuse("N18", "tensor_parallel divides the model's query heads", "megatron/core/transformer/transformer_config.py", query_heads_split_by_tensor),
+    refuse("N19", "pipeline_parallel * virtual_pipeline_parallel divides the model's layers", "megatron/core/transformer/transformer_config.py", layers_split_by_stages),
+    warn("W14", "max_seq_len is within the positions that the model was made for", "the model's config.json", sequence_within_positions),
     warn("W12", "precision bf16-mxfp8 requires gpu_arch blackwell", "Transformer Engine", mxfp8_names_its_gpus),
 ];
 
@@ -307,6 +311,22 @@ fn mxfp8_names_its_gpus(launch: &Launch) -> Option<Violation> {
         &["precision"],
         "extra_args.precision bf16-mxfp8 requires GPUs of the Blackwell generation; set gpu_arch \
          to blackwell",
+    )
+}
+
+fn layers_split_by_stages(launch: &Launch) -> Option<Violation> {
+    let (stages, layers) = (launch.integer("pipeline_parallel")?, launch.shape()?.layers);
+    let pieces = stages * launch.integer("virtual_pipeline_parallel").unwrap_or(1);
+    if u64::try_from(pieces).is_ok_and(|pieces| layers.is_multiple_of(pieces)) {
+        return None;
+    }
+    Violation::new(
+        &["pipeline_parallel", "virtual_pipeline_parallel"],
+        format!(
+            "extra_args: pipeline_parallel * virtual_pipeline_parallel ({pieces}) must divide the \
+             {layers} layers of {}",
+            launch.job.model_id
+        ),
     )
 }
 

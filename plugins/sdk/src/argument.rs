@@ -27,6 +27,8 @@ pub struct Argument {
     pub example: Option<Literal>,
     /// Other spellings of values, each with the value that it stands for.
     pub value_aliases: &'static [(Spelling, &'static str)],
+    /// Values that people may expect and that it does not take, with the reason.
+    pub excluded: &'static [Excluded],
     pub delivery: Delivery,
 }
 
@@ -35,6 +37,14 @@ pub struct Argument {
 pub enum Spelling {
     Text(&'static str),
     Boolean(bool),
+}
+
+/// A value that an argument does not take, for [`Argument::excludes`].
+#[derive(Clone, Copy, Debug)]
+pub struct Excluded {
+    pub value: &'static str,
+    /// Why, and what would be right.
+    pub why: &'static str,
 }
 
 /// Whom an argument is for.
@@ -179,6 +189,7 @@ const fn argument(name: &'static str, kind: Kind) -> Argument {
         unit: "",
         example: None,
         value_aliases: &[],
+        excluded: &[],
         delivery: Delivery::Forwarded,
     }
 }
@@ -328,6 +339,12 @@ impl Argument {
     /// Other spellings of its values.
     pub const fn value_alias(mut self, value_aliases: &'static [(Spelling, &'static str)]) -> Self {
         self.value_aliases = value_aliases;
+        self
+    }
+
+    /// Says why it does not take values that people may expect.
+    pub const fn excludes(mut self, excluded: &'static [Excluded]) -> Self {
+        self.excluded = excluded;
         self
     }
 

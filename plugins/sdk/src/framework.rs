@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::{
     Arguments, Description, Environment, Finding, Job, Launch, LaunchPlan, Parallelism, Rule,
-    Table,
+    Table, Training,
     arguments::{CHECKS, Findings, Unknown, checked, finding},
+    model::Model,
     parallel, reserved,
     rule::{Effect, Violation},
 };
@@ -36,6 +37,9 @@ pub struct Framework {
     pub rules: &'static [&'static [Rule]],
     /// How the processes share the work.
     pub parallelism: fn(&Launch) -> Option<Parallelism>,
+    /// How the framework holds the model of [`Launch::model`] on its GPUs, to estimate their memory.
+    /// [`Training::unknown`] estimates nothing.
+    pub training: fn(&Launch) -> Option<Training>,
     /// Adds the arguments that follow from the given ones.
     pub imply: fn(&mut Arguments),
     /// Adds the framework's own variables to those that every framework gets.
@@ -147,11 +151,12 @@ impl Framework {
     #[inline(always)]
     pub fn plan(&self, job: Job) -> Result<LaunchPlan, Vec<Finding>> {
         let mut findings = Findings::default();
+        let context = Context::read(&job.context);
         let mut arguments = Arguments::read(
             self.name,
             self.arguments,
             &job.extra_args,
-            unknown(&job.context),
+            context.unknown,
             &mut findings,
         );
         (self.imply)(&mut arguments);
@@ -159,8 +164,13 @@ impl Framework {
             job,
             arguments,
             parallelism: None,
+            model: None,
+            training: None,
+            gpu_memory_gb: context.gpu_memory_gb,
         };
         launch.parallelism = (self.parallelism)(&launch);
+        launch.model = Model::find(&launch.job.model_id, launch.number("model_parameters"));
+        launch.training = (self.training)(&launch);
         for rules in self.rules {
             for rule in *rules {
                 if let Some(broken) = (rule.check)(&launch) {
@@ -180,10 +190,7 @@ impl Framework {
             layout,
             resolved_args: launch.resolved(),
             warnings: findings.warnings,
-            extensions: match parallel::plan(&launch) {
-                Some(parallel) => ["{\"parallel\":", &parallel, "}"].concat(),
-                None => "{}".to_string(),
-            },
+            extensions: extensions(&launch),
         })
     }
 }
@@ -201,15 +208,40 @@ fn tell(rule: &Rule, broken: Violation, launch: &Launch, findings: &mut Findings
     }));
 }
 
-/// What the host's context says of arguments that are in no table.
-fn unknown(context: &str) -> Unknown {
-    let context: Value = serde_json::from_str(context).unwrap_or_default();
-    match (
-        &context["strict_arguments"],
-        context["unknown_arguments"].as_str(),
-    ) {
-        (Value::Bool(true), _) | (_, Some("refuse")) => Unknown::Refuse,
-        (_, Some("suggest")) => Unknown::Suggest,
-        _ => Unknown::Forward,
+/// What the host shows in a preview beside the plan.
+fn extensions(launch: &Launch) -> String {
+    let parallel = parallel::plan(launch);
+    let memory = launch
+        .training
+        .map(|training| training.estimate().to_json());
+    let members = [("parallel", parallel), ("memory", memory)];
+    let known = members
+        .into_iter()
+        .filter_map(|(name, json)| Some(["\"", name, "\":", &json?].concat()));
+    ["{", &known.collect::<Vec<_>>().join(","), "}"].concat()
+}
+
+/// What the host says beside the job.
+struct Context {
+    /// What becomes of arguments that are in no table.
+    unknown: Unknown,
+    gpu_memory_gb: Option<u64>,
+}
+
+impl Context {
+    fn read(text: &str) -> Self {
+        let context: Value = serde_json::from_str(text).unwrap_or_default();
+        let unknown = match (
+            &context["strict_arguments"],
+            context["unknown_arguments"].as_str(),
+        ) {
+            (Value::Bool(true), _) | (_, Some("refuse")) => Unknown::Refuse,
+            (_, Some("suggest")) => Unknown::Suggest,
+            _ => Unknown::Forward,
+        };
+        Self {
+            unknown,
+            gpu_memory_gb: context["gpu_memory_gb"].as_u64(),
+        }
     }
 }

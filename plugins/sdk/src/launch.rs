@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::model::Shape;
 use crate::{
-    Arguments, DefaultValue, Job, Layout, Literal, Parallelism, Setting, Text, json, table,
+    Arguments, DefaultValue, Job, Layout, Literal, Model, Parallelism, Setting, Text, Training,
+    json, table,
 };
 
 /// Where a replica keeps scratch files, unless the request says otherwise.
@@ -19,6 +21,12 @@ pub struct Launch {
     pub arguments: Arguments,
     /// `None` where the sizes do not divide the processes, or are not known.
     pub parallelism: Option<Parallelism>,
+    /// `None` where neither its name nor an argument says what the model is.
+    pub model: Option<Model>,
+    /// How the framework holds the model, where it is known.
+    pub training: Option<Training>,
+    /// Memory of each GPU in GiB, where the operator's profile says so.
+    pub gpu_memory_gb: Option<u64>,
 }
 
 /// The value of an argument, or what stands for it.
@@ -57,6 +65,14 @@ impl Launch {
             _ => format!(
                 "the world size {world} (num_nodes {num_nodes} * gpus_per_node {gpus_per_node})"
             ),
+        }
+    }
+
+    /// The shape of the job's model, where it is known by name.
+    pub fn shape(&self) -> Option<&Shape> {
+        match self.model.as_ref()? {
+            Model::Named(shape) => Some(shape),
+            Model::Sized { .. } => None,
         }
     }
 

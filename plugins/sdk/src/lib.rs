@@ -19,6 +19,8 @@ mod framework;
 mod json;
 mod known;
 mod launch;
+pub mod memory;
+pub mod model;
 pub mod parallel;
 mod reserved;
 mod rule;
@@ -30,12 +32,14 @@ pub mod vocabulary;
 #[cfg(target_family = "wasm")]
 pub use allocator::OneCallAllocator;
 pub use argument::{
-    Argument, DefaultValue, Delivery, Format, Interval, Kind, Literal, Spelling, boolean, choice,
-    integer, list, number, text,
+    Argument, DefaultValue, Delivery, Excluded, Format, Interval, Kind, Literal, Spelling, boolean,
+    choice, integer, list, number, text,
 };
 pub use arguments::Arguments;
 pub use framework::{Framework, Plugin};
 pub use launch::{Environment, Launch};
+pub use memory::Training;
+pub use model::Model;
 pub use parallel::Parallelism;
 pub use rule::{Breach, Effect, Rule, Violation, refuse, warn};
 pub use table::Table;

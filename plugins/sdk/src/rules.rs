@@ -1,6 +1,6 @@
 //! The rules that frameworks share. A framework lists [`SHARED`] beside its own.
 
-use crate::{Breach, Launch, Rule, Violation, refuse, warn};
+use crate::{Breach, Launch, Rule, Violation, memory, refuse, warn};
 
 /// The rules that hold wherever their arguments are known.
 pub const SHARED: &[Rule] = &[
@@ -41,6 +41,18 @@ pub const SHARED: &[Rule] = &[
         saves_before_the_end,
     ),
     warn("W03", "lr does not exceed 0.01", "experience", usual_lr),
+    refuse(
+        "X05",
+        "the training fits the GPU memory of the profile, if the size of the model is known",
+        "definition",
+        memory::too_large,
+    ),
+    warn(
+        "W13",
+        "the training uses at most 85 % of that memory",
+        "experience",
+        memory::nearly_too_large,
+    ),
 ];
 
 /// A learning rate above it is a slip more often than a wish.
@@ -144,6 +156,47 @@ pub fn tensor_parallel_within_node(launch: &Launch) -> Option<Violation> {
         format!(
             "tensor_parallel ({tensor}) spans nodes (gpus_per_node {processes}): \
              expect slow all-reduce"
+        ),
+    )
+}
+
+/// `max_seq_len` is no longer than what the model was made for.
+pub fn sequence_within_positions(launch: &Launch) -> Option<Violation> {
+    let (length, positions) = (launch.integer("max_seq_len")?, launch.shape()?.positions);
+    if u64::try_from(length).is_ok_and(|length| length <= positions) {
+        return None;
+    }
+    Violation::new(
+        &["max_seq_len"],
+        format!(
+            "extra_args.max_seq_len ({length}) is longer than the {positions} positions that {} was \
+             made for",
+            launch.job.model_id
+        ),
+    )
+}
+
+/// `tensor_parallel` splits the query heads of the model evenly.
+pub fn query_heads_split_by_tensor(launch: &Launch) -> Option<Violation> {
+    split_by_tensor(launch, launch.shape()?.heads, "query heads")
+}
+
+/// `tensor_parallel` splits the heads of keys and values evenly.
+pub fn key_value_heads_split_by_tensor(launch: &Launch) -> Option<Violation> {
+    let heads = launch.shape()?.key_value_heads;
+    split_by_tensor(launch, heads, "heads of keys and values")
+}
+
+fn split_by_tensor(launch: &Launch, heads: u64, what: &str) -> Option<Violation> {
+    let tensor = launch.integer("tensor_parallel")?;
+    if u64::try_from(tensor).is_ok_and(|tensor| heads.is_multiple_of(tensor)) {
+        return None;
+    }
+    Violation::new(
+        &["tensor_parallel"],
+        format!(
+            "extra_args.tensor_parallel ({tensor}) must divide the {heads} {what} of {}",
+            launch.job.model_id
         ),
     )
 }

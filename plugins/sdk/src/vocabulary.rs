@@ -192,6 +192,17 @@ pub const LORA_TARGET_MODULES: Argument = list("lora_target_modules")
 pub const PACKING: Argument =
     boolean("packing").about("Pack several samples into one sequence instead of padding each");
 
+/// For rows that are conversations.
+pub const ASSISTANT_ONLY_LOSS: Argument = boolean("assistant_only_loss")
+    .about("Learn from the assistant's turns alone; needs conversational data");
+
+/// What the plugin cannot know of a model that is not in [`crate::model`]'s table.
+pub const MODEL_PARAMETERS: Argument = number("model_parameters", Interval::above(0.0, 100_000.0))
+    .plugin_only()
+    .unit("billions")
+    .example(Number(8.0))
+    .about("Parameters of the model, to estimate the memory of a GPU; not forwarded");
+
 pub const GLOBAL_BATCH_SIZE: Argument = integer("global_batch_size", 1, 1_048_576)
     .alias(&["gbs"])
     .unit("sequences")

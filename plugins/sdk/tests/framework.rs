@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use trainer_plugin::Literal::{Integer, Text as Default};
 use trainer_plugin::{
     Breach, Finding, Framework, Interval, Job, Launch, LaunchPlan, Parallelism, Spelling, Table,
-    Text, Violation, boolean, choice, integer, list, number, refuse, text, warn,
+    Text, Training, Violation, boolean, choice, integer, list, number, refuse, text, warn,
 };
 
 static ARGUMENTS: Table = Table::new(&[
@@ -69,6 +69,7 @@ const FRAMEWORK: Framework = Framework {
         refuse("T04", "no resume from s3", "here", no_resume),
     ]],
     parallelism: Parallelism::data_only,
+    training: Training::unknown,
     imply: |_| {},
     environment: |_, _| {},
 };

@@ -66,8 +66,10 @@ fn dry_run(server: &Server, request: &Value, output: Option<Output>) -> Result<(
     let call = server.call(Method::POST, &["train", "preview"]);
     let preview: Value = call.query("dry_run", Some("server")).body(request).read()?;
     let name = preview["name"].as_str().unwrap_or_default();
-    if let Some(parallel) = preview["parallel"]["summary"].as_str() {
-        output::remark(parallel);
+    for member in ["parallel", "memory"] {
+        if let Some(summary) = preview[member]["summary"].as_str() {
+            output::remark(summary);
+        }
     }
     for warning in preview["warnings"].as_array().into_iter().flatten() {
         let part = |key: &str| warning[key].as_str().unwrap_or_default();

@@ -10,6 +10,11 @@ use super::{Language, print, test};
 use crate::plugin::inspect;
 
 const TARGET: &str = "wasm32-unknown-unknown";
+/// What stands between the contract and the author's file, and collects what that prints.
+const PYTHON_ENTRY: &str = include_str!("build/entry.py");
+const JAVASCRIPT_ENTRY: &str = include_str!("build/entry.js");
+/// What it is called in a folder of JavaScript, while it is needed there.
+const ENTRY_FILE: &str = "trainer_entry.js";
 
 /// Builds the plugin of a folder.
 pub(super) fn build(folder: &Path) -> anyhow::Result<()> {
@@ -95,13 +100,18 @@ fn python(folder: &Path) -> anyhow::Result<PathBuf> {
         run(folder, ".venv/bin/pip", &pip)?;
         std::fs::write(&stamp, wanted)?;
     }
+    std::fs::write(folder.join("build/trainer_entry.py"), PYTHON_ENTRY)?;
     let flags = [
         "--wit-path",
         "wit",
         "--world",
         "plugin",
         "componentize",
-        "app",
+        "-p",
+        "build",
+        "-p",
+        ".",
+        "trainer_entry",
     ];
     let output = ["--stub-wasi", "-o", "build/app.unfinished"];
     let flags: Vec<&str> = flags.into_iter().chain(output).collect();
@@ -122,7 +132,7 @@ fn javascript(folder: &Path) -> anyhow::Result<PathBuf> {
     }
     let flags = [
         "componentize",
-        "app.js",
+        ENTRY_FILE,
         "--wit",
         "wit",
         "--world-name",
@@ -137,7 +147,12 @@ fn javascript(folder: &Path) -> anyhow::Result<PathBuf> {
         "build/app.unfinished",
     ];
     let flags: Vec<&str> = flags.into_iter().chain(engine).collect();
-    run(folder, "node_modules/.bin/jco", &flags)?;
+    // A program reads no module above its own folder.
+    let entry = folder.join(ENTRY_FILE);
+    std::fs::write(&entry, JAVASCRIPT_ENTRY)?;
+    let made = run(folder, "node_modules/.bin/jco", &flags);
+    std::fs::remove_file(entry)?;
+    made?;
     Ok(folder.join("build/app.unfinished"))
 }
 

@@ -1,13 +1,15 @@
 //! `trainer plugin run` and `test`: requests in, and what a plugin makes of them.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::{checked, print, read_request};
-use crate::plugin::Plugin;
+use crate::cli::client::terminal::visible;
 use crate::plugin::golden::{SelfTest, difference, outcome};
+use crate::plugin::{Plugin, error_chain};
 use crate::preview::Preview;
 
 /// What becomes of what is expected.
@@ -40,8 +42,20 @@ pub(super) fn run(plugin: &Plugin, job: &Path) -> anyhow::Result<()> {
         }
         error => error.into(),
     })?;
+    if let Some(log) = &plan.log {
+        print_output(log)?;
+    }
     let preview = Preview::of(&checked.request, &plan, &checked.warnings);
     print(&(serde_json::to_string_pretty(&preview)? + "\n"))
+}
+
+/// Shows what a plugin printed, beside the preview.
+fn print_output(log: &str) -> anyhow::Result<()> {
+    let mut error = std::io::stderr();
+    for line in log.lines() {
+        writeln!(error, "printed: {}", visible(line))?;
+    }
+    Ok(())
 }
 
 /// Compares what a plugin makes of each request of a folder with what is expected of it.
@@ -53,7 +67,14 @@ pub(super) fn test(plugin: &Plugin, folder: &Path, expected: Expected) -> anyhow
     let mut failed = 0;
     for file in &requests {
         let name = name(file);
-        let found = outcome(plugin, &read_request(file)?)?;
+        let found = match outcome(plugin, &read_request(file)?) {
+            Ok(found) => found,
+            Err(error) => {
+                failed += 1;
+                print(&format!("FAIL  {name}: {}\n", error_chain(&error)))?;
+                continue;
+            }
+        };
         if expected == Expected::Accepted {
             let text = serde_json::to_string_pretty(&found)? + "\n";
             std::fs::write(expectation(file), text)?;

@@ -357,6 +357,21 @@ pub const OPERATIONS: &[Operation] = &[
             )],
         )
     },
+    Operation {
+        tag: "frameworks",
+        ..of_job(
+            "post",
+            "/frameworks/reload",
+            "reload",
+            "Look at all plugins again, those that were refused too",
+            &[],
+            &[answer(
+                200,
+                "What is served now, and what is refused",
+                &[("application/json", "object"), ("application/yaml", "")],
+            )],
+        )
+    },
     of_service(
         "/metrics",
         "getMetrics",

@@ -112,6 +112,9 @@ impl From<ClusterError> for Problem {
             ClusterError::NoLog { .. } => Self::new(Kind::NoLog, detail),
             ClusterError::Ambiguous { .. } => Self::new(Kind::AmbiguousJob, detail),
             ClusterError::Ended { .. } => Self::new(Kind::JobEnded, detail),
+            ClusterError::MissingInput { pointer, .. } => {
+                vec![Finding::new("no-such-file", pointer, detail)].into()
+            }
             ClusterError::NoSuchNamespace { .. } => {
                 vec![Finding::new("no-such-namespace", "/namespace", detail)].into()
             }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::super::{LoadError, SourceError, error_chain};
 use super::Digest;
-use super::signature::{Signed, SignedAs, SignedDocument, sign_manifest};
+use super::signature::{Signed, SignedAs, SignedDocument, sign, sign_manifest};
 use download::{Access, Repository};
 pub use login::Registries;
 
@@ -216,6 +216,11 @@ async fn store(
     bytes: Vec<u8>,
     signing_key: Option<&str>,
 ) -> Result<Digest, LoadError> {
+    let wrong = |why: String| SourceError::NoSignature(why);
+    if let Some(key) = signing_key {
+        // A key of the wrong kind must not leave an artifact without a signature.
+        sign(key, &bytes).map_err(wrong)?;
+    }
     let client = client(reference).await?;
     let digest = Digest::of(&bytes).to_string();
     let config = json!({
@@ -226,7 +231,6 @@ async fn store(
     let layer = Layer::new(LAYER, bytes);
     let manifest = upload(&client, reference, CONFIG, config.to_string(), layer).await?;
     if let Some(key) = signing_key {
-        let wrong = |why: String| SourceError::NoSignature(why);
         let document = sign_manifest(key, reference, &manifest).map_err(wrong)?;
         let mut layer = Layer::new(SIGNED, document.payload.into_bytes());
         layer.annotations = json!({ SIGNATURE: document.signature });

@@ -2,7 +2,7 @@
 
 use trainer_plugin::rules::SHARED;
 use trainer_plugin::vocabulary::{BATCH_SIZE, LR, MAX_STEPS};
-use trainer_plugin::{Framework, Parallelism, Rule, Table, integer};
+use trainer_plugin::{Framework, Parallelism, Rule, Table, Training, integer};
 
 /// Each line defines an argument. Schema, checks, aliases, defaults and documentation are derived
 /// from it.
@@ -23,6 +23,7 @@ pub const FRAMEWORK: Framework = Framework {
     arguments: &ARGUMENTS,
     rules: &[SHARED, RULES],
     parallelism: Parallelism::data_only,
+    training: Training::unknown,
     imply: |_| {},
     environment: |_, environment| environment.set("TOKENIZERS_PARALLELISM", "false"),
 };

@@ -52,7 +52,10 @@ pub(crate) fn checked(argument: &Argument, value: Value) -> Result<Value, Wrong>
     }
     let unexpected = match (&argument.kind, &value) {
         (Kind::Choice(choices), Value::String(text)) if !choices.contains(&text.as_str()) => {
-            Some((text, format!("one of {}", choices.join(", "))))
+            let mut excluded = argument.excluded.iter();
+            let why = excluded.find(|excluded| excluded.value == text);
+            let why = why.map_or_else(String::new, |excluded| format!(": {}", excluded.why));
+            Some((text, format!("one of {}{why}", choices.join(", "))))
         }
         (Kind::Text { form, .. } | Kind::List(form), value) => form.and_then(|form| {
             let texts = value.as_array().map_or(std::slice::from_ref(value), |a| a);
