@@ -145,6 +145,14 @@ impl CallError {
         )
     }
 
+    /// Whether the call cost about as much as a call may.
+    pub(super) fn is_costly(&self) -> bool {
+        matches!(
+            self,
+            Self::Time { .. } | Self::Schema { .. } | Self::Exceeded(_)
+        )
+    }
+
     /// The kind of failure, for metrics.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -160,7 +168,7 @@ impl CallError {
 /// Why there is no plan for a request.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The caller's finding: the plugin refused the request.
+    /// The caller's fault: the plugin refused the request.
     #[error("the plugin refused the request")]
     Refused(Vec<Finding>),
     /// The plugin is at fault.
@@ -172,8 +180,8 @@ pub enum PlanError {
     },
     /// The plugin is at fault, before this request.
     #[error(
-        "the plugin of framework {plugin} failed {failures} times in a row and is out of service \
-         for another {} s",
+        "the plugin of framework {plugin} exceeded its limits with {failures} different requests \
+         in a row and is out of service for another {} s",
         wait.as_secs() + 1
     )]
     Resting {
@@ -181,7 +189,13 @@ pub enum PlanError {
         failures: u32,
         wait: Duration,
     },
-    /// Nobody's finding: too much at once.
+    /// The plugin's fault with these arguments, before this request.
+    #[error(
+        "the plugin of framework {plugin} exceeded a limit with these arguments, and another call \
+         with them is running"
+    )]
+    Suspect { plugin: String },
+    /// Nobody's fault: too much at once.
     #[error("{whose} already running {allowed} calls (limit concurrency)")]
     Busy { whose: Scope, allowed: u32 },
 }

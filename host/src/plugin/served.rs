@@ -9,6 +9,7 @@ use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument, Span, debug, info_span, warn};
 
+use super::breaker::{Arguments, NotNow};
 use super::compiler::Compiler;
 use super::golden::SelfTests;
 use super::limits::Limits;
@@ -140,26 +141,22 @@ impl Plugins {
             self.permit(&plugin.permits, whose, of_plugin).await?,
             self.permit(&self.calls, Scope::AllPlugins, of_all).await?,
         ];
-        plugin.admit()?;
+        let schema = match &checked.argument_faults {
+            Some(faults) => BySchema::Checked(faults.clone()),
+            None => BySchema::ToCheck,
+        };
+        plugin.admit(request, &schema)?;
         let context = self.context(request);
-        let (begun, span) = (Instant::now(), plugin.span());
-        let Some(argument_faults) = &checked.argument_faults else {
-            let check = SchemaCheck::Needed;
-            let planned =
-                self.plan_on_own_thread(plugin, (request.clone(), context), permits, check);
-            return planned.instrument(span).await;
-        };
-        let at_once = span.in_scope(|| plugin.try_plan_inline(request, &context));
-        let planned = match at_once {
-            Some(planned) => plugin.noted(begun, planned),
-            None => {
-                let check = SchemaCheck::Done;
-                let planned =
-                    self.plan_on_own_thread(plugin, (request.clone(), context), permits, check);
-                planned.instrument(span).await
+        let span = plugin.span();
+        if let BySchema::Checked(faults) = &schema {
+            let begun = Instant::now();
+            let planned = span.in_scope(|| plugin.try_plan_inline(request, &context));
+            if let Some(planned) = planned {
+                return plugin.settled(request, begun, planned, faults);
             }
-        };
-        with_schema_faults(planned, argument_faults)
+        }
+        let planned = self.plan_on_own_thread(plugin, (request.clone(), context), permits, schema);
+        planned.instrument(span).await
     }
 
     fn context(&self, request: &JobRequest) -> Arc<str> {
@@ -193,13 +190,9 @@ impl Plugins {
         plugin: &Arc<Plugin>,
         (request, context): (Arc<JobRequest>, Arc<str>),
         permits: [OwnedSemaphorePermit; 2],
-        check: SchemaCheck,
+        schema: BySchema,
     ) -> Result<Plan, PlanError> {
-        let failed = |error| PlanError::Failed {
-            plugin: Box::new(plugin.identity.clone()),
-            error,
-        };
-        let lost = || failed(CallError::Lost);
+        let lost = || plugin.failed(CallError::Lost);
         let called = plugin.clone();
         let (tell, told) = oneshot::channel();
         std::thread::Builder::new()
@@ -207,20 +200,18 @@ impl Plugins {
             .spawn(move || {
                 lower_priority();
                 let begun = Instant::now();
-                let planned = called.plan(&request, &context);
-                called.remember(begun.elapsed());
-                let planned = match check {
-                    SchemaCheck::Needed => called.checked_by_schema(&request, planned),
-                    SchemaCheck::Done => planned,
+                let (planned, faults) = match schema {
+                    BySchema::Checked(faults) => (called.plan_slowly(&request, &context), faults),
+                    BySchema::ToCheck => called.plan_by_schema(&request, &context),
                 };
-                let _ = tell.send(called.noted(begun, planned));
+                let _ = tell.send(called.settled(&request, begun, planned, &faults));
                 drop(permits);
             })
             .map_err(|_| lost())?;
         let allowed = plugin.limits().time;
         match tokio::time::timeout(PATIENCE * allowed, told).await {
             Ok(told) => told.unwrap_or_else(|_| Err(lost())),
-            Err(_) => Err(failed(CallError::Schema { allowed })),
+            Err(_) => Err(plugin.failed(CallError::Schema { allowed })),
         }
     }
 }
@@ -229,49 +220,70 @@ impl Plugins {
 /// schema, and one since the machine has other work.
 const PATIENCE: u32 = 3;
 
-/// Whether `extra_args` still have to be checked against the plugin's schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SchemaCheck {
-    Done,
-    Needed,
+/// What the plugin's schema says to `extra_args`.
+#[derive(Clone, Debug)]
+enum BySchema {
+    Checked(Vec<Finding>),
+    /// The check may take long.
+    ToCheck,
 }
 
 impl Plugin {
-    /// Checks the arguments of a planned request against the schema, however long that takes.
-    fn checked_by_schema(
+    /// Plans a request, and remembers whether that took long.
+    fn plan_slowly(&self, request: &JobRequest, context: &str) -> Result<Plan, PlanError> {
+        let begun = Instant::now();
+        let planned = self.plan(request, context);
+        self.remember(begun.elapsed());
+        planned
+    }
+
+    /// Checks the arguments of a request against the schema, however long that takes, and plans it.
+    /// Where they do not fit, the words of the plugin are better than those here.
+    fn plan_by_schema(
         &self,
         request: &JobRequest,
-        planned: Result<Plan, PlanError>,
-    ) -> Result<Plan, PlanError> {
-        let plan = planned?;
+        context: &str,
+    ) -> (Result<Plan, PlanError>, Vec<Finding>) {
         let begun = Instant::now();
         let accepted = self.schema.accepts(&request.extra_args.clone().into());
         let allowed = self.limits().time;
         if begun.elapsed() > allowed {
-            return Err(PlanError::Failed {
-                plugin: Box::new(self.identity.clone()),
-                error: CallError::Schema { allowed },
-            });
+            let error = CallError::Schema { allowed };
+            return (Err(self.failed(error)), Vec::new());
         }
-        if accepted {
-            return Ok(plan);
+        let planned = self.plan_slowly(request, context);
+        if accepted || matches!(planned, Err(PlanError::Refused(_))) {
+            return (planned, Vec::new());
         }
         let detail = format!(
             "extra_args: not valid for framework {}; trainer explain {} lists the arguments",
             self.identity.name, self.identity.name
         );
-        let finding = Finding::new("schema", "/extra_args", detail);
-        Err(PlanError::Refused(vec![finding]))
+        (planned, vec![Finding::new("schema", "/extra_args", detail)])
     }
 
-    fn admit(&self) -> Result<(), PlanError> {
-        self.breaker
-            .admit(Instant::now())
-            .map_err(|resting| PlanError::Resting {
-                plugin: self.identity.name.clone(),
+    fn failed(&self, error: CallError) -> PlanError {
+        PlanError::Failed {
+            plugin: Box::new(self.identity.clone()),
+            error,
+        }
+    }
+
+    fn admit(&self, request: &JobRequest, schema: &BySchema) -> Result<(), PlanError> {
+        let arguments = Arguments::of(&request.extra_args);
+        let admitted = self.breaker.admit(arguments, Instant::now());
+        let plugin = || self.identity.name.clone();
+        admitted.map_err(|not_now| match (not_now, schema) {
+            (_, BySchema::Checked(faults)) if !faults.is_empty() => {
+                PlanError::Refused(faults.clone())
+            }
+            (NotNow::Resting(wait), _) => PlanError::Resting {
+                plugin: plugin(),
                 failures: self.limits().failures,
-                wait: resting.0,
-            })
+                wait,
+            },
+            (NotNow::Suspect, _) => PlanError::Suspect { plugin: plugin() },
+        })
     }
 
     fn span(&self) -> Span {
@@ -283,8 +295,44 @@ impl Plugin {
         info_span!("plugin", name, version, digest)
     }
 
+    /// What a call came to, with what the schema finds wrong with the arguments.
+    ///
+    /// A plugin may rely on its schema: a call that fails with other arguments is not its fault.
+    fn settled(
+        &self,
+        request: &JobRequest,
+        begun: Instant,
+        planned: Result<Plan, PlanError>,
+        schema_faults: &[Finding],
+    ) -> Result<Plan, PlanError> {
+        match planned {
+            Err(PlanError::Failed { error, .. }) if !schema_faults.is_empty() => {
+                let arguments = Arguments::of(&request.extra_args);
+                match error.is_costly() {
+                    true => self.breaker.misused(arguments, Instant::now()),
+                    false => self.breaker.crashed(arguments),
+                }
+                self.measured(begun, "refused");
+                debug!(plugin = self.identity.name, %error, "a call with wrong arguments failed");
+                Err(PlanError::Refused(schema_faults.to_vec()))
+            }
+            planned => with_schema_faults(self.noted(request, begun, planned), schema_faults),
+        }
+    }
+
+    fn measured(&self, begun: Instant, outcome: &'static str) {
+        let name = self.identity.name.clone();
+        histogram!(measure::PLUGIN_CALL_DURATION.name, "plugin" => name, "outcome" => outcome)
+            .record(begun.elapsed());
+    }
+
     /// Counts what a call came to, and how long that took.
-    fn noted(&self, begun: Instant, planned: Result<Plan, PlanError>) -> Result<Plan, PlanError> {
+    fn noted(
+        &self,
+        request: &JobRequest,
+        begun: Instant,
+        planned: Result<Plan, PlanError>,
+    ) -> Result<Plan, PlanError> {
         let outcome = match &planned {
             Ok(_) => "planned",
             Err(PlanError::Refused(_)) => "refused",
@@ -294,26 +342,32 @@ impl Plugin {
             let name = &self.identity.name;
             debug!(plugin = name, log = ?log, "a plugin printed");
         }
-        let name = self.identity.name.clone();
-        histogram!(measure::PLUGIN_CALL_DURATION.name, "plugin" => name, "outcome" => outcome)
-            .record(begun.elapsed());
+        self.measured(begun, outcome);
         let Err(PlanError::Failed { error, .. }) = &planned else {
-            self.breaker.succeeded();
+            self.breaker.succeeded(Arguments::of(&request.extra_args));
             return planned;
         };
         let name = self.identity.name.clone();
         counter!(measure::PLUGIN_FAILURES.name, "plugin" => name, "kind" => error.kind())
             .increment(1);
-        if let Some(rest) = self.breaker.failed(Instant::now()) {
+        self.note_failure(request, error);
+        planned
+    }
+
+    fn note_failure(&self, request: &JobRequest, error: &CallError) {
+        let arguments = Arguments::of(&request.extra_args);
+        if !error.is_costly() {
+            return self.breaker.crashed(arguments);
+        }
+        if let Some(rest) = self.breaker.exhausted(arguments, Instant::now()) {
             warn!(
                 plugin = self.identity.name,
                 digest = self.identity.digest,
                 failures = self.limits().failures,
                 seconds = rest.as_secs(),
-                "a plugin failed repeatedly and is temporarily out of service"
+                "a plugin exceeded its limits repeatedly and is temporarily out of service"
             );
         }
-        planned
     }
 }
 

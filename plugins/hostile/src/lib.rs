@@ -15,13 +15,7 @@ pub struct Hostile;
 
 impl Plugin for Hostile {
     fn describe() -> Description {
-        let attack = String::from_utf8_lossy(black_box(&ON_DESCRIBE)).into_owned();
-        let attack = attack
-            .split(':')
-            .nth(1)
-            .unwrap_or_default()
-            .trim()
-            .to_string();
+        let attack = on_describe();
         let mut description = Description {
             name: "hostile".to_string(),
             version: "0.1.0".to_string(),
@@ -52,6 +46,11 @@ impl Plugin for Hostile {
             "schema-number" => description.args_schema = "1".to_string(),
             "bad-pattern" => description.args_schema = r#"{"pattern":"("}"#.to_string(),
             "back-reference" => description.args_schema = r#"{"pattern":"(a*)*\\1b"}"#.to_string(),
+            "strict" => {
+                description.args_schema =
+                    r#"{"type":"object","required":["attack"],"properties":{"attack":{"type":"string"}}}"#
+                        .to_string();
+            }
             "remote-file" => {
                 description.args_schema = r#"{"$ref":"file:///etc/passwd"}"#.to_string();
             }
@@ -63,6 +62,12 @@ impl Plugin for Hostile {
     fn plan(job: Job) -> Result<LaunchPlan, Vec<Finding>> {
         let arguments: serde_json::Value =
             serde_json::from_str(&job.extra_args).unwrap_or_default();
+        // A plugin that takes for granted what its schema says, or should say.
+        if matches!(on_describe().as_str(), "strict" | "careless")
+            && !arguments["attack"].is_string()
+        {
+            trap();
+        }
         let attack = arguments["attack"].as_str().unwrap_or_default();
         attack_host(attack);
         let mut plan = honest(&job);
@@ -139,6 +144,12 @@ impl Plugin for Hostile {
         }
         Ok(plan)
     }
+}
+
+fn on_describe() -> String {
+    let word = String::from_utf8_lossy(black_box(&ON_DESCRIBE)).into_owned();
+    let attack = word.split(':').nth(1).unwrap_or_default();
+    attack.trim().to_string()
 }
 
 fn honest(job: &Job) -> LaunchPlan {

@@ -76,7 +76,7 @@ impl From<PlanError> for Problem {
                 Self::new(Kind::PluginResting, cause)
                     .with_header("retry-after", seconds.to_string())
             }
-            PlanError::Busy { .. } => {
+            PlanError::Busy { .. } | PlanError::Suspect { .. } => {
                 let detail = format!("too many requests at once: {cause}; try again in a second");
                 Self::new(Kind::Busy, detail)
                     .with_header("retry-after", "1")
