@@ -7,6 +7,7 @@ mod documentation;
 mod events;
 mod feed;
 mod frameworks;
+mod guesses;
 mod hardening;
 mod health;
 mod heavy;

@@ -32,8 +32,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-pub use connections::Limits;
 use connections::{Busy, Connections, Place, Room};
+pub use connections::{Limits, owner};
 
 use crate::measure::{self, ClosedBy};
 

@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 use tracing::warn;
 
 use super::app::App;
+use super::guesses::Guesses;
 use super::problem::Problem;
 use crate::measure;
 
@@ -62,14 +63,20 @@ pub(super) async fn check(
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let address = peer.map(|ConnectInfo(peer)| peer.ip());
     app.failures.note(address, reason);
+    if reason == "wrong" {
+        app.failures.slow_down(address).await;
+    }
     let detail = format!("the X-TRAINER-TOKEN header is {reason}");
     Err(Problem::unauthorized(detail))
 }
 
-/// What is logged of failed authentications: the first of an address, and then how many there were,
-/// so that whoever guesses tokens does not fill the log.
+/// Failed authentications. Of an address the first is logged, and then how many there were, so that
+/// whoever guesses tokens does not fill the log.
 #[derive(Clone, Default)]
-pub struct Failures(Arc<Mutex<HashMap<Option<IpAddr>, Noted>>>);
+pub struct Failures {
+    noted: Arc<Mutex<HashMap<Option<IpAddr>, Noted>>>,
+    guesses: Guesses,
+}
 
 /// When an address was last logged, and how often it has failed since.
 struct Noted {
@@ -89,9 +96,17 @@ impl Failures {
         }
     }
 
+    /// Waits before a wrong token is answered, if its address sends many.
+    async fn slow_down(&self, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        if let Some(wait) = self.guesses.note(address, Instant::now()) {
+            tokio::time::sleep(wait.time).await;
+        }
+    }
+
     /// How many failures of an address a line is due for, if one is.
     fn due(&self, address: Option<IpAddr>, now: Instant) -> Option<u64> {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |known: &Noted| now.duration_since(known.logged) < LOG_EVERY;
         match noted.get_mut(&address) {
             Some(known) if is_recent(known) => {

@@ -120,8 +120,8 @@ impl Drop for Busy {
     }
 }
 
-/// Whose connection it is: in IPv6 everybody has a /64 network of addresses.
-fn owner(address: IpAddr) -> IpAddr {
+/// Whose address it is: in IPv6 everybody has a /64 network of them.
+pub fn owner(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
