@@ -59,7 +59,7 @@ impl Site {
                 python.display()
             );
         }
-        Self::new(&python, &root().join("trainer"))
+        Self::new(tempfile::tempdir()?, &python, &root().join("trainer"))
     }
 
     /// A site whose torchrun is a shell script.
@@ -68,7 +68,17 @@ impl Site {
     ///
     /// When the script cannot be written.
     pub fn with_launcher(script: &str) -> Result<Self> {
-        let site = Self::new(Path::new("/nonexistent"), Path::new("/tmp"))?;
+        Self::with_launcher_in(&std::env::temp_dir(), script)
+    }
+
+    /// A site in a folder of one's own whose torchrun is a shell script.
+    ///
+    /// # Errors
+    ///
+    /// When the script cannot be written.
+    pub fn with_launcher_in(parent: &Path, script: &str) -> Result<Self> {
+        let data = tempfile::tempdir_in(parent)?;
+        let site = Self::new(data, Path::new("/nonexistent"), Path::new("/tmp"))?;
         let launcher = site.data.path().join("python/bin/torchrun");
         std::fs::create_dir_all(launcher.parent().context("a parent")?)?;
         std::fs::write(&launcher, script)?;
@@ -87,7 +97,7 @@ impl Site {
     /// When there is no folder for it.
     pub fn on_kubernetes(kubeconfig: &Path, namespace: &str) -> Result<Self> {
         let nowhere = Path::new("/nonexistent");
-        Ok(Self::new(nowhere, nowhere)?
+        Ok(Self::new(tempfile::tempdir()?, nowhere, nowhere)?
             .set("TRAINER_CLUSTER", "kubernetes")
             .set("KUBECONFIG", &kubeconfig.display().to_string())
             .set("TRAINER_JOBS_NAMESPACE", namespace)
@@ -106,8 +116,7 @@ impl Site {
         })
     }
 
-    fn new(python: &Path, work: &Path) -> Result<Self> {
-        let data = tempfile::tempdir()?;
+    fn new(data: TempDir, python: &Path, work: &Path) -> Result<Self> {
         let settings = [
             ("TRAINER_PLUGINS", root().join("target/plugins")),
             ("TRAINER_DATA_DIR", data.path().to_path_buf()),

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::cluster::local::{contain, shim};
+use crate::cluster::local::contain::Stage;
+use crate::cluster::local::shim;
 use crate::config::ServeSettings;
 use crate::plugin::compiler;
 use client::arguments::ClientCommand;
@@ -48,11 +49,7 @@ pub enum Command {
     KeepReplica,
     /// Run the command of a replica in its own namespaces. Started by `keep-replica`.
     #[command(hide = true)]
-    StartReplica {
-        /// This is the first process in them.
-        #[arg(long)]
-        inside: bool,
-    },
+    StartReplica { stage: Stage },
     /// Compile and test one plugin. Started by `serve`.
     #[command(hide = true)]
     MakePlugin,
@@ -65,7 +62,7 @@ pub fn run() -> ExitCode {
         Command::Preview(settings) => printed(on_runtime(preview::preview(settings))),
         Command::Explain(settings) => printed(explain::explain(&settings)),
         Command::Client(command) => return client::run(command),
-        Command::StartReplica { inside } => return start_replica(inside),
+        Command::StartReplica { stage } => return start_replica(stage),
         Command::KeepReplica => shim::run().map_err(Into::into),
         Command::Plugin(command) => printed(plugin::run(command)),
         Command::MakePlugin => compiler::run().map_err(Into::into),
@@ -105,12 +102,8 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 }
 
 /// The first processes of a replica end as it does.
-fn start_replica(inside: bool) -> ExitCode {
-    let ended = match inside {
-        true => contain::run_inside(),
-        false => contain::run(),
-    };
-    ended.unwrap_or_else(|error| {
+fn start_replica(stage: Stage) -> ExitCode {
+    stage.run().unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "error: {error}");
         ExitCode::FAILURE
     })

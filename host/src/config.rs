@@ -45,6 +45,9 @@ pub struct ServeSettings {
         default_value = ""
     )]
     pub api_token: String,
+    /// File with the token, which only the service's user and group may read.
+    #[arg(long, env = "TRAINER_API_TOKEN_FILE")]
+    pub api_token_file: Option<PathBuf>,
     /// Serve without a token on an address that other machines can reach. Anyone who reaches it can
     /// start jobs.
     #[arg(long, env = "TRAINER_ALLOW_ANONYMOUS")]
@@ -183,6 +186,10 @@ pub struct LocalArguments {
     #[arg(long, env = "TRAINER_LOCAL_MAX_LOG_MB", default_value_t = 1024,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub local_max_log_mb: u32,
+    /// Maximum size of all logs on disk in MiB. Beyond that, more jobs are refused until some are
+    /// deleted.
+    #[arg(long, env = "TRAINER_LOCAL_MAX_LOG_TOTAL_MB", default_value_t = 65_536)]
+    pub local_max_log_total_mb: u32,
     /// Delay before a failed replica restarts, in milliseconds. It doubles with each failure.
     #[arg(long, env = "TRAINER_LOCAL_BACKOFF_MS", default_value_t = 1000)]
     pub local_backoff_ms: u64,
@@ -329,10 +336,17 @@ impl ServeSettings {
     ///
     /// # Errors
     ///
-    /// If the token cannot be sent in a header, or if there is none and other machines can reach
-    /// the service.
+    /// If the token cannot be sent in a header, if it is given twice, or if there is none and other
+    /// machines can reach the service.
     pub fn token(&self) -> anyhow::Result<Option<Token>> {
-        let token = token::given("TRAINER_API_TOKEN", &self.api_token)?;
+        let given = token::given("TRAINER_API_TOKEN", &self.api_token)?;
+        let token = match (given, self.token_file()) {
+            (Some(_), Some(_)) => {
+                bail!("both TRAINER_API_TOKEN and TRAINER_API_TOKEN_FILE are set: set one of them")
+            }
+            (None, Some(file)) => Some(token::in_file("TRAINER_API_TOKEN_FILE", file)?),
+            (given, None) => given,
+        };
         if token.is_none() && !self.allow_anonymous && !self.listen.ip().is_loopback() {
             bail!(
                 "TRAINER_API_TOKEN is empty, but {} is reachable from other machines, so anyone \
@@ -342,6 +356,12 @@ impl ServeSettings {
             );
         }
         Ok(token.map(Token::new))
+    }
+
+    /// The file with the token, if the token is in one.
+    fn token_file(&self) -> Option<&PathBuf> {
+        let file = self.api_token_file.as_ref();
+        file.filter(|file| !file.as_os_str().is_empty())
     }
 
     /// The limits for connections if this process may open `files` files. A connection that follows
@@ -382,11 +402,13 @@ impl ServeSettings {
             python: self.local.local_python.clone(),
             slots: self.local.local_slots,
             containment: self.local.local_containment,
+            secret_files: self.token_file().cloned().into_iter().collect(),
             user: self.local.local_user,
             limits: quota::Limits {
                 jobs: usize::try_from(self.local.local_max_jobs).unwrap_or(usize::MAX),
                 manifest_bytes: u64::from(self.local.local_max_manifest_mb) * MEBIBYTE,
                 log_bytes: u64::from(self.local.local_max_log_mb) * MEBIBYTE,
+                all_logs_bytes: u64::from(self.local.local_max_log_total_mb) * MEBIBYTE,
             },
             restart_backoff: Duration::from_millis(self.local.local_backoff_ms),
             shutdown_grace: Duration::from_secs(self.shutdown_grace),

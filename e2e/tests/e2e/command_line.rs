@@ -1,6 +1,8 @@
 //! The binary at a terminal, and as an operator runs it.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -228,4 +230,27 @@ fn a_replica_whose_launcher_is_missing_says_what_to_do() {
         detail.contains("exited with code 127 (cannot start torchrun"),
         "{detail}"
     );
+}
+
+#[test]
+fn a_token_comes_from_a_file_that_others_cannot_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "from-a-file\n").unwrap();
+    let name = file.to_str().unwrap();
+    let mode = |mode| std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    let (serves, output) = started(&[("TRAINER_API_TOKEN_FILE", name)]);
+    assert!(!serves && output.contains("has mode 644"), "{output}");
+    mode(0o600);
+    let twice = [("TRAINER_API_TOKEN_FILE", name), ("TRAINER_API_TOKEN", "t")];
+    let (serves, output) = started(&twice);
+    assert!(!serves && output.contains("set one of them"), "{output}");
+    let site = Site::with_launcher(SLEEP).unwrap();
+    let site = site.set("TRAINER_API_TOKEN_FILE", name);
+    let server = site.start().unwrap();
+    assert_eq!(server.get("/train").unwrap().0, 401);
+    let right = ("X-TRAINER-TOKEN", "from-a-file");
+    let preview = server.post_with_header("/train/preview", right, &json!({}));
+    assert_eq!(preview.unwrap().0, 400);
 }

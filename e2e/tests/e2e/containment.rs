@@ -1,6 +1,9 @@
 //! A job that attacks the service it runs beneath: containment keeps it from the token, the store,
 //! other jobs and the machine, and nothing of it outlives its deletion.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -24,6 +27,7 @@ attempt() {
   case $told in *broken*) echo "BROKEN $name" ;; *) echo "held $name" ;; esac
 }
 attempt own-environment 'env | grep -q "$token" && echo broken'
+attempt token-file 'grep -q "$token" "$DATA/token" && echo broken'
 attempt environments 'cat /proc/[0-9]*/environ | grep -aq "$token\|$others" && echo broken'
 attempt environment-of-service 'cat /proc/$SERVICE/environ && echo broken'
 attempt arguments 'cat /proc/[0-9]*/cmdline | grep -aq "$token" && echo broken'
@@ -109,14 +113,42 @@ fn processes(file: &str, text: &str) -> Vec<u32> {
     .collect()
 }
 
-/// Attacks a service that was started through a command such as `setpriv`.
-fn attack(through: &[&str]) {
-    let site = Site::with_launcher(LAUNCHER).unwrap();
+/// Where the service has its token from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TokenIn {
+    Environment,
+    File,
+}
+
+/// How an attacked service is started.
+struct Attacked<'a> {
+    /// A command such as `setpriv`.
+    through: &'a [&'a str],
+    token_in: TokenIn,
+    /// `TRAINER_LOCAL_CONTAINMENT`.
+    containment: &'a str,
+    /// A folder for its data.
+    parent: &'a Path,
+    /// The attacks that this containment does not hold.
+    not_held: &'a [&'a str],
+}
+
+/// Attacks a service from one of its jobs.
+fn attack(attacked: &Attacked) {
+    let Attacked {
+        through,
+        token_in,
+        containment,
+        parent,
+        not_held,
+    } = *attacked;
+    let site = Site::with_launcher_in(parent, LAUNCHER).unwrap();
     let site = site.set("TRAINER_LOCAL_SLOTS", "8");
-    let site = site.set("TRAINER_LOCAL_CONTAINMENT", "required");
+    let site = site.set("TRAINER_LOCAL_CONTAINMENT", containment);
     let data = site.data.path().canonicalize().unwrap();
     let token = data.join("token");
     std::fs::write(&token, TOKEN).unwrap();
+    std::fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
     if !through.is_empty() {
         let owned = Command::new("chown")
             .args(["-R", "65534:65534"])
@@ -124,16 +156,18 @@ fn attack(through: &[&str]) {
             .status();
         assert!(owned.unwrap().success());
     }
-    let with_token = format!(
-        "exec {} env TRAINER_API_TOKEN=\"$(cat {})\" \"$0\" \"$@\"",
-        through.join(" "),
-        token.display()
-    );
+    let variable = match token_in {
+        TokenIn::Environment => format!("TRAINER_API_TOKEN=\"$(cat {})\"", token.display()),
+        TokenIn::File => format!("TRAINER_API_TOKEN_FILE={}", token.display()),
+    };
+    let with_token = format!("exec {} env {variable} \"$0\" \"$@\"", through.join(" "));
     let mut command = Command::new("sh");
     let server = site
         .start_as(command.args(["-c", &with_token]).arg(binary()))
         .unwrap();
-    std::fs::remove_file(token).unwrap();
+    if token_in == TokenIn::Environment {
+        std::fs::remove_file(token).unwrap();
+    }
     submit(&server, "victim", &json!({"OTHERS": OTHERS}));
     let victim = eventually("the other job runs", || {
         site.replica_log("meta-victim", "meta-victim-master-0")
@@ -153,8 +187,11 @@ fn attack(through: &[&str]) {
         log.contains("\nend\n").then_some(log)
     });
     let held = log.lines().filter(|line| line.starts_with("held ")).count();
-    assert!(!log.contains("BROKEN"), "{log}");
-    assert_eq!(held, LAUNCHER.matches("\nattempt ").count(), "{log}");
+    let broken = log.lines().filter_map(|line| line.strip_prefix("BROKEN "));
+    let broken: Vec<&str> = broken.collect();
+    assert_eq!(broken, not_held, "{log}");
+    let attempts = LAUNCHER.matches("\nattempt ").count();
+    assert_eq!(held + broken.len(), attempts, "{log}");
     assert!(processes("environ", TOKEN).is_empty());
     assert!(processes("cmdline", TOKEN).is_empty());
     // What has dropped its environment and its session is there, and gone with the job.
@@ -171,14 +208,8 @@ fn attack(through: &[&str]) {
     assert!(site.service_log().contains("jobs are contained"));
 }
 
-#[test]
-fn a_job_cannot_reach_the_service_or_other_jobs() {
-    attack(&[]);
-}
-
-#[test]
-fn nor_can_it_where_the_service_is_not_root() {
-    // The binary has to be readable for that user.
+/// A user that is not root and may read the binary, or nothing if this one cannot become it.
+fn another_user() -> Option<Vec<&'static str>> {
     let user = "setpriv --reuid=65534 --regid=65534 --clear-groups";
     let through: Vec<&str> = user.split(' ').collect();
     let can = Command::new(through[0])
@@ -188,11 +219,54 @@ fn nor_can_it_where_the_service_is_not_root() {
         .arg(binary())
         .arg("--version")
         .output();
-    if !can.is_ok_and(|can| can.status.success()) {
+    let can = can.is_ok_and(|can| can.status.success());
+    if !can {
         println!("left out: this user cannot become another that reads the binary");
-        return;
     }
-    attack(&through);
+    can.then_some(through)
+}
+
+#[test]
+fn a_job_cannot_reach_the_service_or_other_jobs() {
+    attack(&Attacked {
+        through: &[],
+        token_in: TokenIn::Environment,
+        containment: "required",
+        parent: &std::env::temp_dir(),
+        not_held: &[],
+    });
+}
+
+#[test]
+fn nor_can_it_where_the_service_is_not_root() {
+    let Some(through) = another_user() else {
+        return;
+    };
+    attack(&Attacked {
+        through: &through,
+        token_in: TokenIn::File,
+        containment: "required",
+        parent: &std::env::temp_dir(),
+        not_held: &[],
+    });
+}
+
+/// Where user namespaces are off. The data folder is in one in which this user makes no files.
+#[test]
+fn landlock_holds_all_but_the_names_of_jobs() {
+    let Some(through) = another_user() else {
+        return;
+    };
+    let parent = tempfile::tempdir_in("/var/lib").unwrap();
+    let readable = Permissions::from_mode(0o755);
+    std::fs::set_permissions(parent.path(), readable).unwrap();
+    attack(&Attacked {
+        through: &through,
+        token_in: TokenIn::File,
+        containment: "landlock",
+        parent: parent.path(),
+        not_held: &["other-folders"],
+    });
 }
 
 #[test]

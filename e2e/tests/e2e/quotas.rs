@@ -75,3 +75,33 @@ fn a_log_that_grows_for_ever_keeps_its_end() {
     let lines: Vec<u32> = log.lines().filter_map(|line| line.parse().ok()).collect();
     assert_eq!(lines[0] as usize + lines.len() - 1, 2_000_000);
 }
+
+#[test]
+fn logs_have_a_size_together() {
+    let site = Site::with_launcher("#!/bin/sh\nseq 1 200000\n").unwrap();
+    let site = site.set("TRAINER_LOCAL_MAX_LOG_TOTAL_MB", "4");
+    let server = site.start().unwrap();
+    // Each has a log of 1.3 MB. The total is measured now and again.
+    let mut names = Vec::new();
+    let detail = loop {
+        let job = job(&format!("run-{}", names.len()), &json!({}));
+        let (status, answer) = server.post("/train", &job).unwrap();
+        if status != 201 {
+            break answer["detail"].to_string();
+        }
+        names.push(answer["name"].as_str().unwrap().to_string());
+        assert!(names.len() < 100);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    };
+    let limit = "TRAINER_LOCAL_MAX_LOG_TOTAL_MB allows 4194304";
+    assert!(detail.contains(limit), "{detail}");
+    for name in &names {
+        server.wait_for(name, "succeeded").unwrap();
+        server.delete(&format!("/train/{name}")).unwrap();
+    }
+    let taken = (0..60).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        server.post("/train", &job("later", &json!({}))).unwrap().0 == 201
+    });
+    assert!(taken);
+}

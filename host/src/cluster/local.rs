@@ -27,9 +27,10 @@ mod slots;
 mod store;
 mod timer;
 mod times;
+mod usage;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -38,7 +39,6 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
-use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState};
@@ -46,13 +46,14 @@ use crate::job::{EarlierCheckpoints, Inspection, LogSelection, ObservedJob, Pref
 use crate::keys::RUN_ID_LABEL;
 use crate::pytorch_job::PyTorchJob;
 use conditions::Transition;
-use contain::{Containment, HIDDEN, Mode, User};
+use contain::{Mode, User};
 use folder::DataFolder;
 use jobs::{LocalJobs, MachineSettings, blocking};
 use lifecycle::Pace;
 use quota::{Limits, Quota};
 use slots::Slots;
 use store::{Record, Store, key};
+use usage::LogUsage;
 
 /// How long torchrun leaves its processes to write a last checkpoint when it is told to stop: by
 /// itself half a minute. `trainer/Dockerfile` says the same; a pod has ten seconds more.
@@ -73,6 +74,8 @@ pub struct LocalSettings {
     pub slots: Option<u32>,
     /// Whether jobs are kept from the service, its files and each other.
     pub containment: Mode,
+    /// Files of the service outside of the data folder that contained jobs do not see.
+    pub secret_files: Vec<PathBuf>,
     /// The user that jobs run as, where the service is root.
     pub user: Option<User>,
     pub limits: Limits,
@@ -90,6 +93,7 @@ pub struct LocalCluster {
     claims: PathBuf,
     logs: log::Logs,
     quota: Quota,
+    usage: LogUsage,
     newest: Newest,
     /// No other service uses it.
     _folder: DataFolder,
@@ -127,6 +131,7 @@ impl LocalCluster {
             python,
             slots,
             containment,
+            secret_files,
             user,
             limits,
             restart_backoff,
@@ -145,7 +150,18 @@ impl LocalCluster {
         let working_directory = working_directory
             .canonicalize()
             .unwrap_or(working_directory);
-        let containment = contained(&program, &folder.path, containment, user).await?;
+        let wish = contain::Wish {
+            program: program.clone(),
+            data_folder: folder.path.clone(),
+            secret_files,
+            mode: containment,
+            user,
+        };
+        let containment = blocking("containing jobs", move || {
+            let chosen = wish.choose();
+            chosen.map_err(|error| ClusterError::internal("containing jobs", error))
+        })
+        .await?;
         let claims = folder.path.join("pvc");
         let settings = MachineSettings {
             containment,
@@ -168,6 +184,7 @@ impl LocalCluster {
         machine.take_up().await;
         Ok(Self {
             quota: Quota::new(limits, sizes(&machine)),
+            usage: LogUsage::new(machine.settings.jobs_folder.clone(), limits.all_logs_bytes),
             machine,
             claims,
             logs: log::Logs::default(),
@@ -202,6 +219,7 @@ impl Cluster for LocalCluster {
         self.check_folders(&job).await?;
         let created = self.admitted(&job);
         let key = key(job.namespace(), job.name());
+        self.usage.check().await?;
         let counted = self.quota.add(&key, size(&job))?;
         // The specification answers 500 where a job cannot be created through no fault of the request.
         let added = self.machine.add(Record::new(job)).await;
@@ -223,6 +241,7 @@ impl Cluster for LocalCluster {
                 self.machine.check_prefix(&job)?;
                 self.check_folders(&job).await?;
                 self.quota.check(size(&job))?;
+                self.usage.check().await?;
                 Ok(self.admitted(&job))
             }
         }
@@ -366,40 +385,6 @@ fn sizes(machine: &LocalJobs) -> BTreeMap<String, u64> {
         Some((key, size))
     })
     .collect()
-}
-
-/// How jobs are contained, after trying it out.
-async fn contained(
-    program: &Path,
-    data_folder: &Path,
-    mode: Mode,
-    user: Option<User>,
-) -> Result<Option<Containment>, ClusterError> {
-    if mode == Mode::Off && user.is_none() {
-        warn!("jobs are not contained: they can do what this user can");
-        return Ok(None);
-    }
-    let containment = Containment {
-        hidden: HIDDEN.map(|name| data_folder.join(name)).into(),
-        user,
-    };
-    let (program, folder) = (program.to_path_buf(), data_folder.to_path_buf());
-    let tried = containment.clone();
-    let check = move || contain::check(&program, &tried, &folder);
-    let checked = tokio::task::spawn_blocking(check).await;
-    match checked.unwrap_or_else(|error| Err(error.into())) {
-        Ok(()) => {
-            info!("jobs are contained: they see no other process and no file of this service");
-            Ok(Some(containment))
-        }
-        Err(error) if mode == Mode::Required || user.is_some() => {
-            Err(ClusterError::internal("containing jobs", error))
-        }
-        Err(error) => {
-            warn!(%error, "jobs are not contained: they can do what this user can");
-            Ok(None)
-        }
-    }
 }
 
 /// Where `train.py` looks up models by name first: the operator's choice, and not a secret.

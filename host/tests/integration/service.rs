@@ -281,11 +281,13 @@ pub fn local_settings(data: &Path) -> LocalSettings {
         python: Some(python),
         slots: Some(4),
         containment: Mode::Auto,
+        secret_files: Vec::new(),
         user: None,
         limits: Quota {
             jobs: 20_000,
             manifest_bytes: 1 << 28,
             log_bytes: 1 << 30,
+            all_logs_bytes: 1 << 40,
         },
         restart_backoff: Duration::from_millis(10),
         shutdown_grace: Duration::from_secs(1),

@@ -8,6 +8,8 @@
 #[cfg(target_os = "linux")]
 mod init;
 #[cfg(target_os = "linux")]
+mod restrict;
+#[cfg(target_os = "linux")]
 mod sys;
 
 use std::collections::BTreeMap;
@@ -15,13 +17,14 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
 
 #[cfg(target_os = "linux")]
-pub use init::{run, run_inside};
+use restrict::can_hide;
 
 /// What the service keeps in its data folder, and what is not for jobs.
 pub const HIDDEN: [&str; 5] = [
@@ -35,16 +38,26 @@ pub const HIDDEN: [&str; 5] = [
 /// Whether replicas are contained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// Where the machine allows it.
+    /// By namespaces where the machine allows it, else by Landlock where it has that.
     Auto,
-    /// Always: without it the service does not start.
+    /// By namespaces: without them the service does not start.
     Required,
+    /// By Landlock, which hides less: without it the service does not start.
+    Landlock,
     Off,
+}
+
+/// What the kernel contains a replica with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Means {
+    Namespaces,
+    Landlock,
 }
 
 /// How a replica is contained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Containment {
+    pub means: Means,
     /// Files and folders that the replica does not see.
     pub hidden: Vec<PathBuf>,
     /// The user that its command runs as, where the service is root.
@@ -114,7 +127,11 @@ impl Contained<'_> {
     pub fn start(self, prepare: impl FnOnce(&mut Command)) -> io::Result<Child> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = Command::new(self.program);
-        command.arg("start-replica").env_clear();
+        let stage = match self.containment.means {
+            Means::Namespaces => "outer",
+            Means::Landlock => "restricted",
+        };
+        command.args(["start-replica", stage]).env_clear();
         prepare(&mut command);
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn()?;
@@ -142,25 +159,111 @@ impl Contained<'_> {
     }
 }
 
-/// Tries containment out.
-///
-/// # Errors
-///
-/// Why it cannot be had.
-pub fn check(program: &Path, containment: &Containment, folder: &Path) -> io::Result<()> {
-    let contained = Contained {
-        program,
-        containment,
-        command: &[program.display().to_string(), "--version".to_string()],
-        environment: BTreeMap::new(),
-        own_folder: folder,
-    };
-    let mut child = contained.start(|command| {
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-    })?;
-    match child.wait()?.success() {
-        true => Ok(()),
-        false => Err(not_contained("its first program failed")),
+/// Whether and how jobs are to be contained.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The program that starts replicas: this one.
+    pub program: PathBuf,
+    pub data_folder: PathBuf,
+    /// Files of the service outside of the data folder.
+    pub secret_files: Vec<PathBuf>,
+    pub mode: Mode,
+    pub user: Option<User>,
+}
+
+impl Wish {
+    /// The best containment that this machine allows, after trying it out. Logs what it is.
+    ///
+    /// # Errors
+    ///
+    /// When there has to be one and there is none.
+    pub fn choose(&self) -> io::Result<Option<Containment>> {
+        let means: &[Means] = match self.mode {
+            Mode::Auto => &[Means::Namespaces, Means::Landlock],
+            Mode::Required => &[Means::Namespaces],
+            Mode::Landlock => &[Means::Landlock],
+            Mode::Off => &[],
+        };
+        // Another user's rights are worth nothing without the namespaces.
+        let means = match self.user {
+            Some(_) => &[Means::Namespaces],
+            None => means,
+        };
+        let mut reason = None;
+        for containment in means.iter().map(|means| self.by(*means)) {
+            match self.check(&containment) {
+                Ok(()) => {
+                    self.log(&containment);
+                    return Ok(Some(containment));
+                }
+                Err(error) => reason = reason.or(Some(error)),
+            }
+        }
+        match reason {
+            Some(error) if self.mode != Mode::Auto || self.user.is_some() => Err(error),
+            Some(error) => {
+                warn!(%error, "jobs are not contained: they can do what this user can");
+                Ok(None)
+            }
+            None => {
+                warn!("jobs are not contained: they can do what this user can");
+                Ok(None)
+            }
+        }
+    }
+
+    fn by(&self, means: Means) -> Containment {
+        let hidden = match means {
+            Means::Namespaces => self.hidden(),
+            Means::Landlock => can_hide(&self.hidden(), &self.data_folder),
+        };
+        Containment {
+            means,
+            hidden,
+            user: self.user,
+        }
+    }
+
+    /// What jobs are not to see. A link is hidden where it points to: that file is the secret one.
+    fn hidden(&self) -> Vec<PathBuf> {
+        let of_data = HIDDEN.iter().map(|name| self.data_folder.join(name));
+        let secret = self.secret_files.iter();
+        let targets = secret.filter_map(|file| file.canonicalize().ok());
+        of_data.chain(targets).collect()
+    }
+
+    fn check(&self, containment: &Containment) -> io::Result<()> {
+        let contained = Contained {
+            program: &self.program,
+            containment,
+            command: &[self.program.display().to_string(), "--version".to_string()],
+            environment: BTreeMap::new(),
+            own_folder: &self.data_folder,
+        };
+        let mut child = contained.start(|command| {
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        })?;
+        match child.wait()?.success() {
+            true => Ok(()),
+            false => Err(not_contained("its first program failed")),
+        }
+    }
+
+    fn log(&self, containment: &Containment) {
+        let is_all_hidden = containment.hidden.len() == self.hidden().len();
+        match (containment.means, is_all_hidden) {
+            (Means::Namespaces, _) => {
+                info!("jobs are contained: they see no other process and no file of this service");
+            }
+            (Means::Landlock, true) => info!(
+                "jobs are contained by Landlock: they reach no other process and no file of this \
+                 service"
+            ),
+            (Means::Landlock, false) => warn!(
+                "jobs are contained by Landlock: they reach no other process. They can read files of \
+                 this service, since this user can write to a folder above the data folder"
+            ),
+        }
     }
 }
 
@@ -168,18 +271,43 @@ fn not_contained(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("it cannot be contained: {error}"))
 }
 
-/// # Errors
-///
-/// Always: only Linux has namespaces.
-#[cfg(not(target_os = "linux"))]
-pub fn run() -> io::Result<std::process::ExitCode> {
-    Err(io::ErrorKind::Unsupported.into())
+/// What `start-replica` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// What makes the namespaces.
+    Outer,
+    /// The first process in them.
+    Inner,
+    /// What restricts itself with Landlock.
+    Restricted,
 }
 
-/// # Errors
-///
-/// Always: only Linux has namespaces.
+impl Stage {
+    /// Starts a replica, and ends as it does.
+    ///
+    /// # Errors
+    ///
+    /// When standard input is not the socket of a shim.
+    #[cfg(target_os = "linux")]
+    pub fn run(self) -> io::Result<ExitCode> {
+        match self {
+            Self::Outer => init::run(),
+            Self::Inner => init::run_inside(),
+            Self::Restricted => restrict::run(),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// Always: only Linux has what this takes.
+    #[cfg(not(target_os = "linux"))]
+    pub fn run(self) -> io::Result<ExitCode> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Only Linux has Landlock.
 #[cfg(not(target_os = "linux"))]
-pub fn run_inside() -> io::Result<std::process::ExitCode> {
-    Err(io::ErrorKind::Unsupported.into())
+fn can_hide(_hidden: &[PathBuf], _data_folder: &Path) -> Vec<PathBuf> {
+    Vec::new()
 }

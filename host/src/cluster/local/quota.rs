@@ -15,6 +15,8 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// Most bytes on disk of each log. Its beginning is dropped.
     pub log_bytes: u64,
+    /// Bytes on disk of all logs, above which no job is taken.
+    pub all_logs_bytes: u64,
 }
 
 /// The jobs that are kept, by key, with the sizes of their manifests.
@@ -114,6 +116,7 @@ mod tests {
         jobs: 2,
         manifest_bytes: 100,
         log_bytes: 0,
+        all_logs_bytes: 0,
     };
 
     fn refusal(quota: &Quota, bytes: u64) -> String {

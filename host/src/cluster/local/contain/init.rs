@@ -24,7 +24,7 @@ use super::sys::{self, Disposition, Mount};
 use super::{Outcome, Start};
 
 /// The exit code of a program that cannot be started, as a shell gives it.
-const CANNOT_START: u8 = 127;
+pub(super) const CANNOT_START: u8 = 127;
 /// The capabilities that a command keeps where the service is root: those of a container, without
 /// the ones that reach devices, raw sockets or files by handle. (linux/capability.h)
 const KEPT_CAPABILITIES: &[u64] = &[
@@ -80,7 +80,7 @@ pub fn run() -> io::Result<ExitCode> {
         return Ok(ExitCode::from(CANNOT_START));
     }
     let inner = Command::new(std::env::current_exe()?)
-        .args(["start-replica", "--inside"])
+        .args(["start-replica", "inner"])
         .env_clear()
         .status()?;
     let signal = inner.signal().map(|signal| 128 + signal);
@@ -119,13 +119,13 @@ fn not_started(error: &io::Error) -> Outcome {
 }
 
 /// Answers the shim, on the socket that is standard input.
-fn answer(outcome: &Outcome) -> io::Result<()> {
+pub(super) fn answer(outcome: &Outcome) -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let line = serde_json::to_string(outcome)? + "\n";
     (&socket).write_all(line.as_bytes())
 }
 
-fn die_with_parent() -> io::Result<()> {
+pub(super) fn die_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
