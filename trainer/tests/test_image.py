@@ -41,6 +41,17 @@ def test_both_variants_come_from_one_file() -> None:
     assert "FROM ${VARIANT}" in DOCKERFILE
 
 
+def test_every_file_of_the_image_has_a_digest_and_the_locked_version() -> None:
+    lock = (TRAINER / "lock.txt").read_text()
+    locked = set(re.findall(r"^([\w.-]+==[^\s;]+)", lock, re.MULTILINE))
+    requirements = re.split(r"\n(?=\w)", (TRAINER / "lock-hashes.txt").read_text())[1:]
+    assert len(requirements) > 50
+    for requirement in requirements:
+        name = re.sub(r"\[[^]]*\]", "", requirement.split()[0])
+        assert name in locked
+        assert "--hash=sha256:" in requirement, name
+
+
 def test_what_is_installed_is_what_the_lock_says() -> None:
     lock = (TRAINER / "lock.txt").read_text()
     assert "://" not in lock
