@@ -1,5 +1,7 @@
 //! Plugins written by hand in WebAssembly's text, which break the component ABI itself.
 
+use std::borrow::Cow;
+
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
@@ -7,13 +9,15 @@ const CONTRACT: &str = include_str!("../../../wit/trainer.wit");
 
 /// A small plugin of which each part can be replaced by an attack.
 pub struct Handmade {
-    memory: &'static str,
-    start: &'static str,
-    more: &'static str,
-    describe: &'static str,
-    realloc: &'static str,
-    plan: &'static str,
-    post: &'static str,
+    memory: Cow<'static, str>,
+    start: Cow<'static, str>,
+    more: Cow<'static, str>,
+    describe: Cow<'static, str>,
+    realloc: Cow<'static, str>,
+    plan: Cow<'static, str>,
+    post: Cow<'static, str>,
+    /// The schema of its arguments.
+    schema: String,
     /// Written over the honest data: where, and what.
     data: Vec<(usize, Vec<u8>)>,
 }
@@ -24,51 +28,68 @@ pub const ANSWER: usize = 64;
 /// Where the answer's one word is: its case, and its text.
 pub const WORD: usize = 512;
 const TEXTS: usize = 1024;
+/// What memory is counted in.
+const PAGE: usize = 65_536;
 
 impl Default for Handmade {
     fn default() -> Self {
         Self {
-            memory: "2",
-            start: "",
-            more: "",
-            describe: "",
+            memory: "2".into(),
+            start: "".into(),
+            more: "".into(),
+            describe: "".into(),
+            schema: r#"{"type":"object"}"#.into(),
             // Memory that is handed out and never taken back.
             realloc: "(global.get $next) (global.set $next (i32.add (global.get $next)
-                      (i32.and (i32.add (local.get 3) (i32.const 15)) (i32.const -8))))",
-            plan: "(i32.const 64)",
-            post: "",
+                      (i32.and (i32.add (local.get 3) (i32.const 15)) (i32.const -8))))"
+                .into(),
+            plan: "(i32.const 64)".into(),
+            post: "".into(),
             data: Vec::new(),
         }
     }
 }
 
 impl Handmade {
-    pub fn memory(self, memory: &'static str) -> Self {
+    pub fn memory(self, memory: impl Into<Cow<'static, str>>) -> Self {
+        let memory = memory.into();
         Self { memory, ..self }
     }
 
-    pub fn start(self, start: &'static str) -> Self {
+    pub fn start(self, start: impl Into<Cow<'static, str>>) -> Self {
+        let start = start.into();
         Self { start, ..self }
     }
 
-    pub fn more(self, more: &'static str) -> Self {
+    pub fn more(self, more: impl Into<Cow<'static, str>>) -> Self {
+        let more = more.into();
         Self { more, ..self }
     }
 
-    pub fn describe(self, describe: &'static str) -> Self {
+    pub fn describe(self, describe: impl Into<Cow<'static, str>>) -> Self {
+        let describe = describe.into();
         Self { describe, ..self }
     }
 
-    pub fn realloc(self, realloc: &'static str) -> Self {
+    pub fn realloc(self, realloc: impl Into<Cow<'static, str>>) -> Self {
+        let realloc = realloc.into();
         Self { realloc, ..self }
     }
 
-    pub fn plan(self, plan: &'static str) -> Self {
+    pub fn plan(self, plan: impl Into<Cow<'static, str>>) -> Self {
+        let plan = plan.into();
         Self { plan, ..self }
     }
 
-    pub fn post(self, post: &'static str) -> Self {
+    pub fn post(self, post: impl Into<Cow<'static, str>>) -> Self {
+        let post = post.into();
         Self { post, ..self }
+    }
+
+    pub fn schema(self, schema: String) -> Self {
+        // Beyond the texts there is memory for the job.
+        let pages = 3 + schema.len() / PAGE;
+        Self { schema, ..self }.memory(pages.to_string())
     }
 
     pub fn data(mut self, at: usize, bytes: &[u8]) -> Self {
@@ -92,14 +113,15 @@ impl Handmade {
             true => String::new(),
             false => format!("(func $start {start}) (start $start)"),
         };
-        let data: String = self
-            .memory_image()
+        let image = self.memory_image();
+        let free = image.len().next_multiple_of(PAGE);
+        let data: String = image
             .iter()
             .fold(String::new(), |text, byte| text + &format!("\\{byte:02x}"));
         let text = format!(
             r#"(module
                 (memory (export "memory") {memory})
-                (global $next (mut i32) (i32.const 65536))
+                (global $next (mut i32) (i32.const {free}))
                 {more} {start}
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc})
                 (func (export "deepfinery:trainer/framework@0.1.0#describe") (result i32)
@@ -128,10 +150,7 @@ impl Handmade {
             texts.extend(text.as_bytes());
         };
         let prefix = "s3://bucket/runs/run-1/framework=handmade";
-        for (index, text) in ["handmade", "1", "", r#"{"type":"object"}"#]
-            .iter()
-            .enumerate()
-        {
+        for (index, text) in ["handmade", "1", "", &self.schema].iter().enumerate() {
             string(&mut image, DESCRIPTION + index * 8, text);
         }
         // The answer: its case, then a list of one word, no variables, and the texts.

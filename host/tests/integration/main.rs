@@ -9,11 +9,13 @@
 
 mod abi;
 mod arguments;
+mod bad_arguments;
 mod bad_input;
 mod console;
 mod contract;
 mod explain;
 mod feed;
+mod families;
 mod fields;
 mod habits;
 mod hostile;
