@@ -278,7 +278,7 @@ fn put(body: &mut Value, place: &str, members: Map<String, Value>) {
 pub struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -290,16 +290,16 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit.max(1) as u64).unwrap()
     }
 
-    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
+    pub fn of<T: Clone>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())].clone()
     }
 
     /// A text of so many bytes, or a few less.
-    fn text(&mut self, size: usize) -> String {
+    pub fn text(&mut self, size: usize) -> String {
         let piece = self.of(&[
             "a",
             "num_nodes_",
@@ -317,7 +317,7 @@ impl Random {
         piece.repeat(size / written)
     }
 
-    fn value(&mut self, depth: usize) -> Value {
+    pub fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 5 } else { 7 }) {
             0 => Value::Null,
             1 => json!(true),
