@@ -99,11 +99,15 @@ python-install:
 	@cat $(REQUIREMENTS) > $(ENVIRONMENT)/.installed
 
 .PHONY: lock
-lock: python # Update trainer/lock.txt to the latest compatible releases
+lock: python # Update trainer/lock.txt and lock-hashes.txt to the latest compatible releases
 	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check uv
 	@{ sed -n 1p trainer/lock.txt; cd trainer; $(ENVIRONMENT)/bin/uv pip compile --quiet --universal \
 		--python-version 3.10 --no-annotate --no-header --no-emit-index-url requirements-dev.txt; \
 	} > $(TARGET)/lock.txt && mv $(TARGET)/lock.txt trainer/lock.txt
+	@{ sed -n 1p trainer/lock-hashes.txt; cd trainer; $(ENVIRONMENT)/bin/uv pip compile --quiet --universal \
+		--python-version 3.10 --no-annotate --no-header --no-emit-index-url --generate-hashes \
+		--constraints lock.txt requirements.txt; \
+	} > $(TARGET)/lock.txt && mv $(TARGET)/lock.txt trainer/lock-hashes.txt
 
 .PHONY: test
 test: lint test-rust test-python e2e e2e-console e2e-kubernetes e2e-image ## Run every test that this machine supports
@@ -144,10 +148,17 @@ test-rust: build hostile ## Run the unit, snapshot, HTTP and sandbox tests
 	@INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e --exclude deploy
 	@cargo test $(CARGO_FLAGS) -p deploy
 
+# Has its own target folder, because the crates that read requests are built with coverage.
+FUZZ := $(TARGET)/fuzz
 .PHONY: fuzz
-fuzz: build ## Send expensive requests for 30 minutes of processor time and measure their cost
-	@echo "==> sending expensive requests"
-	@cargo test $(CARGO_FLAGS) -p trainer-host --test bounds -- --ignored --nocapture campaign
+fuzz: plugins ## Search for expensive requests, guided by coverage, for 30 minutes of processor time
+	@echo "==> building with coverage (the first build takes some minutes)"
+	@RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument.sh cargo build --release --locked --manifest-path fuzz/Cargo.toml \
+		--target-dir $(FUZZ)
+	@echo "==> searching; the worst requests are written to $(FUZZ)/worst"
+	@mkdir -p $(FUZZ)/corpus $(FUZZ)/worst
+	@TRAINER_FUZZ_WORST=$(FUZZ)/worst $(FUZZ)/release/requests $(FUZZ)/corpus host/tests/data/bounds/bodies \
+		-max_len=1048576 -timeout=60 -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix=$(FUZZ)/worst/
 
 .PHONY: test-python
 test-python: build python ## Run the tests of train.py and of the frameworks' argument parsers
@@ -239,9 +250,9 @@ bench-logs: build ## Measure the memory needed to follow a million log lines
 	@cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored --nocapture following_a_million
 
 .PHONY: bench-connections
-bench-connections: build ## Measure health checks and submissions during 2500 hostile connections
-	@echo "==> starting 2000 clients that send one byte per second and 500 that read nothing"
-	@cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored --nocapture thousands_of_slow
+bench-connections: build hostile ## Measure health checks and submissions during attacks
+	@echo "==> starting 2000 clients that send one byte per second and 500 that read nothing, then 8 of each attack"
+	@cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored --nocapture --test-threads 1 thousands_of_slow eight_clients
 
 .PHONY: bench-plugins
 bench-plugins: build hostile ## Measure plugins in each language, and write docs/plugin-performance.md
@@ -303,10 +314,26 @@ $(TARGET)/schemathesis/.installed: e2e/requirements.txt
 snapshots: plugins ## Accept the current previews as snapshots
 	@INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test $(CARGO_FLAGS) -p snapshots
 
-.PHONY: deny
-deny: ## Check the licences and advisories of dependencies (needs cargo-deny)
-	@command -v cargo-deny >/dev/null || { echo "==> cargo-deny is missing; install it with: cargo install --locked cargo-deny"; exit 1; }
-	@cargo deny check
+# Installs its tools. Skips the advisories if their database is unreachable.
+AUDIT := $(TARGET)/audit
+.PHONY: audit
+audit: $(AUDIT)/.installed ## Check dependencies: licences, sources, advisories, unused ones
+	@echo "==> checking licences and sources, and searching for unused dependencies"
+	@cargo fetch --locked
+	@$(AUDIT)/bin/cargo-deny --offline --locked check --hide-inclusion-graph bans licenses sources
+	@$(AUDIT)/bin/cargo-machete
+	@echo "==> checking advisories"
+	@if $(AUDIT)/bin/cargo-deny --locked fetch; then \
+		$(AUDIT)/bin/cargo-deny --offline --locked check advisories; \
+	else echo "==> skipped: the advisories of Rust crates, whose database is unreachable"; fi
+	@$(AUDIT)/python/bin/pip-audit --disable-pip --no-deps --require-hashes -r trainer/lock-hashes.txt
+
+$(AUDIT)/.installed:
+	@echo "==> installing cargo-deny, cargo-machete and pip-audit (some minutes)"
+	@cargo install --quiet --locked --root $(AUDIT) cargo-deny cargo-machete
+	@$(PYTHON) -m venv $(AUDIT)/python
+	@$(AUDIT)/python/bin/pip install --quiet --disable-pip-version-check pip-audit
+	@touch $@
 
 .PHONY: clean
 clean: ## Remove all build output

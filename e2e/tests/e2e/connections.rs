@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::{Server, Site, training};
+use serde_json::json;
 
 const SLEEP: &str = "#!/bin/sh\nexec sleep 600\n";
 /// Longest that an honest client waits beside hostile ones: the default of a liveness probe.
@@ -55,7 +56,7 @@ struct Seen {
 }
 
 /// Health checks and submissions while some clients send a byte a second and some read nothing.
-fn honest_beside(server: &Server, site: &Site, slow: usize, deaf: usize) -> Seen {
+fn honest_beside(server: &Server, site: &Site, [slow, deaf]: [usize; 2], time: Duration) -> Seen {
     let (mut longest, mut memory) = (Duration::ZERO, 0);
     let is_over = AtomicBool::new(false);
     let begun = Instant::now();
@@ -84,7 +85,7 @@ fn honest_beside(server: &Server, site: &Site, slow: usize, deaf: usize) -> Seen
             longest = longest.max(asked.elapsed());
             memory = memory.max(server.resident_memory().unwrap());
             std::thread::sleep(Duration::from_millis(50));
-            if begun.elapsed() > Duration::from_secs(10) {
+            if begun.elapsed() > time {
                 break;
             }
         }
@@ -171,14 +172,14 @@ fn when_every_connection_is_busy_the_health_checks_are_answered() {
     }
 }
 
-/// Of a tenth of the size, and with room for fewer than there are.
+/// Of a twentieth of the size, and with room for fewer than there are.
 #[test]
 fn honest_clients_do_not_notice_slow_and_deaf_ones() {
     let site = Site::with_launcher(SLEEP)
         .unwrap()
-        .set("TRAINER_MAX_CONNECTIONS", "400");
+        .set("TRAINER_MAX_CONNECTIONS", "150");
     let server = site.start().unwrap();
-    let seen = honest_beside(&server, &site, 200, 50);
+    let seen = honest_beside(&server, &site, [100, 25], Duration::from_secs(4));
     assert!(seen.longest < PATIENCE, "{:?}", seen.longest);
     assert!(seen.memory < 150_000_000, "{} bytes", seen.memory);
     let closed = "trainer_connections_closed_total{reason=\"crowded\"}";
@@ -191,7 +192,7 @@ fn honest_clients_do_not_notice_slow_and_deaf_ones() {
 fn honest_clients_do_not_notice_thousands_of_slow_and_deaf_ones() {
     let site = Site::with_launcher(SLEEP).unwrap();
     let server = site.start().unwrap();
-    let seen = honest_beside(&server, &site, 2000, 500);
+    let seen = honest_beside(&server, &site, [2000, 500], Duration::from_secs(20));
     println!(
         "2000 slow and 500 deaf clients: health check and submission in at most {:?}, {} MB",
         seen.longest,
@@ -281,4 +282,50 @@ fn failed_authentications_are_logged_with_their_address_and_counted() {
         let series = format!("trainer_authentication_failures_total{{reason=\"{reason}\"}}");
         assert_eq!(server.measured(&series).unwrap(), count, "{reason}");
     }
+}
+
+/// A wrong token, and the status of the answer.
+fn guess(server: &Server) -> String {
+    let wrong = "GET /train HTTP/1.1\r\nHost: localhost\r\nX-TRAINER-TOKEN: guessed-token\r\n\
+                 Connection: close\r\n\r\n";
+    let mut answer = String::new();
+    let _ = with(server, wrong).read_to_string(&mut answer);
+    answer.split(' ').nth(1).unwrap_or("none").to_string()
+}
+
+#[test]
+fn guessing_tokens_is_slow_and_the_right_one_is_served_beside_it() {
+    let site = Site::with_launcher(SLEEP).unwrap();
+    let site = site.set("TRAINER_API_TOKEN", "right-token");
+    let server = site.start_with_token().unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let guessers: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let guesses = std::iter::from_fn(|| {
+                        (!is_over.load(Ordering::Relaxed)).then(|| guess(&server))
+                    });
+                    guesses.inspect(|status| assert_eq!(status, "401")).count()
+                })
+            })
+            .collect();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(8) {
+            assert_eq!(status(&server, "/healthz"), "200");
+            let right = ("X-TRAINER-TOKEN", "right-token");
+            let (code, _) = server
+                .post_with_header("/train/preview", right, &json!({}))
+                .unwrap();
+            assert_eq!(code, 400);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let guesses: usize = guessers
+            .into_iter()
+            .map(|guesser| guesser.join().unwrap())
+            .sum();
+        // 20 at once, and each of 8 guessers one in up to five seconds.
+        assert!((20..60).contains(&guesses), "{guesses}");
+    });
 }

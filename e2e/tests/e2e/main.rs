@@ -11,6 +11,7 @@
 )]
 
 mod alone;
+mod attackers;
 mod authors;
 mod bad_plugins;
 mod bad_registries;
