@@ -111,7 +111,7 @@ pub fn run_inside() -> io::Result<ExitCode> {
     }
 }
 
-fn not_started(error: &io::Error) -> Outcome {
+pub(super) fn not_started(error: &io::Error) -> Outcome {
     Outcome::NotStarted {
         reason: error.to_string(),
         os_error: error.raw_os_error(),

@@ -16,7 +16,7 @@ use landlock::{
 };
 use rustix::fs::access;
 
-use super::init::{CANNOT_START, answer, die_with_parent};
+use super::init::{CANNOT_START, answer, die_with_parent, not_started};
 use super::{Outcome, Start};
 
 /// Restricts this process, and becomes the command.
@@ -30,7 +30,7 @@ pub fn run() -> io::Result<ExitCode> {
     let start: Start = serde_json::from_str(&line)?;
     let restricted = die_with_parent().and_then(|()| restrict(&start.hidden, &start.own_folder));
     let Some((program, arguments)) = start.command.split_first() else {
-        answer(&Outcome::NotStarted("the command is empty".to_string()))?;
+        answer(&not_started(&io::Error::other("the command is empty")))?;
         return Ok(ExitCode::from(CANNOT_START));
     };
     if let Err(error) = restricted {
