@@ -1,5 +1,7 @@
 //! Documentation of frameworks, arguments and rules, rendered from what their plugins publish.
 
+mod argument;
+mod codes;
 mod values;
 
 use std::fmt::Write;
@@ -7,8 +9,10 @@ use std::fmt::Write;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use argument::Argument;
+pub use codes::{own_code, own_codes};
+
 use crate::suggestion::nearest;
-use values::takes;
 
 /// A framework as its plugin describes it.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +38,16 @@ pub enum Style {
 /// Why a topic cannot be explained.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unexplained {
-    #[error("unknown topic {topic}: neither a framework ({frameworks}) nor the code of a rule")]
-    Topic { topic: String, frameworks: String },
+    #[error(
+        "unknown topic {topic}{hint}: neither a framework ({frameworks}) nor the code of a rule or an \
+         error"
+    )]
+    Topic {
+        topic: String,
+        /// The nearest name, in brackets.
+        hint: String,
+        frameworks: String,
+    },
     #[error("{framework} has no argument {argument}{hint}")]
     Argument {
         framework: String,
@@ -45,8 +57,8 @@ pub enum Unexplained {
     },
 }
 
-/// Explains a framework (`hf`), one of its arguments (`hf.lr`, under any of its names) or a rule
-/// (`N01`).
+/// Explains a framework (`hf`), one of its arguments (`hf.lr`, under any of its names), a rule (`N01`)
+/// or a code of the service itself (`type`).
 ///
 /// # Errors
 ///
@@ -70,7 +82,10 @@ pub fn explain(topic: &str, frameworks: &[Framework], style: Style) -> Result<St
             Style::Markdown => page(framework),
             Style::Json => pretty(framework.schema),
         }),
-        (None, _) => rule(topic, frameworks, style),
+        (None, _) => match own_code(topic, style) {
+            Some(text) => Ok(text),
+            None => rule(topic, frameworks, style),
+        },
     }
 }
 
@@ -85,103 +100,9 @@ pub fn overview(frameworks: &[Framework]) -> String {
         let _ = writeln!(text, "{name:<8} {summary}");
     }
     text.push_str(
-        "\nTo explain one: trainer explain NAME. Also: an argument (NAME.lr) or a rule (E05).\n",
+        "\nTo explain one: trainer explain NAME. Also: an argument (NAME.lr) or a code (E05, type).\n",
     );
     text
-}
-
-/// An argument, as its schema describes it.
-struct Argument<'a> {
-    name: &'a str,
-    schema: &'a Value,
-    presence: Presence,
-}
-
-/// Whether a job has to give an argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
-    Required,
-    Optional,
-}
-
-impl<'a> Argument<'a> {
-    fn of(framework: &Framework<'a>) -> Vec<Self> {
-        let properties = framework.schema["properties"].as_object();
-        let properties = properties.into_iter().flatten();
-        let mut arguments: Vec<Self> = properties
-            .map(|(name, schema)| Self {
-                name,
-                schema,
-                presence: match texts(&framework.schema["required"]).any(|other| other == name) {
-                    true => Presence::Required,
-                    false => Presence::Optional,
-                },
-            })
-            .collect();
-        // JSON objects are unordered. The plugin's order puts the most important first.
-        arguments.sort_by_key(|argument| argument.schema["x-order"].as_u64().unwrap_or(u64::MAX));
-        arguments
-    }
-
-    fn names(&self) -> impl Iterator<Item = &'a str> {
-        std::iter::once(self.name).chain(texts(&self.schema["x-aliases"]))
-    }
-
-    fn aliases(&self) -> String {
-        texts(&self.schema["x-aliases"])
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-
-    fn text(&self, member: &str) -> &'a str {
-        self.schema[member].as_str().unwrap_or_default()
-    }
-
-    /// The values that it accepts.
-    fn values(&self) -> String {
-        let mut values = takes(self.schema);
-        let unit = self.text("x-unit");
-        if !unit.is_empty() {
-            let _ = write!(values, " ({unit})");
-        }
-        match self.presence {
-            Presence::Required => values + ", required",
-            Presence::Optional => values,
-        }
-    }
-
-    /// Alternative spellings of its values.
-    fn value_aliases(&self) -> String {
-        let pairs = self.schema["x-value-aliases"].as_array();
-        let pairs = pairs.into_iter().flatten();
-        let pairs = pairs.map(|pair| format!("{} for {}", plain(&pair[0]), plain(&pair[1])));
-        pairs.collect::<Vec<_>>().join(", ")
-    }
-
-    fn default(&self) -> String {
-        match (self.text("x-default"), &self.schema["default"]) {
-            ("", Value::Null) => String::new(),
-            ("", default) => plain(default),
-            (derived, _) => derived.to_string(),
-        }
-    }
-}
-
-fn texts(value: &Value) -> impl Iterator<Item = &str> {
-    value
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-}
-
-/// A value for people: strings without quotes, items separated by commas.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    }
 }
 
 /// The argument with this name or alias.
@@ -270,6 +191,7 @@ fn rule(code: &str, frameworks: &[Framework], style: Style) -> Result<String, Un
         let names: Vec<&str> = frameworks.iter().map(|framework| framework.name).collect();
         return Err(Unexplained::Topic {
             topic: code.to_string(),
+            hint: hint(code, frameworks),
             frameworks: names.join(", "),
         });
     }
@@ -293,6 +215,15 @@ fn rule(code: &str, frameworks: &[Framework], style: Style) -> Result<String, Un
         )
     });
     Ok(told.collect::<Vec<_>>().join("\n"))
+}
+
+/// The topic that may be meant by one that is not there.
+fn hint(topic: &str, frameworks: &[Framework]) -> String {
+    let mut names: Vec<&str> = own_codes().collect();
+    names.extend(frameworks.iter().map(|framework| framework.name));
+    nearest(topic, names)
+        .map(|name| format!(" (did you mean {name}?)"))
+        .unwrap_or_default()
 }
 
 fn effect(effect: &str) -> &str {

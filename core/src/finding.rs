@@ -1,7 +1,13 @@
 //! A finding: one thing that is wrong with a request, and where. Steps 1 and 2 report them.
 
+mod code;
+mod kind;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use code::{Code, Effect};
+pub use kind::{Kind, TYPE_PREFIX};
 
 /// The maximum number of findings that an answer lists: anyone with fifty fixes those first.
 pub const MAX_FINDINGS: usize = 50;
@@ -20,9 +26,14 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Creates a finding. A pointer of more than 512 bytes is replaced by its nearest ancestor that
-    /// fits.
-    pub fn new(
+    /// Creates a finding of this host. A pointer of more than 512 bytes is replaced by its nearest
+    /// ancestor that fits.
+    pub fn new(code: Code, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::of_plugin(code.as_str(), pointer, detail)
+    }
+
+    /// Creates a finding with a plugin's own code. The pointer is shortened as in [`Finding::new`].
+    pub fn of_plugin(
         code: impl Into<String>,
         pointer: impl Into<String>,
         detail: impl Into<String>,
@@ -66,7 +77,7 @@ mod tests {
             (vec![&long], ""),
             (vec!["extra_args", &long, "a"], "/extra_args"),
         ] {
-            let finding = Finding::new("name", pointer(tokens), "wrong");
+            let finding = Finding::new(Code::Name, pointer(tokens), "wrong");
             assert_eq!(finding.pointer, expected);
         }
     }

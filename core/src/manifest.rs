@@ -6,6 +6,7 @@
 
 mod identity;
 mod placement;
+mod size;
 
 use std::collections::BTreeMap;
 
@@ -17,13 +18,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use identity::{identify, identity_variables};
+pub use size::{check_size, record_warnings};
 
-use crate::finding::Finding;
 use crate::json::to_string;
 use crate::keys::{
     CHECKPOINT_LAYOUT_ANNOTATION, CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, DATASET_URI_ANNOTATION,
     FRAMEWORK_LABEL, MODEL_ID_ANNOTATION, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION,
-    PLUGIN_VERSION_ANNOTATION, QUEUE_LABEL, RESUME_VARIABLE, RUN_ID_LABEL, WARNINGS_ANNOTATION,
+    PLUGIN_VERSION_ANNOTATION, QUEUE_LABEL, RESUME_VARIABLE, RUN_ID_LABEL,
 };
 use crate::plan::{Plan, Text};
 use crate::profile::{
@@ -35,7 +36,6 @@ use crate::pytorch_job::{
 };
 use crate::request::JobRequest;
 use crate::request::metadata::OVERWRITE_VARIABLE;
-use crate::request::size::json_bytes;
 
 /// The folder under which the claim of a `pvc://` URI is mounted, by its name.
 const CLAIMS_PATH: &str = "/mnt/pvc";
@@ -44,36 +44,6 @@ const CLAIMS_PATH: &str = "/mnt/pvc";
 const CRASHES: u32 = 3;
 /// Seconds that a pod has to save a last checkpoint after SIGTERM.
 const GRACE_SECONDS: i64 = 120;
-
-/// The maximum size of [`WARNINGS_ANNOTATION`] in bytes: an eighth of the limit for all
-/// annotations.
-const MAX_WARNINGS_BYTES: usize = 32 * 1024;
-
-/// The maximum size of a PyTorchJob as JSON, in bytes. etcd accepts objects of up to 1.5 MiB
-/// (`--max-request-bytes`), and the API server and the operator add to the object.
-const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
-
-/// Checks that a PyTorchJob is small enough for the cluster.
-///
-/// # Errors
-///
-/// A finding with the size and the limit.
-pub fn check_size(job: &PyTorchJob) -> Result<(), Finding> {
-    let bytes = json_bytes(job);
-    if bytes <= MAX_MANIFEST_BYTES {
-        return Ok(());
-    }
-    let specs = &job.spec.pytorch_replica_specs;
-    let copies = match &specs.worker {
-        Some(_) => " (master and workers each get a copy of env)",
-        None => "",
-    };
-    let detail = format!(
-        "env: the PyTorchJob would be {bytes} bytes{copies}, but at most {MAX_MANIFEST_BYTES} are \
-         allowed; put large values into a file that the job reads"
-    );
-    Err(Finding::new("size", "/env", detail))
-}
 
 /// The PyTorchJob of a request and its plan.
 pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
@@ -121,9 +91,12 @@ fn labels(request: &JobRequest) -> BTreeMap<String, String> {
         (FRAMEWORK_LABEL, &request.framework),
         (RUN_ID_LABEL, &request.run_id),
     ];
-    let queue = request.profile.as_ref();
-    let queue = queue.and_then(|chosen| Some((QUEUE_LABEL, chosen.profile.queue.as_deref()?)));
-    with_own(&request.labels, own.into_iter().chain(queue))
+    let profile = request.profile.as_ref().map(|chosen| &chosen.profile);
+    let queue = profile.and_then(|profile| Some((QUEUE_LABEL, profile.queue.as_deref()?)));
+    let of_operator = profile
+        .into_iter()
+        .flat_map(|profile| pairs(&profile.labels));
+    with_own(&request.labels, of_operator.chain(own).chain(queue))
 }
 
 fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
@@ -138,24 +111,24 @@ fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
         (PLUGIN_DIGEST_ANNOTATION, &plan.plugin.digest),
     ];
     let profile = request.profile.as_ref();
-    let profile = profile.map(|chosen| (PROFILE_ANNOTATION, chosen.name.as_str()));
-    with_own(&request.annotations, own.into_iter().chain(profile))
+    let name = profile.map(|chosen| (PROFILE_ANNOTATION, chosen.name.as_str()));
+    with_own(
+        &request.annotations,
+        of_operator(request).chain(own).chain(name),
+    )
 }
 
-/// Records the warnings of a submission in the job's annotations, as many as fit. They are not part
-/// of the manifest, because warnings name arguments as the request spells them.
-pub fn record_warnings<'a>(job: &mut PyTorchJob, warnings: impl Iterator<Item = &'a Finding>) {
-    let mut bytes = 0;
-    let told: Vec<&Finding> = warnings
-        .take_while(|warning| {
-            bytes += to_string(warning).len() + 1;
-            bytes < MAX_WARNINGS_BYTES
-        })
-        .collect();
-    if !told.is_empty() {
-        let annotations = job.metadata.annotations.get_or_insert_default();
-        annotations.insert(WARNINGS_ANNOTATION.to_string(), to_string(&told));
-    }
+/// The annotations of the operator's profile, which come before those of the request.
+fn of_operator(request: &JobRequest) -> impl Iterator<Item = (&str, &str)> {
+    let profile = request.profile.as_ref().map(|chosen| &chosen.profile);
+    profile
+        .into_iter()
+        .flat_map(|profile| pairs(&profile.annotations))
+}
+
+fn pairs(map: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    map.iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
 }
 
 fn with_own<'a>(
@@ -183,7 +156,10 @@ fn template(request: &JobRequest, plan: &Plan) -> PodTemplateSpec {
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels(request)),
-            annotations: Some(with_own(&request.annotations, no_sidecar)),
+            annotations: Some(with_own(
+                &request.annotations,
+                of_operator(request).chain(no_sidecar),
+            )),
             ..ObjectMeta::default()
         }),
         spec: Some(pod),

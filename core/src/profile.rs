@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Affinity, Toleration, Volume, VolumeMount};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::request::metadata;
 use crate::suggestion::did_you_mean;
@@ -24,7 +25,7 @@ pub const DEFAULT_GPU_RESOURCE: &str = "nvidia.com/gpu";
 pub const CLAIM_VOLUME_PREFIX: &str = "claim-";
 
 /// The profiles of this host.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Profiles {
     profiles: BTreeMap<String, Profile>,
@@ -35,14 +36,16 @@ pub struct Profiles {
 }
 
 /// Where and how jobs run.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Profile {
     /// Labels that nodes must have.
     pub node_selector: BTreeMap<String, String>,
     #[serde(deserialize_with = "strict")]
+    #[schemars(with = "Vec<Map<String, Value>>")]
     pub tolerations: Vec<Toleration>,
     #[serde(deserialize_with = "strict")]
+    #[schemars(with = "Option<Map<String, Value>>")]
     pub affinity: Option<Affinity>,
     /// Priority class of the pods.
     pub priority_class: Option<String>,
@@ -56,27 +59,38 @@ pub struct Profile {
     pub gpu_resource: Option<String>,
     /// Memory of a GPU in GiB, for estimates of what it can hold. Default: not known.
     pub gpu_memory_gb: Option<u32>,
+    /// Labels of the PyTorchJob and its pods, before those of the request. Keys of Kubernetes that
+    /// requests may not set are allowed.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the PyTorchJob and its pods, in the same way.
+    pub annotations: BTreeMap<String, String>,
     pub volumes: Vec<ProfileVolume>,
     /// Size of /dev/shm in GiB, which counts against the memory limit. Default: half of the node's
     /// memory.
+    #[schemars(range(max = u32::MAX))]
     pub shared_memory_gb: Option<u32>,
     /// Seconds after which a finished job is deleted. Default: it is kept.
+    #[schemars(range(max = u32::MAX))]
     pub ttl_seconds_after_finished: Option<u32>,
     /// Seconds that a job may be active. Default: unlimited.
+    #[schemars(range(max = u32::MAX))]
     pub active_deadline_seconds: Option<u32>,
     /// Restarts across all replicas after which a job fails. Default: three per node.
+    #[schemars(range(max = u32::MAX))]
     pub backoff_limit: Option<u32>,
 }
 
 /// A volume of every pod that uses the profile.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileVolume {
     /// As in a pod's `volumes`: a name and a source.
     #[serde(deserialize_with = "strict")]
+    #[schemars(with = "Map<String, Value>")]
     pub volume: Volume,
     /// As in a container's `volumeMounts`; the name is optional.
     #[serde(deserialize_with = "mount")]
+    #[schemars(with = "Map<String, Value>")]
     pub mount: VolumeMount,
 }
 
@@ -158,7 +172,10 @@ impl Profile {
     fn check(&self, place: &str, wrong: &mut Vec<String>) {
         for (key, value) in &self.node_selector {
             if metadata::check_label_value(value).is_err() || key.is_empty() {
-                wrong.push(format!("{place}.node_selector.{key}: not a valid label"));
+                wrong.push(format!(
+                    "{place}.node_selector.{key}: {value:?}: {}",
+                    metadata::NameFault::LabelValue
+                ));
             }
         }
         let names = [
@@ -193,14 +210,26 @@ impl Profile {
                 "{place}.gpu_memory_gb: 0 is not a size; give GiB, or leave it out"
             ));
         }
+        for (member, keys) in [("labels", &self.labels), ("annotations", &self.annotations)] {
+            for key in keys.keys() {
+                if let Err(finding) = metadata::check_operator_key(key) {
+                    wrong.push(format!("{place}.{member}: {key:?}: {finding}"));
+                }
+            }
+        }
+        for (key, value) in &self.labels {
+            if let Err(finding) = metadata::check_label_value(value) {
+                wrong.push(format!("{place}.labels.{key}: {value:?}: {finding}"));
+            }
+        }
         let mut taken = BTreeSet::from([SHARED_MEMORY_VOLUME]);
         for (index, ProfileVolume { volume, mount }) in self.volumes.iter().enumerate() {
             let place = format!("{place}.volumes[{index}]");
             let name = volume.name.as_str();
             if !metadata::is_dns_label(name) || name.starts_with(CLAIM_VOLUME_PREFIX) {
                 wrong.push(format!(
-                    "{place}.volume.name: {name:?} is not a DNS label, or starts with \
-                     {CLAIM_VOLUME_PREFIX}, which is reserved"
+                    "{place}.volume.name: {name:?} is not a valid volume name; use 1-63 characters a-z, \
+                     0-9 and '-', and do not start with {CLAIM_VOLUME_PREFIX}, which is reserved"
                 ));
             }
             if !taken.insert(name) {
@@ -210,7 +239,7 @@ impl Profile {
             }
             if !mount.mount_path.starts_with('/') {
                 wrong.push(format!(
-                    "{place}.mount.mountPath: {:?} is not an absolute path",
+                    "{place}.mount.mountPath: {:?} is not an absolute path; it must start with /",
                     mount.mount_path
                 ));
             }
@@ -240,7 +269,7 @@ fn mount<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VolumeMoun
     #[derive(Deserialize)]
     struct Nameless {
         #[serde(flatten)]
-        members: serde_json::Map<String, Value>,
+        members: Map<String, Value>,
     }
     let Nameless { mut members } = Nameless::deserialize(deserializer)?;
     members.entry("name").or_insert_with(|| Value::from(""));

@@ -15,6 +15,7 @@ mod secret;
 pub mod size;
 mod synonyms;
 pub mod uri;
+pub mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
@@ -28,7 +29,7 @@ pub use name::JobName;
 use schema::Schema;
 use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
 
-use crate::finding::{Finding, MAX_FINDINGS};
+use crate::finding::{Code, Finding, MAX_FINDINGS};
 use crate::profile::{ChosenProfile, Profiles};
 use crate::suggestion::nearest;
 
@@ -248,7 +249,7 @@ pub fn check(
 ) -> Result<Checked, Vec<Finding>> {
     let schema = match &*COMPILED {
         Ok(schema) => schema,
-        Err(error) => return Err(vec![Finding::new("schema", "", error.as_str())]),
+        Err(error) => return Err(vec![Finding::new(Code::Schema, "", error.as_str())]),
     };
     let too_large = take_large_arguments(&mut value);
     let framework = value["framework"]
@@ -276,7 +277,7 @@ pub fn check(
             if findings.is_empty() {
                 let detail = "request: does not match the schema; GET /openapi.json describes \
                               every field";
-                findings.push(Finding::new("schema", "", detail));
+                findings.push(Finding::new(Code::Schema, "", detail));
             }
             Err(findings)
         }
@@ -295,7 +296,7 @@ fn take_large_arguments(value: &mut Value) -> Option<Finding> {
         "extra_args: {bytes} bytes of JSON, but at most {MAX_ARGUMENTS_BYTES} are allowed; put \
          large data into a file and set config_path to it"
     );
-    Some(Finding::new("size", "/extra_args", detail))
+    Some(Finding::new(Code::Size, "/extra_args", detail))
 }
 
 /// The field or framework argument that the user probably meant by an unknown field name.

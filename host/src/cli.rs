@@ -1,11 +1,10 @@
 //! The command line: each command in a module of its own.
 
 pub mod client;
-mod explain;
+pub mod explain;
 pub mod plugin;
 mod plugins;
-mod preview;
-mod request_file;
+pub mod preview;
 mod serve;
 
 use std::io::Write;
@@ -17,7 +16,9 @@ use crate::cluster::local::contain::Stage;
 use crate::cluster::local::shim;
 use crate::config::ServeSettings;
 use crate::plugin::compiler;
+use crate::text::without_numbers;
 use client::arguments::ClientCommand;
+use client::source::Report;
 use client::terminal::visible;
 use explain::ExplainSettings;
 use plugin::PluginCommand;
@@ -37,7 +38,7 @@ pub enum Command {
     Serve(Box<ServeSettings>),
     /// Print the manifest of a request, without a server or a cluster.
     Preview(PreviewSettings),
-    /// Show the documentation of a framework, an argument, or a rule.
+    /// Show the documentation of a framework, an argument, a rule, or a code of an error.
     Explain(ExplainSettings),
     /// Create, test and publish framework plugins.
     #[command(subcommand)]
@@ -71,8 +72,14 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Every cause on one line, and no trace: this is for the person at the terminal.
-            let error = format!("{error:#}");
-            let _ = writeln!(std::io::stderr(), "error: {}", visible(&error));
+            let told = match error.downcast_ref::<Report>() {
+                Some(report) => report.to_string(),
+                None => {
+                    let error = without_numbers(format_args!("{error:#}"));
+                    format!("error: {}", visible(&error))
+                }
+            };
+            let _ = writeln!(std::io::stderr(), "{told}");
             ExitCode::FAILURE
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use crate::bundle;
@@ -20,7 +20,7 @@ use crate::profile::Profiles;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
 use crate::request::{AllowedNamespaces, DEFAULT_IMAGE, RequestPolicy};
 use crate::telemetry::LogSettings;
-use crate::token;
+use crate::{document, parser, text, token};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 /// In the repository: the built plugins, the data of a service, the training programs.
@@ -34,7 +34,8 @@ const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/names
 #[derive(Debug, Args)]
 pub struct ServeSettings {
     /// Address to listen on.
-    #[arg(long, env = "TRAINER_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "TRAINER_LISTEN", default_value = "127.0.0.1:8080",
+          value_parser = parser::listen_address)]
     pub listen: SocketAddr,
     /// Token that clients must send as X-TRAINER-TOKEN. Empty: no authentication, which is only
     /// allowed on loopback addresses.
@@ -54,11 +55,11 @@ pub struct ServeSettings {
     pub allow_anonymous: bool,
     /// Maximum number of connections. Lower if this process may not open twice as many files.
     #[arg(long, env = "TRAINER_MAX_CONNECTIONS", default_value_t = 4096,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = parser::positive_u32)]
     pub max_connections: u32,
     /// Maximum number of connections per client address. Default: half of all.
     #[arg(long, env = "TRAINER_MAX_CONNECTIONS_PER_ADDRESS",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = parser::positive_u32)]
     pub max_connections_per_address: Option<u32>,
     /// Additional host names that clients without a token may use, besides IP addresses and
     /// localhost.
@@ -79,7 +80,8 @@ pub struct ServeSettings {
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub plugins_poll: u64,
     /// Seconds that requests in flight may take when the service stops.
-    #[arg(long, env = "TRAINER_SHUTDOWN_GRACE", default_value_t = 20)]
+    #[arg(long, env = "TRAINER_SHUTDOWN_GRACE", default_value_t = 20,
+          value_parser = parser::duration)]
     pub shutdown_grace: u64,
     #[command(flatten)]
     pub planning: PlanningSettings,
@@ -127,10 +129,10 @@ pub struct PlanningSettings {
     #[arg(long, env = "TRAINER_DEFAULT_IMAGE", default_value = DEFAULT_IMAGE)]
     pub default_image: String,
     /// Default CPU request per replica. Default: none.
-    #[arg(long, env = "TRAINER_DEFAULT_CPUS")]
+    #[arg(long, env = "TRAINER_DEFAULT_CPUS", value_parser = parser::any_u32)]
     pub default_cpus: Option<u32>,
     /// Default memory request per replica in GiB. Default: none.
-    #[arg(long, env = "TRAINER_DEFAULT_MEMORY_GB")]
+    #[arg(long, env = "TRAINER_DEFAULT_MEMORY_GB", value_parser = parser::any_u32)]
     pub default_memory_gb: Option<u32>,
     /// Allowed schemes of dataset_uri.
     #[arg(long, env = "TRAINER_DATASET_SCHEMES", value_delimiter = ',',
@@ -160,7 +162,7 @@ pub struct LocalArguments {
     pub local_python: Option<PathBuf>,
     /// Slots of the local cluster. Default: the number of GPUs, or of cores on a machine without
     /// GPUs.
-    #[arg(long, env = "TRAINER_LOCAL_SLOTS")]
+    #[arg(long, env = "TRAINER_LOCAL_SLOTS", value_parser = parser::any_u32)]
     pub local_slots: Option<u32>,
     /// Whether to isolate jobs from the service, its files and each other. `auto`: if this machine
     /// supports it.
@@ -176,22 +178,25 @@ pub struct LocalArguments {
     #[arg(long, env = "TRAINER_LOCAL_USER")]
     pub local_user: Option<User>,
     /// Maximum number of stored jobs, including finished ones.
-    #[arg(long, env = "TRAINER_LOCAL_MAX_JOBS", default_value_t = 20_000)]
+    #[arg(long, env = "TRAINER_LOCAL_MAX_JOBS", default_value_t = 20_000,
+          value_parser = parser::any_u32)]
     pub local_max_jobs: u32,
     /// Maximum size of all manifests together, in MiB.
-    #[arg(long, env = "TRAINER_LOCAL_MAX_MANIFEST_MB", default_value_t = 256)]
+    #[arg(long, env = "TRAINER_LOCAL_MAX_MANIFEST_MB", default_value_t = 256,
+          value_parser = parser::any_u32)]
     pub local_max_manifest_mb: u32,
     /// Maximum size of the log of one attempt of a replica, in MiB. The beginning of a longer log
     /// is dropped.
     #[arg(long, env = "TRAINER_LOCAL_MAX_LOG_MB", default_value_t = 1024,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = parser::positive_u32)]
     pub local_max_log_mb: u32,
     /// Maximum size of all logs on disk in MiB. Beyond that, more jobs are refused until some are
     /// deleted.
     #[arg(long, env = "TRAINER_LOCAL_MAX_LOG_TOTAL_MB", default_value_t = 65_536)]
     pub local_max_log_total_mb: u32,
     /// Delay before a failed replica restarts, in milliseconds. It doubles with each failure.
-    #[arg(long, env = "TRAINER_LOCAL_BACKOFF_MS", default_value_t = 1000)]
+    #[arg(long, env = "TRAINER_LOCAL_BACKOFF_MS", default_value_t = 1000,
+          value_parser = parser::duration)]
     pub local_backoff_ms: u64,
 }
 
@@ -272,11 +277,9 @@ impl PlanningSettings {
             return Ok(Profiles::default());
         };
         let file_name = file.display();
-        let text =
-            std::fs::read_to_string(file).with_context(|| format!("cannot read {file_name}"))?;
-        let profiles: Profiles = serde_saphyr::from_str(&text)
-            .with_context(|| format!("{file_name} is not a valid profiles file"))?;
+        let text = text::read(file)?;
         let wrong = |wrong: Vec<String>| anyhow::anyhow!("{file_name}:\n  {}", wrong.join("\n  "));
+        let profiles: Profiles = document::from_yaml(&text).map_err(wrong)?;
         profiles.check().map_err(wrong)?;
         Ok(profiles)
     }

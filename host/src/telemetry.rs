@@ -53,7 +53,13 @@ pub struct Telemetry {
 ///
 /// When the directives cannot be read, or the collector's address cannot.
 pub fn start(settings: &LogSettings) -> anyhow::Result<Telemetry> {
-    let filter = EnvFilter::try_new(format!("{TOLD_TWICE},{}", settings.log))?;
+    let filter = EnvFilter::try_new(format!("{TOLD_TWICE},{}", settings.log)).map_err(|_| {
+        anyhow::anyhow!(
+            "TRAINER_LOG (--log) is {:?}; it takes a level, which is error, warn, info, debug or trace, \
+             or directives such as info,trainer_host=debug",
+            settings.log
+        )
+    })?;
     let logs = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);

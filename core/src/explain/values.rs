@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{plain, texts};
+use super::argument::{plain, texts};
 
 /// So deep unions and lists are told.
 const MOST_DEPTH: usize = 4;

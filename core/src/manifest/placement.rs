@@ -17,6 +17,8 @@ pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
         image_pull_secrets,
         service_account,
         gpu_resource: _,
+        labels: _,
+        annotations: _,
         volumes,
         shared_memory_gb,
         ttl_seconds_after_finished: _,

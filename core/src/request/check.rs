@@ -10,7 +10,7 @@ use super::schema::{self, field};
 use super::secret::looks_secret;
 use super::uri::{StorageUri, UriRole};
 use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, TrainingJobRequest};
-use crate::finding::{Finding, pointer};
+use crate::finding::{Code, Finding, pointer};
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
 use crate::suggestion::did_you_mean;
 
@@ -90,7 +90,7 @@ impl<'a> Checker<'a> {
         if resume_from_checkpoint && overwrite {
             let detail = "overwrite: conflicts with resume_from_checkpoint: a run cannot resume \
                           from the checkpoints that it replaces; set only one of them";
-            self.finding("conflict", "overwrite", detail.to_string());
+            self.finding(Code::Conflict, "overwrite", detail.to_string());
         }
         let mut extra_args = extra_args.unwrap_or_default();
         extra_args.retain(|_, value| !value.is_null());
@@ -100,7 +100,7 @@ impl<'a> Checker<'a> {
             self.word_of_a_command(name, text.as_deref());
         }
         if let Some(image) = &image {
-            self.keep("format", "image", image::check(image));
+            self.keep(Code::Format, "image", image::check(image));
         }
         let checkpoint_base_uri = checkpoint_base_uri
             .and_then(|text| self.uri(UriRole::Checkpoint, "checkpoint_base_uri", &text));
@@ -115,10 +115,16 @@ impl<'a> Checker<'a> {
         let profile = annotations.remove(PROFILE_ANNOTATION);
         self.annotations(&annotations);
         let namespace = namespace.unwrap_or_else(|| self.policy.default_namespace.clone());
-        self.keep("name", "namespace", metadata::check_namespace(&namespace));
+        self.keep(
+            Code::Name,
+            "namespace",
+            metadata::check_namespace(&namespace),
+        );
         let profile = self.profile(profile.as_deref(), &namespace);
         let name = match (job_name, &framework, &run_id) {
-            (Some(name), ..) => self.keep("name", "job_name", JobName::chosen(&name, num_nodes)),
+            (Some(name), ..) => {
+                self.keep(Code::Name, "job_name", JobName::chosen(&name, num_nodes))
+            }
             (None, Some(framework), Some(run_id)) => {
                 Some(JobName::derived(framework, run_id, num_nodes))
             }
@@ -155,7 +161,7 @@ impl<'a> Checker<'a> {
                 let at = pointer(["annotations", PROFILE_ANNOTATION]);
                 let detail = format!("annotations: {PROFILE_ANNOTATION}: {unknown}");
                 self.findings
-                    .push(Finding::new("unknown-profile", at, detail));
+                    .push(Finding::new(Code::UnknownProfile, at, detail));
                 None
             }
         }
@@ -174,7 +180,7 @@ impl<'a> Checker<'a> {
             schema::quote_text(&name),
             known.join(", ")
         );
-        self.finding("unknown-framework", "framework", detail);
+        self.finding(Code::UnknownFramework, "framework", detail);
         None
     }
 
@@ -183,12 +189,12 @@ impl<'a> Checker<'a> {
             UriRole::Dataset => &self.policy.dataset_schemes,
             UriRole::Checkpoint => &self.policy.checkpoint_schemes,
         };
-        let uri = self.keep("uri", name, StorageUri::parse(role, text, allowed))?;
+        let uri = self.keep(Code::Uri, name, StorageUri::parse(role, text, allowed))?;
         if let Some(encoded) = uri.undecoded() {
             let detail = format!(
                 "{name}: {encoded} is not decoded; it stands for exactly these three characters"
             );
-            let warning = Finding::new("percent-encoding", pointer([name]), detail);
+            let warning = Finding::new(Code::PercentEncoding, pointer([name]), detail);
             self.warnings.push(warning);
         }
         Some(uri)
@@ -199,19 +205,22 @@ impl<'a> Checker<'a> {
             let at = pointer(["env", name.as_str()]);
             if let Err(finding) = metadata::check_request_variable(name) {
                 let detail = format!("{}: {finding}", field(&at));
-                self.findings.push(Finding::new("environment", at, detail));
+                self.findings
+                    .push(Finding::new(Code::Environment, at, detail));
             } else if value.contains('\0') {
                 let detail = format!("{}: must not contain NUL", field(&at));
-                self.findings.push(Finding::new("environment", at, detail));
+                self.findings
+                    .push(Finding::new(Code::Environment, at, detail));
             } else if let Some(detail) = too_long_for_exec(name, value) {
-                self.findings.push(Finding::new("length", at, detail));
+                self.findings.push(Finding::new(Code::Length, at, detail));
             } else if metadata::is_search_path(name) {
                 let detail = format!(
                     "{}: replaces the image's value completely, and $ is not expanded; torchrun or \
                      its libraries may not be found without the original entries",
                     field(&at)
                 );
-                self.warnings.push(Finding::new("replaced-env", at, detail));
+                self.warnings
+                    .push(Finding::new(Code::ReplacedEnv, at, detail));
             } else if looks_secret(name, value) {
                 let detail = format!(
                     "{}: a secret in env is stored in the PyTorchJob in plain text; mount a \
@@ -219,11 +228,11 @@ impl<'a> Checker<'a> {
                     field(&at)
                 );
                 self.warnings
-                    .push(Finding::new("secret-in-env", at, detail));
+                    .push(Finding::new(Code::SecretInEnv, at, detail));
             } else if let Some(successor) = metadata::successor(name) {
                 let detail = format!("{}: no longer read; set {successor} instead", field(&at));
                 self.warnings
-                    .push(Finding::new("deprecated-env", at, detail));
+                    .push(Finding::new(Code::DeprecatedEnv, at, detail));
             }
         }
         let size: usize = env
@@ -235,7 +244,7 @@ impl<'a> Checker<'a> {
                 "env: {size} bytes, but at most {MAX_ENV_BYTES} are allowed; put large values into \
                  a file"
             );
-            self.finding("length", "env", detail);
+            self.finding(Code::Length, "env", detail);
         }
     }
 
@@ -255,7 +264,7 @@ impl<'a> Checker<'a> {
         if size > metadata::MAX_ANNOTATIONS_BYTES {
             let most = metadata::MAX_ANNOTATIONS_BYTES;
             let detail = format!("annotations: {size} bytes, but at most {most} are allowed");
-            self.finding("length", "annotations", detail);
+            self.finding(Code::Length, "annotations", detail);
         }
     }
 
@@ -263,7 +272,7 @@ impl<'a> Checker<'a> {
         if let Err(finding) = checked {
             let detail = format!("{name}: {}: {finding}", schema::quote_text(key));
             self.findings
-                .push(Finding::new("name", pointer([name, key]), detail));
+                .push(Finding::new(Code::Name, pointer([name, key]), detail));
         }
     }
 
@@ -275,7 +284,7 @@ impl<'a> Checker<'a> {
         };
         if text.chars().any(char::is_control) {
             let detail = format!("{name}: control characters are not allowed");
-            self.finding("format", name, detail);
+            self.finding(Code::Format, name, detail);
         }
         if text.starts_with('-') {
             let detail = format!(
@@ -283,13 +292,13 @@ impl<'a> Checker<'a> {
                  dash",
                 schema::quote(&Value::from(text))
             );
-            self.finding("format", name, detail);
+            self.finding(Code::Format, name, detail);
         }
     }
 
     fn keep<T>(
         &mut self,
-        code: &str,
+        code: Code,
         name: &str,
         checked: Result<T, impl std::fmt::Display>,
     ) -> Option<T> {
@@ -302,7 +311,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn finding(&mut self, code: &str, name: &str, detail: String) {
+    fn finding(&mut self, code: Code, name: &str, detail: String) {
         self.findings
             .push(Finding::new(code, pointer([name]), detail));
     }

@@ -4,17 +4,21 @@
 //! Parsers disagree on which of two equal names wins, so one program could check what another does
 //! not run. serde_json itself limits nesting to 128 levels.
 
+mod mistake;
+
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::finding::{Finding, pointer};
+use crate::finding::{Code, Finding, pointer};
 use crate::request::schema::quote_text;
 
 /// The maximum number of values, counted at every depth. A small object takes half a kilobyte of
 /// memory, so one megabyte of text could take a hundred.
-const MAX_VALUES: usize = 20_000;
+pub const MAX_VALUES: usize = 20_000;
+/// What some editors put before a text. It is not part of it (RFC 8259, 8.1).
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// The maximum number of findings: after ten duplicates, further ones add nothing.
 const MAX_FINDINGS: usize = 10;
 
@@ -25,18 +29,18 @@ const MAX_FINDINGS: usize = 10;
 /// One finding if the text is not JSON or has too many values; otherwise one for each duplicate
 /// name and each integer that is too large, up to ten.
 pub fn parse(text: &[u8]) -> Result<Value, Vec<Finding>> {
-    if let Err(error) = std::str::from_utf8(text) {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let text = std::str::from_utf8(text).map_err(|error| {
         let place = place(text, error.valid_up_to());
-        return Err(vec![not_json(&format!(
-            "the text is not UTF-8 at {place}; save the file as UTF-8"
-        ))]);
-    }
+        let what = "the text is not UTF-8; save or send it as UTF-8";
+        vec![not_json(&format!("{place}: {what}"))]
+    })?;
     let mut reading = Reading {
         values: 0,
-        long_integers: long_integers(text),
+        long_integers: long_integers(text.as_bytes()),
         findings: Vec::new(),
     };
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let node = Node {
         path: &Path::Root,
         reading: &mut reading,
@@ -56,30 +60,24 @@ fn too_many_values() -> Finding {
     let detail = format!(
         "request: more than {MAX_VALUES} JSON values; put large data into a file that the job reads"
     );
-    Finding::new("size", "", detail)
+    Finding::new(Code::Size, "", detail)
 }
 
 fn not_json(what: &str) -> Finding {
-    Finding::new("not-json", "", format!("not JSON: {what}"))
+    Finding::new(Code::NotJson, "", format!("not JSON: {what}"))
 }
 
 /// Describes a syntax error and its position without the vocabulary of a parser.
-fn unreadable(text: &[u8], error: &serde_json::Error) -> Finding {
-    let (line, column) = (error.line(), error.column());
-    if error.is_eof() {
-        return not_json(&match text.trim_ascii().is_empty() {
-            true => {
-                "the text is empty; expected an object such as {\"framework\": \"hf\"}".to_string()
-            }
-            false => format!(
-                "unexpected end of text at line {line}, column {column}; close the last value, \
-                 bracket or quotation mark"
-            ),
-        });
-    }
-    let told = error.to_string();
-    let what = told.split(" at line ").next().unwrap_or_default();
-    not_json(&format!("{what} at line {line}, column {column}"))
+fn unreadable(text: &str, error: &serde_json::Error) -> Finding {
+    let (place, what) = match mistake::first(text) {
+        Some((at, mistake)) => (place(text.as_bytes(), at), mistake.to_string()),
+        None => {
+            let (line, column) = (error.line(), error.column());
+            let what = "this cannot be read; `python3 -m json.tool FILE` checks a file";
+            (format!("line {line}, column {column}"), what.to_string())
+        }
+    };
+    not_json(&format!("{place}: {what}"))
 }
 
 /// The line and column of a byte, counted from 1.
@@ -177,7 +175,7 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
-    fn found(&mut self, code: &str, path: &Path, detail: String) {
+    fn found(&mut self, code: Code, path: &Path, detail: String) {
         if self.reading.findings.len() < MAX_FINDINGS {
             let finding = Finding::new(code, path.pointer(), detail);
             self.reading.findings.push(finding);
@@ -229,7 +227,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                 quote_text(digits)
             );
             let path = self.path;
-            self.found("number", path, detail);
+            self.found(Code::Number, path, detail);
         }
         let number = Number::from_f64(value).ok_or_else(|| E::custom("number out of range"))?;
         Ok(Value::Number(number))
@@ -270,7 +268,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                     "duplicate name {}; remove one of the two",
                     quote_text(&name)
                 );
-                self.found("duplicate-name", &path, detail);
+                self.found(Code::DuplicateName, &path, detail);
             }
             object.insert(name, value);
         }

@@ -97,6 +97,7 @@ pub enum NameFault {
     LabelKey,
     LabelValue,
     ReservedKey,
+    OwnKey,
     VariableName,
     ReservedVariable,
 }
@@ -118,14 +119,18 @@ impl fmt::Display for NameFault {
             }
             Self::ReservedKey => {
                 "reserved: requests may not set keys of kubernetes.io, k8s.io, \
-                 training.kubeflow.org and trainer.deepfinery"
+                 training.kubeflow.org and trainer.deepfinery; use another prefix, or have the \
+                 operator set the key in a profile"
+            }
+            Self::OwnKey => {
+                "reserved: the service or the training operator sets this key; remove it"
             }
             Self::VariableName => {
                 "not a valid variable name; use A-Z, a-z, 0-9, '-', '_' and '.', not starting with \
                  a digit"
             }
             Self::ReservedVariable => {
-                "reserved: the service or the training operator sets this variable"
+                "reserved: the service or the training operator sets this variable; remove it"
             }
         })
     }
@@ -170,6 +175,23 @@ pub fn check_key(key: &str) -> Result<(), NameFault> {
     }
     match prefix.is_some_and(is_reserved_prefix) && !HARMLESS_KEYS.contains(&key) {
         true => Err(NameFault::ReservedKey),
+        false => Ok(()),
+    }
+}
+
+/// Whether the operator's profiles may set a label or an annotation of this key: all but those that
+/// this host and the training operator set themselves.
+pub fn check_operator_key(key: &str) -> Result<(), NameFault> {
+    const OWN_PREFIXES: [&str; 2] = ["training.kubeflow.org", "trainer.deepfinery"];
+    const OWN_KEYS: [&str; 2] = ["app.kubernetes.io/managed-by", "sidecar.istio.io/inject"];
+    match check_key(key) {
+        Err(NameFault::LabelKey) => return Err(NameFault::LabelKey),
+        _ if OWN_KEYS.contains(&key) => return Err(NameFault::OwnKey),
+        _ => {}
+    }
+    let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
+    match OWN_PREFIXES.iter().any(|own| is_within(prefix, own)) {
+        true => Err(NameFault::OwnKey),
         false => Ok(()),
     }
 }
@@ -298,11 +320,16 @@ fn is_variable_name(name: &str) -> bool {
 }
 
 fn is_reserved_prefix(prefix: &str) -> bool {
-    RESERVED_PREFIXES.iter().any(|reserved| {
-        prefix
-            .strip_suffix(reserved)
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    })
+    RESERVED_PREFIXES
+        .iter()
+        .any(|reserved| is_within(prefix, reserved))
+}
+
+/// Whether a domain is another one or in it.
+fn is_within(prefix: &str, domain: &str) -> bool {
+    prefix
+        .strip_suffix(domain)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 #[cfg(test)]

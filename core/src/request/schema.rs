@@ -4,14 +4,14 @@ mod budget;
 pub mod mistakes;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
 pub use words::{field, quote, quote_text};
 
-use crate::finding::{Finding, MAX_FINDINGS};
+use crate::finding::{Code, Finding, MAX_FINDINGS};
 use crate::suggestion::nearest;
 
 /// The maximum size in bytes of a compiled regular expression, and of the table that it fills while
@@ -37,6 +37,8 @@ pub struct Schema {
 struct Published {
     /// The names of the properties, for suggestions.
     properties: Vec<String>,
+    /// The names of the properties of its parts too.
+    all_properties: BTreeSet<String>,
     /// The property for each name and alias (`x-aliases`).
     names: BTreeMap<String, String>,
     /// Descriptions of patterns (`x-form`), by pattern.
@@ -102,6 +104,14 @@ impl Schema {
         self.published.properties.iter().map(String::as_str)
     }
 
+    /// The same findings as [`Schema::findings`], with suggestions from the properties at any depth.
+    pub fn findings_at_any_depth(&self, value: &Value) -> Vec<Finding> {
+        let known = || self.published.all_properties.iter().map(String::as_str);
+        self.findings_with(value, "", &|name| {
+            nearest(name, known()).map(str::to_string)
+        })
+    }
+
     /// The same findings as [`Schema::findings`], or None if checking this value could take long.
     /// Then call [`Schema::accepts`] on a thread that may block.
     pub fn findings_inline(&self, value: &Value, root: &str) -> Option<Vec<Finding>> {
@@ -129,24 +139,35 @@ impl Published {
         let codes = schema["x-codes"].as_object().into_iter().flatten();
         let mut published = Self {
             properties: properties.map(|(name, _)| name.clone()).collect(),
+            all_properties: BTreeSet::new(),
             names,
             forms: BTreeMap::new(),
             codes: codes
                 .filter_map(|(ours, theirs)| Some((ours.clone(), theirs.as_str()?.to_string())))
                 .collect(),
         };
-        published.note_forms(schema);
+        published.note(schema);
         published
     }
 
-    fn note_forms(&mut self, schema: &Value) {
+    /// The code of a finding that the schema makes: the plugin's own where it publishes one.
+    fn code(&self, code: Code) -> &str {
+        let own = self.codes.get(code.as_str());
+        own.map_or(code.as_str(), String::as_str)
+    }
+
+    /// Notes what stands at any depth of the schema.
+    fn note(&mut self, schema: &Value) {
         if let (Some(pattern), Some(form)) = (schema["pattern"].as_str(), schema["x-form"].as_str())
         {
             self.forms.insert(pattern.to_string(), form.to_string());
         }
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        self.all_properties
+            .extend(properties.map(|(name, _)| name.clone()));
         match schema {
-            Value::Object(members) => members.values().for_each(|value| self.note_forms(value)),
-            Value::Array(items) => items.iter().for_each(|value| self.note_forms(value)),
+            Value::Object(members) => members.values().for_each(|value| self.note(value)),
+            Value::Array(items) => items.iter().for_each(|value| self.note(value)),
             _ => {}
         }
     }

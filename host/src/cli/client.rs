@@ -1,14 +1,16 @@
 //! The commands that talk to a running service, for people at a terminal and for scripts.
 
 pub mod arguments;
-mod commands;
+pub mod commands;
 mod completion;
-mod failure;
+mod connection_error;
+pub mod failure;
 mod follow;
 mod lookup;
-mod output;
+pub mod output;
 mod server;
-mod source;
+mod setting;
+pub mod source;
 mod target;
 pub mod terminal;
 

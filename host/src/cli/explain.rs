@@ -1,4 +1,4 @@
-//! `trainer explain`: a framework, one of its arguments, or a rule.
+//! `trainer explain`: a framework, one of its arguments, or a code.
 
 use std::io::Write;
 
@@ -13,7 +13,8 @@ use crate::plugin::Plugin;
 /// The arguments of `trainer explain`.
 #[derive(Debug, Args)]
 pub struct ExplainSettings {
-    /// A framework (hf), an argument (hf.lr) or a rule (N01). Default: list the frameworks.
+    /// A framework (hf), an argument (hf.lr), or the code of a rule or an error (N01, type). Default:
+    /// list the frameworks.
     pub topic: Option<String>,
     /// Output format.
     #[arg(short, long, value_enum, default_value = "text")]
@@ -37,21 +38,36 @@ pub enum ExplainOutput {
 const COLUMNS: u16 = 100;
 
 pub(super) fn explain(settings: &ExplainSettings) -> anyhow::Result<()> {
-    let plugins = load(&settings.planning)?;
-    let frameworks: Vec<_> = plugins.all().map(Plugin::framework).collect();
     let columns = terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0);
     let style = match settings.output {
         ExplainOutput::Text => Style::Terminal { columns },
         ExplainOutput::Markdown => Style::Markdown,
         ExplainOutput::Json => Style::Json,
     };
-    let text = match &settings.topic {
-        Some(topic) => explain::explain(topic, &frameworks, style)?,
-        None => explain::overview(&frameworks),
+    let topic = settings.topic.as_deref();
+    // The service's own codes need no plugin.
+    let own = topic.and_then(|topic| explain::own_code(topic, style));
+    let text = match own {
+        Some(text) => text,
+        None => of_plugins(topic, style, &settings.planning)?,
     };
     let text = match settings.output {
         ExplainOutput::Json => text,
         ExplainOutput::Text | ExplainOutput::Markdown => visible(&text).into_owned(),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Explains what the plugins say of themselves.
+fn of_plugins(
+    topic: Option<&str>,
+    style: Style,
+    settings: &PlanningSettings,
+) -> anyhow::Result<String> {
+    let plugins = load(settings)?;
+    let frameworks: Vec<_> = plugins.all().map(Plugin::framework).collect();
+    Ok(match topic {
+        Some(topic) => explain::explain(topic, &frameworks, style)?,
+        None => explain::overview(&frameworks),
+    })
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::client::source::Source;
 use super::client::terminal::visible;
 use super::plugins::load;
-use super::request_file::{read_request, refused};
 use crate::config::PlanningSettings;
+use crate::finding::Finding;
 use crate::plugin::PlanError;
 use crate::preview::Preview;
 use crate::{manifest, request};
@@ -36,7 +37,8 @@ pub enum PreviewOutput {
 
 pub(super) async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
     let plugins = load(&settings.planning)?;
-    let value = read_request(&settings.file)?;
+    let (source, value) = Source::read(&settings.file, &[])?;
+    let refused = |findings: Vec<Finding>| source.refusal(&findings);
     let policy = settings.planning.policy()?;
     let checked = request::check(value, plugins.schemas(), &policy).map_err(refused)?;
     let plan = plugins.plan(&checked).await.map_err(|error| match error {

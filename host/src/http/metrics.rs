@@ -21,14 +21,12 @@ use super::query::Query;
 use super::reference::FoundJob;
 use super::streams::{Caller, Streams};
 use crate::cluster::{ClusterError, LogStream};
+use crate::http::openapi::operations::DEFAULT_POINTS;
 use crate::job::{
     LogEnd, LogLines, LogSelection, LogStart, Metrics, ObservedJob, Recorder, Unfinished,
     replica_names,
 };
 
-const DEFAULT_POINTS: usize = 500;
-const MIN_POINTS: usize = 4;
-const MAX_POINTS: usize = 10_000;
 /// How long a follower collects points before it sends them.
 const BATCH: Duration = Duration::from_millis(200);
 /// How often a comment shows proxies that the connection is alive: half of nginx's timeout.
@@ -36,21 +34,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Deserialize)]
 pub(super) struct MetricsQuery {
-    points: Option<usize>,
+    #[serde(default = "default_points")]
+    points: usize,
     #[serde(default)]
     follow: bool,
 }
 
-impl MetricsQuery {
-    fn points(&self) -> Result<usize, Problem> {
-        let points = self.points.unwrap_or(DEFAULT_POINTS);
-        if (MIN_POINTS..=MAX_POINTS).contains(&points) {
-            return Ok(points);
-        }
-        let detail = format_args!("takes a number from {MIN_POINTS} to {MAX_POINTS}, not {points}");
-        Err(Problem::parameter("points", detail))
-    }
+/// The table of parameters has the bounds, which are checked before a handler runs.
+fn default_points() -> usize {
+    DEFAULT_POINTS as usize
+}
 
+impl MetricsQuery {
     fn end(&self) -> LogEnd {
         match self.follow {
             true => LogEnd::WithJob,
@@ -67,7 +62,7 @@ pub(super) async fn metrics(
     Query(query): Query<MetricsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let points = query.points()?;
+    let points = query.points;
     let job = app.cluster.get(&found.namespace, &found.name).await?;
     let place = streams.enter(caller, 1)?;
     let log = place.hold(open(&app, &job, query.end()).await?).boxed();

@@ -14,7 +14,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use tower_http::cors::CorsLayer;
-use tower_http::csrf::{ConfigError, CsrfLayer};
+use tower_http::csrf::CsrfLayer;
 
 use super::app::App;
 use super::problem::Problem;
@@ -28,11 +28,14 @@ const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
 pub struct Origin(String);
 
 impl FromStr for Origin {
-    type Err = ConfigError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let accepted = CsrfLayer::new().add_trusted_origin(text);
-        accepted.map(|_| Self(text.to_string()))
+        let told = "it takes the origin of a site, such as https://dashboard.example.org";
+        accepted
+            .map(|_| Self(text.to_string()))
+            .map_err(|_| told.to_string())
     }
 }
 

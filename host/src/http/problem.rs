@@ -4,7 +4,6 @@
 //! fault are logged here, once, with the request's id, and never sent.
 
 mod conversions;
-mod kind;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -20,11 +19,10 @@ use serde_json::{Map, Value, json};
 use tower_http::request_id::RequestId;
 use tracing::{error, warn};
 
-use crate::finding::Finding;
+use crate::finding::{Code, Finding, Kind, TYPE_PREFIX};
 use crate::plugin::Plugins;
 use crate::request::schema::quote_text;
 use crate::suggestion::did_you_mean;
-use kind::Kind;
 
 /// The maximum length of other `detail` texts, and of `instance`. JSON may need six bytes for a
 /// character.
@@ -46,11 +44,11 @@ pub(super) struct Problem {
 
 impl Problem {
     fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        let (status, ..) = kind.descriptor();
+        let status = StatusCode::from_u16(kind.status());
         let mut detail = detail.into();
         detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
         Self {
-            status,
+            status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             kind,
             detail,
             errors: Vec::new(),
@@ -115,7 +113,7 @@ impl Problem {
 
     /// An invalid query parameter.
     pub(super) fn parameter(name: &str, detail: impl std::fmt::Display) -> Self {
-        vec![Finding::new("query", "", format!("{name}: {detail}"))].into()
+        vec![Finding::new(Code::Query, "", format!("{name}: {detail}"))].into()
     }
 
     pub(super) fn crowded() -> Self {
@@ -176,10 +174,12 @@ impl Problem {
     }
 
     fn document(&self, instance: &str) -> Value {
-        let (_, name, title) = self.kind.descriptor();
         let mut document = Map::new();
-        document.insert("type".into(), format!("urn:trainer:problem:{name}").into());
-        document.insert("title".into(), title.into());
+        document.insert(
+            "type".into(),
+            format!("{TYPE_PREFIX}{}", self.kind.as_str()).into(),
+        );
+        document.insert("title".into(), self.kind.title().into());
         document.insert("status".into(), self.status.as_u16().into());
         document.insert("detail".into(), self.detail.as_str().into());
         let instance = &instance[..instance.floor_char_boundary(MAX_INSTANCE_BYTES)];

@@ -11,7 +11,7 @@ use axum::response::Response;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
-use crate::finding::Finding;
+use crate::finding::{Code, Finding};
 use crate::http::openapi::operations::{self, Operation, Parameter, Value};
 use crate::job::JobState;
 use crate::suggestion::{did_you_mean, nearest};
@@ -72,7 +72,7 @@ fn findings(operation: &Operation, query: &str) -> Vec<Finding> {
             Some(_) if is_repeated => Some(format!("{name}: given more than once")),
             Some(parameter) => refusal(parameter, value).map(|why| format!("{name}: {why}")),
         };
-        findings.extend(wrong.map(|detail| Finding::new("query", "", detail)));
+        findings.extend(wrong.map(|detail| Finding::new(Code::Query, "", detail)));
         if findings.len() == MAX_FAULTS {
             break;
         }

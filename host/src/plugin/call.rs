@@ -246,5 +246,5 @@ fn finding(finding: contract::Finding) -> Finding {
         pointer,
         detail,
     } = finding;
-    Finding::new(code, pointer, detail)
+    Finding::of_plugin(code, pointer, detail)
 }

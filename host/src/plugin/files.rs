@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::LoadError;
+use crate::text;
 
 /// Only the owner may use the folder.
 const PRIVATE_FOLDER: u32 = 0o700;
@@ -49,12 +50,12 @@ pub(super) fn read(file: &Path, most: usize) -> std::result::Result<Vec<u8>, Loa
 /// When it cannot be read, is not a regular file or not UTF-8, or has more than `most` bytes.
 pub(super) fn read_text(file: &Path, most: usize) -> Result<String> {
     let (file, _) = open(file)?;
-    let mut text = String::new();
-    file.take(most as u64 + 1).read_to_string(&mut text)?;
-    match text.len() > most {
-        true => Err(Error::other(format!("it is larger than {most} bytes"))),
-        false => Ok(text),
+    let mut bytes = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > most {
+        return Err(Error::other(format!("it is larger than {most} bytes")));
     }
+    text::decode(&bytes).map_err(Error::other)
 }
 
 /// Reads a file that only this user can have written.

@@ -15,7 +15,7 @@ use super::golden::SelfTests;
 use super::limits::Limits;
 use super::loader::{Loader, LoaderSettings};
 use super::{CallError, LoadError, PlanError, Plugin, Registry, Scope, UnknownArguments};
-use crate::finding::Finding;
+use crate::finding::{Code, Finding};
 use crate::measure;
 use crate::plan::{Plan, PluginIdentity};
 use crate::request::{ArgumentSchemas, Checked, JobRequest};
@@ -131,7 +131,7 @@ impl Plugins {
         let request = &checked.request;
         let Some(plugin) = self.plugins.get(&request.framework) else {
             let detail = format!("framework: unknown framework {}", request.framework);
-            let finding = Finding::new("unknown-framework", "/framework", detail);
+            let finding = Finding::new(Code::UnknownFramework, "/framework", detail);
             return Err(PlanError::Refused(vec![finding]));
         };
         let whose = Scope::Plugin(plugin.identity.name.clone());
@@ -259,7 +259,7 @@ impl Plugin {
             "extra_args: not valid for framework {}; trainer explain {} lists the arguments",
             self.identity.name, self.identity.name
         );
-        (planned, vec![Finding::new("schema", "/extra_args", detail)])
+        (planned, vec![Finding::new(Code::Schema, "/extra_args", detail)])
     }
 
     fn failed(&self, error: CallError) -> PlanError {

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::{CallLimits, KIB, Limits, MIB, MOST_MEMORY_BYTES};
 use super::source::oci::Registries;
 use super::source::{Digest, KeySet, Location, SignedAs, Source};
 use super::{SourceError, check_name, files};
+use crate::document;
 
 /// The file's name.
 pub const FILE: &str = "plugins.toml";
@@ -32,7 +34,7 @@ struct Require {
     keys: Option<KeySet>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Wire {
     host: HostWire,
@@ -42,7 +44,7 @@ struct Wire {
 }
 
 /// All plugins together.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct HostWire {
     concurrency: Option<u64>,
@@ -54,7 +56,7 @@ struct HostWire {
 }
 
 /// One plugin, or those that say nothing else.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct CallWire {
     time_ms: Option<u64>,
@@ -65,14 +67,14 @@ struct CallWire {
     rest_seconds: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RequireWire {
     digest: bool,
     keys: Vec<PathBuf>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PluginWire {
     source: String,
@@ -98,7 +100,8 @@ impl PluginSettings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(wrong(&file, error)),
         };
-        let wire: Wire = toml::from_str(&text).map_err(|error| wrong(&file, error))?;
+        let wire: Wire =
+            document::from_toml(&text).map_err(|found| wrong(&file, found.join("; ")))?;
         Self::check(wire, folder, defaults).map_err(|why| wrong(&file, why))
     }
 
@@ -328,7 +331,7 @@ mod tests {
             ),
             "plugin b.wasm: a.wasm has the same name"
         );
-        assert!(wrong("[defaults]\ntime = 1\n").contains("unknown field `time`"));
+        assert!(wrong("[defaults]\ntime = 1\n").contains("defaults: unknown field \"time\""));
         assert!(wrong("[require]\nkeys = [\"team.pub\"]\n").starts_with("key team.pub:"));
     }
 

@@ -1,7 +1,7 @@
 //! What the plugins say of themselves, as people read it.
 
 use serde_json::{Value, json};
-use trainer_host::explain::{Style, Unexplained, explain, overview};
+use trainer_host::explain::{Style, Unexplained, explain, overview, own_codes};
 use trainer_host::plugin::{Limits, Plugin, Plugins, UnknownArguments};
 
 use crate::service::built_plugins;
@@ -87,6 +87,25 @@ N01 (refuses the job): tensor * pipeline * context parallel size divides the wor
 }
 
 #[test]
+fn every_code_of_the_service_and_of_each_framework_is_explained() {
+    for code in own_codes() {
+        let told = explained(code).unwrap();
+        assert!(told.contains("\n  remedy       "), "{told}");
+    }
+    for plugin in plugins().all() {
+        let schema = plugin.framework().schema;
+        for member in ["x-rules", "x-checks"] {
+            for rule in schema[member].as_array().unwrap() {
+                explained(rule["code"].as_str().unwrap()).unwrap();
+            }
+        }
+        for code in schema["x-codes"].as_object().unwrap().values() {
+            explained(code.as_str().unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_framework_is_a_table_of_its_arguments_and_rules_within_the_terminal() {
     let text = explained("hf").unwrap();
     assert!(
@@ -128,8 +147,10 @@ fn what_is_not_there_is_told_with_what_is() {
         "hf has no argument lrr, did you mean hf.lr?"
     );
     assert_eq!(told("hf.zzzzzzz"), "hf has no argument zzzzzzz");
-    let expected = "unknown topic Q99: neither a framework (hf, meta, nemo) nor the code of a rule";
+    let expected = "unknown topic Q99: neither a framework (hf, meta, nemo) nor the code of a rule or an \
+                    error";
     assert_eq!(told("Q99"), expected);
+    assert!(told("tpye").starts_with("unknown topic tpye (did you mean type?): "));
 }
 
 #[test]

@@ -115,6 +115,133 @@ async fn an_environment_that_no_process_can_start_with_is_refused() {
 }
 
 #[tokio::test]
+async fn what_the_cluster_could_not_store_is_refused_with_its_size_before_it_is_asked() {
+    let service = Service::start().await;
+    let large = |count: usize, bytes: usize| -> Value {
+        let members = (0..count).map(|number| (format!("v{number}"), json!("x".repeat(bytes))));
+        members.collect::<serde_json::Map<_, _>>().into()
+    };
+    let mut both = with("env", large(3, 80_000));
+    both["annotations"] = large(3, 70_000);
+    both["num_nodes"] = json!(2);
+    for (request, code, begins, size, limit) in [
+        (
+            with("env", large(10, 95_000)),
+            "length",
+            "env: ",
+            "950070 bytes",
+            "262144",
+        ),
+        (
+            with("annotations", large(3, 100_000)),
+            "length",
+            "annotations: ",
+            "300006 bytes",
+            "262144",
+        ),
+        (
+            with("annotations", large(3, 86_000)),
+            "size",
+            "annotations: ",
+            " bytes with",
+            "245760",
+        ),
+        (
+            both,
+            "size",
+            "env: the PyTorchJob would have ",
+            "each have a copy of env",
+            "1048576",
+        ),
+    ] {
+        for path in ["/train", "/train/preview", "/train/preview?dry_run=server"] {
+            let answer = service.post(path, request.to_string()).await;
+            let refused = told(&answer.problem(400)["errors"]);
+            let is_told = refused[0].starts_with(&format!("{code} {begins}"))
+                && refused[0].contains(size)
+                && refused[0].contains(limit);
+            assert!(refused.len() == 1 && is_told, "{path}: {refused:?}");
+        }
+    }
+    assert!(service.cluster_jobs().await.is_empty());
+    let fits = with("annotations", large(3, 80_000));
+    assert_eq!(service.submit(&fits).await.status, 201);
+}
+
+#[tokio::test]
+async fn one_mistake_has_one_code_whatever_else_is_wrong() {
+    let service = Service::start().await;
+    for (framework, name, value, code) in [
+        ("meta", "lr", json!("fast"), "E05"),
+        ("meta", "lr", json!("--x"), "E05"),
+        ("hf", "lr", json!({"a": 1}), "E05"),
+        ("hf", "report_to", json!([1]), "E05"),
+        ("hf", "report_to", json!([{}]), "E05"),
+        ("hf", "lr", json!(7), "E06"),
+        ("meta", "max_steps", json!(-1), "E06"),
+        ("meta", "dp_shard", json!(-5), "E06"),
+        ("nemo", "recipe", json!(""), "E06"),
+        ("nemo", "precision", json!("fp7"), "E07"),
+        ("nemo", "precision", json!("--x"), "E07"),
+    ] {
+        let mut alone = with("extra_args", json!({name: value}));
+        alone["framework"] = json!(framework);
+        let mut beside = alone.clone();
+        beside["num_nodes"] = json!("many");
+        for (request, others) in [(alone, 0), (beside, 1)] {
+            let errors = service.preview(&request).await.problem(400)["errors"].clone();
+            let errors = errors.as_array().unwrap();
+            let of_argument = errors.iter().filter(|error| {
+                error["pointer"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with(&format!("/extra_args/{name}"))
+            });
+            let codes: Vec<&Value> = of_argument.map(|error| &error["code"]).collect();
+            assert_eq!(codes, [code], "{framework} {name}: {errors:?}");
+            assert_eq!(errors.len(), 1 + others, "{errors:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_other_tools_call_a_field_gets_a_suggestion() {
+    let service = Service::start().await;
+    for (name, meant) in [
+        ("model", "model_id"),
+        ("dataset", "dataset_uri"),
+        ("gpus", "gpus_per_node"),
+        ("nodes", "num_nodes"),
+        ("output_dir", "checkpoint_base_uri"),
+        ("lr", "extra_args.lr"),
+        ("learning_rate", "extra_args.lr"),
+        ("num_node", "num_nodes"),
+    ] {
+        let refused = refusals(&service, &with(name, json!("x"))).await;
+        let expected = format!("unknown-field unknown field \"{name}\", did you mean \"{meant}\"?");
+        assert_eq!(refused, [expected]);
+    }
+    let refused = refusals(&service, &with("framework", json!("HF"))).await;
+    assert!(refused[0].ends_with("did you mean \"hf\"?"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_replaced_path_is_named_by_the_failure_that_follows() {
+    let service = Service::start().await;
+    let mut job = with("env", json!({"PATH": "/nowhere", "SCRIPT": "exit 127"}));
+    job["model_id"] = json!("script");
+    let answer = service.submit(&job).await.json();
+    let name = answer["name"].as_str().unwrap();
+    let failed = service.wait_for(name, "failed").await;
+    let detail = failed["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("env.PATH replaces the image's own value"),
+        "{detail}"
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn replacing_what_programs_are_found_by_is_warned_of() {
     let service = Service::start().await;
     for name in ["PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH"] {

@@ -38,3 +38,4 @@ mod sandbox;
 mod service;
 mod specification;
 mod vectors;
+mod words;

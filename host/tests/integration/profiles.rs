@@ -26,6 +26,13 @@ async fn service() -> Service {
                 }],
             },
             "spot": {"node_selector": {"pool": "spot"}},
+            "kept": {
+                "labels": {"app.kubernetes.io/part-of": "fraud", "team": "operator"},
+                "annotations": {
+                    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+                    "scheduler.alpha.kubernetes.io/preferred": "x",
+                },
+            },
             "mig": {"gpu_resource": "nvidia.com/mig-1g.5gb"},
             "amd": {"gpu_resource": "amd.com/gpu"},
         },
@@ -86,6 +93,54 @@ async fn a_request_chooses_a_profile_with_an_annotation() {
     let manifest = manifest(&service, &request).await;
     let pod = &manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"];
     assert_eq!(pod["nodeSelector"], json!({"pool": "spot"}));
+}
+
+#[tokio::test]
+async fn a_profile_sets_labels_and_annotations_that_requests_may_not() {
+    let service = service().await;
+    let mut request = request("succeed", "kept");
+    request["num_nodes"] = json!(2);
+    request["labels"] = json!({"team": "request", "other": "request"});
+    request["annotations"] = json!({
+        "trainer.deepfinery/profile": "kept",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
+    });
+    let manifest = manifest(&service, &request).await;
+    let replicas = &manifest["spec"]["pytorchReplicaSpecs"];
+    for metadata in [
+        &manifest["metadata"],
+        &replicas["Master"]["template"]["metadata"],
+        &replicas["Worker"]["template"]["metadata"],
+    ] {
+        let (labels, annotations) = (&metadata["labels"], &metadata["annotations"]);
+        assert_eq!(labels["app.kubernetes.io/part-of"], "fraud");
+        assert_eq!(labels["team"], "operator");
+        assert_eq!(labels["other"], "request");
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "trainer");
+        let kept = &annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"];
+        assert_eq!(kept, "false");
+        assert_eq!(annotations["scheduler.alpha.kubernetes.io/preferred"], "x");
+    }
+}
+
+#[test]
+fn a_profile_sets_no_key_that_the_service_sets_itself() {
+    for (member, key) in [
+        ("labels", "app.kubernetes.io/managed-by"),
+        ("labels", "trainer.deepfinery/run-id"),
+        ("labels", "training.kubeflow.org/job-name"),
+        ("annotations", "sidecar.istio.io/inject"),
+        ("annotations", "trainer.deepfinery/profile"),
+        ("annotations", "a b"),
+    ] {
+        let profiles = json!({"profiles": {"a": {member: {key: "x"}}}});
+        let profiles: Profiles = serde_json::from_value(profiles).unwrap();
+        let wrong = profiles.check().unwrap_err();
+        assert!(
+            wrong.len() == 1 && wrong[0].starts_with(&format!("profiles.a.{member}: {key:?}: ")),
+            "{wrong:?}"
+        );
+    }
 }
 
 #[tokio::test]

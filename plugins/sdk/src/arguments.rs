@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{Delivery, Finding, Table, Text, json};
 use reader::Reader;
-pub(crate) use reader::{CHECKS, Findings, Unknown};
+pub(crate) use reader::{CHECKS, Findings, SCHEMA_CODES, Unknown};
 pub(crate) use value::checked;
 use value::word;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     Arguments, Description, Environment, Finding, Job, Launch, LaunchPlan, Parallelism, Rule,
     Table, Training,
-    arguments::{CHECKS, Findings, Unknown, checked, finding},
+    arguments::{CHECKS, Findings, SCHEMA_CODES, Unknown, checked, finding},
     model::Model,
     parallel, reserved,
     rule::{Effect, Violation},
@@ -95,6 +95,10 @@ impl Framework {
                 json!({"code": code, "effect": effect, "about": about, "source": "every framework"})
             })
             .collect();
+        let codes: serde_json::Map<_, _> = SCHEMA_CODES
+            .iter()
+            .map(|(found, code)| ((*found).to_string(), json!(code)))
+            .collect();
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": format!("extra_args of {}", self.name),
@@ -104,6 +108,7 @@ impl Framework {
             "additionalProperties": true,
             "x-rules": rules,
             "x-checks": checks,
+            "x-codes": codes,
         })
     }
 

@@ -9,7 +9,7 @@ use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
 use super::Published;
-use crate::finding::{Finding, MAX_FINDINGS, pointer};
+use crate::finding::{Code, Finding, MAX_FINDINGS, pointer};
 
 /// The maximum length of a quoted value in a finding, in bytes.
 const MAX_QUOTE_BYTES: usize = 64;
@@ -48,9 +48,9 @@ pub(super) fn describe(
 ) {
     let at = format!("{root}{}", error.instance_path().as_str());
     let value = error.instance();
-    let mut find = |code: &str, at: String, about: About, detail: String| {
-        let code = published.codes.get(code).map_or(code, String::as_str);
-        let finding = Finding::new(code, at, detail);
+    let mut find = |code: Code, at: String, about: About, detail: String| {
+        let code = published.code(code);
+        let finding = Finding::of_plugin(code, at, detail);
         found.push(Found { finding, about });
     };
     match error.kind() {
@@ -58,7 +58,7 @@ pub(super) fn describe(
             let property = property.as_str().unwrap_or_default();
             let at = format!("{at}{}", pointer([property]));
             let detail = format!("{}: required, but missing", field(&at));
-            find("required", at, About::Missing, detail);
+            find(Code::Required, at, About::Missing, detail);
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             for property in unexpected.iter().take(MAX_FINDINGS + 1) {
@@ -67,17 +67,21 @@ pub(super) fn describe(
                     .as_ref()
                     .map(|name| format!(", did you mean \"{name}\"?"));
                 let hint = hint.unwrap_or_default();
-                let detail = format!("unknown field {}{hint}", quote_text(property));
+                let of = match at.is_empty() {
+                    true => String::new(),
+                    false => format!("{}: ", field(&at)),
+                };
+                let detail = format!("{of}unknown field {}{hint}", quote_text(property));
                 let meant = meant.map(|name| format!("{at}{}", pointer([name.as_str()])));
                 let at = format!("{at}{}", pointer([property.as_str()]));
-                find("unknown-field", at, About::Unknown { meant }, detail);
+                find(Code::UnknownField, at, About::Unknown { meant }, detail);
             }
         }
         Kind::PropertyNames { error } => {
             let key = error.instance().as_str().unwrap_or_default().to_string();
             let detail = format!("{}: {} is not a valid name", field(&at), quote_text(&key));
             let at = format!("{at}{}", pointer([key.as_str()]));
-            find("name", at, About::Other, detail);
+            find(Code::Name, at, About::Other, detail);
         }
         Kind::Type { kind } => {
             let detail = format!(
@@ -86,7 +90,7 @@ pub(super) fn describe(
                 types(kind),
                 quote(value)
             );
-            find("type", at, About::Type, detail);
+            find(Code::Type, at, About::Type, detail);
         }
         kind => {
             let (code, what) = of_value(kind, value, published);
@@ -97,54 +101,67 @@ pub(super) fn describe(
 }
 
 /// The code and message for a value of the right type.
-fn of_value(kind: &Kind, value: &Value, published: &Published) -> (&'static str, String) {
+fn of_value(kind: &Kind, value: &Value, published: &Published) -> (Code, String) {
     let given = quote(value);
     match kind {
-        Kind::Enum { options } => ("choice", format!("{given} is not one of {}", list(options))),
+        Kind::Enum { options } => (
+            Code::Choice,
+            format!("{given} is not one of {}", list(options)),
+        ),
         Kind::Constant { expected_value } => (
-            "choice",
+            Code::Choice,
             format!("expected {}, got {given}", quote(expected_value)),
         ),
         Kind::UniqueItems => (
-            "choice",
+            Code::Choice,
             "contains the same item twice; remove one".to_string(),
         ),
         Kind::Minimum { limit } => (
-            "range",
+            Code::Range,
             format!("{given} is too small; the minimum is {limit}"),
         ),
         Kind::Maximum { limit } => (
-            "range",
+            Code::Range,
             format!("{given} is too large; the maximum is {limit}"),
         ),
         Kind::ExclusiveMinimum { limit } => (
-            "range",
+            Code::Range,
             format!("{given} is too small; must be greater than {limit}"),
         ),
         Kind::ExclusiveMaximum { limit } => (
-            "range",
+            Code::Range,
             format!("{given} is too large; must be less than {limit}"),
         ),
         Kind::MultipleOf { multiple_of } => (
-            "range",
+            Code::Range,
             format!("{given} is not a multiple of {multiple_of}"),
         ),
-        Kind::MinLength { limit: 1 } => ("length", "must not be empty".to_string()),
-        Kind::MinLength { limit } => ("length", format!("must have at least {limit} characters")),
-        Kind::MaxLength { limit } => ("length", format!("must have at most {limit} characters")),
-        Kind::MinItems { limit } => ("length", format!("must have at least {limit} items")),
-        Kind::MaxItems { limit } => ("length", format!("must have at most {limit} items")),
-        Kind::MinProperties { limit } => ("length", format!("must have at least {limit} members")),
-        Kind::MaxProperties { limit } => ("length", format!("must have at most {limit} members")),
+        Kind::MinLength { limit: 1 } => (Code::Length, "must not be empty".to_string()),
+        Kind::MinLength { limit } => (
+            Code::Length,
+            format!("must have at least {limit} characters"),
+        ),
+        Kind::MaxLength { limit } => (
+            Code::Length,
+            format!("must have at most {limit} characters"),
+        ),
+        Kind::MinItems { limit } => (Code::Length, format!("must have at least {limit} items")),
+        Kind::MaxItems { limit } => (Code::Length, format!("must have at most {limit} items")),
+        Kind::MinProperties { limit } => {
+            (Code::Length, format!("must have at least {limit} members"))
+        }
+        Kind::MaxProperties { limit } => {
+            (Code::Length, format!("must have at most {limit} members"))
+        }
         Kind::Pattern { pattern } => match published.forms.get(pattern.as_str()) {
-            Some(form) => ("format", format!("{given} is not {form}")),
+            Some(form) => (Code::Format, format!("{given} is not {form}")),
             None => (
-                "format",
+                Code::Format,
                 format!("{given} does not match the format of this field"),
             ),
         },
         // For keywords that combine others, the findings of the parts could contradict each other.
-        _ => ("schema", format!("{given} is not an accepted value")),
+        _ => (Code::Schema, format!("{given} is not an accepted value")),
     }
 }
 

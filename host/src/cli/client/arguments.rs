@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::parser;
+
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Submit a training job.
@@ -108,7 +110,7 @@ pub struct ListArguments {
     #[arg(short = 'l', long)]
     pub selector: Option<String>,
     /// Maximum number of jobs. Default: all.
-    #[arg(long)]
+    #[arg(long, value_parser = parser::count::<usize>)]
     pub limit: Option<usize>,
     /// Output format.
     #[arg(short, long, value_enum)]
@@ -128,7 +130,7 @@ pub struct LogsArguments {
     #[arg(long)]
     pub replica: Option<String>,
     /// Only this many of the last lines.
-    #[arg(long)]
+    #[arg(long, value_parser = parser::count::<u64>)]
     pub tail: Option<u64>,
     /// Only lines newer than a time (RFC 3339) or a duration such as 10m.
     #[arg(long)]

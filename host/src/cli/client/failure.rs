@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
+use super::connection_error::why;
 use super::output::{self, Style};
-use super::source::Source;
+use super::source::{Report, Source};
 use super::terminal::visible;
 use crate::finding::Finding;
+use crate::text::without_numbers;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -68,7 +70,10 @@ impl Failure {
     pub fn report(&self, style: Style) -> Option<String> {
         Some(match self {
             Self::Unread => return None,
-            Self::Input(error) | Self::Answer(error) => format!("error: {error:#}"),
+            Self::Input(error) | Self::Answer(error) => match error.downcast_ref::<Report>() {
+                Some(report) => report.to_string(),
+                None => format!("error: {}", without_numbers(format_args!("{error:#}"))),
+            },
             Self::Refused {
                 problem,
                 source: Some(source),
@@ -92,16 +97,6 @@ impl Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Input(error)
-    }
-}
-
-/// Why there was no answer.
-fn why(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Io(error) => error.to_string(),
-        ureq::Error::HostNotFound => "unknown host name".to_string(),
-        ureq::Error::Timeout(_) => "timed out".to_string(),
-        error => error.to_string(),
     }
 }
 

@@ -10,6 +10,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::arguments::Connection;
+use super::connection_error::why;
 use super::failure::{Failure, Problem};
 use super::target::{target, variable};
 
@@ -120,11 +121,7 @@ impl Call<'_> {
         let text = response.body_mut().read_to_string().unwrap_or_default();
         let problem = serde_json::from_str(&text).unwrap_or_else(|_| Problem {
             status,
-            detail: format!(
-                "{} responded with {status}: {}",
-                self.server.url,
-                text.trim()
-            ),
+            detail: foreign(&self.server.url, status, &text),
             errors: Vec::new(),
         });
         Err(Failure::Refused {
@@ -172,9 +169,24 @@ impl Call<'_> {
             .read_json();
         read.map_err(|error| {
             let url = &self.server.url;
-            Failure::Answer(anyhow!(error).context(format!("cannot parse the response of {url}")))
+            Failure::Answer(match error {
+                ureq::Error::Json(_) => anyhow!(
+                    "the answer of {url} is not that of a trainer service; see --url and TRAINER_URL"
+                ),
+                error => anyhow!("the answer of {url} was cut off: {}", why(&error)),
+            })
         })
     }
+}
+
+/// What an answer says that is not a problem document, such as that of a proxy.
+fn foreign(url: &str, status: u16, text: &str) -> String {
+    /// Longest part of it that is repeated, in characters.
+    const MOST: usize = 200;
+    let said: String = text.trim().chars().take(MOST).collect();
+    format!(
+        "{url} answered {status}, not as a trainer service does; see --url and TRAINER_URL: {said}"
+    )
 }
 
 fn redirected(url: &str, status: u16, location: Option<&str>) -> anyhow::Error {

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use http::Uri;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::arguments::Connection;
-use crate::token;
+use crate::suggestion::did_you_mean;
+use crate::{document, text, token};
 
 /// Where `make run` serves.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 /// The configuration file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Configuration {
     /// The server that is meant where none is named.
@@ -23,7 +25,7 @@ struct Configuration {
     servers: BTreeMap<String, Named>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Named {
     url: String,
@@ -123,13 +125,13 @@ fn named(connection: &Connection, server: Option<String>) -> Result<Option<Named
             None => Ok(None),
         };
     };
-    let mut configuration = match std::fs::read_to_string(&file) {
-        Ok(text) => serde_saphyr::from_str::<Configuration>(&text)
-            .with_context(|| format!("{} is not a valid configuration file", file.display()))?,
-        Err(error) if !is_asked_for && error.kind() == std::io::ErrorKind::NotFound => {
-            Configuration::default()
+    let mut configuration: Configuration = match is_asked_for || file.exists() {
+        false => Configuration::default(),
+        true => {
+            let text = text::read(&file)?;
+            let wrong = |wrong: Vec<String>| anyhow!("{}: {}", file.display(), wrong.join("; "));
+            document::from_yaml(&text).map_err(wrong)?
         }
-        Err(error) => return Err(anyhow!(error).context(format!("cannot read {}", file.display()))),
     };
     let Some(name) = server.or(configuration.current) else {
         return Ok(None);
@@ -138,9 +140,10 @@ fn named(connection: &Connection, server: Option<String>) -> Result<Option<Named
     let named = configuration.servers.remove(&name);
     let missing = || {
         anyhow!(
-            "unknown server {name:?} in {}; known: {}",
+            "unknown server {name:?} in {}; known: {}{}",
             file.display(),
-            known.join(", ")
+            known.join(", "),
+            did_you_mean(&name, known.iter().map(String::as_str))
         )
     };
     named.ok_or_else(missing).map(Some)
@@ -155,9 +158,7 @@ fn default_file() -> Option<PathBuf> {
 }
 
 fn read_token(file: &Path) -> Result<String, anyhow::Error> {
-    let text = std::fs::read_to_string(file);
-    let text = text.with_context(|| format!("cannot read the token from {}", file.display()))?;
-    Ok(text)
+    text::read(file).context("the token of the server")
 }
 
 #[cfg(test)]

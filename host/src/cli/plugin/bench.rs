@@ -8,6 +8,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{PluginFile, checked, empty_request, print, read_request};
+use crate::parser::whole;
 use crate::plugin::Plugin;
 use crate::plugin::golden::SelfTests;
 
@@ -20,7 +21,7 @@ pub struct BenchSettings {
     #[arg(long)]
     job: Option<PathBuf>,
     /// Number of calls.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..1_000_000))]
+    #[arg(long, default_value_t = 1000, value_parser = whole::<u32>(10..=999_999))]
     calls: u32,
     /// Save the result to this file.
     #[arg(long)]

@@ -35,6 +35,8 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
         reason,
         message,
     } = cause(status);
+    let hint = exit_code.and_then(|code| search_path(pod, code));
+    let message = job::with_hint(message, hint);
     PodDetails {
         name: pod.metadata.name.clone().unwrap_or_default(),
         replica: format!(
@@ -57,6 +59,13 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
         finished_at: ended.and_then(|ended| ended.finished_at.clone()),
         restarts_at: None,
     }
+}
+
+/// Why the programs of a pod may not be found.
+fn search_path(pod: &Pod, code: i32) -> Option<String> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut trainers = containers.filter(|container| container.name == CONTAINER);
+    job::replaced_in(trainers.next()?.env.as_deref()?, code)
 }
 
 /// The job that controls a pod.

@@ -11,6 +11,7 @@ use super::lifecycle::{Attempt, Event, Exit};
 use super::orphans;
 use super::replica::{Replica, ReplicaContext, ReplicaIndex};
 use super::shim::Report;
+use crate::job;
 use crate::pytorch_job::PyTorchJob;
 
 /// What a container's exit code is when the runtime cannot start it.
@@ -84,8 +85,11 @@ async fn follow(
                     Some(reason) => Exit::not_started(code, reason),
                     None => replica.exit(code).await,
                 };
+                let template = &launch.job.spec.pytorch_replica_specs.master.template;
+                let hint = job::replaced_search_path(template, code);
+                let cause = job::with_hint(exit.cause, hint);
                 replica.gone().await;
-                return Event::Exited(attempt, exit);
+                return Event::Exited(attempt, Exit { cause, ..exit });
             }
             None => return Event::ShimLost(attempt),
         }

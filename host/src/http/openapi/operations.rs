@@ -70,6 +70,9 @@ impl Operation {
     }
 }
 
+/// Points of a series where `points` is left out.
+pub const DEFAULT_POINTS: u64 = 500;
+
 const SUMMARY: &[(&str, &str)] = &[("application/json", "JobSummary"), ("application/yaml", "")];
 const fn answer(
     status: u16,

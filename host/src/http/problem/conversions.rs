@@ -1,9 +1,8 @@
 //! The problems that errors of the other modules become.
 
-use super::kind::Kind;
 use super::{Problem, chain};
 use crate::cluster::ClusterError;
-use crate::finding::{Finding, MAX_FINDINGS};
+use crate::finding::{Code, Finding, Kind, MAX_FINDINGS};
 use crate::job::BadKey;
 use crate::plugin::{CallError, PlanError, RollbackError};
 use crate::request::NamespaceNotAllowed;
@@ -116,7 +115,7 @@ impl From<ClusterError> for Problem {
                 vec![Finding::new("no-such-file", pointer, detail)].into()
             }
             ClusterError::NoSuchNamespace { .. } => {
-                vec![Finding::new("no-such-namespace", "/namespace", detail)].into()
+                vec![Finding::new(Code::NoSuchNamespace, "/namespace", detail)].into()
             }
             ClusterError::Refused { .. } => Self::new(Kind::NotAdmitted, detail),
             ClusterError::Forbidden { .. } => {
@@ -151,7 +150,7 @@ impl From<ClusterError> for Problem {
 
 impl From<BadKey> for Problem {
     fn from(bad: BadKey) -> Self {
-        vec![Finding::new("idempotency-key", "", bad.to_string())].into()
+        vec![Finding::new(Code::IdempotencyKey, "", bad.to_string())].into()
     }
 }
 

@@ -75,6 +75,17 @@ pub(crate) const CHECKS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// What the host finds by the schema alone, and the code that the plugin gives the same mistake. The
+/// host looks at the schema where a request has other faults too, so that the plugin is not asked.
+pub(crate) const SCHEMA_CODES: &[(&str, &str)] = &[
+    ("type", "E05"),
+    ("range", "E06"),
+    ("length", "E06"),
+    // The one keyword of ours that combines others: a value beside the range.
+    ("schema", "E06"),
+    ("choice", "E07"),
+];
+
 /// What an argument that is not in the table means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unknown {

@@ -45,33 +45,36 @@ impl std::fmt::Display for Wrong {
 /// The value of a known argument in its canonical form.
 pub(crate) fn checked(argument: &Argument, value: Value) -> Result<Value, Wrong> {
     let value = canonical_spelling(argument, value);
-    let value = forwardable(value)?;
+    // What the schema says too comes first: the host may find it without asking the plugin.
     let value = typed(&argument.kind, value)?;
     if let Some(range) = argument.kind.out_of_range(&value) {
         return Err(Wrong::new("E06", range));
     }
-    let unexpected = match (&argument.kind, &value) {
-        (Kind::Choice(choices), Value::String(text)) if !choices.contains(&text.as_str()) => {
-            let mut excluded = argument.excluded.iter();
-            let why = excluded.find(|excluded| excluded.value == text);
-            let why = why.map_or_else(String::new, |excluded| format!(": {}", excluded.why));
-            Some((text, format!("one of {}{why}", choices.join(", "))))
-        }
-        (Kind::Text { form, .. } | Kind::List(form), value) => form.and_then(|form| {
-            let texts = value.as_array().map_or(std::slice::from_ref(value), |a| a);
-            let mut texts = texts.iter().filter_map(as_string);
-            let text = texts.find(|text| !(form.accepts)(text))?;
-            Some((text, form.expected.to_string()))
-        }),
-        _ => None,
+    if let (Kind::Choice(choices), Value::String(text)) = (&argument.kind, &value)
+        && !choices.contains(&text.as_str())
+    {
+        let mut excluded = argument.excluded.iter();
+        let why = excluded.find(|excluded| excluded.value == text);
+        let why = why.map_or_else(String::new, |excluded| format!(": {}", excluded.why));
+        return Err(other_than(text, &format!("one of {}{why}", choices.join(", "))));
+    }
+    let value = forwardable(value)?;
+    let (Kind::Text { form, .. } | Kind::List(form)) = argument.kind else {
+        return Ok(value);
     };
-    match unexpected {
-        Some((text, expected)) => {
-            let what = format!("'{}' is not {expected}", shortened(text));
-            Err(Wrong::new("E07", what))
-        }
+    let Some(form) = form else {
+        return Ok(value);
+    };
+    let texts = value.as_array().map_or(std::slice::from_ref(&value), |a| a);
+    let mut texts = texts.iter().filter_map(as_string);
+    match texts.find(|text| !(form.accepts)(text)) {
+        Some(text) => Err(other_than(text, form.expected)),
         None => Ok(value),
     }
+}
+
+fn other_than(text: &str, expected: &str) -> Wrong {
+    Wrong::new("E07", format!("'{}' is not {expected}", shortened(text)))
 }
 
 fn as_string(value: &Value) -> Option<&String> {

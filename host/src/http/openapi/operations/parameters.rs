@@ -1,5 +1,7 @@
 //! The parameters that operations accept.
 
+use super::DEFAULT_POINTS;
+
 /// A parameter of an operation.
 pub struct Parameter {
     pub name: &'static str,
@@ -117,7 +119,7 @@ pub const PARAMETERS: &[Parameter] = &[
         Value::Whole {
             least: 4,
             most: 10_000,
-            default: Some(500),
+            default: Some(DEFAULT_POINTS),
         },
     ),
     query(
