@@ -1,4 +1,4 @@
-//! The HTTP interface: every route on one page, and handlers that read as a sentence.
+//! The HTTP API: all routes and the middleware.
 
 mod app;
 mod body;
@@ -54,16 +54,16 @@ use problem::Problem;
 use streams::Streams;
 pub use token::{Failures, Token};
 
-/// Carries a request's id, in and out.
+/// The header with the id of a request, in requests and responses.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest time for an answer. Nothing here waits for a job.
+/// The time limit for responses. No handler waits for a job.
 const LONGEST_ANSWER: Duration = Duration::from_secs(30);
-/// Most logs that are open at once, those of each replica counted. Each takes two file handles.
+/// The maximum number of open logs, counted per replica. Each needs two file handles.
 const MAX_LOGS: usize = 512;
-/// Most event streams that are open at once. Each takes a file handle.
+/// The maximum number of open event streams. Each needs a file handle.
 const MAX_EVENT_STREAMS: usize = 4096;
 
-/// The whole interface.
+/// The whole API.
 pub fn router(app: App) -> Router {
     let event_streams = Extension(Streams::new("event streams", MAX_EVENT_STREAMS));
     // Load balancers and scrapers add parameters of their own, which these ignore.
@@ -136,7 +136,7 @@ pub fn router(app: App) -> Router {
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)
-                // `problem::finish` logs what failed, with the cause.
+                // `problem::finish` logs failures with their cause.
                 .on_failure(()),
         )
         .layer(option_layer(origin::cors(&app.allowed_origins)))

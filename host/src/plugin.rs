@@ -1,11 +1,11 @@
-//! Step 2: framework plugins in WebAssembly, each called with a fresh instance a job.
+//! Step 2: framework plugins in WebAssembly. Each call gets a fresh instance.
 //!
-//! A plugin is somebody else's program and is treated so: it imports nothing, every call has a
-//! limit of time, memory, stack and data, what it answers is checked, and a trap ends nothing but
-//! its own call. It is compiled and tried in a process of its own before anything is served by it.
+//! Plugins are untrusted third-party code: they import nothing; every call has limits of time,
+//! memory, stack and data; responses are checked; and a trap ends only its own call. Before a
+//! plugin serves requests, a separate process compiles and tests it.
 //!
-//! [`Registry`] holds what is served now. [`Plugins`] is one state of it, which never changes, so
-//! a request that took one is answered by one version of everything.
+//! [`Registry`] holds the plugins that are currently served. [`Plugins`] is an immutable snapshot
+//! of it, so that each request uses one consistent set of plugins.
 
 mod breaker;
 mod cache;
@@ -51,7 +51,7 @@ use breaker::Breaker;
 use cache::Made;
 use call::Callable;
 
-/// The longest that a call may keep a thread that serves requests.
+/// The maximum time that a call may block a worker thread.
 const MOMENT: Duration = engine::TICK;
 
 /// The contract's types, from `wit/`.
@@ -69,17 +69,17 @@ pub struct Plugin {
     pub summary: String,
     /// The JSON Schema of `extra_args`.
     pub args_schema: Value,
-    /// Where it comes from, as a person knows it: `hf.wasm` or `oci://…`.
+    /// The source, for people: `hf.wasm` or `oci://…`.
     pub source: String,
     schema: Arc<Schema>,
     callable: Callable,
-    /// Calls that may be made now.
+    /// Permits for concurrent calls.
     permits: Arc<Semaphore>,
     breaker: Breaker,
     is_slow: AtomicBool,
 }
 
-/// What a plugin says of itself.
+/// The result of `describe()`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Description {
     name: String,
@@ -88,15 +88,15 @@ struct Description {
     args_schema: String,
 }
 
-/// What becomes of arguments that the plugin does not know.
+/// How to treat arguments that the plugin does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum UnknownArguments {
-    /// They are forwarded with a warning.
+    /// Forward them with a warning.
     Forward,
-    /// One that is nearly a known name is refused with that name; others are forwarded.
+    /// Refuse those that look like a typo, with a suggestion, and forward others.
     #[default]
     Suggest,
-    /// They are refused.
+    /// Refuse them.
     Refuse,
 }
 
@@ -120,7 +120,7 @@ impl UnknownArguments {
     }
 }
 
-/// What a call of a plugin took.
+/// The resources that a call used.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub time: Duration,
@@ -139,20 +139,20 @@ impl Description {
     }
 }
 
-/// Checks that a text can be a framework's name.
+/// Checks that a text is a valid framework name.
 ///
 /// # Errors
 ///
-/// Why it cannot.
+/// Why it is not.
 pub fn check_name(name: &str) -> Result<(), String> {
-    // A name can be megabytes, and this text goes into a log.
+    // A name can have megabytes, and this text is logged.
     let shown: String = name.chars().take(64).collect();
     if !metadata::is_dns_label(name) {
         return Err(format!(
             "the name {shown:?} is not a DNS label (a-z, 0-9 and '-')"
         ));
     }
-    // RFC 5890: the prefix of names that stand for others is two characters and two hyphens.
+    // RFC 5890: encoded names start with two characters and two hyphens.
     match name.get(2..4) == Some("--") {
         true => Err(format!(
             "the name {shown:?} is an encoded international name (xn--), which could be mistaken \
@@ -167,7 +167,7 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// When it does not fit the contract, or describes itself wrongly.
+    /// If it does not implement the contract, or the result of `describe()` is invalid.
     fn new(
         made: Made,
         identity: (String, String),
@@ -217,7 +217,7 @@ impl Plugin {
         })
     }
 
-    /// What it said of itself.
+    /// The result of its `describe()`.
     fn description(&self) -> Description {
         Description {
             name: self.identity.name.clone(),
@@ -227,7 +227,7 @@ impl Plugin {
         }
     }
 
-    /// What it may use.
+    /// Its limits.
     pub fn limits(&self) -> &CallLimits {
         self.callable.limits()
     }
@@ -237,12 +237,12 @@ impl Plugin {
         self.schema.clone()
     }
 
-    /// How long it is still out of service, if it is.
+    /// The remaining time out of service, if any.
     pub fn resting(&self) -> Option<Duration> {
         self.breaker.resting(Instant::now())
     }
 
-    /// The framework, to be explained.
+    /// The framework, for explanations.
     pub fn framework(&self) -> Framework<'_> {
         Framework {
             name: &self.identity.name,
@@ -252,7 +252,7 @@ impl Plugin {
         }
     }
 
-    /// Plans a job on this thread, which may take the whole time that a call is allowed.
+    /// Plans a job on this thread, which may block for the whole time limit of a call.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ impl Plugin {
         self.plan_within(self.limits().time, request, context).0
     }
 
-    /// Plans a job as [`Plugin::plan`] does, and says what that took.
+    /// Plans a job like [`Plugin::plan`], and returns the resources used.
     pub fn plan_measured(
         &self,
         request: &JobRequest,
@@ -273,9 +273,9 @@ impl Plugin {
         (planned, Usage { time, memory_bytes })
     }
 
-    /// Plans a job on this thread if that takes only a moment. A call takes some 30 us, and handing
-    /// it to another thread costs as much again. A plan follows from the job alone, so a call that
-    /// was given up can be made again with more time.
+    /// Plans a job on this thread if that is quick. A call takes about 30 us, and moving it to
+    /// another thread costs as much again. Planning is deterministic, so an aborted call can be
+    /// repeated with a longer time limit.
     fn try_plan_inline(
         &self,
         request: &JobRequest,
@@ -296,7 +296,7 @@ impl Plugin {
         }
     }
 
-    /// A plugin that took long once is called on a thread of its own until it is quick again.
+    /// A plugin that was slow once is called on a separate thread until it is fast again.
     fn remember(&self, time: Duration) {
         self.is_slow.store(time >= MOMENT, Ordering::Relaxed);
     }
@@ -327,7 +327,7 @@ impl Plugin {
     }
 }
 
-/// Whether findings are a refusal that a person can do something with.
+/// Whether findings are a valid refusal.
 fn refusal(findings: &[Finding]) -> Result<(), InvalidPlan> {
     check_findings(findings)?;
     match findings.is_empty() {

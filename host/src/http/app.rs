@@ -1,4 +1,4 @@
-//! What the handlers share, and the steps that several of them take.
+//! The state that handlers share, and steps that several of them use.
 
 use std::sync::Arc;
 
@@ -15,26 +15,26 @@ use crate::plugin::Registry;
 use crate::pytorch_job::PyTorchJob;
 use crate::request::{self, Checked, RequestPolicy};
 
-/// What the handlers share.
+/// The state that handlers share.
 #[derive(Clone)]
 pub struct App {
     pub plugins: Arc<Registry>,
     pub cluster: Arc<dyn Cluster>,
     pub policy: Arc<RequestPolicy>,
-    /// Nobody is asked for a token where there is none.
+    /// None disables authentication.
     pub token: Option<Token>,
-    /// Names of this service beside its addresses, where no token is asked for.
+    /// Additional host names of this service, used if there is no token.
     pub allowed_hosts: Arc<[String]>,
-    /// Other sites whose pages may use this service.
+    /// Origins whose pages may use this service.
     pub allowed_origins: Arc<[Origin]>,
-    /// What is logged of requests without the right token.
+    /// Limits the logging of failed authentications.
     pub failures: Failures,
     /// Set when the service is shutting down.
     pub draining: watch::Receiver<bool>,
 }
 
 impl App {
-    /// Steps 1 and 2, with one set of plugins whatever is loaded meanwhile.
+    /// Steps 1 and 2, with the same set of plugins even if a reload happens meanwhile.
     pub(super) async fn plan(&self, body: Value, load: &Load) -> Result<(Checked, Plan), Problem> {
         let plugins = self.plugins.current();
         let (loaded, policy) = (plugins.clone(), self.policy.clone());
@@ -51,7 +51,7 @@ impl App {
         created.map_err(|error| self.for_caller(error))
     }
 
-    /// An error without what only callers of other namespaces may know.
+    /// Removes what the caller may not know about other namespaces from an error.
     pub(super) fn for_caller(&self, error: ClusterError) -> ClusterError {
         error.for_caller(|namespace| self.policy.namespaces.check(namespace).is_ok())
     }

@@ -1,4 +1,4 @@
-//! The one way in which a request's body is read, so that every bad one gets the same answer.
+//! Reads request bodies. All handlers use it, so that invalid bodies always get the same response.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use super::heavy::{LargeRequests, Load};
 use super::problem::Problem;
 use crate::request::json;
 
-/// Largest body that is read.
+/// The maximum size of a body.
 const MAX_BYTES: usize = 1024 * 1024;
-/// Longest time that a body takes to arrive.
+/// The time limit for receiving a body.
 const LONGEST_READ: Duration = Duration::from_secs(20);
-/// Of a larger one this much is taken and thrown away, since a client that still sends does not
-/// read the answer.
+/// How much of a body that is too large is read and discarded, because a client that is still
+/// sending does not read the response.
 const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
 
-/// A body of JSON.
+/// A JSON body.
 pub(super) struct JsonBody {
     pub(super) value: Value,
-    /// How everything else is done for it.
+    /// How further work for the request is done.
     pub(super) load: Load,
 }
 

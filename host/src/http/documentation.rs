@@ -1,4 +1,4 @@
-//! `GET /openapi.json` and `GET /docs`: this interface, described by the service itself.
+//! `GET /openapi.json` and `GET /docs`: the documentation of this API.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,7 +11,7 @@ use crate::explain::Framework;
 use crate::http::openapi;
 use crate::plugin::Plugin;
 
-/// Nothing is asked for from anywhere, and the page has no scripts.
+/// The page loads nothing and has no scripts.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 fn document(app: &App) -> Value {

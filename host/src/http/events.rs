@@ -1,5 +1,5 @@
-//! `GET /train/{job_name}/events`: the status of a job whenever it changes, as server-sent events
-//! (HTML, 9.2), until the job ends.
+//! `GET /train/{job_name}/events`: status changes of a job as server-sent events (HTML, 9.2), until
+//! the job finishes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -45,24 +45,24 @@ pub(super) async fn events(
         ended: false,
     };
     if followed.knows_the_end() {
-        // The one answer after which a browser does not connect again.
+        // The only response after which browsers do not reconnect.
         return Ok(job.answer(StatusCode::NO_CONTENT));
     }
     let place = streams.enter(caller, 1)?;
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let events = Sse::new(place.hold(followed.events())).keep_alive(keep_alive);
-    // A proxy that collects an answer before it passes it on would tell nothing.
+    // A proxy that buffers the response would hold the events back.
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     let fresh = [(header::CACHE_CONTROL, "no-cache")];
     Ok(job.answer((unbuffered, fresh, events)))
 }
 
-/// A job that somebody follows.
+/// The stream of a followed job.
 struct EventStream {
-    /// Of the job, once it was seen: another that takes its name is not the one that is followed.
+    /// The uid of the job, once it was seen. Another job with the same name is not followed.
     uid: Option<String>,
     sight: JobWatch,
-    /// The id of the event that the client had last.
+    /// The id of the last event that the client received.
     known: Option<String>,
     draining: watch::Receiver<bool>,
     begun: bool,
@@ -83,7 +83,7 @@ impl EventStream {
         })
     }
 
-    /// The next event; nothing after the end of the job, or when the service is shutting down.
+    /// The next event; None after the end of the job, or when the service is shutting down.
     async fn next(&mut self) -> Option<Event> {
         while !self.ended {
             if self.begun {
@@ -123,7 +123,7 @@ fn status(job: &ObservedJob, id: &str) -> Option<Event> {
     event.json_data(ListedJob::from(job)).ok()
 }
 
-/// Names the state of a job: the same on every host, and another after each change of its status.
+/// Identifies the state of a job. It is the same on every host and changes with each status change.
 fn id(job: &ObservedJob) -> String {
     let told = serde_json::to_vec(&(
         &job.metadata.uid,

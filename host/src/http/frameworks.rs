@@ -1,4 +1,4 @@
-//! Which frameworks there are, which plugins were refused, and the way back to an earlier version.
+//! Lists frameworks and refused plugins, and rolls back to an earlier version.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::reference::Name;
 use crate::plugin::{Plugin, Refused, Reload};
 
-/// A framework that can be asked for.
+/// A framework that requests can use.
 #[derive(Debug, Serialize)]
 struct FrameworkView<'a> {
     name: &'a str,
@@ -20,7 +20,7 @@ struct FrameworkView<'a> {
     digest: &'a str,
     /// Source of the plugin.
     source: &'a str,
-    /// Set while the plugin is out of service because it kept failing.
+    /// Set while the plugin is out of service after repeated failures.
     #[serde(skip_serializing_if = "Option::is_none")]
     out_of_service_seconds: Option<u64>,
     args_schema: &'a Value,
@@ -40,12 +40,12 @@ impl<'a> FrameworkView<'a> {
     }
 }
 
-/// A source that gives no plugin.
+/// A source whose plugin was refused.
 #[derive(Debug, Serialize)]
 struct RefusedView<'a> {
     source: &'a str,
     reason: String,
-    /// The digest of the version that is served in its place.
+    /// The digest of the version that is served instead.
     serving: Option<&'a str>,
 }
 

@@ -1,4 +1,4 @@
-//! What every request and every answer passes, whoever sends it and whatever it is about.
+//! Middleware that protects every request and response.
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, header};
@@ -9,10 +9,10 @@ use super::REQUEST_ID;
 use super::problem::Problem;
 use crate::listen::InReserve;
 
-/// Longest id of a request that is taken over.
+/// The maximum length of an accepted request id.
 const MAX_ID: usize = 128;
 
-/// Drops the id that a request comes with, unless it is one: it is sent back and logged.
+/// Removes an invalid request id, because ids are sent back and logged.
 pub(super) async fn check_id(mut request: Request) -> Request {
     let mut given = request.headers().get_all(REQUEST_ID).iter();
     let is_one = match (given.next(), given.next()) {
@@ -30,7 +30,7 @@ fn is_id(id: &[u8]) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.iter().all(is_plain)
 }
 
-/// Keeps browsers from guessing that an answer is something else than it says.
+/// Prevents browsers from guessing another content type.
 pub(super) async fn never_sniffed(mut response: Response) -> Response {
     let nosniff = HeaderValue::from_static("nosniff");
     let headers = response.headers_mut();
@@ -38,7 +38,7 @@ pub(super) async fn never_sniffed(mut response: Response) -> Response {
     response
 }
 
-/// Refuses a request of a connection in reserve.
+/// Refuses requests of reserve connections.
 pub(super) async fn check_room(request: Request, next: Next) -> Result<Response, Problem> {
     match request.extensions().get::<InReserve>() {
         Some(InReserve) => Err(Problem::crowded()),

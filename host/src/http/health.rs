@@ -1,4 +1,4 @@
-//! Is the service alive, and can it take jobs.
+//! Liveness, readiness and metrics.
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
@@ -16,12 +16,12 @@ pub(super) async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// The process answers.
+/// Liveness: the process responds.
 pub(super) async fn livez() -> &'static str {
     "ok"
 }
 
-/// Jobs can be taken: plugins are loaded, the cluster is there, the service is not shutting down.
+/// Readiness: plugins are loaded, the cluster is reachable, and the service is not shutting down.
 pub(super) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
     let checks = [
         Check::of("plugins", plugins(&app)),

@@ -1,4 +1,5 @@
-//! Large requests: checked beside the threads that serve, a few at once, and not many of one caller.
+//! Limits large requests: they are checked on separate threads, only a few at a time and per
+//! client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,21 +12,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 
-/// A request with a larger body than this is large. Checking a smaller one takes less than two
-/// milliseconds.
+/// Requests with a larger body are large. Checking a smaller one takes less than two milliseconds.
 const LARGE_BYTES: usize = 32 * 1024;
-/// Large requests that are checked at once; more wait.
+/// How many large requests are checked at the same time; others wait.
 const AT_ONCE: usize = 2;
-/// Large requests that one caller may have, waiting ones included.
+/// How many large requests a client may have, including waiting ones.
 const OF_ONE_CALLER: usize = 4;
-/// How long a request may wait for its permit.
+/// How long a request may wait for a permit.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The large requests of a service.
 #[derive(Clone, Debug)]
 pub(super) struct LargeRequests {
     permits: Arc<Semaphore>,
-    /// By the caller's address. One proxy in front of many callers is one caller.
+    /// By client address. A proxy in front of many clients counts as one client.
     callers: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
 }
 
@@ -38,14 +38,13 @@ impl Default for LargeRequests {
     }
 }
 
-/// How the work for a request is done: at once, or on a thread that serves nobody while it has a
-/// permit.
+/// How the work for a request is done: inline, or on a blocking thread with a permit.
 #[derive(Debug)]
 pub(super) struct Load {
     permit: Option<Turn>,
 }
 
-/// The right to have one large request checked. It ends when this is dropped.
+/// The permit to check one large request, until it is dropped.
 #[derive(Debug)]
 struct Turn {
     _permit: OwnedSemaphorePermit,
@@ -53,11 +52,11 @@ struct Turn {
 }
 
 impl LargeRequests {
-    /// How to do the work for a body of so many bytes; `extensions` are the request's.
+    /// Decides how to process a body of this size; `extensions` are those of the request.
     ///
     /// # Errors
     ///
-    /// When its caller has too many large requests, or it would have to wait for too long.
+    /// If the client has too many large requests, or the wait is too long.
     pub(super) async fn load(
         &self,
         bytes: usize,
@@ -100,7 +99,7 @@ impl LargeRequests {
 }
 
 impl Load {
-    /// Does the work, and waits for it.
+    /// Runs the work and waits for it.
     ///
     /// # Errors
     ///
@@ -118,7 +117,7 @@ impl Load {
     }
 }
 
-/// One large request among those of its caller.
+/// Counts one large request of a client.
 #[derive(Debug)]
 struct Place {
     callers: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,

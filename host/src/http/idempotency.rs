@@ -1,7 +1,8 @@
-//! `Idempotency-Key`: a submission that is sent again creates nothing again.
+//! `Idempotency-Key`: repeating a submission does not create a second job.
 //!
-//! The job carries the key, so every host and every restart finds it there. Of submissions that
-//! race, the cluster creates one; the others find its name taken, and then that it is theirs.
+//! The key is stored in the job, so every host finds it, also after a restart. Of concurrent
+//! submissions the cluster creates one; the others find that the name is taken, and then that the
+//! job has their key.
 
 use axum::http::{HeaderMap, HeaderName};
 use serde_json::Value;
@@ -15,14 +16,14 @@ use crate::pytorch_job::PyTorchJob;
 /// draft-ietf-httpapi-idempotency-key-header.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The key that a request came with, if any.
+/// The key of a request, if it has one.
 pub(super) fn submission(headers: &HeaderMap, body: &Value) -> Result<Option<Submission>, Problem> {
     let key = headers.get(IDEMPOTENCY_KEY);
     let submission = key.map(|key| Submission::new(key.as_bytes(), body));
     Ok(submission.transpose()?)
 }
 
-/// Creates a job, or finds that it was created by the same submission before.
+/// Creates a job, or returns the job that the same submission created before.
 pub(super) async fn create(
     app: &App,
     mut job: PyTorchJob,

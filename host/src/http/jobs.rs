@@ -1,4 +1,4 @@
-//! What is asked of a job that is there.
+//! Operations on an existing job.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! `GET /train`: the jobs, newest first, a page at a time.
+//! `GET /train`: pages of jobs, newest first.
 
 use axum::Json;
 use axum::extract::State;
@@ -20,7 +20,7 @@ pub(super) struct ListQuery {
     page_token: Option<String>,
 }
 
-/// What a page token belongs to.
+/// The query that a page token belongs to.
 #[derive(Debug, Serialize)]
 struct Filters<'a> {
     framework: Option<&'a str>,
@@ -46,7 +46,7 @@ impl ListQuery {
             labels: labels.map_err(|wrong| Problem::parameter("label_selector", wrong))?,
         };
         let size = PageSize::of(self.page_size);
-        // An empty token asks for the first page, as a form or a script that has none sends it.
+        // An empty token, as sent by forms and scripts, requests the first page.
         let token = self.page_token.as_deref().filter(|token| !token.is_empty());
         Listing::new(filter, &filters, size, token)
             .map_err(|wrong| Problem::parameter("page_token", wrong))

@@ -1,4 +1,4 @@
-//! `GET /train/{job_name}/logs`: what the replicas of a job have written, as text.
+//! `GET /train/{job_name}/logs`: the logs of a job's replicas, as text.
 
 use std::io;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::job::{
     LogEnd, LogLines, LogSelection, LogStart, ObservedJob, Unfinished, replica_names, since,
 };
 
-/// Most replicas that are read at once: each is a connection to its node.
+/// The maximum number of replicas per request. Each is a connection to a node.
 const MAX_REPLICAS: usize = 64;
-/// In place of a replica's name: all of them.
+/// Selects all replicas instead of one by name.
 const ALL: &str = "all";
 
 #[derive(Debug, Deserialize)]
@@ -73,8 +73,7 @@ impl LogQuery {
         })
     }
 
-    /// The replicas that are meant: the first, which writes what there is to know, unless others
-    /// are named.
+    /// The selected replicas. Default: the first, which reports the progress of the job.
     fn replicas(&self, job: &ObservedJob) -> Result<Vec<String>, Problem> {
         let known = replica_names(job);
         let wrong = |detail: String| Err(Problem::parameter("replica", detail));
@@ -126,7 +125,7 @@ pub(super) async fn logs(
     Ok(found.answer((text, Body::from_stream(place.hold(log)))))
 }
 
-/// The logs of some replicas as one. Those of several say in each line whose it is.
+/// Merges the logs of several replicas. Each line then starts with the name of its replica.
 async fn open(
     app: &App,
     job: &ObservedJob,
@@ -151,7 +150,7 @@ async fn open(
     });
     let opened = future::join_all(opened).await;
     let none_is_there = opened.iter().all(Result::is_err);
-    // Of several replicas those tell that have something to tell.
+    // With several replicas, those without a log are skipped.
     let is_missing = |log: &Result<_, ClusterError>| {
         matches!(log, Err(ClusterError::NoLog { .. })) && !none_is_there
     };
@@ -172,8 +171,8 @@ fn named(replica: &str, lines: &Bytes) -> Bytes {
     named.freeze()
 }
 
-/// Cuts a log off when the service is shutting down, and not as if it had ended: whoever follows it
-/// is to ask again.
+/// Interrupts a log when the service is shutting down, so that followers reconnect instead of
+/// assuming that the log has ended.
 fn until_drained(log: LogStream, draining: watch::Receiver<bool>) -> LogStream {
     let state = Some((log, draining));
     stream::unfold(state, |state| async {

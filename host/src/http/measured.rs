@@ -1,4 +1,4 @@
-//! What is measured of requests: all of them, submissions, and the jobs that there are.
+//! Metrics of requests, submissions and jobs.
 
 use std::time::Instant;
 
@@ -16,10 +16,10 @@ use crate::cluster::Cluster;
 use crate::job::JobState;
 use crate::measure;
 
-/// The framework of a request that names none that is served.
+/// The label for requests whose framework is unknown.
 const OTHER: &str = "other";
 
-/// Measures a request by its route, which never holds what a caller makes up.
+/// Measures a request. The label is its route, which contains nothing that clients choose.
 pub(super) async fn request(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -42,7 +42,7 @@ pub(super) fn framework(app: &App, body: &Value) -> String {
     served.unwrap_or(OTHER).to_string()
 }
 
-/// Counts what became of a submission.
+/// Counts the outcome of a submission.
 pub(super) fn submission(framework: String, answer: &Result<Response, Problem>) {
     let outcome = match answer {
         Ok(_) => "accepted",
@@ -52,12 +52,12 @@ pub(super) fn submission(framework: String, answer: &Result<Response, Problem>) 
     counter!(measure::SUBMISSIONS.name, &labels).increment(1);
 }
 
-/// Measures the jobs that there are, and how old what is known of them may be.
+/// Measures the number of jobs, and the age of the cached state.
 pub(super) async fn cluster(cluster: &dyn Cluster) {
     let jobs = cluster.list(None).await;
     let states = jobs.map(|jobs| jobs.iter().map(|job| JobState::of(job)).collect::<Vec<_>>());
     for state in JobState::ALL {
-        // Nobody knows how many there are while the cluster cannot be read.
+        // The number is unknown while the cluster cannot be read.
         let count = states.as_ref().map_or(f64::NAN, |states| {
             states.iter().filter(|of| **of == state).count() as f64
         });
@@ -68,7 +68,7 @@ pub(super) async fn cluster(cluster: &dyn Cluster) {
     }
 }
 
-/// A method is the caller's word; only those of HTTP become a label.
+/// Clients can send any method; only standard ones become labels.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -72,7 +72,8 @@ pub(super) async fn metrics(
     }
 }
 
-/// The log of the replica that reports progress, from its first start on. Empty where it has none yet.
+/// The log of the replica that reports progress, from its first attempt. Empty if there is none
+/// yet.
 async fn open(app: &App, job: &ObservedJob, end: LogEnd) -> Result<LogStream, ClusterError> {
     let selection = LogSelection {
         start: LogStart::First,
@@ -109,7 +110,7 @@ fn represented(metrics: Metrics, headers: &HeaderMap) -> Response {
     (csv, comma_separated(&metrics)).into_response()
 }
 
-/// One row per point or evaluation, by rising step. Numbers and times need no quotes.
+/// One row per point or evaluation, in ascending order of steps. Numbers and times need no quotes.
 fn comma_separated(metrics: &Metrics) -> String {
     let mut rows: Vec<(u64, String)> = Vec::new();
     for point in &metrics.points {
@@ -145,7 +146,7 @@ fn cell(value: Option<&impl ToString>) -> String {
     value.map(ToString::to_string).unwrap_or_default()
 }
 
-/// Events `metrics`, first with what is there, then with each step, and `end`.
+/// Sends `metrics` events, first with the existing points, then with new ones, and finally `end`.
 fn followed(log: LogStream, points: usize, draining: watch::Receiver<bool>) -> Response {
     let follower = Follower {
         log,
@@ -155,7 +156,7 @@ fn followed(log: LogStream, points: usize, draining: watch::Receiver<bool>) -> R
         stage: Stage::Open,
     };
     let events = Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    // A proxy that buffers the answer would hold the events back.
+    // A proxy that buffers the response would hold the events back.
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     let fresh = [(header::CACHE_CONTROL, "no-cache")];
     (unbuffered, fresh, events).into_response()
@@ -170,20 +171,20 @@ struct Follower {
     stage: Stage,
 }
 
-/// How far a stream of events is.
+/// The state of an event stream.
 enum Stage {
     Open,
-    /// The job has ended and the client does not know yet.
+    /// The job has finished, but the client was not notified yet.
     Ending,
     Done,
 }
 
-/// What a follower waited for.
+/// What a follower received.
 enum Next {
     Lines,
     Due,
     End,
-    /// The client has to connect again: the rest is missing.
+    /// The rest is missing, so the client has to reconnect.
     CutOff,
 }
 

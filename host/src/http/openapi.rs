@@ -1,5 +1,5 @@
-//! The interface as an OpenAPI 3.1 document: the shapes come from the types that are sent and read,
-//! the paths from one table, the examples from the loaded frameworks.
+//! Generates the OpenAPI 3.1 document: schemas from the types, paths from one table, and examples
+//! from the loaded frameworks.
 
 pub mod operations;
 mod page;
@@ -18,10 +18,10 @@ use crate::preview::Preview;
 use crate::request;
 use operations::{Answer, Body, OPERATIONS, Operation, PARAMETERS, Parameter, Place};
 
-/// Where the shapes are, beneath the document.
+/// The path of the schemas in the document.
 const SCHEMAS: &str = "/components/schemas";
 
-/// The document of a service with these frameworks.
+/// The document for a service with these frameworks.
 pub fn document(frameworks: &[Framework]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for operation in OPERATIONS {
@@ -172,7 +172,7 @@ fn parameters() -> Value {
     Value::Object(parameters.collect())
 }
 
-/// The schema of what a parameter takes.
+/// The schema of a parameter.
 fn values(value: operations::Value) -> Value {
     use operations::Value as Takes;
     match value {
@@ -290,9 +290,9 @@ fn body(frameworks: &[Framework]) -> Value {
     })
 }
 
-/// A request of a framework, with the first arguments of its table that have an example.
+/// An example request for a framework, with the first arguments that have an example.
 fn example(framework: &Framework) -> Value {
-    /// More would hide what a request is.
+    /// More arguments would hide the structure of a request.
     const ARGUMENTS: usize = 4;
     let properties = framework.schema["properties"].as_object();
     let mut arguments: Vec<(&String, &Value)> = properties.into_iter().flatten().collect();

@@ -1,8 +1,7 @@
-//! A service that asks for no token is for the programs of its machine, not for the web pages that a
-//! browser there shows. A page of another site must not reach it by its own name, made to resolve to
-//! this machine: the host that a request names has to be one that no stranger controls. What a page
-//! sends to the right host from elsewhere is refused by tower-http's CSRF layer, unless the operator
-//! names the site that it comes from.
+//! Protects a service without a token from web pages that a browser on the same machine shows.
+//! Against DNS rebinding, the Host of a request must be one that no third party controls.
+//! Cross-site requests to a valid host are refused by tower-http's CSRF layer, unless the operator
+//! allows the origin.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -20,10 +19,10 @@ use super::app::App;
 use super::problem::Problem;
 use super::{REQUEST_ID, query, token};
 
-/// How long a browser need not ask again what it may send.
+/// How long browsers may cache the result of a CORS preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
 
-/// Another site whose pages may use this service, such as `https://dashboard.example.org`.
+/// An allowed origin, such as `https://dashboard.example.org`.
 #[derive(Clone, Debug)]
 pub struct Origin(String);
 
@@ -39,17 +38,17 @@ impl FromStr for Origin {
     }
 }
 
-/// What refuses that pages of sites change anything, but for those that are named.
+/// The layer that refuses cross-site requests, except from allowed origins.
 pub(super) fn csrf(trusted: &[Origin]) -> CsrfLayer {
     trusted
         .iter()
         .fold(CsrfLayer::new(), |layer, Origin(origin)| {
-            // Each has passed this when it was read.
+            // Each origin was checked when it was parsed.
             layer.clone().add_trusted_origin(origin).unwrap_or(layer)
         })
 }
 
-/// What lets pages of other sites read the answers; nothing where there are no such sites.
+/// The CORS layer for allowed origins; None if there are none.
 pub(super) fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     let origins = origins.iter();
     let origins: Vec<HeaderValue> = origins
@@ -80,8 +79,8 @@ pub(super) fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     })
 }
 
-/// Lets a request through that names a host of this service, carries a token, or learns nothing:
-/// load balancers check the health of a service by names of their own.
+/// Accepts requests with a valid Host, with a token, or for a health check, because load balancers
+/// use their own names for health checks.
 pub(super) async fn check_host(
     State(app): State<App>,
     request: Request,
@@ -97,7 +96,7 @@ pub(super) async fn check_host(
     }
 }
 
-/// Whether the answer says no more than that the service is there.
+/// Whether the response only shows that the service exists.
 fn learns_nothing(uri: &Uri) -> bool {
     match uri.path() {
         "/healthz" | "/livez" => true,
@@ -106,8 +105,8 @@ fn learns_nothing(uri: &Uri) -> bool {
     }
 }
 
-/// Whether a host is an address, this machine, or one that the operator names: whoever makes a name
-/// resolve to this machine cannot make it one of these.
+/// Whether a host is an IP address, localhost, or a name that the operator allows. An attacker
+/// cannot make any of these point to this machine.
 fn is_own(host: &str, allowed: &[String]) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;

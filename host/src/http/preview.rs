@@ -19,11 +19,11 @@ pub(super) struct PreviewQuery {
     dry_run: Option<DryRun>,
 }
 
-/// How far a preview goes.
+/// The extent of a preview.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum DryRun {
-    /// The cluster is asked whether it would admit the job.
+    /// Includes a server-side dry run by the cluster.
     Server,
 }
 

@@ -1,7 +1,7 @@
-//! The query of a request. A parameter that a route does not take is refused before a handler runs:
-//! a misspelt `dry_run` or `namespace` must not act as if it were not there.
+//! Validates query parameters before a handler runs. Unknown parameters are refused, so that a
+//! misspelt `dry_run` or `namespace` is not silently ignored.
 //!
-//! What a route takes is in the table that the OpenAPI document is made of.
+//! The parameters of each route are in the table from which the OpenAPI document is generated.
 
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::Method;
@@ -16,13 +16,12 @@ use crate::http::openapi::operations::{self, Operation, Parameter, Value};
 use crate::job::JobState;
 use crate::suggestion::{did_you_mean, nearest};
 
-/// Most findings that an answer has.
+/// The maximum number of findings in a response.
 const MAX_FAULTS: usize = 16;
-/// Longest part of a name or a value that a message quotes, in characters.
+/// The maximum length of a quoted name or value, in characters.
 const MAX_QUOTE: usize = 64;
 
-/// Lets a request through whose query has only parameters of its route, each once and with a value
-/// that it takes.
+/// Accepts a request if its query has only known parameters, each once and with a valid value.
 pub(super) async fn check(request: Request, next: Next) -> Result<Response, Problem> {
     let findings = match (operation(&request), request.uri().query()) {
         (Some(operation), Some(query)) => findings(operation, query),
@@ -34,20 +33,20 @@ pub(super) async fn check(request: Request, next: Next) -> Result<Response, Prob
     }
 }
 
-/// The parameters of a route as its handler reads them.
+/// The parsed parameters of a route.
 pub(super) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // `check` has refused what is wrong, so this fails only where the table is.
+        // `check` has refused invalid parameters, so this fails only if the table is wrong.
         let query = axum::extract::Query::try_from_uri(&parts.uri).map_err(Problem::internal)?;
         Ok(Self(query.0))
     }
 }
 
-/// Whether a query names a parameter, whatever its value.
+/// Whether a query contains a parameter, with any value.
 pub(super) fn names(query: Option<&str>, name: &str) -> bool {
     let query = query.unwrap_or_default().as_bytes();
     form_urlencoded::parse(query).any(|(given, _)| given == name)
@@ -102,7 +101,7 @@ fn unknown(operation: &Operation, name: &str) -> String {
     }
 }
 
-/// Where a parameter would be known: `POST /train?dry_run=server` is meant for the preview.
+/// The operation that knows a parameter: `POST /train?dry_run=server` is meant for the preview.
 fn elsewhere(operation: &Operation, name: &str) -> String {
     let other = operation.sub_operations().find_map(|other| {
         let known = other.queries().map(|known| known.name);
@@ -117,7 +116,7 @@ fn elsewhere(operation: &Operation, name: &str) -> String {
     }
 }
 
-/// Why a parameter does not take a value; nothing where it does.
+/// Why a value is invalid for a parameter; None if it is valid.
 fn refusal(parameter: &Parameter, value: &str) -> Option<String> {
     let not = |takes: String, hint: String| match value {
         "" => Some(format!("{takes}, but is empty")),

@@ -1,8 +1,8 @@
-//! Which job a request is about: its name in the path, its namespace in the query.
+//! Resolves the job of a request: its name is in the path, its namespace in the query.
 //!
-//! Without a namespace a change is about the default namespace and no other. A read goes to the
-//! only other namespace that has such a job, and says so. Neither sees a namespace that this
-//! service does not serve.
+//! Without a namespace, changes apply only to the default namespace. Reads fall back to the only
+//! other namespace with such a job, and report it. Neither can access namespaces that are not
+//! allowed on this service.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -29,19 +29,19 @@ impl FromRequestParts<App> for Name {
     }
 }
 
-/// The job of a request that changes or deletes it.
+/// The job of a request that changes or deletes a job.
 pub(super) struct NamedJob {
     pub(super) namespace: String,
     pub(super) name: String,
-    /// Other namespaces that have a job of this name, where the request names none.
+    /// Other namespaces with a job of this name, if the request has no namespace.
     elsewhere: Vec<String>,
 }
 
-/// The job of a request that reads it.
+/// The job of a request that reads a job.
 pub(super) struct FoundJob {
     pub(super) namespace: String,
     pub(super) name: String,
-    /// The default namespace, if the job is in another one that the request does not name.
+    /// The default namespace, if the job was found in another one.
     missing_in: Option<String>,
 }
 
@@ -51,7 +51,7 @@ struct NamespaceQuery {
 }
 
 impl NamedJob {
-    /// Adds to "not found" where there is a job of this name.
+    /// Adds namespaces that have such a job to a "not found" error.
     pub(super) fn explain(&self, error: ClusterError) -> ClusterError {
         match error {
             ClusterError::NotFound { name } if !self.elsewhere.is_empty() => {
@@ -88,7 +88,7 @@ impl FoundJob {
         }
     }
 
-    /// An answer, with the namespace where the job was found unless that is the one expected.
+    /// A response, with a warning if the job was found in an unexpected namespace.
     pub(super) fn answer(&self, answer: impl IntoResponse) -> Response {
         let Some(missing_in) = &self.missing_in else {
             return answer.into_response();

@@ -1,5 +1,4 @@
-//! What every read gets: YAML for those who ask for it, a tag by which a client sees that nothing has
-//! changed, and the same headers for HEAD.
+//! Content negotiation for reads: YAML on request, entity tags, and HEAD.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -13,16 +12,16 @@ use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 
-/// Larger than any answer that is held in memory.
+/// Larger than any buffered response.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// Gives an answer the form that its reader asks for.
+/// Converts a response to the requested representation.
 pub(super) async fn negotiate(mut request: Request, next: Next) -> Result<Response, Problem> {
     let is_head = request.method() == Method::HEAD;
     if !is_head && request.method() != Method::GET {
         return Ok(next.run(request).await);
     }
-    // What HEAD tells is what GET would tell.
+    // HEAD returns the same headers as GET.
     *request.method_mut() = Method::GET;
     let asked = request.headers().clone();
     let response = next.run(request).await;
@@ -53,7 +52,7 @@ pub(super) fn yaml(value: &impl Serialize) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, "application/yaml")], text).into_response())
 }
 
-/// Whether an answer is a success that is there at once: streams and errors are as they are.
+/// Whether a response is a buffered success. Streams and errors are not changed.
 fn is_whole(response: &Response) -> bool {
     use http_body::Body as _;
     response.status() == StatusCode::OK && response.body().size_hint().exact().is_some()
@@ -73,7 +72,7 @@ async fn present(response: Response, asked: &HeaderMap) -> Result<Response, Prob
     parts
         .headers
         .append(header::VARY, HeaderValue::from_static("accept"));
-    // Status changes at any time, so a cache has to ask; that it may keep an answer is its gain.
+    // Status can change at any time, so caches must revalidate.
     let check = HeaderValue::from_static("private, no-cache");
     parts.headers.entry(header::CACHE_CONTROL).or_insert(check);
     let is_known = knows(asked, &tag);
@@ -98,7 +97,7 @@ fn json_to_yaml(json: &Bytes) -> Result<Bytes, Problem> {
     Ok(yaml.into())
 }
 
-/// A weak tag (RFC 9110, 8.8.1): compression may change the bytes on their way.
+/// A weak tag (RFC 9110, 8.8.1), because compression may change the bytes.
 fn tag(bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
     let hash: String = hash[..12]
@@ -108,7 +107,7 @@ fn tag(bytes: &[u8]) -> String {
     format!("W/\"{hash}\"")
 }
 
-/// Whether `If-None-Match` names a tag.
+/// Whether `If-None-Match` contains a tag.
 fn knows(asked: &HeaderMap, tag: &str) -> bool {
     let given = asked.get_all(header::IF_NONE_MATCH).iter();
     let given = given.filter_map(|value| value.to_str().ok());

@@ -1,5 +1,5 @@
-//! How many logs and event streams may be open at once: each holds a connection and file handles
-//! for as long as its client likes.
+//! Limits the number of open logs and event streams. Clients can keep each open, with its
+//! connection and file handles, as long as they like.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt};
 
 use super::problem::Problem;
 
-/// The address that a request came from.
+/// The client address of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Caller(IpAddr);
 
@@ -26,12 +26,12 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// The streams of one kind that are open.
+/// The open streams of one kind.
 #[derive(Debug)]
 pub(super) struct Streams {
-    /// In messages: `logs`.
+    /// The name in messages, such as `logs`.
     kind: &'static str,
-    /// Most in all. One caller may have half of them, so that there is room for others.
+    /// The maximum in total. A client may have half of them, so that others are not blocked.
     most: usize,
     open: Mutex<HashMap<Caller, usize>>,
 }
@@ -42,7 +42,7 @@ impl Streams {
         Arc::new(Self { kind, most, open })
     }
 
-    /// Counts some streams of a caller, until the place is dropped.
+    /// Reserves streams for a client, until the reservation is dropped.
     pub(super) fn enter(self: &Arc<Self>, caller: Caller, count: usize) -> Result<Place, Problem> {
         let mut open = self.open();
         let all: usize = open.values().sum();
@@ -77,7 +77,7 @@ impl Streams {
     }
 }
 
-/// Streams that are counted as open.
+/// A reservation of open streams.
 #[derive(Debug)]
 pub(super) struct Place {
     streams: Arc<Streams>,
@@ -86,7 +86,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Keeps the place for as long as a stream lasts.
+    /// Keeps the reservation until the stream ends.
     pub(super) fn hold<T>(self, stream: impl Stream<Item = T>) -> impl Stream<Item = T> {
         stream.map(move |item| {
             let _held = &self;

@@ -17,7 +17,7 @@ use crate::finding::Finding;
 use crate::job::JobSummary;
 use crate::manifest;
 
-/// Most warnings that become headers. All of them are in a preview.
+/// The maximum number of `Warning` headers. A preview has all warnings.
 const MAX_WARNING_HEADERS: usize = 16;
 
 pub(super) async fn submit(
@@ -47,10 +47,10 @@ async fn create(
     Ok(accepted(&created, warnings()))
 }
 
-/// The answer to a job that was created, with what its author should know as `Warning` headers.
+/// The response for a created job, with its warnings as `Warning` headers.
 fn accepted<'a>(created: &Created, findings: impl Iterator<Item = &'a Finding>) -> Response {
     let told = findings.map(|finding| format!("{} {}", finding.code, finding.detail));
-    // What the cluster says of the moment, such as a lack of slots, is no part of the answer.
+    // Temporary conditions of the cluster, such as a lack of slots, are not part of the body.
     let told: Vec<String> = told.collect();
     let summary = JobSummary::created(&created.job, &told);
     info!(
@@ -63,7 +63,7 @@ fn accepted<'a>(created: &Created, findings: impl Iterator<Item = &'a Finding>) 
     (StatusCode::CREATED, location, warnings, Json(summary)).into_response()
 }
 
-/// `Warning` headers (RFC 7234, 5.5), each a sentence in quotes.
+/// `Warning` headers (RFC 7234, 5.5), each with a quoted sentence.
 pub(super) fn warning_headers(
     warnings: impl Iterator<Item = String>,
 ) -> AppendHeaders<Vec<(HeaderName, HeaderValue)>> {

@@ -1,4 +1,4 @@
-//! The token that clients send with every request.
+//! Authentication by the token that clients send with every request.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,12 +20,12 @@ use crate::measure;
 
 /// The specification's header.
 pub(super) const HEADER: &str = "x-trainer-token";
-/// How often the failures of an address are logged.
+/// How often failures of an address are logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// Most addresses whose failures are logged in that time.
+/// The maximum number of addresses whose failures are logged in that time.
 const MAX_NOTED: usize = 256;
 
-/// A token that clients have to send. Its hash is kept, so nothing can print it.
+/// A token that clients must send. Only its hash is stored, so it cannot be printed.
 #[derive(Clone)]
 pub struct Token {
     hash: [u8; 32],
@@ -38,14 +38,14 @@ impl Token {
         }
     }
 
-    /// Compares in constant time. Hashes have one length, so not even that shows.
+    /// Compares in constant time. All hashes have the same length, so not even the length leaks.
     fn is(&self, given: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(given).into();
         self.hash.ct_eq(&given).into()
     }
 }
 
-/// Lets a request through that carries the token, if one is asked for.
+/// Accepts a request with the right token, or any request if no token is required.
 pub(super) async fn check(
     State(app): State<App>,
     request: Request,
@@ -78,7 +78,7 @@ pub struct Failures {
     guesses: Guesses,
 }
 
-/// When an address was last logged, and how often it has failed since.
+/// When an address was last logged, and the failures since then.
 struct Noted {
     logged: Instant,
     since: u64,

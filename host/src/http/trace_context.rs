@@ -1,5 +1,5 @@
-//! The trace that a request belongs to (W3C Trace Context), so that its lines in the log are found
-//! from the traces of whoever sent it, and its spans stand among theirs.
+//! Trace context of requests (W3C Trace Context), so that log lines and spans can be correlated
+//! with the traces of the client.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, StatusCode};
@@ -11,21 +11,21 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// Where a request comes from, if it says so in a way that can be read.
+/// The remote span of a request, if it has a valid header.
 pub(super) fn parent(headers: &HeaderMap) -> Context {
-    // Not the current context: a thread that serves requests may be in another's.
+    // Not the current context, because a worker thread may be in the context of another request.
     TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
 }
 
-/// The id of the trace, if there is one.
+/// The trace id, if there is one.
 pub(super) fn trace_id(parent: &Context) -> Option<String> {
     let span = parent.span();
     let span = span.span_context();
     span.is_valid().then(|| span.trace_id().to_string())
 }
 
-/// Makes a request's span part of the trace that it belongs to, as OpenTelemetry's HTTP conventions
-/// name it. Nothing is done where traces are not collected.
+/// Makes a request's span part of its trace, following OpenTelemetry's HTTP conventions. Does
+/// nothing if tracing is disabled.
 pub(super) fn join(span: &Span, parent: Context, request: &Request) {
     if span.set_parent(parent).is_err() {
         return;
@@ -45,7 +45,7 @@ pub(super) fn join(span: &Span, parent: Context, request: &Request) {
     }
 }
 
-/// Adds the answer to the span of the request that is being answered.
+/// Adds the response to the span of its request.
 pub(super) fn answered(status: StatusCode) {
     let span = Span::current();
     span.set_attribute("http.response.status_code", i64::from(status.as_u16()));

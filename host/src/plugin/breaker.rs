@@ -157,7 +157,7 @@ impl Breaker {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // Every state is sound, whatever a panic interrupted.
+        // Every state is valid, even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

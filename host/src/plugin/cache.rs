@@ -1,8 +1,8 @@
-//! Compiled plugins on disk, so that a start does not compile.
+//! Caches compiled plugins on disk, so that a restart does not compile them.
 //!
-//! Compiled code is native code: whoever can write this folder can run anything in this process.
-//! So the folder is private, only files that this host made are read, and a folder that others
-//! can write is refused.
+//! Compiled code is native code: anyone who can write to this folder can run code in this process.
+//! So the folder is private, only files that this host wrote are read, and a folder that others can
+//! write to is refused.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ use wasmtime::component::Component;
 
 use super::{Description, LoadError, engine, files};
 
-/// The folder of compiled plugins that fit one engine.
+/// The cache folder for one engine.
 #[derive(Debug)]
 pub(super) struct Cache {
     folder: PathBuf,
 }
 
-/// A plugin that was compiled and tried, and what it said of itself then.
+/// A compiled and tested plugin, with its description.
 pub(super) struct Made {
     pub(super) component: Component,
     pub(super) description: Description,
@@ -32,7 +32,7 @@ struct Refusal {
 }
 
 impl Cache {
-    /// Opens the folder for what this engine can run, or makes it.
+    /// Opens or creates the cache folder for an engine.
     pub(super) fn open(root: &Path, running: &Engine) -> Result<Self, LoadError> {
         let folder = root.join(engine::compatibility(running));
         let refuse = |source| LoadError::Cache {
@@ -45,7 +45,7 @@ impl Cache {
         Ok(Self { folder })
     }
 
-    /// A plugin that was made before, if it is whole.
+    /// A cached plugin, if it is complete.
     pub(super) fn get(&self, digest: &str, running: &Engine) -> Option<Made> {
         let described = std::fs::read(self.described(digest)).ok()?;
         let made = serde_json::from_slice(&described)
@@ -62,7 +62,7 @@ impl Cache {
         .ok()
     }
 
-    /// Keeps a plugin. The description comes last: with it the plugin counts as made.
+    /// Stores a plugin. The description is written last: it marks the plugin as complete.
     pub(super) fn put(
         &self,
         digest: &str,
@@ -78,14 +78,15 @@ impl Cache {
             })
     }
 
-    /// Why a plugin was refused before, under the same limits.
+    /// Why a plugin was refused before with the same limits.
     pub(super) fn refusal(&self, digest: &str, limits: &impl Serialize) -> Option<String> {
         let refusal = std::fs::read(self.refused(digest)).ok()?;
         let refusal: Refusal = serde_json::from_slice(&refusal).ok()?;
         (refusal.limits == serde_json::to_value(limits).ok()?).then_some(refusal.why)
     }
 
-    /// Remembers why a plugin was refused, so that a bomb is not set off with each start.
+    /// Stores why a plugin was refused, so that a malicious plugin does not exhaust the limits at
+    /// every start.
     pub(super) fn put_refusal(&self, digest: &str, limits: &impl Serialize, why: String) {
         let limits = serde_json::to_value(limits).unwrap_or_default();
         let refusal = serde_json::to_vec(&Refusal { limits, why }).unwrap_or_default();
@@ -98,7 +99,7 @@ impl Cache {
         self.folder.join(format!("{digest}.refused"))
     }
 
-    /// Where this process, or one that it starts, may leave something unfinished.
+    /// A temporary path for this process or its children.
     pub(super) fn unfinished(&self, digest: &str) -> PathBuf {
         self.folder
             .join(format!("{digest}.{}.tmp", std::process::id()))
@@ -113,13 +114,13 @@ impl Cache {
     }
 }
 
-/// Reads compiled code, which is mapped, not copied.
+/// Memory-maps compiled code.
 pub(super) fn load(running: &Engine, file: &Path) -> wasmtime::Result<Component> {
     #[expect(
         unsafe_code,
         reason = "only this host writes the file; see the module documentation"
     )]
-    // SAFETY: only this host writes files into this folder, which belongs to this user alone.
+    // SAFETY: only this host writes files in this folder, which only this user can access.
     unsafe {
         Component::deserialize_file(running, file)
     }

@@ -1,4 +1,4 @@
-//! One call into a plugin: a fresh instance under all limits, gone when the call ends.
+//! Calls into plugins. Each call gets a fresh instance with all limits.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ pub(super) struct Callable {
     stack_bytes: usize,
 }
 
-/// What a call answered, and the most memory that it had.
+/// The result of a call, and its peak memory.
 pub(super) struct Answered<T> {
     pub(super) answer: T,
     pub(super) memory_bytes: usize,
 }
 
-/// What a plugin says to a job.
+/// A plugin's response to a job.
 pub(super) type Answer = Result<Proposal, Vec<Finding>>;
 
 impl Callable {
-    /// Links a component against nothing, which is what plugins import.
+    /// Links a component without imports.
     pub(super) fn new(
         engine: &Engine,
         component: &Component,
@@ -49,7 +49,7 @@ impl Callable {
         })
     }
 
-    /// Asks who the plugin is.
+    /// Calls `describe`.
     pub(super) fn describe(&self) -> Result<Description, CallError> {
         let contract::Description {
             name,
@@ -69,7 +69,7 @@ impl Callable {
         })
     }
 
-    /// Asks for the plan of a job, and waits so long for it.
+    /// Calls `plan` with a time limit.
     pub(super) fn plan(
         &self,
         request: &JobRequest,
@@ -106,7 +106,8 @@ impl Callable {
         let limiter = Limiter::new(&self.limits, self.table_elements);
         let mut store = Store::new(self.pre.engine(), limiter);
         store.limiter(|limiter| limiter);
-        // Without a deadline a store traps at once. One tick more: the first may be due already.
+        // A store without a deadline traps immediately. One extra tick, because the first may be
+        // due already.
         store.set_epoch_deadline(ticks(time) + 1);
         store.set_hostcall_fuel(self.limits.output_bytes);
         self.pre
@@ -119,7 +120,7 @@ impl Callable {
             .map_err(|error| self.classify(error, time))
     }
 
-    /// Which limit or rule a failed call ran into, by the error's type and never by its text.
+    /// Classifies a failed call by the type of the error, never by its text.
     fn classify(&self, error: wasmtime::Error, time: Duration) -> CallError {
         if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
             return CallError::Exceeded(*exceeded);
@@ -130,8 +131,8 @@ impl Callable {
                 allowed: self.stack_bytes,
             },
             Some(trap) => CallError::Trap(*trap),
-            // What is left is an answer that cannot be read: bad UTF-8, a wrong pointer, a case
-            // that does not exist, more data than may be exchanged.
+            // Everything else is an invalid response: bad UTF-8, an invalid pointer or enum case,
+            // or too much data.
             None => CallError::Answer {
                 allowed: self.limits.output_bytes,
                 why: error.root_cause().to_string(),
@@ -144,14 +145,14 @@ fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
-/// The job as the plugin gets it: the lists and texts that are made for it, and the rest borrowed.
+/// Converts a job to the contract's types, borrowing where possible.
 fn job<'a>(
     request: &'a JobRequest,
     environment: &'a [contract::Variable<'a>],
     extra_args: &'a str,
     context: &'a str,
 ) -> contract::Job<'a> {
-    // A new field breaks the build here, where it has to be considered.
+    // A new field breaks the build here, so that it cannot be forgotten.
     let JobRequest {
         framework,
         model_id,

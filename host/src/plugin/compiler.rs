@@ -1,8 +1,8 @@
-//! Compiling a plugin and trying it: in this process, or in a child of the same program with its
-//! own limits of memory and time, so that a hostile file takes no server down.
+//! Compiles and tests plugins: in this process, or in a child process with its own memory and time
+//! limits, so that a malicious file cannot take down the server.
 //!
-//! The child runs `trainer make-plugin`. It reads its order in one line of JSON from standard
-//! input, then the plugin's bytes, and leaves its verdict in a file. It has no async runtime.
+//! The child runs `trainer make-plugin`. It reads its job as one line of JSON from standard input,
+//! followed by the plugin's bytes, and writes its verdict to a file. It has no async runtime.
 
 use std::io::{BufRead, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -16,33 +16,32 @@ use super::{Description, LoadError, Plugin, cache, call::Callable, engine, inspe
 use rustix::process::{Resource, Rlimit, Signal, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 
-/// How often a child is looked after.
+/// How often a child is polled.
 const RECHECK: Duration = Duration::from_millis(5);
-/// So many times the processor time that compiling may take, it may take in all: a machine has other
-/// work too.
+/// The wall-clock limit as a multiple of the processor time limit, because the machine may be busy.
 const PATIENCE: u32 = 4;
-/// The signal that ends a process whose processor time is up.
+/// The signal for an exceeded processor time limit.
 const OUT_OF_TIME: i32 = Signal::XCPU.as_raw();
 
 /// Where plugins are compiled and tried.
 #[derive(Clone, Debug)]
 pub enum Compiler {
-    /// In this process, for commands that end soon.
+    /// In this process, for short-lived commands.
     Here,
-    /// In a child of this program, which steps back so far for other processes.
+    /// In a child process, with this priority.
     Child { program: PathBuf, niceness: i32 },
 }
 
-/// What a child is to make.
+/// The job of a child.
 #[derive(Debug, Serialize, Deserialize)]
 struct CompileJob {
     limits: Limits,
     call: CallLimits,
     niceness: i32,
     own_tests: SelfTests,
-    /// Where to leave the compiled code.
+    /// The output file for compiled code.
     compiled: PathBuf,
-    /// Where to leave the [`Verdict`].
+    /// The output file for the [`Verdict`].
     verdict: PathBuf,
 }
 
@@ -53,11 +52,11 @@ enum Verdict {
 }
 
 impl Compiler {
-    /// Compiles a plugin and tries it.
+    /// Compiles and tests a plugin.
     ///
     /// # Errors
     ///
-    /// Why it is none, or which limit it ran into.
+    /// Why the plugin is invalid, or which limit it exceeded.
     pub(super) fn make(
         &self,
         bytes: &[u8],
@@ -103,7 +102,7 @@ impl CompileJob {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .env_clear()
-            // Memory that is reserved and not used would count.
+            // Reserved but unused memory would count against the limit.
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .spawn()
             .map_err(LoadError::Compiler)?;
@@ -111,7 +110,7 @@ impl CompileJob {
         let input = child.stdin.take();
         let status = std::thread::scope(|scope| {
             scope.spawn(move || {
-                // A child that ends early says why, or is told by its status.
+                // A child that exits early has written a verdict, or its exit status explains it.
                 let mut input = input?;
                 input
                     .write_all(order.as_bytes())
@@ -140,7 +139,7 @@ impl CompileJob {
     }
 }
 
-/// Waits for a child, and kills it when it takes far too long.
+/// Waits for a child, and kills it after the wall-clock limit.
 fn ended(child: &mut Child, allowed: Duration) -> Result<ExitStatus, LoadError> {
     let begun = Instant::now();
     loop {
@@ -163,11 +162,11 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
-/// The child: makes one plugin as standard input says.
+/// The child: compiles the plugin that it reads from standard input.
 ///
 /// # Errors
 ///
-/// When the order cannot be read or the verdict not be written.
+/// If the job cannot be read or the verdict cannot be written.
 pub fn run() -> std::io::Result<()> {
     let mut input = std::io::stdin().lock();
     let mut line = String::new();
@@ -213,7 +212,7 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Compiles a plugin, leaves the code in a file, and tries it from there.
+/// Compiles a plugin, writes the code to a file, and tests it from there.
 fn compile_in_process(
     bytes: &[u8],
     compiled: &Path,
@@ -236,10 +235,10 @@ fn compile_in_process(
     Ok(plugin.description())
 }
 
-/// A type that does not fit shows only when an instance is made, so `describe` is the trial that
-/// keeps it from the first request.
+/// Type mismatches surface only on instantiation, so calling `describe` here detects them before
+/// the first request.
 fn trial(compiled: &Path, limits: &Limits, call: CallLimits) -> Result<Plugin, LoadError> {
-    // One call at a time needs one slot.
+    // Only one call runs at a time.
     let alone = Limits {
         concurrent_calls: 1,
         ..*limits

@@ -7,18 +7,19 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::limits::{Limits, MOST_MEMORY_BYTES};
 
-/// How often the epoch moves on, so how exact a deadline is.
+/// The interval between epochs, which is the precision of deadlines.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 /// Memory of an ended call that stays mapped for the next one. Without it page faults make calls
 /// on two threads slower than on one; with it, and with `pagemap_scan`, they scale.
 const RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 
-/// Core instances, memories and tables of one component. One in Python has tens of instances.
+/// The maximum number of core instances, memories and tables of a component. A component in Python
+/// has tens of instances.
 const MOST_INSTANCES: u32 = 64;
 const MOST_MEMORIES: u32 = 4;
 const MOST_TABLES: u32 = 8;
 
-/// The engine that runs plugins. It cannot compile: what it runs comes out of the cache.
+/// The engine that runs plugins. It cannot compile; it runs code from the cache.
 pub(super) fn running(limits: &Limits) -> wasmtime::Result<Engine> {
     let mut config = config(limits);
     config.enable_compiler(false);
@@ -27,14 +28,14 @@ pub(super) fn running(limits: &Limits) -> wasmtime::Result<Engine> {
     Ok(engine)
 }
 
-/// An engine that compiles, to be dropped afterwards: wasmtime 48 keeps the compiler's memory for
-/// as long as the engine lives.
+/// Creates an engine for compiling. Drop it afterwards: wasmtime 48 keeps the compiler's memory
+/// until then.
 pub(super) fn compiling(limits: &Limits) -> wasmtime::Result<Engine> {
     Engine::new(&config(limits))
 }
 
-/// Tells compiled code of one engine from that of another. wasmtime itself only looks at its major
-/// version, so a fix in its compiler would leave what the older one made in use.
+/// Identifies the engine that compiled code. wasmtime itself only checks its major version, so code
+/// from before a compiler fix would stay in use.
 pub(super) fn compatibility(engine: &Engine) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -44,8 +45,8 @@ pub(super) fn compatibility(engine: &Engine) -> String {
 fn config(limits: &Limits) -> Config {
     let calls = limits.concurrent_calls;
     let mut pool = PoolingAllocationConfig::new();
-    // A component of Rust has one core instance, and one memory. Those of other toolchains have
-    // several: what one may have, every call can have at once.
+    // A component in Rust has one core instance and one memory. Other toolchains create several, so
+    // the pool must hold the maximum for every concurrent call.
     pool.total_component_instances(calls)
         .total_core_instances(calls * MOST_INSTANCES)
         .max_core_instances_per_component(MOST_INSTANCES)
@@ -76,7 +77,7 @@ fn config(limits: &Limits) -> Config {
     config
 }
 
-/// A thread of the operating system, since a busy runtime would tick late. It ends with the engine.
+/// An operating system thread, because a busy runtime would tick late. It ends with the engine.
 fn start_clock(engine: &Engine) -> std::io::Result<()> {
     let engine = engine.weak();
     std::thread::Builder::new()

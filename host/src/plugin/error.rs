@@ -1,4 +1,4 @@
-//! What can go wrong with plugins, by who is to blame for it.
+//! Errors of plugins, grouped by who caused them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::limits::Exceeded;
 use crate::finding::Finding;
 use crate::plan::{InvalidPlan, PluginIdentity};
 
-/// Why a file is no plugin for this host, or why no plugin can be loaded at all.
+/// Why a plugin was refused, or why no plugin can be loaded at all.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("cannot read the file")]
@@ -48,7 +48,7 @@ pub enum LoadError {
     CompilerDied { how: String, allowed: usize },
     #[error("cannot run the compile process")]
     Compiler(#[source] std::io::Error),
-    /// What the process that compiles and tries plugins says of one.
+    /// The verdict of the compile process.
     #[error("{0}")]
     Tried(String),
     #[error("framework {name} is already served from {holder}")]
@@ -76,7 +76,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether the same bytes would be refused again, whatever the machine does.
+    /// Whether the same bytes would be refused again regardless of the machine.
     pub(super) fn is_about_the_plugin(&self) -> bool {
         !matches!(
             self,
@@ -90,7 +90,7 @@ impl LoadError {
     }
 }
 
-/// Why a plugin's bytes are not those that the operator asks for, or cannot be had.
+/// Why a plugin's bytes cannot be fetched or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("{file}: {why}")]
@@ -112,7 +112,7 @@ pub enum SourceError {
     Registry(String),
 }
 
-/// Why a plugin gave no answer that can be used.
+/// Why a call of a plugin failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("it ran longer than the {} ms allowed (limit time_ms)", allowed.as_millis())]
@@ -137,7 +137,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether the call ran into a limit, which is for the caller to know too.
+    /// Whether the call exceeded a limit, which the caller may know.
     pub fn is_a_limit(&self) -> bool {
         matches!(
             self,
@@ -165,7 +165,7 @@ impl CallError {
     }
 }
 
-/// Why there is no plan for a request.
+/// Why planning a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The caller's fault: the plugin refused the request.
@@ -200,7 +200,7 @@ pub enum PlanError {
     Busy { whose: Scope, allowed: u32 },
 }
 
-/// Scope limit of calls at once was reached.
+/// The scope of the concurrency limit that was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     Plugin(String),
@@ -216,7 +216,7 @@ impl std::fmt::Display for Scope {
     }
 }
 
-/// Why a framework cannot go back to the version before.
+/// Why a framework cannot be rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum RollbackError {
     #[error("unknown framework {0}")]

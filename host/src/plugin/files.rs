@@ -1,7 +1,7 @@
-//! Reads and writes files of folders that others may change too.
+//! Reads and writes files in folders that other programs may change.
 //!
-//! A plugin folder can hold a FIFO, a device or a sparse file of terabytes, and reading one must
-//! not block a reload. What the host keeps for itself is private, and is checked again when read.
+//! A plugin folder can contain a FIFO, a device or a huge sparse file, and reading one must not
+//! block a reload. The host's own files are private, and are checked when they are read.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{Error, Read, Result, Write};
@@ -11,18 +11,18 @@ use std::path::Path;
 use super::LoadError;
 use crate::text;
 
-/// Only the owner may use the folder.
+/// Permissions of folders: owner only.
 const PRIVATE_FOLDER: u32 = 0o700;
-/// Only the owner may use the file.
+/// Permissions of files: owner only.
 const PRIVATE_FILE: u32 = 0o600;
-/// Group and others may write.
+/// The write bits of group and others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Reads a regular file of at most `most` bytes.
 ///
 /// # Errors
 ///
-/// When it cannot be read, is not a regular file, or is larger.
+/// If it cannot be read, is not a regular file, or is larger.
 pub(super) fn read(file: &Path, most: usize) -> std::result::Result<Vec<u8>, LoadError> {
     let (file, metadata) = open(file).map_err(LoadError::Read)?;
     let too_large = |size| LoadError::Size {
@@ -34,7 +34,7 @@ pub(super) fn read(file: &Path, most: usize) -> std::result::Result<Vec<u8>, Loa
         return Err(too_large(size));
     }
     let mut bytes = Vec::with_capacity(size);
-    // The file may grow while it is read.
+    // The file may grow while being read.
     let mut limited = file.take(most as u64 + 1);
     limited.read_to_end(&mut bytes).map_err(LoadError::Read)?;
     match bytes.len() > most {
@@ -43,7 +43,7 @@ pub(super) fn read(file: &Path, most: usize) -> std::result::Result<Vec<u8>, Loa
     }
 }
 
-/// Reads a regular file of text, such as settings or keys.
+/// Reads a regular text file, such as settings or keys.
 ///
 /// # Errors
 ///
@@ -58,18 +58,18 @@ pub(super) fn read_text(file: &Path, most: usize) -> Result<String> {
     text::decode(&bytes).map_err(Error::other)
 }
 
-/// Reads a file that only this user can have written.
+/// Reads a file that only this user can write to.
 ///
 /// # Errors
 ///
-/// As [`read`], and when others own it or can write it.
+/// As [`read`], and if another user owns it or can write to it.
 pub(super) fn read_private(file: &Path, most: usize) -> std::result::Result<Vec<u8>, LoadError> {
     let metadata = std::fs::symlink_metadata(file).map_err(LoadError::Read)?;
     check_private(&metadata).map_err(LoadError::Read)?;
     read(file, most)
 }
 
-/// Makes a folder for this user alone, or checks the one that is there.
+/// Creates a private folder, or checks the existing one.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ pub fn private_folder(folder: &Path) -> Result<()> {
     check_private(&std::fs::metadata(folder)?)
 }
 
-/// Checks that nobody but this user and root can have changed a file or folder.
+/// Checks that only this user and root can write to a file or folder.
 ///
 /// # Errors
 ///
@@ -97,7 +97,7 @@ pub fn check_private(metadata: &Metadata) -> Result<()> {
     }
 }
 
-/// Writes a private file as a whole: another process may read the folder at the same time.
+/// Writes a private file atomically, because another process may read the folder at the same time.
 ///
 /// # Errors
 ///
@@ -119,7 +119,7 @@ pub(super) fn write_private(file: &Path, bytes: &[u8]) -> Result<()> {
     written
 }
 
-/// Opens a regular file. Opening a FIFO does not wait for its other end.
+/// Opens a regular file without blocking on a FIFO.
 fn open(file: &Path) -> Result<(File, Metadata)> {
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).map_err(Error::other)?;

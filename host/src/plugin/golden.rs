@@ -1,6 +1,5 @@
-//! Golden tests of plugins: a request, and what the plugin makes of it. An author keeps them as
-//! files; a plugin can carry them in a custom section, and the host then runs them before it
-//! serves the plugin.
+//! Golden tests of plugins: a request and the expected result. Authors keep them as files. A plugin
+//! can include them in a custom section; the host then runs them before it serves the plugin.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +10,15 @@ use super::{LoadError, PlanError, Plugin, UnknownArguments};
 use crate::plan::{Plan, Text};
 use crate::request::{self, RequestPolicy};
 
-/// Whether the tests that a plugin carries decide about it.
+/// Whether a plugin must pass its self-tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SelfTests {
     Run,
-    /// For its author, who is about to accept what it says now.
+    /// For the author, who is about to accept the current results.
     Ignored,
 }
 
-/// A request and what is expected of it.
+/// A request and its expected result.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SelfTest {
     pub name: String,
@@ -27,12 +26,12 @@ pub struct SelfTest {
     pub expected: Value,
 }
 
-/// What a plugin makes of a request, as JSON: `plan` with all that the plugin says, or `refused`
-/// with the findings. What the host adds is not part of it, so it is the same with every host.
+/// A plugin's result for a request, as JSON: `plan` with the plugin's response, or `refused` with
+/// the findings. It excludes what the host adds, so it is the same on every host.
 ///
 /// # Errors
 ///
-/// When the plugin fails.
+/// If the call fails.
 pub fn outcome(plugin: &Plugin, request: &Value) -> Result<Value, PlanError> {
     let name = plugin.identity.name.clone();
     let schemas = BTreeMap::from([(name, plugin.schema())]);
@@ -65,7 +64,7 @@ fn document(plan: &Plan) -> Value {
     })
 }
 
-/// Runs the tests that a plugin carries.
+/// Runs the self-tests of a plugin.
 ///
 /// # Errors
 ///
@@ -93,7 +92,7 @@ pub(super) fn self_test(tests: Option<&str>, plugin: &Plugin) -> Result<(), Load
     Ok(())
 }
 
-/// The first place where two values differ, in words.
+/// Describes the first difference between two values.
 pub fn difference(expected: &Value, found: &Value) -> Option<String> {
     differs("", expected, found)
 }

@@ -1,5 +1,4 @@
-//! What a plugin's bytes say before anything compiles them: is it WebAssembly, does it import
-//! nothing, which version of the contract was it built for, which tests does it carry.
+//! Inspects a plugin without compiling it: file format, imports, contract version and self-tests.
 
 use std::fmt;
 
@@ -10,14 +9,15 @@ use super::LoadError;
 
 /// The interface that a plugin exports.
 const INTERFACE: &str = "deepfinery:trainer/framework@";
-/// The oldest and the newest version of the contract that this host speaks. Each of them is frozen
-/// under `wit/released`.
+/// The oldest and newest contract versions that this host supports. Each is frozen under
+/// `wit/released`.
 const OLDEST: Track = Track { major: 0, minor: 1 };
 const NEWEST: Track = Track { major: 0, minor: 1 };
-/// The custom section in which a plugin carries its own tests.
+/// The custom section with a plugin's self-tests.
 pub const SELF_TESTS: &str = "trainer:self-tests";
 
-/// Versions of the contract that fit each other: a patch changes nothing that a plugin is built of.
+/// The part of a contract version that determines compatibility; patch versions do not affect
+/// plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Track {
     major: u32,
@@ -40,22 +40,22 @@ impl fmt::Display for Track {
     }
 }
 
-/// What a file says of itself without being compiled or run.
+/// Properties of a file that are known without compiling or running it.
 #[derive(Debug, Default)]
 pub struct Inspection {
-    /// Whether it is a component already; a module becomes one in the host.
+    /// Whether it is a component; the host converts modules.
     pub form: Form,
-    /// What it imports, which should be nothing.
+    /// Its imports; there should be none.
     pub imports: Vec<String>,
-    /// What it exports.
+    /// Its exports.
     pub exports: Vec<String>,
-    /// The version of the contract that it was built for.
+    /// The contract version that it was built for.
     pub contract: Option<String>,
-    /// The tests that it carries, as JSON text.
+    /// Its self-tests, as JSON text.
     pub self_tests: Option<String>,
 }
 
-/// What kind of WebAssembly a file is.
+/// The kind of a WebAssembly file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     Component,
@@ -63,16 +63,16 @@ pub enum Form {
     Module,
 }
 
-/// Reads a file's sections.
+/// Parses the sections of a file.
 ///
 /// # Errors
 ///
-/// When it is not WebAssembly.
+/// If it is not WebAssembly.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     read(bytes).map_err(LoadError::NotWebAssembly)
 }
 
-/// Checks that this host speaks the contract of a file and that it imports nothing.
+/// Checks that this host supports the contract version of a file and that it imports nothing.
 ///
 /// # Errors
 ///
@@ -97,20 +97,20 @@ pub fn check(found: &Inspection) -> Result<(), LoadError> {
     }
 }
 
-/// The versions of the contract that this host speaks.
+/// The contract versions that this host supports.
 pub fn spoken() -> String {
     format!("{OLDEST} to {NEWEST}")
 }
 
-/// A plugin's bytes as a component.
+/// Converts a plugin's bytes to a component.
 ///
 /// # Errors
 ///
-/// When a module cannot be made one.
+/// If a module cannot be converted.
 pub(super) fn component(bytes: &[u8], found: &Inspection) -> Result<Vec<u8>, LoadError> {
     match found.form {
         Form::Component => Ok(bytes.to_vec()),
-        // What `cargo build --target wasm32-unknown-unknown` leaves.
+        // The output of `cargo build --target wasm32-unknown-unknown`.
         Form::Module => ComponentEncoder::default()
             .validate(true)
             .module(bytes)
@@ -124,7 +124,7 @@ fn read(bytes: &[u8]) -> Result<Inspection, String> {
         return Err("it does not start with the WebAssembly magic number".to_string());
     }
     let mut found = Inspection::default();
-    // Modules and components nested in the outermost one have imports among themselves.
+    // Nested modules and components import from each other; only the outermost imports count.
     let mut depth = 0;
     let text = |error: wasmparser::BinaryReaderError| error.to_string();
     for payload in Parser::new(0).parse_all(bytes) {
@@ -174,8 +174,8 @@ fn read(bytes: &[u8]) -> Result<Inspection, String> {
 }
 
 impl Inspection {
-    /// Notes an export, and of the contract's the version: a component exports the interface, a
-    /// module each function of it as `interface@version#function`.
+    /// Records an export and the contract version in it: a component exports the interface, a
+    /// module exports each function as `interface@version#function`.
     fn export(&mut self, name: &str) {
         self.exports.push(name.to_string());
         if let Some(rest) = name.strip_prefix(INTERFACE) {

@@ -1,4 +1,4 @@
-//! What plugins may use, and the limiter that holds a call's memory to it.
+//! The limits of plugins, and the limiter that enforces the memory limits of a call.
 
 use std::time::Duration;
 
@@ -8,46 +8,46 @@ use wasmtime::ResourceLimiter;
 pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
 
-/// The most memory that a plugin can be given: what a slot of the engine's pool holds.
+/// The maximum memory limit of a plugin: the size of a slot in the engine's pool.
 pub(super) const MOST_MEMORY_BYTES: usize = 1024 * MIB;
 
-/// What all plugins of a host may use together, and each of them.
+/// The limits of all plugins together, and those that apply equally to each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Largest plugin file. A component that embeds Python is 18 MB.
+    /// The maximum size of a plugin file. A component that embeds Python has 18 MB.
     pub file_bytes: usize,
     /// Entries of one table.
     pub table_elements: usize,
     /// Native stack of one call.
     pub stack_bytes: usize,
-    /// Calls of all plugins that run at once; more wait.
+    /// Concurrent calls of all plugins; further calls wait.
     pub concurrent_calls: u32,
-    /// How long a call may wait for its turn.
+    /// How long a call may wait for a permit.
     pub queue: Duration,
-    /// Processor time that compiling and trying one plugin may take. One in Python takes 15 s.
+    /// Processor time for compiling and testing a plugin. A plugin in Python takes 15 s.
     pub compile_time: Duration,
-    /// Memory of the process that does it. One in Python takes 0.4 GB.
+    /// Memory of the compile process. A plugin in Python takes 0.4 GB.
     pub compile_memory_bytes: usize,
-    /// How long pulling one plugin from a registry may take.
+    /// The time limit for pulling a plugin from a registry.
     pub pull_time: Duration,
-    /// What a plugin may use that `plugins.toml` gives nothing else.
+    /// The default limits of a plugin.
     pub call: CallLimits,
 }
 
-/// What one plugin may use.
+/// The limits of one plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallLimits {
-    /// Longest call. The plugins of this project take 20 us, one in Python 1 ms.
+    /// The time limit of a call. The plugins of this project take 20 us, a plugin in Python 1 ms.
     pub time: Duration,
     /// Linear memory of one call.
     pub memory_bytes: usize,
-    /// Data that one call may pass between plugin and host, in and out together.
+    /// Data that a call may exchange with the host, in both directions together.
     pub output_bytes: usize,
-    /// Calls that run at once; more wait.
+    /// Concurrent calls; further calls wait.
     pub concurrency: u32,
-    /// After so many failed calls in a row the plugin is out of service for a while.
+    /// After this many failures in a row the plugin is taken out of service for a while.
     pub failures: u32,
-    /// How long it then is.
+    /// How long the plugin then stays out of service.
     pub rest: Duration,
 }
 
@@ -80,7 +80,7 @@ impl Default for CallLimits {
     }
 }
 
-/// A limit that a plugin ran into while it grew.
+/// A memory limit that a plugin exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exceeded {
     #[error(
@@ -91,15 +91,15 @@ pub enum Exceeded {
     Table { asked: usize, allowed: usize },
 }
 
-/// Holds the growth of one store's memories and tables to the limits. wasmtime's own limiter tells
-/// the guest, which then aborts, so that nobody could say why.
+/// Limits the memories and tables of a store. wasmtime's own limiter reports to the guest, which
+/// then aborts, so that the cause would be lost.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_bytes: usize,
     table_elements: usize,
-    /// Of all memories of the call, which never shrink.
+    /// Total size of all memories of the call, which never shrink.
     pub(super) used_bytes: usize,
-    /// Of all its tables.
+    /// Total size of all its tables.
     used_elements: usize,
 }
 

@@ -1,4 +1,5 @@
-//! From a source to a plugin that can be called: fetched, checked, made or taken out of the cache.
+//! Loads plugins from their sources: fetches, verifies, and compiles them or takes them from the
+//! cache.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,30 +15,30 @@ use super::settings::PluginSettings;
 use super::source::{Fetched, Location, Source};
 use super::{LoadError, Plugin, UnknownArguments, engine};
 
-/// What a loader is to do.
+/// The settings of a loader.
 #[derive(Clone, Debug)]
 pub struct LoaderSettings {
-    /// The folder of plugins and of `plugins.toml`.
+    /// The folder with the plugins and `plugins.toml`.
     pub folder: PathBuf,
-    /// The folder for what is kept: compiled plugins, and what came from registries.
+    /// The data folder for compiled and pulled plugins.
     pub data: PathBuf,
-    /// The limits where `plugins.toml` gives none.
+    /// The default limits, if `plugins.toml` sets none.
     pub limits: Limits,
     pub unknown: UnknownArguments,
     pub compiler: Compiler,
     pub own_tests: SelfTests,
 }
 
-/// What is looked at again.
+/// What to reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// What was not seen before.
+    /// Only new or changed plugins.
     Changed,
-    /// What was refused before too.
+    /// Also plugins that were refused before.
     RetryRefused,
 }
 
-/// Loads plugins. All of them run in one engine, which lives as long as this.
+/// Loads plugins. All of them run in one engine.
 pub struct Loader {
     settings: LoaderSettings,
     engine: Engine,
@@ -46,12 +47,12 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Sets up the engine with what `plugins.toml` gives all plugins together; later changes of
-    /// that take a restart.
+    /// Sets up the engine with the shared limits of `plugins.toml`. Changing these requires a
+    /// restart.
     ///
     /// # Errors
     ///
-    /// When the settings are wrong, the cache cannot be used, or no engine can be set up.
+    /// If the settings are invalid, the cache cannot be used, or the engine cannot be set up.
     pub fn open(mut settings: LoaderSettings) -> Result<Self, LoadError> {
         settings.limits = PluginSettings::read(&settings.folder, settings.limits)?.limits;
         let engine = engine::running(&settings.limits)
@@ -69,7 +70,7 @@ impl Loader {
         &self.settings.folder
     }
 
-    /// What all plugins may use together, and each of them.
+    /// The shared limits.
     pub fn limits(&self) -> Limits {
         self.settings.limits
     }
@@ -82,14 +83,14 @@ impl Loader {
         self.settings.unknown
     }
 
-    /// Every source that there is now.
+    /// All current sources.
     pub(super) fn sources(&self) -> Result<Vec<Source>, LoadError> {
         let folder = self.folder();
         let settings = PluginSettings::read(folder, self.settings.limits)?;
         settings.sources(folder).map_err(LoadError::Read)
     }
 
-    /// The plugin of one file, for its author.
+    /// Loads one plugin file, for its author.
     ///
     /// # Errors
     ///
@@ -111,7 +112,7 @@ impl Loader {
         source.fetch(&self.settings.limits, &pulled)
     }
 
-    /// A plugin out of the cache, or compiled and tried and put there.
+    /// Returns a plugin from the cache, or compiles, tests and caches it.
     pub(super) fn plugin(
         &self,
         source: &Source,

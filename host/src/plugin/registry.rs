@@ -1,8 +1,8 @@
-//! What is served now, and how it changes: as a whole, and never to something that was not tried.
+//! The plugins that are currently served. Changes are atomic, and only to tested plugins.
 //!
-//! A registry can be slow, gone or hostile, so nobody waits for one: each is asked on a thread of
-//! its own with a deadline, and its plugin is served when it has come. The lock of the state is
-//! held for moments only, never while a registry is asked or a plugin is compiled.
+//! An OCI registry can be slow, unavailable or malicious, so nothing waits for one: each is queried
+//! on its own thread with a deadline, and its plugin is served once it has arrived. The state is
+//! locked only briefly, never during a query or a compilation.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,11 +20,11 @@ use super::watch::Watching;
 use super::{LoadError, Loader, Plugins, Reload, RollbackError};
 use crate::measure;
 
-/// How long the start of a service waits for registries. Most answer at once, and then the first
-/// request finds their plugins.
+/// How long the service waits for registries at startup. Most respond immediately, so their plugins
+/// are available to the first request.
 const PATIENCE_AT_START: Duration = Duration::from_secs(2);
 
-/// The plugins that are served. A request takes [`Registry::current`] once and stays with it.
+/// The served plugins. Each request calls [`Registry::current`] once.
 pub struct Registry {
     shared: Arc<Shared>,
 }
@@ -119,7 +119,7 @@ impl Registry {
         }
     }
 
-    /// Asks registries again that could not be reached.
+    /// Retries registries that could not be reached.
     pub fn retry(&self) {
         let sources = self.shared.slots().unreachable();
         self.shared
@@ -145,8 +145,8 @@ impl Shared {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at sources in their order, so that a start gives names away in that order. What
-    /// registries give later than `patience` is loaded on a thread of its own.
+    /// Loads sources in order, so that conflicts over names are decided in that order at startup.
+    /// Registries that take longer than `patience` are loaded on a separate thread.
     fn look_at(self: &Arc<Self>, sources: Vec<Source>, look: Reload, patience: Duration) {
         let (tell, told) = channel();
         for (place, source) in sources.iter().enumerate() {
@@ -179,7 +179,7 @@ impl Shared {
         let thread = std::thread::Builder::new().name("pull".to_string());
         let started = thread.spawn(move || {
             let fetched = shared.loader.fetch(&source);
-            // Without a receiver the service is shutting down.
+            // The receiver is gone only when the service is shutting down.
             let _ = tell.send((place, fetched));
         });
         if let Err(error) = started {
@@ -188,7 +188,7 @@ impl Shared {
         }
     }
 
-    /// Loads what registries give from now on.
+    /// Loads plugins as registries respond.
     fn load_later(self: Arc<Self>, sources: Vec<Source>, told: Receiver<Pulled>, look: Reload) {
         let started = std::thread::Builder::new()
             .name("pulled".to_string())
@@ -203,7 +203,8 @@ impl Shared {
         }
     }
 
-    /// Loads what a registry gave. If somebody wanted another look meanwhile, it is asked again.
+    /// Loads the plugin that a registry returned, and queries the registry again if that was
+    /// requested meanwhile.
     fn load_pulled(
         self: &Arc<Self>,
         source: &Source,
@@ -217,7 +218,7 @@ impl Shared {
         }
     }
 
-    /// Loads what a source gave, if that is another plugin than it serves.
+    /// Loads the plugin of a source, if it differs from the one that is served.
     fn load(&self, source: &Source, fetched: Result<Fetched, LoadError>, look: Reload) {
         let _one_at_a_time = self.making.lock();
         let loaded = fetched.and_then(|fetched| {
@@ -233,7 +234,7 @@ impl Shared {
         }
     }
 
-    /// Serves the present state as a whole.
+    /// Publishes the current state atomically.
     fn publish(&self, slots: &Slots) {
         let served = Arc::new(slots.served(&self.loader));
         gauge!(measure::PLUGINS_SERVED.name).set(served.all().count() as f64);
@@ -248,7 +249,7 @@ impl Shared {
     }
 }
 
-/// What is told within a time.
+/// Receives messages until a deadline.
 fn within(
     patience: Duration,
     told: &Receiver<Pulled>,

@@ -1,4 +1,4 @@
-//! One state of what is served: plugins by name, and what was refused. It never changes.
+//! An immutable snapshot of the served plugins and the refused sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::plan::{Plan, PluginIdentity};
 use crate::request::{ArgumentSchemas, Checked, JobRequest};
 use crate::scheduling::lower_priority;
 
-/// The loaded plugins. They never change: a reload makes another set of them.
+/// The loaded plugins. Immutable: a reload creates a new set.
 pub struct Plugins {
     plugins: BTreeMap<String, Arc<Plugin>>,
     schemas: ArgumentSchemas,
@@ -34,30 +34,30 @@ pub struct Plugins {
     context: Arc<str>,
 }
 
-/// A source that gives no plugin for this host.
+/// A source whose plugin was refused.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// `hf.wasm`, `oci://…`, or `plugins.toml` when that cannot be read.
+    /// `hf.wasm`, `oci://…`, or `plugins.toml` if that cannot be read.
     pub source: String,
     pub error: Arc<LoadError>,
-    /// The version that is served in its place, if there was a good one.
+    /// The earlier version that is served instead, if there is one.
     pub serving: Option<String>,
 }
 
 impl Refused {
-    /// Why, in one line.
+    /// The reason, in one line.
     pub fn why(&self) -> String {
         super::error_chain(&*self.error)
     }
 }
 
 impl Plugins {
-    /// Loads every plugin of a folder in this process; `data` is where compiled code is kept. What cannot be loaded is told in
-    /// [`Plugins::refused`] and keeps nothing else from being loaded.
+    /// Loads all plugins of a folder in this process; `data` is the folder for compiled code.
+    /// Plugins that cannot be loaded are listed in [`Plugins::refused`] and do not affect others.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read, or no engine can be set up.
+    /// If the folder cannot be read, or the engine cannot be set up.
     pub fn load(
         folder: &Path,
         data: &Path,
@@ -75,7 +75,7 @@ impl Plugins {
         Ok(Registry::open(loader)?.current())
     }
 
-    /// Plugins of different names.
+    /// Plugins with distinct names.
     pub(super) fn new(
         plugins: impl Iterator<Item = Arc<Plugin>>,
         refused: Vec<Refused>,
@@ -107,12 +107,12 @@ impl Plugins {
         self.plugins.get(name).map(Arc::as_ref)
     }
 
-    /// What gives no plugin for this host.
+    /// The refused sources.
     pub fn refused(&self) -> &[Refused] {
         &self.refused
     }
 
-    /// Sources whose registry has not answered yet.
+    /// Sources whose registry has not responded yet.
     pub fn pulling(&self) -> &[String] {
         &self.pulling
     }
@@ -126,7 +126,7 @@ impl Plugins {
     ///
     /// # Errors
     ///
-    /// Who is to blame for there being no plan, see [`PlanError`].
+    /// Why planning failed, see [`PlanError`].
     pub async fn plan(&self, checked: &Checked) -> Result<Plan, PlanError> {
         let request = &checked.request;
         let Some(plugin) = self.plugins.get(&request.framework) else {
@@ -178,13 +178,12 @@ impl Plugins {
         }
     }
 
-    /// Calls a plugin that may take its whole time on a thread of its own, which steps back for
-    /// those that serve requests: a plugin that spins slows nobody else down. The call keeps its
-    /// permits when nobody waits for it any more.
+    /// Calls a slow plugin on a separate low-priority thread, so that it does not slow down other
+    /// requests. The call keeps its permits even if the client has disconnected.
     ///
-    /// The check against the plugin's schema cannot be stopped, so it has a deadline: the answer
-    /// comes by then, and the thread keeps its permits until the check is over. The cost of the
-    /// schema, which was checked when it was loaded, bounds how long that takes.
+    /// The check against the plugin's schema cannot be interrupted. The response is sent at the
+    /// deadline, but the thread keeps its permits until the check has finished. The cost of the
+    /// schema, which was checked at load time, limits how long that takes.
     async fn plan_on_own_thread(
         &self,
         plugin: &Arc<Plugin>,
@@ -216,8 +215,8 @@ impl Plugins {
     }
 }
 
-/// So many times the limit of a call an answer may take: one for the call, one for the check by the
-/// schema, and one since the machine has other work.
+/// The deadline as a multiple of the call limit: one for the call, one for the schema check, and
+/// one for a busy machine.
 const PATIENCE: u32 = 3;
 
 /// What the plugin's schema says to `extra_args`.
@@ -371,8 +370,7 @@ impl Plugin {
     }
 }
 
-/// Adds what the plugin's own schema finds wrong to what the plugin says, where the plugin says
-/// nothing about the same place.
+/// Adds the findings of the plugin's schema about places that the plugin itself has not reported.
 fn with_schema_faults(
     planned: Result<Plan, PlanError>,
     schema_faults: &[Finding],
@@ -381,7 +379,7 @@ fn with_schema_faults(
         Ok(_) if !schema_faults.is_empty() => Err(PlanError::Refused(schema_faults.to_vec())),
         Err(PlanError::Refused(mut told)) => {
             let places: BTreeSet<String> = told.iter().map(|f| f.pointer.clone()).collect();
-            // What is told of an argument is told of its items too.
+            // A finding about an argument also covers its items.
             let is_told = |pointer: &str| {
                 let ends = pointer.match_indices('/').skip(1).map(|(at, _)| at);
                 let mut ends = ends.chain([pointer.len()]);

@@ -1,5 +1,5 @@
-//! `plugins.toml`, in the folder of plugins: where plugins come from, what is required of them, and
-//! what each may use. Without the file every `*.wasm` of the folder is a plugin.
+//! `plugins.toml` in the plugins folder: sources, requirements and limits of plugins. Without the
+//! file, every `*.wasm` in the folder is a plugin.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use crate::document;
 
 /// The file's name.
 pub const FILE: &str = "plugins.toml";
-/// Most bytes of it.
+/// The maximum size of the file.
 const MOST_BYTES: usize = 1 << 20;
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug)]
 pub struct PluginSettings {
     pub limits: Limits,
@@ -27,7 +27,7 @@ pub struct PluginSettings {
     listed: Vec<Source>,
 }
 
-/// What is required of every plugin, listed or not.
+/// Requirements for every plugin, listed or not.
 #[derive(Debug, Default)]
 struct Require {
     digest: bool,
@@ -88,7 +88,7 @@ struct PluginWire {
 }
 
 impl PluginSettings {
-    /// Reads the file of a folder. `defaults` are the limits where it gives none.
+    /// Reads the file in a folder. `defaults` are the limits that it does not set.
     ///
     /// # Errors
     ///
@@ -141,11 +141,11 @@ impl PluginSettings {
         })
     }
 
-    /// Every source: those that the file lists, in its order, then the folder's other files.
+    /// All sources: those listed in the file, in order, then the other files of the folder.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn sources(self, folder: &Path) -> std::io::Result<Vec<Source>> {
         let mut sources = self.listed;
         for file in wasm_files(folder)? {
@@ -231,7 +231,7 @@ impl CallWire {
     }
 }
 
-/// Whether one login can be meant for every registry that is listed.
+/// Whether one login can apply to all listed registries.
 fn registries(listed: &[Source]) -> Registries {
     let of_source = |source: &Source| match &source.location {
         Location::Registry(reference) => Some(reference.registry().to_string()),

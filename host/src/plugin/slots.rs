@@ -1,7 +1,7 @@
-//! What each source has given, and which source has which framework's name.
+//! The state of each source, and which source serves which framework.
 //!
-//! A framework that is served keeps its source. Another source gets the name only when
-//! `plugins.toml` binds the name to it, and that is an event of its own.
+//! A served framework keeps its source. Another source gets the name only if `plugins.toml` assigns
+//! the name to it, which is logged and counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,33 +19,33 @@ pub(super) struct Slots {
     /// In the order of the settings.
     sources: Vec<Source>,
     by_source: BTreeMap<String, Slot>,
-    /// Why `plugins.toml` or the folder cannot be read.
+    /// Why `plugins.toml` or the folder cannot be read, if so.
     unreadable: Option<Arc<LoadError>>,
     /// Sources whose registry has not answered yet.
     pulling: BTreeMap<String, Pull>,
 }
 
-/// A registry that is being asked.
+/// A registry that is being queried.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pull {
     Begun,
-    /// Somebody wanted another look after it had begun.
+    /// Another query was requested after it had started.
     Outdated,
 }
 
-/// What one source has given.
+/// The state of one source.
 #[derive(Default)]
 struct Slot {
     serving: Option<Arc<Plugin>>,
-    /// The version before.
+    /// The previous version.
     previous: Option<Arc<Plugin>>,
-    /// The digest that somebody rolled back from: it is not loaded again.
+    /// The digest that was rolled back; it is not loaded again.
     held_back: Option<String>,
     refused: Option<Arc<LoadError>>,
 }
 
 impl Slots {
-    /// Takes the sources that there are now. What other sources gave is no longer served.
+    /// Sets the current sources. Plugins of other sources are no longer served.
     pub(super) fn configure(&mut self, sources: &[Source]) {
         self.unreadable = None;
         self.sources = sources.to_vec();
@@ -62,15 +62,15 @@ impl Slots {
         });
     }
 
-    /// Leaves everything as it is, since nobody knows which sources there are.
+    /// Keeps the current plugins, because the sources are unknown.
     pub(super) fn unreadable(&mut self, error: LoadError) {
         let why = super::error_chain(&error);
         warn!(why, "reload failed; keeping the current plugins");
         self.unreadable = Some(Arc::new(error));
     }
 
-    /// Notes that a source's registry is to be asked, and says whether to begin: no registry is
-    /// asked twice at once.
+    /// Requests a query of a source's registry, and returns whether to start it: a registry is
+    /// never queried twice at the same time.
     pub(super) fn begin_pull(&mut self, source: &Source) -> bool {
         let begun = self.pulling.get_mut(&source.name);
         let begins = begun.is_none();
@@ -81,7 +81,8 @@ impl Slots {
         begins
     }
 
-    /// Notes that a source's registry has answered, and gives the source if it has to be asked again.
+    /// Records that a source's registry has responded, and returns the source if it must be queried
+    /// again.
     pub(super) fn end_pull(&mut self, source: &str) -> Option<Source> {
         let pull = self.pulling.remove(source)?;
         let mut sources = self.sources.iter();
@@ -89,12 +90,12 @@ impl Slots {
         (pull == Pull::Outdated).then(|| configured.clone())
     }
 
-    /// Whether a source is still configured as it was when somebody looked at it.
+    /// Whether the configuration of a source is still the same.
     pub(super) fn has(&self, source: &Source) -> bool {
         self.sources.contains(source)
     }
 
-    /// Whether some registry has not answered yet.
+    /// Whether a registry has not responded yet.
     pub(super) fn is_pulling(&self) -> bool {
         !self.pulling.is_empty()
     }
@@ -109,7 +110,7 @@ impl Slots {
         self.sources.iter().filter(failed).cloned().collect()
     }
 
-    /// Whether a source's bytes are those that are served, or that somebody rolled back from.
+    /// Whether a source's bytes are already served or were rolled back.
     pub(super) fn knows(&mut self, source: &Source, digest: &Digest) -> bool {
         let digest = digest.to_string();
         let slot = self.by_source.entry(source.name.clone()).or_default();
@@ -123,7 +124,7 @@ impl Slots {
         slot.serving.as_ref().is_some_and(is_the_same)
     }
 
-    /// Serves what a source gave, or notes why not. Nothing new leaves everything as it is.
+    /// Serves the plugin of a source, or records why not.
     pub(super) fn note(&mut self, source: &Source, loaded: Result<Option<Plugin>, LoadError>) {
         let outcome = match &loaded {
             Ok(None) => None,
@@ -172,7 +173,7 @@ impl Slots {
         Ok(())
     }
 
-    /// The names may have been bound otherwise since.
+    /// The assignment of names may have changed since.
     fn check_served(&self, source: &Source) -> Result<(), LoadError> {
         let slot = self.by_source.get(&source.name);
         let serving = slot.and_then(|slot| slot.serving.as_ref());
@@ -182,7 +183,7 @@ impl Slots {
         }
     }
 
-    /// Whether a source may serve a name, and which other source loses it then.
+    /// Whether a source may serve a name, and which other source then loses it.
     fn may_serve(&self, source: &Source, name: &str) -> Result<Option<String>, LoadError> {
         let is_bound_to = |source: &&Source| source.framework.as_deref() == Some(name);
         if let Some(expected) = source.framework.clone().filter(|bound| bound != name) {
@@ -225,7 +226,7 @@ impl Slots {
         self.set_refused(holder, Some(bound));
     }
 
-    /// The source that a framework is served from.
+    /// The source of a served framework.
     fn holder(&self, name: &str) -> Option<&str> {
         let serves = |slot: &Slot| {
             let serving = slot.serving.as_ref();
@@ -237,7 +238,7 @@ impl Slots {
             .map(|(source, _)| source.as_str())
     }
 
-    /// Everything that is served now.
+    /// A snapshot of everything that is served.
     pub(super) fn served(&self, loader: &Loader) -> Plugins {
         let slots = self
             .sources
@@ -261,7 +262,7 @@ impl Slots {
         Plugins::new(plugins, refused, pulling, loader)
     }
 
-    /// Serves the version of a framework before the present one.
+    /// Rolls back a framework to its previous version.
     ///
     /// # Errors
     ///
@@ -299,7 +300,7 @@ impl Slot {
     fn serve(&mut self, plugin: Plugin) {
         let digest = plugin.identity.digest.clone();
         let replaced = self.serving.replace(Arc::new(plugin));
-        // Other limits are no other version.
+        // Changed limits do not count as a different version.
         if let Some(replaced) = replaced.filter(|old| old.identity.digest != digest) {
             self.previous = Some(replaced);
         }

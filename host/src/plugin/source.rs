@@ -1,4 +1,4 @@
-//! Where a plugin's bytes come from, and whether they are those that the operator asks for.
+//! Fetches the bytes of plugins and verifies them.
 
 pub mod oci;
 pub mod signature;
@@ -15,41 +15,41 @@ use oci::{Artifact, Registries, Signatures, Wanted};
 use signature::Signed;
 pub use signature::{KeySet, SignedAs};
 
-/// Most bytes of the signature of a file.
+/// The maximum size of a signature file.
 const MOST_SIGNATURE_BYTES: usize = 64 * 1024;
 
 /// The SHA-256 of bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest(String);
 
-/// Where a plugin is.
+/// The location of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     File(PathBuf),
     Registry(Reference),
 }
 
-/// A plugin that is to be served: where it is, what is required of it, what it may use.
+/// A plugin to be served: its location, requirements and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// As the operator calls it: `hf.wasm` or `oci://…`.
+    /// The name for operators: `hf.wasm` or `oci://…`.
     pub name: String,
     pub location: Location,
-    /// The framework that the plugin has to be. Nobody else gets this name.
+    /// The framework that the plugin must provide. The name is reserved for it.
     pub framework: Option<String>,
-    /// What the file has to hash to.
+    /// The expected digest of the file.
     pub digest: Option<Digest>,
-    /// Whether it is refused without a digest to compare with.
+    /// Whether a digest is required.
     pub(super) needs_digest: bool,
-    /// A signature by one key of each set is required.
+    /// Requires a signature by one key of each set.
     pub keys: Vec<KeySet>,
-    /// The repository that the signature names, where it is not the source's own.
+    /// The repository in the signature, if it differs from the source.
     pub signed_as: Option<SignedAs>,
     pub(super) registries: Registries,
     pub limits: CallLimits,
 }
 
-/// A plugin's bytes, which are those that were asked for.
+/// The verified bytes of a plugin.
 #[derive(Debug)]
 pub struct Fetched {
     pub bytes: Vec<u8>,
@@ -63,11 +63,11 @@ impl Digest {
         Self(Sha256::digest(bytes).iter().map(hex).collect())
     }
 
-    /// A digest as people write it, `sha256:` and 64 hexadecimal digits.
+    /// Parses a digest: `sha256:` followed by 64 hexadecimal digits.
     ///
     /// # Errors
     ///
-    /// When it is not written so.
+    /// If the text is not a valid digest.
     pub fn parse(text: &str) -> Result<Self, String> {
         let hex = text.strip_prefix("sha256:").unwrap_or_default();
         let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
@@ -92,7 +92,7 @@ impl fmt::Display for Digest {
 }
 
 impl Location {
-    /// Reads `oci://registry/name:tag@sha256:…`, or the path of a file beneath a folder.
+    /// Parses `oci://registry/name:tag@sha256:…`, or the path of a file relative to a folder.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Location {
 }
 
 impl Source {
-    /// A source of which nothing is required.
+    /// A source without requirements.
     pub fn new(name: String, location: Location, limits: CallLimits) -> Self {
         Self {
             name,
@@ -127,12 +127,12 @@ impl Source {
         }
     }
 
-    /// Gets the bytes, and checks their size, digest and signature. Artifacts of a registry that
-    /// are named by digest are kept in the folder `pulled`, so that they are asked for once.
+    /// Fetches the bytes and verifies their size, digest and signature. Registry artifacts
+    /// referenced by digest are cached in the folder `pulled`.
     ///
     /// # Errors
     ///
-    /// When they cannot be had, or are not those that were asked for.
+    /// If the bytes cannot be fetched or verified.
     pub fn fetch(&self, limits: &Limits, pulled: &Path) -> Result<Fetched, LoadError> {
         match self.fetch_here(limits, pulled)? {
             Some(fetched) => Ok(fetched),
@@ -140,7 +140,7 @@ impl Source {
         }
     }
 
-    /// Gets the bytes as [`Source::fetch`] does, or nothing where that takes a registry.
+    /// Like [`Source::fetch`], but returns None if a registry would have to be queried.
     ///
     /// # Errors
     ///
@@ -157,7 +157,7 @@ impl Source {
         };
         let kept = oci::kept(self.wanted(reference, limits), pulled)?;
         let kept = kept.map(|artifact| self.checked_artifact(artifact, reference));
-        // A signature that was added since is in the registry.
+        // A signature that was added later is only in the registry.
         Ok(kept.and_then(Result::ok))
     }
 
@@ -217,7 +217,7 @@ impl Source {
         Ok(Fetched { bytes, digest })
     }
 
-    /// The signature of a file stands beside it, as `cosign sign-blob` writes it.
+    /// The signature of a file is in a file beside it, as `cosign sign-blob` writes it.
     fn signature_beside(&self, file: &Path) -> Result<Signed, SourceError> {
         let mut beside = file.as_os_str().to_owned();
         beside.push(".sig");

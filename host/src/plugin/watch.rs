@@ -21,16 +21,16 @@ use tracing::{info, warn};
 use super::{Registry, Reload};
 use listing::Listing;
 
-/// How long a folder has to be quiet: a file is written in many pieces.
+/// How long a folder must be unchanged before a reload, because files are written in several steps.
 const QUIET: Duration = Duration::from_millis(100);
-/// The longest wait for quiet: a file may be written without end.
+/// The maximum wait, because a file may be written continuously.
 const LONGEST: Duration = Duration::from_secs(5);
 /// How long a listing may take before the folder counts as one that does not answer.
 const LISTING: Duration = Duration::from_secs(2);
 /// How often registries are asked again that could not be reached.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Why the registry has something to do.
+/// The reason for a reload.
 #[derive(Clone, Copy)]
 enum Occasion {
     Reload(Reload),
@@ -125,7 +125,7 @@ pub async fn keep_current(registry: Arc<Registry>, every: Duration) {
             folder.take_note().await;
         }
         let registry = registry.clone();
-        // Compiling takes seconds: not on a thread that serves requests.
+        // Compiling takes seconds, so it must not block a worker thread.
         let _ = tokio::task::spawn_blocking(move || match occasion {
             Occasion::Reload(look) => registry.reload(look),
             Occasion::Retry => registry.retry(),
@@ -134,7 +134,7 @@ pub async fn keep_current(registry: Arc<Registry>, every: Duration) {
     }
 }
 
-/// Waits until nothing has changed for a while.
+/// Waits until the folder has not changed for a while.
 async fn quiet(changed: &mut mpsc::Receiver<()>) {
     while timeout(QUIET, changed.recv()).await.is_ok() {}
 }
@@ -234,8 +234,8 @@ fn watcher(folder: &Path, tell: mpsc::Sender<()>) -> Result<RecommendedWatcher, 
 
 fn begin(folder: &Path, tell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        // What reads the files, this service for one, changes nothing. An event that is lost was
-        // followed by one that is not.
+        // Reads, including those by this service, change nothing. A lost event is always followed
+        // by another one.
         if event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_))) {
             let _ = tell.try_send(());
         }

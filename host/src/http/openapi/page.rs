@@ -1,5 +1,5 @@
-//! The document as a page for people: plain HTML without scripts, so that nothing is asked for from
-//! elsewhere and the strictest content policy holds.
+//! Renders the document as plain HTML without scripts, so that the page loads nothing and works
+//! with the strictest content security policy.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ code,pre{font:14px/1.4 ui-monospace,monospace}pre{overflow:auto;padding:1rem;bor
 summary{cursor:pointer;padding:.4rem 0}details{border-bottom:1px solid #8884}table{border-collapse:collapse}\
 td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}:root{color-scheme:light dark}";
 
-/// Draws the page of a document.
+/// Renders the page.
 pub fn page(document: &Value) -> String {
     let mut page = String::new();
     let title = text(&document["info"]["title"]);

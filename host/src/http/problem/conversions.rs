@@ -1,4 +1,4 @@
-//! The problems that errors of the other modules become.
+//! Converts errors of other modules to problems.
 
 use super::{Problem, chain};
 use crate::cluster::ClusterError;

@@ -1,5 +1,5 @@
-//! Plugins in OCI registries, as artifacts of one WebAssembly layer (`application/wasm`), which is
-//! what other tools for WebAssembly in registries make and take too.
+//! Plugins in OCI registries: artifacts with one WebAssembly layer (`application/wasm`), compatible
+//! with other tools for WebAssembly in registries.
 
 mod download;
 mod kept;
@@ -23,24 +23,24 @@ pub use login::Registries;
 
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LAYER: &str = "application/wasm";
-/// What cosign calls its documents, and the annotation that holds a document's signature.
+/// The media type of cosign's documents, and the annotation with a document's signature.
 const SIGNED: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-/// Most bytes of a document that is signed.
+/// The maximum size of a signed document.
 const MOST_DOCUMENT_BYTES: usize = 64 * 1024;
-/// Most documents that are read about one manifest.
+/// The maximum number of documents read per manifest.
 const MOST_DOCUMENTS: usize = 512;
-/// How long connecting may take, and how long a registry may be silent, while a plugin is pushed.
+/// Timeouts for connecting and for inactivity while pushing.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Whether signatures are asked for.
+/// Whether to fetch signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signatures {
     Needed,
     Unneeded,
 }
 
-/// What to get from a registry.
+/// What to pull from a registry.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     pub reference: &'a Reference,
@@ -59,7 +59,7 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// What was signed of it.
+    /// Its signed documents.
     pub(super) fn signed(&self, signed_as: SignedAs) -> Signed {
         Signed::Manifest {
             digest: Digest::of(&self.manifest),
@@ -69,11 +69,11 @@ impl Artifact {
     }
 }
 
-/// Finds a plugin that is named by its manifest's digest and was pulled before.
+/// Finds a cached plugin by the digest of its manifest.
 ///
 /// # Errors
 ///
-/// When others can write the folder.
+/// If other users can write to the folder.
 pub fn kept(wanted: Wanted<'_>, folder: &Path) -> Result<Option<Artifact>, LoadError> {
     let Wanted {
         reference,
@@ -84,11 +84,11 @@ pub fn kept(wanted: Wanted<'_>, folder: &Path) -> Result<Option<Artifact>, LoadE
     kept::find(reference, most_bytes, folder, signatures)
 }
 
-/// Gets a plugin from its registry within a time, and keeps it in a folder.
+/// Pulls a plugin with a time limit, and caches it in a folder.
 ///
 /// # Errors
 ///
-/// When the registry does not give it in time, or what it gives is not what was asked for.
+/// If the registry does not respond in time, or the response is invalid.
 pub fn pull(wanted: Wanted<'_>, within: Duration, folder: &Path) -> Result<Artifact, LoadError> {
     let late = |_| {
         let seconds = within.as_secs();
@@ -100,18 +100,18 @@ pub fn pull(wanted: Wanted<'_>, within: Duration, folder: &Path) -> Result<Artif
         let fetched = tokio::time::timeout(within, fetch(wanted)).await;
         fetched.map_err(late)?
     })??;
-    // Where it cannot be kept, it is pulled again next time.
+    // If it cannot be cached, it is pulled again next time.
     if wanted.reference.digest().is_some() {
         kept::keep(&artifact, folder)?;
     }
     Ok(artifact)
 }
 
-/// Puts a plugin into a registry, and its signature beside it, and gives the manifest's digest.
+/// Pushes a plugin and its signature, and returns the manifest's digest.
 ///
 /// # Errors
 ///
-/// When the registry does not take it, or the key is not valid.
+/// If the registry rejects it, or the key is invalid.
 pub fn push(
     reference: &Reference,
     bytes: Vec<u8>,
@@ -145,7 +145,7 @@ async fn fetch(wanted: Wanted<'_>) -> Result<Artifact, LoadError> {
     })
 }
 
-/// The one layer that a plugin's manifest names.
+/// The only layer of a plugin's manifest.
 fn layer(manifest: &[u8]) -> Result<OciDescriptor, LoadError> {
     let manifest = parsed(manifest)?;
     let count = manifest.layers.len();
@@ -170,7 +170,7 @@ async fn blob(
         let allowed = most;
         return Err(LoadError::Size { size, allowed });
     }
-    // By its digest alone: a descriptor may send the client anywhere.
+    // Only by digest: the URLs of a descriptor could send the client anywhere.
     let digest = Digest::parse(&layer.digest).map_err(SourceError::Registry)?;
     let bytes = repository.blob(&layer.digest, most).await?;
     let found = Digest::of(&bytes);
@@ -187,8 +187,7 @@ fn other_digest(found: &Digest, expected: &str) -> LoadError {
     })
 }
 
-/// The documents that were signed about a manifest: cosign keeps them under a tag that is made of
-/// its digest.
+/// The signed documents about a manifest. cosign stores them under a tag derived from its digest.
 async fn documents(
     repository: &mut Repository,
     digest: &Digest,
@@ -261,7 +260,7 @@ impl Layer {
     }
 }
 
-/// Stores an artifact of one layer. The manifest is written here, so that its digest is known.
+/// Pushes an artifact with one layer. The manifest is serialized here, so that its digest is known.
 async fn upload(
     client: &Client,
     reference: &Reference,
@@ -302,12 +301,12 @@ async fn upload(
     Ok(digest)
 }
 
-/// Where cosign keeps the signatures of a manifest.
+/// The tag under which cosign stores the signatures of a manifest.
 fn signature_tag(digest: &Digest) -> String {
     format!("sha256-{}.sig", digest.hex())
 }
 
-/// A client that is logged in. A token server that may not have the password is never asked.
+/// An authenticated client. A token server that may not receive the password is never contacted.
 async fn client(reference: &Reference) -> Result<Client, LoadError> {
     let login = login::login(reference, Registries::One);
     let auth = Repository::new(reference, login, Access::Push)?
@@ -332,7 +331,7 @@ fn failed(error: OciDistributionError) -> LoadError {
     SourceError::Registry(error_chain(&error)).into()
 }
 
-/// Runs on a thread of its own, whatever thread this is: the caller may be a worker of a runtime.
+/// Runs on a separate thread, because the caller may be a runtime worker.
 fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, LoadError> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -340,7 +339,7 @@ fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, LoadErro
                 .enable_all()
                 .build()?;
             let done = runtime.block_on(work);
-            // Looking up a name cannot be cut off, and nobody waits for it.
+            // A name lookup cannot be cancelled; nothing waits for it.
             runtime.shutdown_background();
             Ok(done)
         });

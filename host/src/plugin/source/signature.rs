@@ -1,9 +1,9 @@
-//! Signatures as cosign makes them with a key of its own: ECDSA on P-256 over SHA-256. They are
-//! verified offline, against public keys in PEM.
+//! cosign signatures with a key pair: ECDSA P-256 with SHA-256. They are verified offline, with
+//! public keys in PEM format.
 //!
-//! A file is signed itself. Of an artifact in a registry a small JSON document is signed, which
-//! names the artifact's repository and the digest of its manifest. Both are compared with what was
-//! asked for, so that a signature of another plugin by the same key counts for nothing.
+//! Files are signed directly. For an artifact in a registry, a small JSON document with its
+//! repository and manifest digest is signed. Both are compared with the requested ones, so that a
+//! signature for another plugin by the same key is not accepted.
 
 use std::path::{Path, PathBuf};
 
@@ -19,28 +19,28 @@ use serde_json::json;
 use super::super::{SourceError, files};
 use super::Digest;
 
-/// What cosign signs.
+/// The document that cosign signs.
 const COSIGN: &str = "cosign container image signature";
-/// Most bytes of a file with a public key.
+/// The maximum size of a public key file.
 const MOST_KEY_BYTES: usize = 64 * 1024;
 
-/// Public keys, one of which has to have signed.
+/// Public keys, one of which must have signed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeySet {
-    /// The files that they are in, for messages.
+    /// Their files, for messages.
     names: String,
     keys: Vec<VerifyingKey>,
 }
 
-/// What was signed, and with which result.
+/// What was signed, and the signatures.
 #[derive(Debug, Default)]
 pub enum Signed {
     /// Nothing.
     #[default]
     Nothing,
-    /// A file itself: a signature in base64.
+    /// A file: a base64 signature.
     File(String),
-    /// Documents, one of which has to name this repository and manifest.
+    /// Documents, one of which must match this repository and manifest.
     Manifest {
         digest: Digest,
         signed_as: SignedAs,
@@ -48,12 +48,12 @@ pub enum Signed {
     },
 }
 
-/// The repository that a signature has to name.
+/// The repository that a signature must be for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignedAs {
     /// This one, as `registry/name`.
     Repository(String),
-    /// Any. A signature for another plugin by the same key counts too.
+    /// Any repository. A signature for another plugin by the same key is accepted too.
     Any,
 }
 
@@ -63,7 +63,7 @@ impl SignedAs {
         Self::Repository(repository(reference))
     }
 
-    /// Reads a repository, or `*` for any.
+    /// Parses a repository, or `*` for any.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl SignedAs {
     }
 }
 
-/// Without tag and digest. Docker Hub has two names.
+/// Without tag and digest. Docker Hub has two host names.
 fn repository(reference: &Reference) -> String {
     let registry = match reference.registry() {
         "index.docker.io" => "docker.io",
@@ -98,7 +98,7 @@ fn repository(reference: &Reference) -> String {
     format!("{registry}/{}", reference.repository())
 }
 
-/// What a document says. A name that is given twice makes it invalid.
+/// The contents of a document. Duplicate names make it invalid.
 #[derive(Deserialize)]
 struct Payload {
     critical: Critical,
@@ -133,11 +133,12 @@ pub struct SignedDocument {
 }
 
 impl KeySet {
-    /// Reads public keys in PEM from files beneath a folder. No file is no requirement.
+    /// Reads public keys in PEM format from files in a folder. Without files, no signature is
+    /// required.
     ///
     /// # Errors
     ///
-    /// Which file is no public key.
+    /// Which file is not a valid public key.
     pub fn read(folder: &Path, files: &[PathBuf]) -> Result<Option<Self>, String> {
         let mut set = Self::default();
         for file in files {
@@ -156,7 +157,7 @@ impl KeySet {
         Ok(Some(set).filter(|set| !set.keys.is_empty()))
     }
 
-    /// Checks that one of the keys signed what has these bytes.
+    /// Verifies that one of the keys signed these bytes.
     ///
     /// # Errors
     ///
@@ -211,7 +212,7 @@ impl KeySet {
 }
 
 impl SignedDocument {
-    /// The repository that this document names, if it is cosign's and about this manifest.
+    /// The repository of this document, if it is a cosign document for this manifest.
     fn names(&self, digest: &Digest) -> Option<String> {
         let payload: Payload = serde_json::from_str(&self.payload).ok()?;
         let Critical {
@@ -224,7 +225,7 @@ impl SignedDocument {
     }
 }
 
-/// Signs a manifest with a private key in PEM (PKCS #8, not encrypted).
+/// Signs a manifest with a private key (PKCS #8 PEM, not encrypted).
 ///
 /// # Errors
 ///
@@ -249,7 +250,7 @@ pub fn sign_manifest(
     })
 }
 
-/// Signs bytes with a private key in PEM (PKCS #8, not encrypted), and gives base64.
+/// Signs bytes with a private key (PKCS #8 PEM, not encrypted). Returns base64.
 ///
 /// # Errors
 ///

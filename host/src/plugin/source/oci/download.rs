@@ -1,7 +1,7 @@
-//! Reads from a registry. Every answer has a limit of bytes, redirects are few and never leave
-//! TLS, and a password goes nowhere but where [`super::login`] allows it.
+//! Downloads from a registry. All responses are limited in size, redirects are limited and never
+//! leave TLS, and passwords are only sent where [`super::login`] allows it.
 //!
-//! oci-client reads manifests, tokens and errors of any size, so it only uploads here.
+//! oci-client reads responses of any size, so it is only used for uploads.
 
 use std::time::Duration;
 
@@ -17,23 +17,23 @@ use serde::Deserialize;
 use super::super::super::{SourceError, error_chain};
 use super::login::{Login, address, check_token_server, is_this_machine};
 
-/// Most bytes of a manifest. The distribution specification has registries accept as much.
+/// The maximum size of a manifest, as in the distribution specification.
 pub(super) const MOST_MANIFEST_BYTES: usize = 4 << 20;
-/// Most bytes of a token server's answer.
+/// The maximum size of a token server's response.
 const MOST_TOKEN_BYTES: usize = 64 << 10;
-/// Most redirects of one request: to a store of blobs, and within it.
+/// The maximum number of redirects per request: to a blob store, and within it.
 const MOST_REDIRECTS: usize = 5;
-/// How long connecting may take, and how long a registry may be silent.
+/// Timeouts for connecting and for inactivity.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What a client wants to do in a repository.
+/// The access that a client needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Pull,
     Push,
 }
 
-/// A repository that is read.
+/// A repository to read from.
 pub(super) struct Repository {
     client: Client,
     registry: Url,
@@ -43,13 +43,13 @@ pub(super) struct Repository {
     authorization: Option<Authorization>,
 }
 
-/// What opens a repository.
+/// The credentials for a repository.
 enum Authorization {
     Basic(Login),
     Token(String),
 }
 
-/// What a registry asks for.
+/// The authentication challenge of a registry.
 enum Challenge {
     Token {
         server: String,
@@ -58,7 +58,7 @@ enum Challenge {
     Password,
 }
 
-/// A token server's answer. Either name is in use, and some servers give both.
+/// A token server's response. Both names are in use, and some servers send both.
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -66,11 +66,11 @@ struct Token {
 }
 
 impl Repository {
-    /// The repository of a reference, which nobody has asked anything yet.
+    /// The repository of a reference. No request is sent yet.
     ///
     /// # Errors
     ///
-    /// When the reference names no registry.
+    /// If the reference has no valid registry.
     pub(super) fn new(
         reference: &Reference,
         login: Option<Login>,
@@ -87,31 +87,31 @@ impl Repository {
         })
     }
 
-    /// A manifest by tag or digest.
+    /// Fetches a manifest by tag or digest.
     ///
     /// # Errors
     ///
-    /// When the registry does not give it.
+    /// If the registry does not return it.
     pub(super) async fn manifest(&mut self, which: &str) -> Result<Vec<u8>, SourceError> {
         let path = format!("{}/manifests/{which}", self.name);
         self.get(&path, MOST_MANIFEST_BYTES).await
     }
 
-    /// A blob of at most `most` bytes. It is not compared with its digest.
+    /// Fetches a blob of at most `most` bytes. The digest is not verified.
     ///
     /// # Errors
     ///
-    /// When the registry does not give it.
+    /// If the registry does not return it.
     pub(super) async fn blob(&mut self, digest: &str, most: usize) -> Result<Vec<u8>, SourceError> {
         let path = format!("{}/blobs/{digest}", self.name);
         self.get(&path, most).await
     }
 
-    /// What opens the repository to oci-client.
+    /// The credentials for oci-client.
     ///
     /// # Errors
     ///
-    /// When the registry does not say how to log in, or its token server may not be asked.
+    /// If the registry sends no supported challenge, or its token server is not allowed.
     pub(super) async fn login(mut self) -> Result<RegistryAuth, SourceError> {
         let response = self.send("").await?;
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -186,7 +186,7 @@ impl Repository {
         if let Some(service) = service {
             server.query_pairs_mut().append_pair("service", &service);
         }
-        // Not followed to anywhere else: the request has the password.
+        // Redirects are not followed, because the request contains the password.
         let request = client(Policy::none())?.get(server);
         let request = match &self.login {
             Some(Login { user, password }) => request.basic_auth(user, Some(password)),
@@ -208,7 +208,7 @@ impl Repository {
 }
 
 impl Challenge {
-    /// Reads the first challenge of a known kind.
+    /// Parses the first supported challenge.
     fn of(headers: &HeaderMap) -> Result<Self, SourceError> {
         let unknown = || {
             SourceError::Registry("it requires an unsupported authentication scheme".to_string())
@@ -236,9 +236,9 @@ impl Challenge {
     }
 }
 
-/// A client without cookies, which tells nobody where it was sent from.
+/// A client without cookies and referrers.
 fn client(redirects: Policy) -> Result<Client, SourceError> {
-    // Whoever asks first decides, and everybody asks for the same.
+    // The first caller decides; all use the same settings.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
         .user_agent(concat!("trainer/", env!("CARGO_PKG_VERSION")))
@@ -249,7 +249,7 @@ fn client(redirects: Policy) -> Result<Client, SourceError> {
     client.build().map_err(failed)
 }
 
-/// A registry may keep its blobs elsewhere. reqwest leaves `Authorization` out for another host.
+/// A registry may store blobs on another host. reqwest omits `Authorization` there.
 fn redirects(registry: &Url) -> Policy {
     let is_here = is_this_machine(registry);
     Policy::custom(move |attempt: Attempt<'_>| {
@@ -265,7 +265,7 @@ fn redirects(registry: &Url) -> Policy {
     })
 }
 
-/// The body of an answer, unless it is too large, whatever its headers say.
+/// Reads the body of a response up to a limit, regardless of its headers.
 async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, SourceError> {
     let mut bytes = Vec::new();
     while let Some(more) = response.chunk().await.map_err(failed)? {
@@ -278,7 +278,7 @@ async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, SourceErro
     Ok(bytes)
 }
 
-/// Without the address, which may hold what signs a download.
+/// Without the URL, which may contain a signature.
 fn failed(error: reqwest::Error) -> SourceError {
     SourceError::Registry(error_chain(&error.without_url()))
 }

@@ -1,8 +1,8 @@
-//! What is kept of artifacts that are named by digest, so that a registry is asked once.
+//! Caches artifacts that are referenced by digest.
 //!
-//! Nothing that is kept is trusted. The manifest is hashed again and compared with the reference,
-//! the layer with the manifest, and signed documents are verified as if they had just been pulled.
-//! So whoever changes the folder can make a pull necessary, and nothing else.
+//! The cache is not trusted. The manifest is compared with the reference by hash, the layer with
+//! the manifest, and signed documents are verified as if they had just been pulled. So someone who
+//! changes the folder can at most cause another pull.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,10 +16,10 @@ use super::super::signature::SignedDocument;
 use super::download::MOST_MANIFEST_BYTES;
 use super::{Artifact, Signatures, layer};
 
-/// Most bytes of all documents that were signed about a manifest.
+/// The maximum size of all signed documents of a manifest.
 const MOST_DOCUMENTS_BYTES: usize = 64 << 20;
 
-/// The artifact of a reference with a digest, if all of it is kept.
+/// The cached artifact of a reference with a digest, if it is complete.
 ///
 /// # Errors
 ///
@@ -41,11 +41,11 @@ pub(super) fn find(
     Ok(whole(&digest, most_bytes, folder, signatures))
 }
 
-/// Keeps an artifact.
+/// Stores an artifact.
 ///
 /// # Errors
 ///
-/// When it cannot be written, or others can write the folder.
+/// If it cannot be written, or other users can write to the folder.
 pub(super) fn keep(artifact: &Artifact, folder: &Path) -> Result<(), LoadError> {
     let refuse = |source| LoadError::Kept {
         folder: folder.to_path_buf(),
@@ -80,7 +80,7 @@ fn whole(
     })
 }
 
-/// Bytes that still have the digest under which they are kept.
+/// Reads cached bytes, if they still have the expected digest.
 fn blob(folder: &Path, digest: &Digest, most: usize) -> Option<Vec<u8>> {
     let bytes = read(&folder.join(digest.hex()), most)?;
     if Digest::of(&bytes) == *digest {

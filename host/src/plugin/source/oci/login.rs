@@ -1,8 +1,8 @@
-//! Which registry gets which name and password, and where a password may travel.
+//! Credentials for registries, and where they may be sent.
 //!
-//! A password goes to the registry it is for, over TLS, or without TLS to this machine alone. A
-//! registry may send clients to a token server. That server gets the password when it belongs to
-//! the registry by its name, or when the operator names it.
+//! A password is sent only to its registry, over TLS, or without TLS only on this machine. A
+//! registry may refer clients to a token server. That server gets the password only if it belongs
+//! to the registry by its name, or if the operator allows it.
 
 use docker_credential::CredentialRetrievalError::{
     ConfigNotFound, HelperCommunicationError, HelperFailure, MalformedHelperResponse,
@@ -16,24 +16,25 @@ use tracing::warn;
 use super::super::super::SourceError;
 use crate::secrets;
 
-/// The operator's name and password for a registry. They precede those of `docker login`.
+/// The operator's user name and password for a registry. They take precedence over `docker login`.
 const USER: &str = "TRAINER_REGISTRY_USER";
 const PASSWORD: &str = "TRAINER_REGISTRY_PASSWORD";
-/// The registry that they are for: a host, with its port where it has one.
+/// The registry that they are for: a host, optionally with a port.
 const HOST: &str = "TRAINER_REGISTRY_HOST";
-/// A token server that may get passwords, besides those that belong to a registry by name.
+/// A token server that may receive passwords, in addition to those that belong to a registry by
+/// name.
 const TOKEN_HOST: &str = "TRAINER_REGISTRY_TOKEN_HOST";
-/// The name under which docker keeps what belongs to `docker.io`.
+/// Docker's name for the credentials of `docker.io`.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
-/// How many registries the operator's sources name.
+/// The number of registries in the operator's sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registries {
     One,
     Several,
 }
 
-/// A name and its password.
+/// A user name and password.
 #[derive(Clone)]
 pub(super) struct Login {
     pub(super) user: String,
@@ -58,8 +59,8 @@ pub(super) fn login(reference: &Reference, registries: Registries) -> Option<Log
     login_of_docker(reference)
 }
 
-/// Whether the operator's login is for a registry. Without a host it is for the only registry that
-/// the operator's sources name.
+/// Whether the operator's login is for a registry. Without a host it applies if the sources use
+/// only one registry.
 fn is_for(host: Option<&str>, reference: &Reference, registries: Registries) -> bool {
     match host {
         Some(host) => {
@@ -75,7 +76,7 @@ fn login_of_docker(reference: &Reference) -> Option<Login> {
         "index.docker.io" => DOCKER_HUB,
         registry => registry,
     };
-    // Not the error's own text: it repeats what a helper printed, and that may be a password.
+    // Not the error's text: it contains the output of a helper, which may include a password.
     let why = match get_credential(registry) {
         Ok(DockerCredential::UsernamePassword(user, password)) => {
             return Some(Login { user, password });
@@ -91,7 +92,7 @@ fn login_of_docker(reference: &Reference) -> Option<Login> {
     None
 }
 
-/// The address of a registry. One on this machine is used without TLS, as docker does.
+/// The URL of a registry. A registry on this machine is used without TLS, like docker does.
 pub(super) fn address(reference: &Reference) -> Result<Url, SourceError> {
     let registry = reference.resolve_registry();
     let wrong = |_| SourceError::Registry(format!("{registry} is not a valid registry name"));
@@ -102,7 +103,7 @@ pub(super) fn address(reference: &Reference) -> Result<Url, SourceError> {
     }
 }
 
-/// Whether requests to an address reach no network: its host is `localhost` or a loopback address.
+/// Whether an address is local: its host is `localhost` or a loopback address.
 pub(super) fn is_this_machine(address: &Url) -> bool {
     let host = address.host_str().unwrap_or_default();
     let ip = host.trim_start_matches('[').trim_end_matches(']');
@@ -110,11 +111,11 @@ pub(super) fn is_this_machine(address: &Url) -> bool {
     host == "localhost" || ip.parse().is_ok_and(is_loopback)
 }
 
-/// Checks that a registry's token server may be asked, with the password if there is one.
+/// Checks that a registry's token server may be contacted, with the password if there is one.
 ///
 /// # Errors
 ///
-/// Why it may not.
+/// Why it may not be contacted.
 pub(super) fn check_token_server(
     server: &Url,
     registry: &Url,
@@ -139,7 +140,7 @@ pub(super) fn check_token_server(
 }
 
 /// Whether a token server belongs to a registry by its name: it is the same host, or one is a
-/// subdomain of the other, as `gitlab.com` and `registry.gitlab.com`.
+/// subdomain of the other, like `gitlab.com` and `registry.gitlab.com`.
 fn belongs(server: &Url, registry: &Url) -> bool {
     if server.scheme() != "https" {
         return authority(server) == authority(registry);
@@ -160,7 +161,7 @@ fn is_beneath(host: &str, domain: &str) -> bool {
     domain.contains('.') && above.is_some_and(|labels| labels.ends_with('.'))
 }
 
-/// Host and port as people write them.
+/// Host and optional port.
 fn authority(address: &Url) -> String {
     let host = address.host_str().unwrap_or_default();
     match address.port() {
