@@ -1,4 +1,5 @@
-//! Step 4: where PyTorchJobs run. One trait, an implementation a place.
+//! Step 4: the clusters on which PyTorchJobs run. One trait, with an implementation for each
+//! cluster.
 
 mod changes;
 mod feed;
@@ -22,73 +23,73 @@ pub use progress::progress;
 use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, Prefix, Submission};
 use crate::pytorch_job::PyTorchJob;
 
-/// The log of a replica, in pieces of whole lines, but for [`crate::job::Unfinished`] ones. An error
-/// says that the rest is missing.
+/// The log of a replica, in chunks of complete lines, except for [`crate::job::Unfinished`] ones.
+/// An error means that the rest is missing.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// A place where PyTorchJobs run.
+/// A cluster that runs PyTorchJobs.
 ///
-/// A job is found by its name in a namespace.
+/// Identifies a job by namespace and name.
 #[async_trait]
 pub trait Cluster: Send + Sync {
-    /// Creates a job. A name that is taken is a conflict, never an overwrite.
+    /// Creates a job. An existing job with the same name is a conflict and is never overwritten.
     ///
     /// # Errors
     ///
-    /// [`ClusterError::AlreadyExists`] for a taken name, [`ClusterError::Refused`] where the
-    /// cluster's own rules do not admit the job.
+    /// [`ClusterError::AlreadyExists`] for an existing name, [`ClusterError::Refused`] if the
+    /// cluster's admission rejects the job.
     async fn create(&self, job: PyTorchJob) -> Result<Created, ClusterError>;
 
-    /// Asks whether a job would be admitted. Nothing is created.
+    /// Checks whether a job would be admitted, without creating it.
     ///
     /// # Errors
     ///
     /// As [`Cluster::create`].
     async fn try_create(&self, job: PyTorchJob) -> Result<Created, ClusterError>;
 
-    /// The job as answers tell it.
+    /// Returns a job.
     ///
     /// # Errors
     ///
-    /// [`ClusterError::NotFound`] when there is none.
+    /// [`ClusterError::NotFound`] if there is none.
     async fn get(&self, namespace: &str, name: &str) -> Result<Arc<ObservedJob>, ClusterError>;
 
-    /// The job with its pods and what happened to them.
+    /// Returns a job with its pods and events.
     ///
     /// # Errors
     ///
     /// As [`Cluster::get`].
     async fn inspect(&self, namespace: &str, name: &str) -> Result<Inspection, ClusterError>;
 
-    /// The PyTorchJob as it stands in the cluster.
+    /// Returns the PyTorchJob as stored in the cluster.
     ///
     /// # Errors
     ///
     /// As [`Cluster::get`].
     async fn manifest(&self, namespace: &str, name: &str) -> Result<Value, ClusterError>;
 
-    /// All jobs of a namespace, or of every namespace that this service may use, in no order.
+    /// Returns all jobs of a namespace, or of all allowed namespaces, in any order.
     ///
     /// # Errors
     ///
-    /// When they are not known yet.
+    /// If they are not known yet.
     async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError>;
 
-    /// The namespaces that are known to have a job of this name.
+    /// The namespaces that have a job with this name.
     fn namespaces_of(&self, name: &str) -> Vec<String>;
 
-    /// Deletes a job with all that belongs to it. Its checkpoints stay.
+    /// Deletes a job and everything that belongs to it, except for its checkpoints.
     ///
     /// # Errors
     ///
     /// As [`Cluster::get`].
     async fn delete(&self, namespace: &str, name: &str) -> Result<(), ClusterError>;
 
-    /// Stops the replicas of a job and keeps the job, or lets it go on. What is so already stays so.
+    /// Suspends or resumes a job. This is idempotent.
     ///
     /// # Errors
     ///
-    /// As [`Cluster::get`], and [`ClusterError::Ended`] for a job that has ended.
+    /// As [`Cluster::get`], and [`ClusterError::Ended`] for a finished job.
     async fn set_running(
         &self,
         namespace: &str,
@@ -96,7 +97,7 @@ pub trait Cluster: Send + Sync {
         wish: RunState,
     ) -> Result<Arc<ObservedJob>, ClusterError>;
 
-    /// The job as it stands, and each change of it from then on.
+    /// Watches a job: its current state, and each change.
     ///
     /// # Errors
     ///
@@ -110,7 +111,7 @@ pub trait Cluster: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`ClusterError::NoLog`] when there is none and it is not to be waited for.
+    /// [`ClusterError::NoLog`] if there is none and it is not followed.
     async fn log(
         &self,
         job: &ObservedJob,
@@ -118,11 +119,11 @@ pub trait Cluster: Send + Sync {
         selection: &LogSelection,
     ) -> Result<LogStream, ClusterError>;
 
-    /// The job of a namespace that was submitted with a key, as when it was created.
+    /// The job of a namespace that was submitted with an idempotency key.
     ///
     /// # Errors
     ///
-    /// When that cannot be found out.
+    /// If the lookup fails.
     async fn submitted(
         &self,
         namespace: &str,
@@ -133,48 +134,47 @@ pub trait Cluster: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Why they cannot.
+    /// Why not.
     async fn ready(&self) -> Result<(), ClusterError>;
 
-    /// How old what is known of the jobs may be, by namespace, `*` for all of them together. Nothing
-    /// where nobody else changes them.
+    /// The age of the cached jobs, by namespace, or `*` for all. Empty if jobs are not cached.
     fn watch_ages(&self) -> BTreeMap<String, Duration>;
 
-    /// Lets go of everything that has to end before the process may.
+    /// Releases everything that must end before the process exits.
     async fn shut_down(&self);
 }
 
-/// What somebody wants of a job.
+/// The desired state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
     Suspend,
     Resume,
 }
 
-/// A job that was created, and what its author should know about it.
+/// A created job, with notes for its author.
 #[derive(Debug)]
 pub struct Created {
     pub job: ObservedJob,
-    /// Sentences such as why the job will wait.
+    /// Sentences, for example why the job will wait.
     pub warnings: Vec<String>,
 }
 
-/// What a cluster cannot do.
+/// Errors of a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     #[error("PyTorchJob {name} already exists{}", of_run(run_id.as_deref()))]
     AlreadyExists {
         name: String,
-        /// The run that has the name, where it is one of this service's.
+        /// The run of the existing job, if this service created it.
         run_id: Option<String>,
     },
-    /// Another submission with its idempotency key came first.
+    /// Another submission with the same idempotency key was first.
     #[error("the idempotency key was already used for job {job}")]
     KeyTaken { job: String },
     #[error("checkpoint prefix {prefix} is in use{}", written_by(job.as_ref()))]
     PrefixTaken {
         prefix: String,
-        /// The job that writes there, unless its namespace is not for the caller to know.
+        /// The job that writes there, unless the caller may not see its namespace.
         job: Option<WritingJob>,
     },
     #[error(
@@ -212,10 +212,10 @@ pub enum ClusterError {
     },
     #[error("namespace {namespace} does not exist in the cluster")]
     NoSuchNamespace { namespace: String },
-    /// A quota, a policy or a webhook, in the cluster's own words.
+    /// A quota, a policy or a webhook rejected the job; the message is the cluster's.
     #[error("the cluster rejected the job: {message}")]
     Refused { message: String },
-    /// What this service itself may not do.
+    /// This service lacks a permission.
     #[error("{action}: permission denied by the cluster")]
     Forbidden {
         action: &'static str,
@@ -234,7 +234,7 @@ pub enum ClusterError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The store of the local cluster. Nothing was changed.
+    /// The store of the local cluster cannot be written. Nothing was changed.
     #[error("{action}: cannot write to the data folder")]
     NotStored {
         action: &'static str,
@@ -304,7 +304,7 @@ impl ClusterError {
         }
     }
 
-    /// Leaves out jobs of namespaces that the caller may not know of.
+    /// Removes jobs in namespaces that the caller may not see.
     #[must_use]
     pub fn for_caller(self, may_know: impl Fn(&str) -> bool) -> Self {
         match self {
@@ -316,7 +316,7 @@ impl ClusterError {
         }
     }
 
-    /// An error of ours, with what was being done.
+    /// An internal error, with the action that failed.
     pub fn internal(
         action: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

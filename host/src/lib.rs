@@ -1,8 +1,8 @@
 //! The trainer host: one HTTP request starts a training job.
 //!
-//! Data flows one way. [`request`] checks the JSON, [`plugin`] asks the framework for a [`plan`],
-//! [`job`] makes a PyTorchJob of both, [`cluster`] runs it, and [`http`] is the only module that
-//! sees them all.
+//! Data flows in one direction. [`request`] checks the JSON, [`plugin`] gets a [`plan`] from the
+//! framework, [`manifest`] creates a PyTorchJob from both, [`cluster`] runs it, and only [`http`]
+//! uses all of them.
 
 pub use trainer_core::{
     explain, finding, job, keys, manifest, plan, preview, profile, pytorch_job, request, suggestion,

@@ -1,9 +1,8 @@
-//! The connections of the service: accepts them, bounds what each of them may take, and ends them
-//! when the service stops.
+//! Accepts connections, limits them, and closes them when the service stops.
 //!
-//! A client has to send a request, and to read its answer, in bounded time. When there are too many
-//! connections, those that wait for a request give way, the oldest first. What is left in reserve
-//! then answers the health checks.
+//! Clients must send requests and read responses in limited time. If there are too many
+//! connections, idle ones are closed, the oldest first. A reserve of connections remains for health
+//! checks.
 
 mod connections;
 
@@ -37,31 +36,30 @@ pub use connections::{Limits, owner};
 
 use crate::measure::{self, ClosedBy};
 
-/// Longest time until a new connection has sent the headers of a request.
+/// The time limit for the request headers on a new connection.
 const FIRST_REQUEST: Duration = Duration::from_secs(15);
-/// Longest time until a connection that is kept has sent the headers of its next request. It is
-/// longer than load balancers keep theirs, so that none sends a request just as this one closes.
+/// The time limit for the headers of the next request on a kept-alive connection. It is longer than
+/// the idle timeout of load balancers, so that none sends a request while this service closes the
+/// connection.
 const NEXT_REQUEST: Duration = Duration::from_secs(75);
-/// Longest time in which a client reads nothing of an answer that waits for it.
+/// The time limit for a client that reads nothing of a pending response.
 const UNREAD: Duration = Duration::from_secs(30);
-/// How long a connection is silent before the kernel asks whether its client is still there.
+/// How long a connection is idle before TCP keepalive probes start.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Most bytes of a request's headers.
+/// The maximum size of request headers.
 const MAX_HEADERS: usize = 16 * 1024;
-/// Most bytes of an answer that wait in this process for their client.
+/// The maximum number of response bytes buffered per connection.
 const MAX_BUFFER: usize = 64 * 1024;
-/// How long connections that wait for a request are kept when the service stops: a request may be
-/// on its way.
+/// How long idle connections stay open when the service stops, because a request may be on its way.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
-/// Wait after an accept that failed, for lack of file descriptors for one.
+/// The delay after a failed accept, for example for lack of file descriptors.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// Marks a request of a connection in reserve: it asks about the health of the service, or is
-/// refused.
+/// Marks a request on a reserve connection: only health checks are allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct InReserve;
 
-/// Serves a router until the service stops, and then until the requests in flight have ended.
+/// Serves a router until the service stops, and then until requests in flight have completed.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -79,7 +77,8 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     server.admit(stream, peer, &tasks);
-                    // Those that came before are to send their requests before others crowd them out.
+                    // Gives existing connections a chance to send requests before new ones displace
+                    // them.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => server.recover(&error).await,
@@ -101,7 +100,7 @@ struct Server {
 }
 
 impl Server {
-    /// Serves a connection, unless there is no room left even in reserve.
+    /// Serves a connection, unless even the reserve is full.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, tasks: &TaskTracker) {
         let Some(place) = self.connections.admit(peer.ip()) else {
             return measure::connection_closed(ClosedBy::Refusal);
@@ -116,7 +115,7 @@ impl Server {
     }
 
     async fn recover(&self, error: &io::Error) {
-        // A connection that its client closed before it was accepted.
+        // Whether the client closed the connection before it was accepted.
         if error.kind() == io::ErrorKind::ConnectionAborted {
             return;
         }
@@ -178,7 +177,7 @@ fn protocol() -> http1::Builder {
     protocol
 }
 
-/// Sends small pieces of events and logs at once, and notices clients that are gone without a word.
+/// Sends small pieces of events and logs immediately, and detects clients that disappeared.
 fn prepare(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(SILENCE);
     let prepared = stream
@@ -209,7 +208,7 @@ async fn answer(
     Ok(response.map(|body| Answer { body, _busy: busy }))
 }
 
-/// Counts a connection that its limits ended. Others end as their clients like.
+/// Counts a connection that was closed by a limit.
 fn ended(served: hyper::Result<()>) {
     let Err(error) = served else { return };
     let source = std::error::Error::source(&error);
@@ -221,7 +220,7 @@ fn ended(served: hyper::Result<()>) {
     debug!(%error, "a connection was interrupted");
 }
 
-/// The body of an answer. Its connection is busy until it is sent.
+/// The body of a response. The connection is busy until it has been sent.
 struct Answer {
     body: Body,
     _busy: Busy,

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// A request is many small strings; the C library's allocator is slow at those on several threads.
+/// Requests allocate many small strings, for which the C library's allocator is slow with several
+/// threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

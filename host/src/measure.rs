@@ -1,7 +1,8 @@
-//! What is measured of this process: every name, what it means, and the recorder.
+//! The metrics of this process: names, help texts and the recorder.
 //!
-//! Names and units follow <https://prometheus.io/docs/practices/naming/>. No label holds what a
-//! caller makes up, a job's name or a run's least of all: each value would be a series for ever.
+//! Names and units follow <https://prometheus.io/docs/practices/naming/>. Labels never contain
+//! values that clients choose, such as names of jobs or runs, because each value would create a
+//! permanent series.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -9,12 +10,12 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// Something that is measured.
+/// A metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Measure {
     pub name: &'static str,
     pub labels: &'static [&'static str],
-    /// What it tells, in one line.
+    /// The help text, in one line.
     pub meaning: &'static str,
     kind: Kind,
 }
@@ -23,19 +24,20 @@ pub struct Measure {
 enum Kind {
     Counter,
     Gauge,
-    /// In seconds, with the upper bounds of its buckets.
+    /// A histogram in seconds, with the upper bounds of its buckets.
     Duration(&'static [f64]),
 }
 
-/// Bounds of what waits for a network, in seconds: those of OpenTelemetry's HTTP conventions.
+/// Buckets for network operations in seconds, from OpenTelemetry's HTTP conventions.
 const NETWORK_BOUNDS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
-/// Bounds of a call within this process, in seconds. A plugin in Rust takes 20 us, one in Python 1 ms.
+/// Buckets for calls within this process in seconds. A plugin in Rust takes 20 us, a plugin in
+/// Python 1 ms.
 const CALL_BOUNDS: &[f64] = &[
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0,
 ];
-/// How often what was measured is summed up. Until then each measurement takes its own memory.
+/// How often histograms are aggregated. Until then each measurement uses memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 pub const BUILD_INFO: Measure = Measure {
@@ -120,7 +122,7 @@ pub const KUBERNETES_REQUEST_DURATION: Measure = Measure {
     meaning: "Time until the API server responds",
     kind: Kind::Duration(NETWORK_BOUNDS),
 };
-/// Not by namespace: that label is Prometheus' own.
+/// Not by namespace, because Prometheus uses that label itself.
 pub const WATCH_AGE: Measure = Measure {
     name: "trainer_watch_age_seconds",
     labels: &["scope"],
@@ -148,7 +150,7 @@ pub const AUTHENTICATION_FAILURES: Measure = Measure {
     kind: Kind::Counter,
 };
 
-/// Everything that is measured.
+/// All metrics.
 pub const ALL: &[Measure] = &[
     BUILD_INFO,
     CONNECTIONS,
@@ -173,14 +175,14 @@ static METRICS: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     let builder = ALL.iter().fold(PrometheusBuilder::new(), with_bounds);
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
-    // Somebody else's recorder, in a test for one, leaves this one empty.
+    // If another recorder is installed, for example in a test, this one stays empty.
     let _ = metrics::set_global_recorder(recorder);
     ALL.iter().for_each(describe);
     gauge!(BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     handle
 });
 
-/// What is measured in this process. Measuring begins with the first call.
+/// The recorder of this process, installed on the first call.
 pub fn metrics() -> &'static PrometheusHandle {
     &METRICS
 }
@@ -190,7 +192,7 @@ pub fn metrics() -> &'static PrometheusHandle {
 pub enum ClosedBy {
     /// The client was too slow to send a request, or to read an answer.
     Slowness,
-    /// It waited for a request, and another took its place.
+    /// It was idle and was closed in favour of another.
     Crowd,
     /// There was no room for it.
     Refusal,
@@ -211,7 +213,7 @@ pub fn connection_closed(by: ClosedBy) {
     counter!(CONNECTIONS_CLOSED.name, "reason" => reason).increment(1);
 }
 
-/// Sums up what was measured, for as long as it is polled: nobody may ever ask for it.
+/// Aggregates periodically while polled, because metrics may never be scraped.
 pub async fn run_upkeep() {
     let mut turns = tokio::time::interval(UPKEEP_EVERY);
     loop {
@@ -225,7 +227,7 @@ fn with_bounds(builder: PrometheusBuilder, measure: &Measure) -> PrometheusBuild
         return builder;
     };
     let name = Matcher::Full(measure.name.to_string());
-    // It refuses an empty list, and nothing else.
+    // This only fails for an empty list.
     builder
         .set_buckets_for_metric(name, bounds)
         .unwrap_or_default()

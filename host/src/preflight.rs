@@ -1,13 +1,13 @@
-//! What the start of a service finds missing: the service runs without it, and its jobs would fail.
+//! Checks at startup for what jobs need. The service runs without it, but jobs would fail.
 
 use std::path::{Path, PathBuf};
 
 use crate::cluster::local::LocalSettings;
 
-/// What starts the processes of a replica.
+/// The launcher of a replica's processes.
 const LAUNCHER: &str = "torchrun";
 
-/// What jobs of the local cluster would miss, each in a sentence with its path.
+/// What is missing for jobs of the local cluster, one sentence each, with the path.
 pub fn local(settings: &LocalSettings) -> Vec<String> {
     let missing = [script(settings), launcher(settings)];
     missing.into_iter().flatten().collect()

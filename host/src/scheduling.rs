@@ -1,20 +1,20 @@
-//! How threads that work in the background let those go first that serve requests.
+//! Lowers the priority of background threads, so that threads that serve requests run first.
 
-/// How much less of a processor who steps back gets than others that want it.
+/// The nice value of background threads.
 const NICENESS: i32 = 10;
-/// The turn to ask for, in nanoseconds: the longest that Linux grants (sched_setattr(2), since 6.12).
-/// Who wakes and asks for a shorter one, as everybody does by default, takes the processor at once; of
-/// an equal one it would have to wait for the end, some milliseconds.
+/// The time slice to request, in nanoseconds: the longest that Linux allows (sched_setattr(2),
+/// since 6.12). A thread with a shorter slice, which is the default, preempts this one immediately
+/// when it wakes; with an equal slice it would have to wait some milliseconds.
 #[cfg(target_os = "linux")]
 const TURN_NANOSECONDS: u64 = 100_000_000;
 
-/// Lets every other thread go first and have the most of the processor, for the rest of this thread's
-/// life. Where that cannot be had it is only less polite.
+/// Lowers the priority of this thread permanently, and requests long time slices if the kernel
+/// supports it.
 pub fn lower_priority() {
     schedule(NICENESS);
 }
 
-/// Lets every other thread go first, which costs this one no time but the moment.
+/// Requests long time slices, so that other threads can preempt this one immediately.
 pub fn yield_to_others() {
     schedule(0);
 }
@@ -34,7 +34,7 @@ fn schedule(niceness: i32) {
     };
     let (this_thread, no_flags) = (0, 0);
     #[expect(unsafe_code, reason = "no library has a safe function for it")]
-    // SAFETY: the kernel reads `size` bytes of a structure that lives until the call is over.
+    // SAFETY: the kernel reads `size` bytes of a structure that outlives the call.
     let _ = unsafe {
         libc::syscall(
             libc::SYS_sched_setattr,
@@ -52,7 +52,7 @@ fn schedule(_niceness: i32) {}
 mod tests {
     use super::*;
 
-    /// What the kernel says of this thread.
+    /// The scheduling attributes of this thread.
     fn told(name: &str) -> Option<String> {
         let told = std::fs::read_to_string("/proc/thread-self/sched").ok()?;
         let line = told.lines().find(|line| line.starts_with(name))?;
@@ -67,7 +67,7 @@ mod tests {
             if let Some(priority) = told("prio") {
                 assert_eq!(priority, "130");
             }
-            // Kernels before 6.12 have one length of turns for all.
+            // Kernels before 6.12 have the same time slice for all threads.
             if let Some(turn) = told("se.slice") {
                 assert_eq!(turn, TURN_NANOSECONDS.to_string());
             }

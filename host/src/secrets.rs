@@ -1,5 +1,5 @@
-//! Keeps secrets out of where every process of the same user can read them: the environment and the
-//! arguments that this process was started with stay in `/proc` for as long as it runs.
+//! Hides secrets from other processes of the same user: the initial environment and arguments of a
+//! process stay readable in `/proc` as long as it runs.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -9,35 +9,36 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The variables that are secret.
+/// The secret variables.
 const SECRET: [&str; 2] = [API_TOKEN, "TRAINER_REGISTRY_PASSWORD"];
 /// The token that clients send.
 pub const API_TOKEN: &str = "TRAINER_API_TOKEN";
-/// The option that is.
+/// The secret option.
 const TOKEN_OPTION: &str = "--api-token";
-/// Says that standard input has the secrets.
+/// Marks that secrets are on standard input.
 const MOVED: &str = "TRAINER_SECRETS_ON_STDIN";
-/// More than a pipe holds before anybody reads it would wait for ever.
+/// Writing more than a pipe can buffer would block forever.
 const MOST_BYTES: usize = 32 * 1024;
 
 static MOVED_SECRETS: OnceLock<BTreeMap<String, String>> = OnceLock::new();
 
-/// A secret of the environment, whether it was moved or not. Empty is none.
+/// A secret from the environment, whether it was moved or not. Empty counts as unset.
 pub fn variable(name: &str) -> Option<String> {
     let moved = MOVED_SECRETS.get().and_then(|secrets| secrets.get(name));
     let value = moved.cloned().or_else(|| std::env::var(name).ok());
     value.filter(|value| !value.is_empty())
 }
 
-/// Hides the secrets of this process. If it was started with some, it starts itself again with them
-/// on standard input. `token` is the one that was given as an option or a variable. Call this before any thread is started.
+/// Hides the secrets of this process. If it was started with secrets, it re-executes itself with
+/// them on standard input. `token` is the value of the option or variable. Call this before
+/// starting threads.
 ///
 /// # Errors
 ///
-/// When they have to stay where they are.
+/// If they cannot be hidden.
 pub fn hide(token: &str) -> io::Result<()> {
     take_out_of_environment(token)?;
-    // Memory and open files of this process are for root alone.
+    // Only root may access the memory and open files of this process.
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
@@ -78,7 +79,7 @@ fn take_out_of_environment(token: &str) -> io::Result<()> {
     Err(again.exec())
 }
 
-/// Arguments without the one that is secret.
+/// The arguments without the secret one.
 fn without_token(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut kept = Vec::new();
     let mut arguments = arguments.peekable();
@@ -92,7 +93,7 @@ fn without_token(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     kept
 }
 
-/// Whether an argument is the token's option, and its value if that is in the same argument.
+/// Whether an argument is the token option, and its value if it is in the same argument.
 fn value_of(argument: &OsStr) -> Option<Option<&[u8]>> {
     let rest = argument.as_bytes().strip_prefix(TOKEN_OPTION.as_bytes())?;
     match rest.strip_prefix(b"=") {

@@ -1,4 +1,4 @@
-//! Logs: text for people, JSON for machines, on standard error. Traces, where somebody collects them.
+//! Logs on standard error, as text or JSON, and optional traces.
 
 use std::io::IsTerminal;
 
@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// What is logged, and how.
+/// The settings of logging.
 #[derive(Debug, Args)]
 pub struct LogSettings {
     /// Log level, or tracing directives.
@@ -33,25 +33,26 @@ pub enum LogFormat {
 
 /// Libraries that log errors which they also return. The caller logs those.
 const TOLD_TWICE: &str = "kube_client=off,kube_runtime=off";
-/// The service, to whoever collects traces.
+/// The name of the service in traces.
 const NAME: &str = "trainer";
-/// Where traces go, as every OpenTelemetry SDK reads it; the rest of `OTEL_*` is read by this one.
+/// The standard OpenTelemetry variables for the endpoint; the SDK reads the other `OTEL_*`
+/// variables.
 const ENDPOINTS: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
 ];
 
-/// Sends the last traces when it ends.
+/// Sends the remaining traces when it is dropped.
 #[must_use]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-/// Starts logging, and tracing where a collector is named.
+/// Starts logging, and tracing if a collector is configured.
 ///
 /// # Errors
 ///
-/// When the directives cannot be read, or the collector's address cannot.
+/// If the directives or the collector's address are invalid.
 pub fn start(settings: &LogSettings) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(format!("{TOLD_TWICE},{}", settings.log)).map_err(|_| {
         anyhow::anyhow!(
@@ -68,7 +69,7 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<Telemetry> {
         LogFormat::Json => logs.json().flatten_event(true).with_filter(filter).boxed(),
     };
     let traces = is_collected().then(exporter).transpose()?;
-    // Traces are as they are whatever the log leaves out.
+    // The log filter does not affect traces.
     let spans = traces.as_ref().map(|traces| {
         tracing_opentelemetry::layer()
             .with_tracer(traces.tracer(NAME))
@@ -79,7 +80,7 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<Telemetry> {
 }
 
 impl Telemetry {
-    /// Sends what was not sent yet. It blocks for some seconds where the collector is away.
+    /// Sends the remaining traces. Blocks for some seconds if the collector is unreachable.
     pub fn end(self) {
         let Some(traces) = self.traces else { return };
         if let Err(error) = traces.shutdown() {
@@ -94,7 +95,7 @@ fn is_collected() -> bool {
 }
 
 fn exporter() -> anyhow::Result<SdkTracerProvider> {
-    // Collectors are reached with TLS too, for which reqwest is told no provider.
+    // TLS to collectors needs a crypto provider, which reqwest does not configure itself.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let exporter = SpanExporter::builder().with_http().build();
     let exporter = exporter.context("invalid OpenTelemetry settings")?;

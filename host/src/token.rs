@@ -1,4 +1,4 @@
-//! The token of a service as it is given: in a variable, a flag or a file.
+//! Parses tokens from variables, flags and files.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,12 +12,12 @@ const MOST_BYTES: u64 = 4096;
 /// What a file with a token must not allow: everything to others, and changes to its group.
 const FORBIDDEN_MODE: u32 = 0o027;
 
-/// The token that a setting has, without the white space around it, which files and shells add.
-/// Nothing if it is empty.
+/// The token in a setting, trimmed, because files and shells add white space. None if it is empty.
 ///
 /// # Errors
 ///
-/// When it is white space alone, or has what a header cannot carry. The token is not told.
+/// If it is only white space, or contains characters that are invalid in a header. The error does
+/// not contain the token.
 pub fn given(setting: &str, text: &str) -> anyhow::Result<Option<String>> {
     let token = text.trim();
     if token.is_empty() && !text.is_empty() {

@@ -1,4 +1,4 @@
-//! The commands that talk to a running service, for people at a terminal and for scripts.
+//! The commands that talk to a running service.
 
 pub mod arguments;
 pub mod commands;
@@ -25,7 +25,7 @@ pub fn run(command: ClientCommand) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(report) = failure.report(output::Style::of_errors()) {
-                // Nobody may be reading, which is no other failure.
+                // A closed stream is not a failure.
                 let _ = writeln!(std::io::stderr(), "{report}");
             }
             failure.exit_code()

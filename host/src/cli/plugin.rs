@@ -1,4 +1,4 @@
-//! `trainer plugin …`: what a team needs to bring its framework, from an empty folder to a registry.
+//! `trainer plugin …`: tools for writing framework plugins, from an empty folder to a registry.
 
 mod bench;
 mod build;
@@ -81,7 +81,7 @@ pub struct PluginFile {
 ///
 /// # Errors
 ///
-/// What went wrong, for the person at the terminal.
+/// What went wrong.
 pub fn run(command: PluginCommand) -> anyhow::Result<()> {
     match command {
         PluginCommand::New { name, language } => create::create(&name, language),
@@ -101,7 +101,7 @@ pub fn run(command: PluginCommand) -> anyhow::Result<()> {
 }
 
 impl PluginFile {
-    /// The plugin, compiled and tried as a host does it, but for the tests that it carries.
+    /// Loads the plugin like a host, but without its self-tests.
     fn load(&self) -> anyhow::Result<Plugin> {
         let loaded = self.loader(SelfTests::Ignored)?.file(&self.file);
         loaded.with_context(|| format!("{} is not a plugin", self.file.display()))
@@ -117,7 +117,7 @@ impl PluginFile {
             folder: folder.to_path_buf(),
             data: match own_tests {
                 SelfTests::Run => self.cache_folder(),
-                // What passed without its tests counts as made nowhere else.
+                // A separate cache, because the self-tests were not run.
                 SelfTests::Ignored => self.cache_folder().join("untested"),
             },
             own_tests,
@@ -144,7 +144,7 @@ fn read_request(file: &Path) -> anyhow::Result<Value> {
     })
 }
 
-/// A request that every plugin can be asked: no arguments.
+/// A request without arguments, for any plugin.
 fn empty_request(framework: &str) -> Value {
     serde_json::json!({
         "framework": framework,
@@ -155,7 +155,7 @@ fn empty_request(framework: &str) -> Value {
     })
 }
 
-/// A request as a plugin gets it.
+/// Converts a request to the input of a plugin.
 fn checked(plugin: &Plugin, request: Value) -> anyhow::Result<request::Checked> {
     let schemas = [(plugin.identity.name.clone(), plugin.schema())].into();
     let checked = request::check(request, &schemas, &request::RequestPolicy::default());
@@ -168,7 +168,7 @@ fn checked(plugin: &Plugin, request: Value) -> anyhow::Result<request::Checked> 
     })
 }
 
-/// Prints for the person at the terminal.
+/// Prints text with control characters escaped.
 fn print(text: &str) -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

@@ -1,4 +1,4 @@
-//! The plugins that a command loads.
+//! Loads plugins for commands.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::config::PlanningSettings;
 use crate::plugin::golden::SelfTests;
 use crate::plugin::{Compiler, Limits, LoadError, Loader, LoaderSettings, Plugins, Registry};
 
-/// How far compiling a plugin steps back for the requests that are served beside it.
+/// The priority of compiling plugins while requests are served.
 const COMPILING_STEPS_BACK: i32 = 10;
 
-/// The plugins of a service: each is compiled in a process of its own.
+/// The plugins of a service. Each is compiled in a separate process.
 pub(super) fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> {
     let compiler = Compiler::Child {
         program: std::env::current_exe()?,
@@ -30,7 +30,7 @@ pub(super) fn registry(settings: &PlanningSettings) -> anyhow::Result<Registry> 
     Ok(registry)
 }
 
-/// The plugins of a command that ends soon.
+/// The plugins of a short-lived command.
 pub(super) fn load(settings: &PlanningSettings) -> anyhow::Result<Arc<Plugins>> {
     let data = settings.data_or_cache();
     let folder = settings.plugins_folder()?;

@@ -26,10 +26,10 @@ pub struct PreviewSettings {
     pub planning: PlanningSettings,
 }
 
-/// What a preview prints.
+/// The output of a preview.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PreviewOutput {
-    /// The manifest alone.
+    /// Only the manifest.
     Yaml,
     /// The response of POST /train/preview.
     Json,

@@ -1,4 +1,4 @@
-//! `trainer serve`: puts the parts of the service together.
+//! `trainer serve`: starts the service.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::http::{App, Failures, router};
 use crate::plugin::watch;
 use crate::{listen, measure, preflight, secrets, telemetry};
 
-/// Serves without showing secrets to other processes of this user.
+/// Serves, with secrets hidden from other processes of this user.
 pub(super) fn serve_in_private(mut settings: ServeSettings) -> anyhow::Result<()> {
     let hidden = secrets::hide(&settings.api_token);
     if let Some(token) = secrets::variable(secrets::API_TOKEN) {
@@ -100,7 +100,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     Ok(())
 }
 
-/// SIGTERM, as Kubernetes stops a container, or SIGINT, as a person does at a terminal.
+/// Waits for SIGTERM, as sent by Kubernetes, or SIGINT, as sent by Ctrl-C.
 async fn stopped() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),

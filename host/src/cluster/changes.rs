@@ -8,12 +8,13 @@ use tokio::sync::watch;
 use super::feed::Feed;
 use crate::job::ObservedJob;
 
-/// A job as it stands, or nothing once it was deleted. A follower that is slow sees the newest.
+/// The current state of a job, or None once it was deleted. Slow followers only see the latest
+/// state.
 pub type JobWatch = watch::Receiver<Option<Arc<ObservedJob>>>;
 
 type Key = (String, String);
 
-/// The jobs that are followed.
+/// The followed jobs.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     followed: Mutex<BTreeMap<Key, watch::Sender<Option<Arc<ObservedJob>>>>>,
@@ -21,11 +22,11 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Follows a job from how it stands now. To miss nothing, call this under the lock that its
-    /// changes are made under.
+    /// Follows a job from its current state. To miss no change, call this under the lock under
+    /// which changes are made.
     pub(super) fn follow(&self, job: Arc<ObservedJob>) -> JobWatch {
         let mut followed = self.followed();
-        // Followers leave without a word.
+        // Followers may disconnect at any time.
         followed.retain(|_, sender| sender.receiver_count() > 0);
         let sender = followed.entry(key(&job));
         sender
@@ -50,7 +51,7 @@ impl Changes {
         }
     }
 
-    /// Tells those who follow a job that it was deleted.
+    /// Notifies the followers of a job that it was deleted.
     pub(super) fn tell_gone(&self, job: &ObservedJob) {
         self.feed.deleted(job);
         if let Some(sender) = self.followed().remove(&key(job)) {
@@ -58,7 +59,7 @@ impl Changes {
         }
     }
 
-    /// The jobs that somebody follows, as they were told last.
+    /// The followed jobs, in the state that was sent last.
     pub(super) fn followed_jobs(&self) -> Vec<Arc<ObservedJob>> {
         let followed = self.followed();
         let jobs = followed.values().map(|sender| sender.borrow().clone());

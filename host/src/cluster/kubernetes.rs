@@ -1,7 +1,8 @@
-//! PyTorchJobs on Kubernetes, where the Kubeflow training operator runs them.
+//! Runs PyTorchJobs on Kubernetes with the Kubeflow training operator.
 //!
-//! Writes are calls to the API server; reads come from a [`cache`] that a watch keeps current, with
-//! a live read for a job that is not in it. No state is kept here: a job is all there is of it.
+//! Writes are calls to the API server. Reads come from a [`cache`] that a watch keeps current, with
+//! a live read for a job that is not in it. No other state is kept: the PyTorchJob is the only
+//! record.
 
 mod cache;
 mod calls;
@@ -42,17 +43,17 @@ use pods::Controller;
 use prefixes::Creations;
 use watches::Watches;
 
-/// Most pods whose events are read for one answer: those in trouble come first.
+/// The maximum number of pods whose events are read per response. Failing pods come first.
 const MAX_PODS_WITH_EVENTS: usize = 8;
 
-/// Which cluster, and what of it.
+/// The settings of a Kubernetes cluster.
 #[derive(Clone, Debug)]
 pub struct KubernetesSettings {
-    /// Context of the kubeconfig. Default: its current one, or the pod's own cluster.
+    /// Context of the kubeconfig. Default: its current context, or the pod's own cluster.
     pub context: Option<String>,
-    /// The namespace of jobs that name none.
+    /// The default namespace of jobs.
     pub default_namespace: String,
-    /// The namespaces that are watched.
+    /// The watched namespaces.
     pub namespaces: AllowedNamespaces,
 }
 
@@ -61,16 +62,16 @@ pub struct KubernetesCluster {
     calls: Calls,
     cache: Arc<Cache>,
     creations: Creations,
-    /// They end with the cluster.
+    /// They end when the cluster is dropped.
     _watches: Watches,
 }
 
 impl KubernetesCluster {
-    /// Begins to watch the cluster. It need not be reachable yet.
+    /// Starts watching the cluster, which need not be reachable yet.
     ///
     /// # Errors
     ///
-    /// When there is no configuration for a cluster.
+    /// If there is no configuration for a cluster.
     pub async fn connect(settings: KubernetesSettings) -> Result<Self, ClusterError> {
         let configuration = match settings.context {
             Some(context) => {
@@ -82,7 +83,7 @@ impl KubernetesCluster {
             }
             None => Config::infer().await.map_err(unusable)?,
         };
-        // A creation must never be repeated by a layer that does not know what it repeats.
+        // The HTTP client must not retry creations by itself.
         let mut once = configuration.clone();
         once.default_retry = false;
         let scopes = match &settings.namespaces {
@@ -101,7 +102,7 @@ impl KubernetesCluster {
         })
     }
 
-    /// The job as the watch saw it. Name and namespace become parts of a path, so they are checked.
+    /// A job from the cache. Name and namespace become parts of a path, so they are checked.
     fn cached(
         &self,
         namespace: &str,
@@ -113,8 +114,8 @@ impl KubernetesCluster {
         }
     }
 
-    /// The pods of a job and what happened to it and to those in trouble. What this service may
-    /// not read is told as a note: the rest is worth having.
+    /// The pods of a job, and the events of the job and of failing pods. What cannot be read is
+    /// reported as a note.
     async fn surroundings(
         &self,
         job: &ObservedJob,
@@ -163,7 +164,7 @@ impl Cluster for KubernetesCluster {
 
     async fn inspect(&self, namespace: &str, name: &str) -> Result<Inspection, ClusterError> {
         self.cached(namespace, name)?;
-        // The cache leaves out what this answer tells.
+        // The cache does not contain all members of this response.
         let job: ObservedJob = self
             .calls
             .get(namespace, name)
@@ -185,7 +186,7 @@ impl Cluster for KubernetesCluster {
             .get(namespace, name)
             .await
             .map_err(|error| missing(error, name, "reading the PyTorchJob"))?;
-        // Bookkeeping of the API server, longer than the job itself.
+        // Managed fields, which are larger than the job itself.
         if let Some(metadata) = manifest["metadata"].as_object_mut() {
             metadata.remove("managedFields");
         }
@@ -268,7 +269,7 @@ impl Cluster for KubernetesCluster {
         if selection.start != LogStart::First {
             return open(selection.start).await;
         }
-        // A kubelet keeps the log of one earlier start.
+        // A kubelet keeps the log of one earlier attempt.
         match open(LogStart::Previous).await {
             Ok(previous) => Ok(previous.chain(open(LogStart::Latest).await?).boxed()),
             Err(ClusterError::NoLog { .. }) => open(LogStart::Latest).await,
@@ -308,7 +309,7 @@ impl Cluster for KubernetesCluster {
     async fn shut_down(&self) {}
 }
 
-/// A job, as its pods name it.
+/// Identifies a job to its pods.
 fn controller(job: &ObservedJob) -> Controller {
     Controller {
         namespace: job.namespace().to_string(),
@@ -317,13 +318,13 @@ fn controller(job: &ObservedJob) -> Controller {
     }
 }
 
-/// That no cluster can be spoken to with a configuration.
+/// The error for a configuration that cannot be used.
 fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClusterError {
     let action = "reading the configuration of the Kubernetes cluster";
     ClusterError::internal(action, error)
 }
 
-/// What was read, or a note of why it was not.
+/// The result of a read, or a note about its failure.
 fn noted<T>(what: &str, read: Result<Vec<T>, CallError>, notes: &mut Vec<String>) -> Vec<T> {
     read.unwrap_or_else(|error| {
         let cause = &error as &dyn std::error::Error;
@@ -335,7 +336,7 @@ fn noted<T>(what: &str, read: Result<Vec<T>, CallError>, notes: &mut Vec<String>
     })
 }
 
-/// A replica's type and index, so that `worker-10` comes after `worker-2`.
+/// Sort key of a replica: type and index, so that `worker-10` comes after `worker-2`.
 fn natural(replica: &str) -> (&str, u32) {
     let (kind, index) = replica.rsplit_once('-').unwrap_or((replica, ""));
     (kind, index.parse().unwrap_or(0))

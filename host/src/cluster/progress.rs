@@ -1,4 +1,4 @@
-//! How far a job is, from the end of the log of the replica with rank 0.
+//! Reads the progress of a job from the end of the log of the replica with rank 0.
 
 use std::time::Duration;
 
@@ -10,16 +10,15 @@ use crate::job::{
     replica_names,
 };
 
-/// Longest time for it: the answer that it is a part of is worth more.
+/// The time limit. The response is sent without progress rather than late.
 const LONGEST: Duration = Duration::from_millis(300);
-/// How many lines are searched. Between two progress lines there are the log lines of all processes
-/// of a node.
+/// How many lines to search. Log lines of all processes of a node can be between two progress
+/// lines.
 const LINES: u64 = 200;
-/// Most bytes that are read.
+/// The maximum number of bytes to read.
 const MOST_BYTES: usize = 1024 * 1024;
 
-/// What a job's newest progress line says; nothing where there is none, or it is not to be had in
-/// time.
+/// The newest progress of a job; None if there is none, or it cannot be read in time.
 pub async fn progress(cluster: &dyn Cluster, job: &ObservedJob) -> Option<Progress> {
     if JobState::of(job) == JobState::Submitted {
         return None;

@@ -1,4 +1,4 @@
-//! Which connections there are, which of them wait for a request, and which has to go for another.
+//! Tracks open connections, and decides which idle one to close for a new one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,26 +8,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::measure;
 
-/// Connections beyond the limits that may ask about the health of the service.
+/// Connections beyond the limits, for health checks.
 const RESERVE: usize = 64;
 
-/// How many connections there may be at once.
+/// The limits for connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub most: usize,
-    /// Of one address, or of one /64 network of IPv6.
+    /// Per address, or per /64 network for IPv6.
     pub most_per_address: usize,
 }
 
-/// What a connection may be used for.
+/// The allowed use of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     Regular,
-    /// Health checks alone.
+    /// Only health checks.
     Reserve,
 }
 
-/// The connections that there are.
+/// The open connections.
 pub(super) struct Connections {
     limits: Limits,
     table: Mutex<Table>,
@@ -41,8 +41,7 @@ impl Connections {
         }
     }
 
-    /// Makes room for a connection, if need be by closing one that waits for a request. Nothing if
-    /// there is none.
+    /// Makes room for a connection, if necessary by closing an idle one. None if there is no room.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let evicted = CancellationToken::new();
         let (number, room) = self
@@ -56,12 +55,12 @@ impl Connections {
         })
     }
 
-    /// Closes the connection that has waited longest for a request.
+    /// Closes the connection that has been idle for the longest time.
     pub(super) fn close_oldest(&self) {
         self.table().evict(|_| true);
     }
 
-    /// Closes the connections that wait for a request.
+    /// Closes all idle connections.
     pub(super) fn close_waiting(&self) {
         while self.table().evict(|_| true) {}
     }
@@ -71,7 +70,7 @@ impl Connections {
     }
 }
 
-/// The place of one connection. It is free again when this is dropped.
+/// The slot of a connection, which is released when this is dropped.
 pub(super) struct Place {
     connections: Arc<Connections>,
     number: u64,
@@ -84,12 +83,12 @@ impl Place {
         self.room
     }
 
-    /// Returns when the connection has to go.
+    /// Returns when the connection has to be closed.
     pub(super) async fn evicted(&self) {
         self.evicted.cancelled().await;
     }
 
-    /// Whether a request ever came.
+    /// Whether a request was ever received.
     pub(super) fn has_begun(&self) -> bool {
         let table = self.connections.table();
         table
@@ -98,7 +97,7 @@ impl Place {
             .is_some_and(|entry| entry.has_begun)
     }
 
-    /// A request has come. The connection is busy until what this returns is dropped.
+    /// Records a request. The connection is busy until the returned guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.connections.table().begin(self.number);
         Busy(self.clone())
@@ -111,7 +110,7 @@ impl Drop for Place {
     }
 }
 
-/// A connection whose request is being answered.
+/// A connection that is processing a request.
 pub(super) struct Busy(Arc<Place>);
 
 impl Drop for Busy {
@@ -131,8 +130,8 @@ pub fn owner(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The order in which connections that wait have to go: those that never sent a request first, and
-/// then the oldest.
+/// The order in which idle connections are closed: first those that never sent a request, then the
+/// oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     has_begun: bool,
@@ -143,9 +142,9 @@ struct Entry {
     owner: IpAddr,
     room: Room,
     has_begun: bool,
-    /// Requests that are being answered.
+    /// The number of requests in progress.
     requests: usize,
-    /// While it waits for a request.
+    /// Set while the connection is idle.
     waits: Option<Turn>,
     evicted: CancellationToken,
 }
@@ -200,8 +199,7 @@ impl Table {
         has_reserve.then_some(Room::Reserve)
     }
 
-    /// Closes the first of the connections that wait for a request, of those that may go. False if
-    /// there is none.
+    /// Closes the first eligible idle connection. False if there is none.
     fn evict(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
         let mut waiting = self.waiting.values();
         let first = waiting.find(|number| self.entries.get(number).is_some_and(&may_go));

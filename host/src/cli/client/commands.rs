@@ -1,4 +1,4 @@
-//! What each command does.
+//! The implementations of the commands.
 
 use std::io::{IsTerminal, Write};
 
@@ -26,7 +26,7 @@ use crate::job::{JobPage, JobState, JobSummary, ListedJob};
 ///
 /// # Errors
 ///
-/// Why it did not do what it was asked.
+/// Why the command failed.
 pub fn run(command: ClientCommand) -> Result<(), Failure> {
     match command {
         ClientCommand::Submit(arguments) => submit(&arguments),
@@ -82,8 +82,8 @@ fn dry_run(server: &Server, request: &Value, output: Option<Output>) -> Result<(
 }
 
 fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Result<(), Failure> {
-    // A request whose answer was lost may have created the job: sent again with its key it creates
-    // none beside it.
+    // A request whose response was lost may have created the job. Repeating it with the same key
+    // does not create a second one.
     let call = server
         .call(Method::POST, &["train"])
         .header("idempotency-key", Uuid::new_v4())
@@ -99,7 +99,7 @@ fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Resu
     }
     let read = response.body_mut().read_json::<JobSummary>();
     let job = read.map_err(|error| Failure::Answer(error.into()))?;
-    // Of a job that is watched, -o json and -o yaml show how it ended.
+    // For a watched job, -o json and -o yaml print the final state.
     let is_last = !arguments.watch || matches!(arguments.output, None | Some(Output::Name));
     let printed = match arguments.output {
         Some(output) if is_last => output::print(&job, &[&job.name], output),
@@ -117,7 +117,7 @@ fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Resu
     succeeded(&job.name, ending)
 }
 
-/// Waits until a job ends; the changes of its status are no output, but for who looks on.
+/// Waits until a job finishes, and prints status changes to standard error.
 fn watch(server: &Server, job: &str, namespace: Option<&str>) -> Result<Ending, Failure> {
     follow::events(server, job, namespace, |job| {
         output::remark(&follow::status_line(job));
@@ -196,7 +196,7 @@ fn events(arguments: &EventsArguments) -> Result<(), Failure> {
             None => output::tell(&follow::status_line(job)),
             Some(Output::Name) => output::line(&job.summary.name),
             Some(Output::Json) => output::line(&follow::json(job)),
-            // One document each, so that the stream is YAML.
+            // One document per change, so that the output is valid YAML.
             Some(Output::Yaml) => {
                 output::line("---")?;
                 output::print(job, &[], Output::Yaml)
@@ -240,7 +240,7 @@ fn delete(arguments: &JobArguments) -> Result<(), Failure> {
     }
 }
 
-/// The answer of `GET /frameworks`.
+/// The response of `GET /frameworks`.
 #[derive(Deserialize)]
 struct Frameworks {
     frameworks: Vec<Value>,

@@ -1,11 +1,11 @@
-//! Completion scripts: clap's, with the names of jobs where a command takes one.
+//! Completion scripts: those of clap, extended by job names.
 
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::CommandLine;
 
-/// Names of jobs for bash, in front of what clap completes.
+/// Job names for bash, before the completions of clap.
 const BASH: &str = r#"
 _trainer_jobs() {
     local current=${COMP_WORDS[COMP_CWORD]}
@@ -19,7 +19,7 @@ _trainer_jobs() {
 complete -F _trainer_jobs -o bashdefault -o default trainer
 "#;
 
-/// The same for zsh, whose script completes them by this function.
+/// Job names for zsh, whose script calls this function.
 const ZSH: &str = r#"
 _trainer_jobs() {
     local -a jobs
@@ -28,13 +28,13 @@ _trainer_jobs() {
 }
 "#;
 
-/// The same for fish.
+/// Job names for fish.
 const FISH: &str = "
 complete -c trainer -f -n \"__fish_seen_subcommand_from get logs events suspend resume delete\" \
 -a \"(trainer list -o name 2>/dev/null)\"
 ";
 
-/// The script of a shell.
+/// The completion script for a shell.
 pub fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(
@@ -52,7 +52,7 @@ pub fn script(shell: Shell) -> String {
                 "Name of the job:_trainer_jobs'",
             );
             match completed.split_once('\n') {
-                // The first line names the command to zsh.
+                // zsh reads the command from the first line.
                 Some((first, rest)) => format!("{first}\n{ZSH}{rest}"),
                 None => completed,
             }
@@ -62,7 +62,7 @@ pub fn script(shell: Shell) -> String {
     }
 }
 
-/// A command without the subcommands that only the service calls.
+/// The command without its internal subcommands.
 fn visible(command: Command) -> Command {
     let shown = command
         .get_subcommands()

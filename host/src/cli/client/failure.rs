@@ -1,4 +1,4 @@
-//! What can go wrong with a command, and the exit code that tells a script what it was.
+//! Failures of commands and their exit codes.
 
 use std::process::ExitCode;
 
@@ -11,27 +11,27 @@ use super::terminal::visible;
 use crate::finding::Finding;
 use crate::text::without_numbers;
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// A file, an argument or the configuration is of no use.
+    /// A file, an argument or the configuration is invalid.
     Input(anyhow::Error),
-    /// The service said no.
+    /// The service refused the request.
     Refused {
         problem: Box<Problem>,
-        /// The file that it is about, if it is about one.
+        /// The request file, if there is one.
         source: Option<Box<Source>>,
     },
-    /// There was no answer.
+    /// There was no response.
     Unreachable {
         url: String,
         error: Box<ureq::Error>,
     },
-    /// The answer was cut off, or is none of this service's.
+    /// The response was interrupted or is invalid.
     Answer(anyhow::Error),
-    /// Nobody reads the output any more, as after `trainer list | head -1`.
+    /// The output was closed, as by `trainer list | head -1`.
     Unread,
-    /// The job that was watched did not succeed.
+    /// The watched job did not succeed.
     JobFailed { job: String, detail: String },
 }
 
@@ -45,7 +45,7 @@ pub struct Problem {
 }
 
 impl Failure {
-    /// The exit code, as docs/cli.md lists them. 2 is clap's for a wrong command line.
+    /// The exit code, as listed in docs/cli.md. clap uses 2 for an invalid command line.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Input(_) | Self::Answer(_) => 1,
@@ -61,12 +61,12 @@ impl Failure {
         })
     }
 
-    /// Whether the same call may do better in a moment.
+    /// Whether retrying may help.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Answer(_))
     }
 
-    /// What is told of it, if there is anything to tell.
+    /// The message, if there is one.
     pub fn report(&self, style: Style) -> Option<String> {
         Some(match self {
             Self::Unread => return None,

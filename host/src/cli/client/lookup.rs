@@ -1,4 +1,4 @@
-//! The job that was meant by a name that no job has: people know the run id that they chose.
+//! Suggests jobs for an unknown job name. Users often enter the run id that they chose.
 
 use http::Method;
 
@@ -8,7 +8,7 @@ use crate::job::{JobPage, ListedJob};
 use crate::keys::RUN_ID_LABEL;
 use crate::suggestion::nearest;
 
-/// Adds the job that may be meant to the failure of a command whose job is not there.
+/// Adds a suggestion to a "not found" failure.
 pub fn suggest(server: &Server, asked: &str, failure: Failure) -> Failure {
     let Failure::Refused { problem, source } = failure else {
         return failure;
@@ -25,7 +25,7 @@ pub fn suggest(server: &Server, asked: &str, failure: Failure) -> Failure {
     Failure::Refused { problem, source }
 }
 
-/// What the name may stand for: a run id, or a job whose name is much like it.
+/// The suggestion: jobs with this run id, or a job with a similar name.
 fn hint(server: &Server, asked: &str) -> Option<String> {
     let of_run = jobs(server, Some(format!("{RUN_ID_LABEL}={asked}")));
     let names: Vec<String> = of_run.iter().map(named).collect();
@@ -42,7 +42,7 @@ fn named(job: &ListedJob) -> String {
     format!("{} (namespace {})", job.summary.name, job.namespace)
 }
 
-/// The newest jobs, if they can be had.
+/// The newest jobs, or none if the request fails.
 fn jobs(server: &Server, selector: Option<String>) -> Vec<ListedJob> {
     let page = server
         .call(Method::GET, &["train"])

@@ -1,4 +1,4 @@
-//! How answers look: tables for people, JSON, YAML and names for scripts.
+//! Formats output: tables for people; JSON, YAML and names for scripts.
 
 use std::io::{IsTerminal, Write};
 
@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::terminal::visible;
 use crate::job::{ListedJob, Progress};
 
-/// Whether something is coloured.
+/// Whether to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     Plain,
@@ -20,7 +20,7 @@ pub enum Style {
 }
 
 impl Style {
-    /// How errors are shown: plain in a pipe, on a terminal that has no colours, and where NO_COLOR
+    /// The style of errors: plain in a pipe, on a terminal without colours, or if NO_COLOR
     /// (no-color.org) is set.
     pub fn of_errors() -> Self {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -32,7 +32,7 @@ impl Style {
     }
 }
 
-/// What the service says in terms of HTTP, in terms of this client's commands.
+/// Replaces HTTP requests in a message of the service by commands of this client.
 pub fn as_commands(text: &str) -> String {
     let mut words = text.split(' ').peekable();
     let mut said: Vec<String> = Vec::new();
@@ -52,7 +52,7 @@ pub fn as_commands(text: &str) -> String {
     said.join(" ")
 }
 
-/// The command that sends a request.
+/// The command for a request.
 fn command(method: &str, path: &str) -> Option<String> {
     let (path, end) = match path.find(|c: char| !c.is_ascii_alphanumeric() && !"/-_.".contains(c)) {
         Some(end) => path.split_at(end),
@@ -77,11 +77,11 @@ fn command(method: &str, path: &str) -> Option<String> {
     Some(format!("{command}{end}"))
 }
 
-/// Prints an answer in a form for scripts.
+/// Prints a response in a format for scripts.
 ///
 /// # Errors
 ///
-/// When nobody reads it.
+/// If the output is closed.
 pub fn print(answer: &impl Serialize, names: &[&str], output: Output) -> Result<(), Failure> {
     let written = |error: anyhow::Error| Failure::Answer(error);
     match output {
@@ -94,11 +94,11 @@ pub fn print(answer: &impl Serialize, names: &[&str], output: Output) -> Result<
     }
 }
 
-/// Prints a line for scripts on standard output: data stays as it is.
+/// Prints a line for scripts on standard output, without escaping.
 ///
 /// # Errors
 ///
-/// When nobody reads it.
+/// If the output is closed.
 pub fn line(text: &str) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
@@ -107,12 +107,12 @@ pub fn line(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// When nobody reads them.
+/// If the output is closed.
 pub fn tell(text: &str) -> Result<(), Failure> {
     line(&visible(text))
 }
 
-/// Says something beside the output. Nobody may be reading it, which is no failure.
+/// Prints to standard error. A closed stream is not a failure.
 pub fn remark(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(text));
 }
@@ -143,7 +143,7 @@ fn state(job: &ListedJob) -> String {
     }
 }
 
-/// A value that is one word in JSON.
+/// A value that is a string in JSON.
 pub fn word(value: &impl Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_string()
@@ -159,7 +159,7 @@ pub fn frameworks(frameworks: &[Value]) -> String {
     lines(&table)
 }
 
-/// All that is worth reading of a job's full view.
+/// The full view of a job.
 pub fn details(job: &Value) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -203,7 +203,7 @@ pub fn details(job: &Value) -> String {
     details
 }
 
-/// How far a job is, such as `step 10 of 60, loss 3.2172, 5646 tokens a second, 12s left`.
+/// The progress of a job, such as `step 10 of 60, loss 3.2172, 5646 tokens/s, 12s left`.
 fn progress_text(progress: &Progress) -> String {
     let loss = progress.loss.map(|loss| format!("{loss:.4}"));
     let left = SignedDuration::try_from_secs_f64(progress.seconds_left).unwrap_or_default();
@@ -231,7 +231,7 @@ fn replicas(pods: &[Value]) -> String {
     lines(&table)
 }
 
-/// A table as kubectl's, whose lines scripts can split: it is never wrapped.
+/// A table like that of kubectl: lines are never wrapped, so scripts can split them.
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
@@ -246,7 +246,7 @@ fn lines(table: &Table) -> String {
     lines.join("\n")
 }
 
-/// An age, or another time, in its largest unit, as kubectl tells it.
+/// A duration in its largest unit, like kubectl.
 fn age(age: SignedDuration) -> String {
     let seconds = age.as_secs().max(0);
     match seconds {

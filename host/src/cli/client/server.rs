@@ -1,4 +1,4 @@
-//! One call to the service.
+//! Calls to the service.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::connection_error::why;
 use super::failure::{Failure, Problem};
 use super::target::{target, variable};
 
-/// Longest wait for a connection, and for the beginning of an answer.
+/// Timeouts for connecting, and for the start of a response.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A service.
@@ -27,16 +27,16 @@ pub struct Server {
 impl Server {
     /// # Errors
     ///
-    /// When the configuration cannot be read, or has no such server.
+    /// If the configuration cannot be read, or has no such server.
     pub fn of(connection: &Connection) -> Result<Self, Failure> {
         let (url, token) = target(connection, variable)?;
-        // One that is installed already is as good.
+        // Another provider that is already installed is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let roots = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
         let agent = Agent::config_builder()
             .tls_config(roots.build())
             .http_status_as_error(false)
-            // The token is for this service, and nobody else who is named by it.
+            // The token is only for this service, so redirects are not followed.
             .max_redirects(0)
             .timeout_connect(Some(PATIENCE))
             .timeout_recv_response(Some(PATIENCE))
@@ -46,7 +46,7 @@ impl Server {
         Ok(Self { agent, url, token })
     }
 
-    /// Begins a call to a path of the service.
+    /// Creates a call to a path of the service.
     pub fn call(&self, method: Method, path: &[&str]) -> Call<'_> {
         let segments = path.iter().map(|segment| {
             let encoded = form_urlencoded::byte_serialize(segment.as_bytes());
@@ -63,7 +63,7 @@ impl Server {
     }
 }
 
-/// A call that is not made yet.
+/// A call that has not been sent.
 pub struct Call<'a> {
     server: &'a Server,
     method: Method,
@@ -74,7 +74,7 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Adds a parameter, if it has a value.
+    /// Adds a query parameter, if it has a value.
     pub fn query(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
         self.query
             .extend(value.map(|value| (name, value.to_string())));
@@ -91,11 +91,11 @@ impl Call<'_> {
         self
     }
 
-    /// Makes the call.
+    /// Sends the call.
     ///
     /// # Errors
     ///
-    /// When there is no answer, or it is no success.
+    /// If there is no response, or it is an error.
     pub fn send(&self) -> Result<http::Response<Body>, Failure> {
         let mut response = match self.transmit() {
             Ok(response) => response,
@@ -155,11 +155,11 @@ impl Call<'_> {
         }
     }
 
-    /// Makes the call and reads its answer.
+    /// Sends the call and parses the response.
     ///
     /// # Errors
     ///
-    /// As [`Call::send`], and when the answer is none of this service's.
+    /// As [`Call::send`], and if the response is invalid.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let mut response = self.send()?;
         let read = response

@@ -1,4 +1,4 @@
-//! The file of a request: read, changed by `--set`, and shown again where something in it is wrong.
+//! Request files: reads them, applies `--set`, and shows errors with their lines.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::text;
 /// Codes of the plugin SDK that are about the name of an argument and not about its value.
 const CODES_ABOUT_NAMES: [&str; 5] = ["E01", "E02", "E03", "E11", "W05"];
 
-/// A file with a request.
+/// A request file.
 #[derive(Debug)]
 pub struct Source {
     name: String,
@@ -42,7 +42,7 @@ impl fmt::Display for Report {
 impl std::error::Error for Report {}
 
 impl Source {
-    /// Reads a request, and sets fields of it.
+    /// Reads a request and applies settings.
     ///
     /// # Errors
     ///
@@ -143,8 +143,7 @@ impl Source {
         }
     }
 
-    /// Where `--set` was to set what it has put beside the fields of a request: an argument of the
-    /// framework.
+    /// A hint if `--set` created an unknown top-level field that is an argument of the framework.
     fn set_elsewhere(&self, pointer: &str) -> Option<String> {
         let name = pointer
             .strip_prefix('/')

@@ -1,4 +1,5 @@
-//! Which service is meant, and its token: by flags, variables and the configuration file.
+//! Determines the address and token of the service from flags, variables and the configuration
+//! file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,14 +13,14 @@ use super::arguments::Connection;
 use crate::suggestion::did_you_mean;
 use crate::{document, text, token};
 
-/// Where `make run` serves.
+/// The address of `make run`.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 /// The configuration file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Configuration {
-    /// The server that is meant where none is named.
+    /// The default server.
     current: Option<String>,
     #[serde(default)]
     servers: BTreeMap<String, Named>,
@@ -29,17 +30,17 @@ struct Configuration {
 #[serde(deny_unknown_fields)]
 struct Named {
     url: String,
-    /// File with the token, so that the configuration can be shown to others.
+    /// File with the token, so that the configuration itself contains no secret.
     token_file: Option<PathBuf>,
 }
 
-/// A variable that is set and not empty.
+/// The value of a variable that is set and not empty.
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The address of the service that is meant, and its token. What is nearest to the command decides:
-/// a flag, then a variable, then the configuration.
+/// The address of the service and its token. Flags take precedence over variables, and variables
+/// over the configuration.
 pub(super) fn target(
     connection: &Connection,
     variable: impl Fn(&str) -> Option<String>,
@@ -59,7 +60,7 @@ pub(super) fn target(
     let kept = || Ok::<_, anyhow::Error>(kept()?.map(|token| ("the token file", token)));
     let token = match (flagged, flag(&connection.server)) {
         (Some(token), _) => Some(token),
-        // The variable's token may be that of another service.
+        // The token in the variable may be for another service.
         (None, Some(_)) => kept()?.or_else(varied),
         (None, None) => match varied() {
             Some(token) => Some(token),
@@ -86,7 +87,7 @@ fn of_named(named: Option<Named>) -> Target {
     }
 }
 
-/// The address of a service as a setting has it.
+/// Checks the address of a service.
 fn address(setting: &str, text: &str) -> Result<String, anyhow::Error> {
     let url = text.trim();
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -149,7 +150,7 @@ fn named(connection: &Connection, server: Option<String>) -> Result<Option<Named
     named.ok_or_else(missing).map(Some)
 }
 
-/// The place of the XDG base directory specification.
+/// The path according to the XDG base directory specification.
 fn default_file() -> Option<PathBuf> {
     let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
     let folder = folder.filter(|folder| folder.is_absolute());

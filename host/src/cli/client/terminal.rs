@@ -1,11 +1,10 @@
-//! What jobs and plugins write, shown on a terminal. Control characters could move the cursor,
-//! rename the window or answer for the person in front of it, so they are made visible.
+//! Makes text of jobs and plugins safe for a terminal. Control characters could move the cursor,
+//! rename the window or inject input, so they are made visible.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// A text without control characters but the ends of lines and tabs. `ESC` becomes `^[`, as `cat -v`
-/// writes it.
+/// Replaces control characters, except for newlines and tabs. `ESC` becomes `^[`, as in `cat -v`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
         return Cow::Borrowed(text);
@@ -26,16 +25,16 @@ fn is_hidden(c: char) -> bool {
     c.is_control() && c != '\n' && c != '\t' || is_bidirectional(c)
 }
 
-/// Characters that show text in another order than it has.
+/// Characters that change the display order of text.
 fn is_bidirectional(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Writes logs to a terminal. Carriage returns stay: progress bars are made of them.
+/// Writes logs to a terminal. Carriage returns are kept, because progress bars use them.
 #[derive(Debug)]
 pub struct Terminal<W> {
     terminal: W,
-    /// The beginning of a character whose end has not come.
+    /// The beginning of an incomplete character.
     begun: Vec<u8>,
 }
 
@@ -65,11 +64,11 @@ impl<W: Write> Write for Terminal<W> {
     }
 }
 
-/// How many bytes there are without a last character that is not complete.
+/// The length without an incomplete last character.
 fn whole_characters(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
-        // What is no UTF-8 at all is replaced.
+        // Invalid UTF-8 is replaced.
         Err(error) => {
             let after = error.valid_up_to() + error.error_len().unwrap_or(1);
             after + whole_characters(&bytes[after..])

@@ -1,4 +1,5 @@
-//! `trainer plugin bench`: what calls of a plugin take, beside its limits and an earlier run.
+//! `trainer plugin bench`: measures calls of a plugin and compares them with its limits and an
+//! earlier run.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ pub struct BenchSettings {
     against: Option<PathBuf>,
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Serialize, Deserialize)]
 struct Measured {
     p50_us: f64,

@@ -1,4 +1,4 @@
-//! `trainer plugin build`: calls the language's own tools, and puts the tests into the file.
+//! `trainer plugin build`: runs the tools of the language, and adds the tests to the file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,7 +41,7 @@ pub(super) fn build(folder: &Path) -> anyhow::Result<()> {
         section.append_to(&mut bytes);
     }
     inspect::check(&inspect::inspect(&bytes)?)?;
-    // Whole or not at all: a host may be looking at this very folder.
+    // Written atomically, because a host may be watching this folder.
     let unfinished = output.with_extension("unfinished");
     std::fs::write(&unfinished, &bytes)?;
     std::fs::rename(unfinished, &output)?;
@@ -156,9 +156,9 @@ fn javascript(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder.join("build/app.unfinished"))
 }
 
-/// Runs a tool and gives what it printed. Its own messages are shown when it fails.
+/// Runs a tool and returns its output. Its messages are shown if it fails.
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    // A tool that the folder has is named by its path there.
+    // A tool in the folder is called by its path.
     let path = match program.contains('/') {
         true => folder.join(program),
         false => PathBuf::from(program),

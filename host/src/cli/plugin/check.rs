@@ -1,4 +1,5 @@
-//! `trainer plugin check` and `inspect`: what a host says of a file, and what the file says.
+//! `trainer plugin check` and `inspect`: runs the checks of a host, and shows the properties of a
+//! file.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::request::schema::mistakes::mistakes;
 
 const MIB: usize = 1024 * 1024;
 
-/// Prints each check with its verdict, up to the first that fails.
+/// Prints the result of each check, up to the first failure.
 pub(super) fn check(plugin: &PluginFile) -> anyhow::Result<()> {
     match verdicts(plugin) {
         Ok(0) => print("a host will accept this plugin\n"),
@@ -191,7 +192,7 @@ fn used(plugin: &Plugin, usage: Usage) -> String {
     )
 }
 
-/// A time as people say it.
+/// A readable duration.
 pub(super) fn short(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
     match micros < 1000.0 {
@@ -200,7 +201,7 @@ pub(super) fn short(time: Duration) -> String {
     }
 }
 
-/// Prints what a file says of itself.
+/// Prints the properties of a file.
 pub(super) fn inspect(file: &Path) -> anyhow::Result<()> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let found = inspect::inspect(&bytes)?;

@@ -1,4 +1,4 @@
-//! `trainer plugin new`: the folder of a new plugin.
+//! `trainer plugin new`: creates the folder of a new plugin.
 
 use std::path::{Path, PathBuf};
 
@@ -12,15 +12,15 @@ use crate::request::metadata::is_dns_label;
 static TEMPLATES: Dir = include_dir!("$CARGO_MANIFEST_DIR/templates");
 static CONTRACT: &str = include_str!("../../../../wit/trainer.wit");
 static SDK: Dir = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk/src");
-/// The options of torchrun, which the SDK reads when it is compiled.
+/// The options of torchrun, which the SDK needs at compile time.
 static SDK_TORCHRUN: &str = include_str!("../../../../plugins/sdk/known/torchrun.txt");
 static SDK_MANIFEST: &str = include_str!("../../../templates/sdk.toml");
-/// What a template's files have in place of the framework's name.
+/// The placeholder for the framework's name in templates.
 const NAME: &str = "{{name}}";
-/// What ends the name of a file that would mean something where the templates are.
+/// The suffix of template files whose names would have an effect in the templates folder.
 const TEMPLATE: &str = ".template";
 
-/// What a plugin is written in.
+/// The language of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Language {
     Rust,
@@ -39,7 +39,7 @@ impl Language {
     }
 }
 
-/// Makes the folder.
+/// Creates the folder.
 pub(super) fn create(name: &str, language: Language) -> anyhow::Result<()> {
     if !is_dns_label(name) {
         bail!(

@@ -1,4 +1,4 @@
-//! `trainer plugin push` and `pull`: plugins and registries.
+//! `trainer plugin push` and `pull`.
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ pub(super) fn pull(settings: &PullSettings) -> anyhow::Result<()> {
     source.keys.extend(keys);
     let signed_as = settings.signed_as.as_deref().map(SignedAs::parse);
     source.signed_as = signed_as.transpose().map_err(wrong)?;
-    // Private, under a name that nobody can know before, and gone afterwards.
+    // Private, with an unpredictable name, and removed afterwards.
     let kept = tempfile::tempdir().context("cannot create a temporary folder")?;
     let fetched = source.fetch(&Limits::default(), kept.path())?;
     std::fs::write(&settings.output, &fetched.bytes)

@@ -1,4 +1,4 @@
-//! `trainer plugin run` and `test`: requests in, and what a plugin makes of them.
+//! `trainer plugin run` and `test`: previews requests, and compares them with expected previews.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::plugin::golden::{SelfTest, difference, outcome};
 use crate::plugin::{Plugin, error_chain};
 use crate::preview::Preview;
 
-/// What becomes of what is expected.
+/// What to do with expected previews.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
     Compared,
@@ -103,7 +103,7 @@ pub(super) fn test(plugin: &Plugin, folder: &Path, expected: Expected) -> anyhow
     }
 }
 
-/// The tests of a folder that a plugin is to carry: those of which something is expected.
+/// The self-tests to include in a plugin: requests of a folder with expected previews.
 pub(super) fn self_tests(folder: &Path) -> anyhow::Result<Vec<SelfTest>> {
     if !folder.is_dir() {
         return Ok(Vec::new());

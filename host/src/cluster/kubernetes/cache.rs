@@ -1,5 +1,5 @@
-//! What the API server has told of jobs: a watch for each scope keeps it current, so that a read
-//! costs the API server nothing.
+//! Caches jobs. A watch for each scope keeps the cache current, so that reads need no calls to the
+//! API server.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,34 +19,35 @@ use crate::cluster::changes::{Changes, JobWatch};
 use crate::job::{self, ObservedJob, PodDetails, Prefix};
 use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, MODEL_ID_ANNOTATION};
 
-/// How long one watch lasts before it is renewed, in seconds. A connection that died without a word
-/// is noticed after this time and five seconds more.
+/// The duration of a watch before it is renewed, in seconds. A silently dead connection is noticed
+/// five seconds after that at the latest.
 pub(super) const WATCH_SECONDS: u32 = 60;
 
-/// Most replicas of a job whose failures are kept. They share one cause more often than not.
+/// The maximum number of replicas per job whose failures are kept. They usually have the same
+/// cause.
 const MAX_FAILURES: usize = 16;
 
-/// By name and then namespace, since jobs are asked for by name.
+/// By name and then namespace, because lookups are by name.
 type Key = (String, String);
 
-/// The jobs of all watched namespaces.
+/// The cached jobs of all watched namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     jobs: RwLock<BTreeMap<Key, Arc<ObservedJob>>>,
     changes: Changes,
-    /// Of each scope: why it is not known, or nothing when it is.
+    /// For each scope: why it is not synced, or None if it is.
     unknown: RwLock<BTreeMap<Scope, String>>,
-    /// How replicas failed, by the uid of their job, until that is written into it.
+    /// Failures of replicas by the uid of their job, until they are recorded in the job.
     failures: Mutex<BTreeMap<String, Vec<PodDetails>>>,
-    /// Of each scope: when the API server last answered its watch, or when that began.
+    /// For each scope: when the API server last responded to its watch, or when the watch started.
     heard: Mutex<BTreeMap<Scope, Instant>>,
 }
 
-/// A namespace, or all of them.
+/// A namespace, or all namespaces.
 pub(super) type Scope = Option<String>;
 
 impl Cache {
-    /// An empty one of the jobs of some scopes.
+    /// Creates an empty cache for these scopes.
     pub(super) fn of(scopes: &[Scope]) -> Arc<Self> {
         let cache = Self::default();
         let not_yet = |scope: &Scope| (scope.clone(), "the first list is not complete".to_string());
@@ -57,7 +58,7 @@ impl Cache {
         Arc::new(cache)
     }
 
-    /// Keeps the jobs of a scope current for as long as it is polled.
+    /// Keeps the jobs of a scope current while it is polled.
     pub(super) async fn follow(self: Arc<Self>, scope: Scope, client: Client) {
         let jobs: Api<WatchedJob> = match &scope {
             Some(namespace) => Api::namespaced(client, namespace),
@@ -128,12 +129,12 @@ impl Cache {
     /// A job as it stands, and its changes from then on.
     pub(super) fn sight(&self, job: Arc<ObservedJob>) -> JobWatch {
         let jobs = self.jobs();
-        // What was read of the API server may be older than what it has told since.
+        // A read may be older than what the watch has reported since.
         let job = jobs.get(&key(&job)).cloned().unwrap_or(job);
         self.changes.follow(job)
     }
 
-    /// A watch that ended. What is known stays known, and the watch goes on where it was.
+    /// Handles the end of a watch. The cache is kept, and the watch resumes at its last position.
     fn interrupted(&self, scope: &Scope, error: &CallError) {
         let namespace = scope.as_deref().unwrap_or("all of them");
         let cause = error as &dyn std::error::Error;
@@ -150,7 +151,7 @@ impl Cache {
         self.jobs().get(&key).cloned()
     }
 
-    /// All jobs of a name, in whichever namespaces.
+    /// All jobs with a name, in any namespace.
     pub(super) fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
         let first = (name.to_string(), String::new());
         let jobs = self.jobs();
@@ -168,7 +169,7 @@ impl Cache {
             .collect()
     }
 
-    /// The job that writes to a prefix, other than the one of this name.
+    /// Another job that writes to a prefix.
     pub(super) fn writer(
         &self,
         prefix: &Prefix,
@@ -190,7 +191,7 @@ impl Cache {
         self.changes.tell(before.as_deref(), &job);
     }
 
-    /// Takes a job out that was deleted, unless another of its name is there already.
+    /// Removes a deleted job, unless another job with its name already exists.
     pub(super) fn forget(&self, job: &ObservedJob) {
         let mut jobs = self.jobs_mut();
         let known = jobs.get(&key(job));
@@ -200,12 +201,12 @@ impl Cache {
         }
     }
 
-    /// That the API server has answered the watch of a scope.
+    /// Records that the API server has responded to the watch of a scope.
     pub(super) fn heard(&self, scope: &Scope) {
         self.heard_mut().insert(scope.clone(), Instant::now());
     }
 
-    /// How long ago the API server last answered each watch.
+    /// How long ago the API server last responded to each watch.
     pub(super) fn ages(&self) -> BTreeMap<String, Duration> {
         let name = |scope: &Scope| scope.clone().unwrap_or_else(|| "*".to_string());
         let heard = self.heard_mut();
@@ -215,7 +216,7 @@ impl Cache {
             .collect()
     }
 
-    /// Why some jobs are not known, if that is so.
+    /// Why the cache is not synced, if so.
     pub(super) fn not_known(&self) -> Option<String> {
         let unknown = self.unknown();
         let (scope, why) = unknown.first_key_value()?;
@@ -226,7 +227,7 @@ impl Cache {
         Some(format!("the job cache {scope} is not synced: {why}"))
     }
 
-    /// Notes how a replica failed last. Gives whether it is the job's first failure.
+    /// Records the latest failure of a replica. Returns whether it is the job's first failure.
     pub(super) fn add_failure(&self, uid: &str, failed: PodDetails) -> bool {
         let mut failures = self.failures_mut();
         let is_first = !failures.contains_key(uid);
@@ -238,12 +239,13 @@ impl Cache {
         is_first
     }
 
-    /// How the replicas of a job failed, which is forgotten here.
+    /// Takes the recorded failures of a job.
     pub(super) fn take_failures(&self, uid: &str) -> Vec<PodDetails> {
         self.failures_mut().remove(uid).unwrap_or_default()
     }
 
-    /// A job tells how its replicas failed as soon as it has failed, not only when that is written.
+    /// A failed job shows the failures of its replicas immediately, not only after they are
+    /// recorded in it.
     fn add_failures_to(&self, job: &mut ObservedJob) {
         let failures = self.failures_mut();
         let uid = job.metadata.uid.as_ref();
@@ -279,7 +281,8 @@ fn key(job: &ObservedJob) -> Key {
     (job.name().to_string(), job.namespace().to_string())
 }
 
-/// Drops what no answer from the cache needs: of ten thousand jobs it would be most of the memory.
+/// Removes members that no response needs. With ten thousand jobs they would use most of the
+/// memory.
 fn trim(job: &mut ObservedJob) {
     let mut annotations = job.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| {

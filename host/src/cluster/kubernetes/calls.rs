@@ -1,5 +1,4 @@
-//! The calls to the API server: each has a time limit, and only those that cannot do anything twice
-//! are made again.
+//! Calls to the API server. Each has a time limit, and only idempotent ones are retried.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -30,29 +29,29 @@ use crate::cluster::RunState;
 use crate::job::ObservedJob;
 use crate::pytorch_job::PyTorchJob;
 
-/// Longest time for one call. The API server itself gives up after 60 s, a client sooner.
+/// The time limit of a call. The API server itself gives up after 60 s, a client earlier.
 const CALL_TIME: Duration = Duration::from_secs(10);
-/// Longest time for the probe of readiness, which a kubelet repeats.
+/// The time limit of the readiness probe, which the kubelet repeats.
 const PROBE_TIME: Duration = Duration::from_secs(2);
-/// How a call that cannot do anything twice is made again: after 100 and 300 ms.
+/// The delays before retries of idempotent calls.
 const AGAIN: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_factor(3.0)
     .with_max_times(2);
-/// Who has changed a field, as the API server records it.
+/// The field manager.
 const FIELD_MANAGER: &str = "trainer";
-/// Most events of one object that are read. The API server keeps them for an hour.
+/// The maximum number of events read per object. The API server keeps them for an hour.
 const MAX_EVENTS: u32 = 100;
 
-/// Whether a creation is meant.
+/// Whether to really create an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CreateMode {
     Create,
-    /// Everything but the creation itself: schema, defaults, admission.
+    /// Everything except the creation itself: schema, defaults, admission.
     DryRun,
 }
 
-/// The log of a container as it comes.
+/// The log stream of a container.
 pub(super) type LogReader = Pin<Box<dyn AsyncBufRead + Send>>;
 
 /// The API server.
@@ -62,12 +61,12 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// `client` must not repeat a call by itself.
+    /// `client` must not retry calls by itself.
     pub(super) fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// Creates a job, once. An answer that was lost says nothing of whether it was created.
+    /// Creates a job, without retries. If the response is lost, the job may or may not exist.
     pub(super) async fn create(
         &self,
         namespace: &str,
@@ -78,7 +77,7 @@ impl Calls {
             CreateMode::Create => "",
             CreateMode::DryRun => "&dryRun=All",
         };
-        // Strict: an operator whose PyTorchJob lacks a field must not drop it without a word.
+        // Strict: an operator whose PyTorchJob does not have a field must not silently drop it.
         let path = format!(
             "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{dry_run}",
             WatchedJob::url_path(&(), Some(namespace))
@@ -95,7 +94,7 @@ impl Calls {
             .await
     }
 
-    /// A job in whichever form is asked for.
+    /// Reads a job as the requested type.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         namespace: &str,
@@ -106,12 +105,12 @@ impl Calls {
     }
 
     pub(super) async fn delete(&self, namespace: &str, name: &str) -> Result<(), CallError> {
-        // The garbage collector takes the pods after it.
+        // The garbage collector deletes the pods afterwards.
         self.delete_with(namespace, name, &DeleteParams::background())
             .await
     }
 
-    /// Deletes this very job, and none that has its name since.
+    /// Deletes exactly this job, not a newer one with the same name.
     pub(super) async fn delete_exactly(&self, job: &ObservedJob) -> Result<(), CallError> {
         let parameters = DeleteParams::background().preconditions(Preconditions {
             uid: job.metadata.uid.clone(),
@@ -143,7 +142,8 @@ impl Calls {
         self.patch(namespace, name, patch).await
     }
 
-    /// Writes annotations of this very job: for another of its name the API server refuses the uid.
+    /// Writes annotations of exactly this job: the API server rejects the uid if it is a newer one
+    /// with the same name.
     pub(super) async fn annotate(
         &self,
         job: &Controller,
@@ -198,14 +198,14 @@ impl Calls {
             job.name
         );
         let pods = self.labelled_pods(job, &labels).await?;
-        // One that is being deleted may stand beside its successor.
+        // A pod that is being deleted may coexist with its successor.
         Ok(pods.into_iter().max_by_key(|pod| {
             let created = pod.metadata.creation_timestamp.as_ref();
             created.map(|created| created.0)
         }))
     }
 
-    /// The pods with some labels that this very job controls.
+    /// The pods with these labels that are controlled by exactly this job.
     async fn labelled_pods(&self, job: &Controller, labels: &str) -> Result<Vec<Pod>, CallError> {
         let parameters = ListParams::default().labels(labels);
         let path = Path::new(Pod::url_path(&(), Some(&job.namespace)));
@@ -214,7 +214,7 @@ impl Calls {
         Ok(own.filter(|pod| belongs_to(pod, &job.uid)).collect())
     }
 
-    /// The log of a pod, for as long as the API server sends it.
+    /// Streams the log of a pod.
     pub(super) async fn log(
         &self,
         namespace: &str,
@@ -241,7 +241,7 @@ impl Calls {
         Ok(jobs.items)
     }
 
-    /// The jobs of a namespace with a label, as they were in an earlier state of the cluster.
+    /// The jobs of a namespace with a label, at an earlier resource version.
     pub(super) async fn labelled_at(
         &self,
         namespace: &str,
@@ -257,7 +257,7 @@ impl Calls {
         Ok(jobs.items)
     }
 
-    /// What happened to an object.
+    /// The events of an object.
     pub(super) async fn events(
         &self,
         namespace: &str,
@@ -271,7 +271,7 @@ impl Calls {
         Ok(events.items)
     }
 
-    /// Whether this service may create jobs in a namespace. Everybody may ask that.
+    /// Whether this service may create jobs in a namespace. This check needs no permission.
     pub(super) async fn may_create(&self, namespace: &str) -> Result<bool, CallError> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
@@ -294,14 +294,14 @@ impl Calls {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
-    /// Whether the API server answers at all.
+    /// Whether the API server is reachable.
     pub(super) async fn probe(&self) -> Result<(), CallError> {
         let version = Request::get("/version").body(Vec::new());
         let version = version.map_err(|e| CallError::NoRequest(e.into()))?;
         self.text(version, PROBE_TIME).await.map(drop)
     }
 
-    /// A call that may be made again: it reads, or it does the same thing twice.
+    /// A call that may be retried: a read or an idempotent write.
     async fn again<T: DeserializeOwned>(
         &self,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
@@ -318,7 +318,8 @@ impl Calls {
 
     async fn text(&self, request: Request<Vec<u8>>, time: Duration) -> Result<String, CallError> {
         let call = MeasuredCall::of(&request);
-        // Not `Client::request`: it logs an answer that it cannot read, and that may hold secrets.
+        // Not `Client::request`, because it logs responses that it cannot parse, which may contain
+        // secrets.
         call.within(time, self.client.request_text(request)).await
     }
 }

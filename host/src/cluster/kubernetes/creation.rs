@@ -1,4 +1,4 @@
-//! The creation of a job: once, whatever becomes of the answer, and what a refusal means.
+//! Creates a job exactly once, even if the response is lost, and interprets refusals.
 
 use tracing::warn;
 use uuid::Uuid;
@@ -13,12 +13,12 @@ use crate::keys::{IDEMPOTENCY_LABEL, RUN_ID_LABEL};
 use crate::manifest;
 use crate::pytorch_job::PyTorchJob;
 
-/// Own annotation: which call created the job. It tells whether a creation whose answer was lost
-/// was ours; two equal requests are two calls.
+/// Own annotation: the call that created the job. It shows whether a creation whose response was
+/// lost was ours; two equal requests are two calls.
 const SUBMISSION_ANNOTATION: &str = "trainer.deepfinery/submission";
 
 impl KubernetesCluster {
-    /// What became of a creation that gave no answer, or none that says.
+    /// The outcome of a creation without a conclusive response.
     async fn look_up(
         &self,
         job: &PyTorchJob,
@@ -44,7 +44,7 @@ impl KubernetesCluster {
         }
     }
 
-    /// What an API server's refusal to create means.
+    /// The meaning of a refused creation.
     async fn refused(&self, job: &PyTorchJob, error: CallError) -> ClusterError {
         let action = "creating the PyTorchJob";
         let Some(status) = error.status() else {
@@ -63,7 +63,8 @@ impl KubernetesCluster {
                 source: Box::new(error),
             },
             400 | 413 | 422 => ClusterError::Refused { message },
-            // A quota, a policy and a missing right have one code; the API server says which.
+            // Quotas, policies and missing permissions have the same status; an access review
+            // distinguishes them.
             403 => match self.calls.may_create(job.namespace()).await {
                 Ok(true) => ClusterError::Refused { message },
                 _ => error.doing(action),
@@ -72,7 +73,7 @@ impl KubernetesCluster {
         }
     }
 
-    /// That the name of a job is taken, and by which run.
+    /// The error for an existing name, with its run.
     async fn taken(&self, job: &PyTorchJob) -> ClusterError {
         match self.get(job.namespace(), job.name()).await {
             Ok(taken) => already_exists(&taken),
@@ -139,9 +140,9 @@ impl KubernetesCluster {
 
     /// Of jobs that were created at the same moment with one idempotency key, the first one stays.
     ///
-    /// The state of the cluster at this job's own creation has every job that was created before it,
-    /// and none that was created after it. So all hosts agree on which one was first, without a lock
-    /// and without further rights. A job that was not is deleted again.
+    /// The cluster state at this job's resource version contains exactly the jobs that were created
+    /// before it. So all hosts agree on which job was first, without a lock or further permissions.
+    /// The others are deleted.
     async fn check_key(&self, created: &ObservedJob) -> Result<(), ClusterError> {
         let (Some(key), Some(version)) = (
             created.label(IDEMPOTENCY_LABEL),

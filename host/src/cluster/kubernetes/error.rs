@@ -1,4 +1,4 @@
-//! How a call to the API server fails, and what that means to who asked for it.
+//! Errors of calls to the API server, and their meaning for the caller.
 
 use std::error::Error;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use kube::runtime::watcher;
 
 use crate::cluster::ClusterError;
 
-/// A call that gave nothing.
+/// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error("no response within {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// The API server's own answer.
+    /// The API server's response.
     #[error("{} {}: {}", .0.code, .0.reason, .0.message)]
     Status(Box<Status>),
-    /// The request has not left this process.
+    /// The request was not sent.
     #[error("the API server cannot be reached")]
     NotSent(#[source] kube::Error),
     #[error("the response was interrupted")]
@@ -28,7 +28,7 @@ pub(super) enum CallError {
 }
 
 impl CallError {
-    /// Whether the API server has certainly not acted on the call.
+    /// Whether the call certainly had no effect.
     pub(super) fn was_not_processed(&self) -> bool {
         match self {
             Self::NotSent(_) | Self::NoRequest(_) => true,
@@ -37,7 +37,7 @@ impl CallError {
         }
     }
 
-    /// Whether the same call may well work in a moment.
+    /// Whether a retry may succeed.
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::NotSent(_) | Self::CutOff(_) => true,
@@ -49,7 +49,7 @@ impl CallError {
         }
     }
 
-    /// The API server's own answer, if it gave one.
+    /// The API server's response, if there was one.
     pub(super) fn status(&self) -> Option<&Status> {
         match self {
             Self::Status(status) => Some(status),
@@ -57,8 +57,8 @@ impl CallError {
         }
     }
 
-    /// What it means where the answer's status says nothing of the request. `action` is what was
-    /// being done.
+    /// The error if the status has no specific meaning for the request. `action` is what was being
+    /// done.
     pub(super) fn doing(self, action: &'static str) -> ClusterError {
         let code = self.status().map(|status| status.code);
         let passing = self.is_passing();
@@ -94,7 +94,7 @@ impl From<watcher::Error> for CallError {
     }
 }
 
-/// Whether the connection itself failed, so that nothing of the request was sent.
+/// Whether connecting failed, so that nothing was sent.
 fn is_connect(error: &kube::Error) -> bool {
     type ClientError = hyper_util::client::legacy::Error;
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);

@@ -5,10 +5,10 @@
 //! there were as many restarts as its backoff limit. So the limit is taken down to nothing when a restart
 //! cannot help: the operator fails the job at the next restart, which the image ends at once.
 //!
-//! The operator deletes the pods of a job that reaches its backoff limit, for most of them are being
-//! started again at that moment (kubeflow/trainer v1.9.4, pkg/controller.v1/common/job.go), and with
-//! them goes the exit code. So each is kept in an annotation of the job: it is there for whichever
-//! service is asked, for as long as the job.
+//! When a job reaches its backoff limit, the operator deletes its pods, because most of them are
+//! just being restarted (kubeflow/trainer v1.9.4, pkg/controller.v1/common/job.go), and their exit
+//! codes are lost. So each failure is recorded in an annotation of the job, where every service can
+//! read it as long as the job exists.
 //!
 //! Of this nothing is written before the job has failed. The operator deletes the pods first and writes the
 //! job's status after that: a write of ours in between is a conflict to it, upon which it finds a job
@@ -33,10 +33,10 @@ use super::pods::{self, Controller};
 use crate::job::{self, ObservedJob, PodDetails, Restart};
 use crate::pytorch_job::ConditionType;
 
-/// The pods of jobs that this host made.
+/// Selects the pods of jobs that this service created.
 const OWN_PODS: &str = "app.kubernetes.io/managed-by=trainer";
 
-/// Keeps the failures of a scope for as long as it is polled.
+/// Records the failures of a scope while it is polled.
 pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope: Scope) {
     let pods: Api<Pod> = match &scope {
         Some(namespace) => Api::namespaced(client, namespace),
@@ -86,7 +86,7 @@ fn look_at(
     cache: &Cache,
 ) -> Option<(Controller, Failure)> {
     match event {
-        // The pods that are still there of a job that ended some time ago stay.
+        // Remaining pods of a job that finished earlier are ignored.
         Ok(Event::InitApply(pod)) if pods::job(&pod).is_some_and(|job| has_ended(cache, &job)) => {
             None
         }
@@ -149,7 +149,7 @@ fn is_it(found: &ObservedJob, job: &Controller) -> bool {
     found.metadata.uid.as_ref() == Some(&job.uid)
 }
 
-/// Waits for the end of a job, and tells whether it has failed.
+/// Waits until a job finishes, and returns whether it failed.
 async fn end(calls: Calls, cache: Arc<Cache>, job: Controller) -> (Controller, bool) {
     let found = calls.get::<ObservedJob>(&job.namespace, &job.name).await;
     let Some(found) = found.ok().filter(|found| is_it(found, &job)) else {
@@ -183,8 +183,8 @@ async fn write(calls: &Calls, job: &Controller, failures: &[PodDetails]) {
     }
 }
 
-/// The pods of a job, those that failed and are gone as the job remembers them. The operator may start
-/// a replica once more while it writes that the job has failed: such a pod tells nothing.
+/// The pods of a job, including failed pods that are gone, as recorded in the job. The operator may
+/// restart a replica while it marks the job as failed; such a pod is ignored.
 pub(super) fn remembered(job: &ObservedJob, there: Vec<PodDetails>) -> Vec<PodDetails> {
     let failures = job::failures(job).into_iter();
     let failures = failures.map(|gone| (gone.replica.clone(), gone));

@@ -1,5 +1,5 @@
-//! The log of a replica's pod. Following goes on through all that cuts a stream off: the API server
-//! and kubelets close streams when they like, containers are started again, pods come late.
+//! Reads and follows the log of a replica's pod across interruptions: the API server and kubelets
+//! may close streams at any time, containers restart, and pods may start late.
 
 mod lines;
 
@@ -22,21 +22,21 @@ use crate::job::{LogEnd, LogLines, LogSelection, LogStart, Unfinished};
 use crate::keys::CONTAINER;
 use lines::{Lines, Piece, Read};
 
-/// How soon is looked again for a pod that is not there, or for a stream that was cut.
+/// The delay before looking again for a missing pod or an interrupted stream.
 const AGAIN: Duration = Duration::from_secs(1);
-/// A stream that says nothing for so long is taken for dead: opening another costs little.
+/// A stream that is silent for this long is considered dead. Opening another one is cheap.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How often a read that is not followed is taken up again without any new line.
+/// How often a read without following is resumed without any new line.
 const MOST_FAILURES: u32 = 5;
 
-/// Which replica of which job.
+/// Identifies a replica of a job.
 pub(super) struct Replica {
     pub job: Controller,
     /// Such as `master-0`.
     pub name: String,
 }
 
-/// One start of a container: the pod's uid, and how often it was started again.
+/// One attempt: the pod's uid and the restart count of the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Instance {
     uid: String,
@@ -86,13 +86,13 @@ struct Follower {
     replica: Replica,
     selection: LogSelection,
     sight: JobWatch,
-    /// The container whose log is read.
+    /// The attempt whose log is being read.
     instance: Option<Instance>,
     stream: Option<Lines>,
     given: SeenLines,
-    /// Whether a line was given: `tail` and `since` are for the beginning.
+    /// Whether a line was returned. `tail` and `since` only apply to the beginning.
     is_begun: bool,
-    /// Whether all of the instance's log was given.
+    /// Whether the log of the attempt was returned completely.
     is_complete: bool,
     failures: u32,
 }
@@ -103,7 +103,7 @@ enum Attached {
     End,
 }
 
-/// What a container's status says of its log.
+/// What the status of a container implies for its log.
 enum Stage {
     NotStarted,
     Running,
@@ -111,7 +111,7 @@ enum Stage {
 }
 
 impl Follower {
-    /// The next lines, as soon as there are some; nothing at the end.
+    /// The next lines, as soon as there are some; None at the end.
     async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
         loop {
             if let Some(given) = self.read().await? {
@@ -135,7 +135,7 @@ impl Follower {
         }
     }
 
-    /// Reads once from the stream that is open. Nothing, if that brings nothing to give.
+    /// Reads once from the open stream. None if that yields no lines.
     async fn read(&mut self) -> io::Result<Option<Bytes>> {
         let Some(stream) = &mut self.stream else {
             return Ok(None);
@@ -158,9 +158,10 @@ impl Follower {
         Ok(Some(given).filter(|given| !given.is_empty()))
     }
 
-    /// What is there of a line whose end does not come.
+    /// The partial line whose end has not arrived.
     fn late(&mut self) -> Bytes {
-        // What was given before the stream was cut comes again: a part of it would not be known.
+        // Lines may be received again after an interruption, and a partial one could not be
+        // recognized.
         let is_fresh = self.selection.end == LogEnd::WithJob && !self.given.overlaps();
         let Some(piece) = self
             .stream
@@ -177,8 +178,8 @@ impl Follower {
         given.freeze()
     }
 
-    /// A stream ended as it should. That a container has ended with it is known only where it was
-    /// not followed.
+    /// Handles the regular end of a stream. Only without following does it mean that the container
+    /// has ended.
     fn ended(&mut self) -> Bytes {
         match self.stream.take() {
             Some(stream) if stream.is_whole() => {
@@ -190,14 +191,14 @@ impl Follower {
         }
     }
 
-    /// Ends a line that was given in part: it comes again as a whole.
+    /// Ends a partially returned line, which will be received again completely.
     fn broken_off(&self, stream: &Lines) -> Bytes {
         let is_open = stream.is_begun() && self.selection.unfinished == Unfinished::Continued;
         Bytes::from_static(if is_open { b"\n" } else { b"" })
     }
 
-    /// A stream was cut, or could not be opened. A follower tries again for as long as the job
-    /// lasts.
+    /// Handles an interrupted stream, or one that could not be opened. Followers retry until the
+    /// job finishes.
     fn interrupted(&mut self, error: io::Error) -> io::Result<Bytes> {
         debug!(replica = self.replica.name, %error, "a log was interrupted");
         let stream = self.stream.take();
@@ -210,12 +211,13 @@ impl Follower {
         }
     }
 
-    /// Opens the stream that is to be read next.
+    /// Opens the next stream.
     async fn attach(&mut self) -> Result<Attached, CallError> {
-        // Asked before the pod: what is seen of the pod then holds for good.
+        // The job is read before the pod, so that the state of the pod is final if the job has
+        // finished.
         let job_is_over = self.job_is_over();
         let Some((instance, stage)) = self.look().await? else {
-            // What it had still to say is gone with it.
+            // The rest of its log is lost.
             return Ok(nothing(job_is_over));
         };
         let start = match self.selection.start {
@@ -240,15 +242,15 @@ impl Follower {
             && self.selection.end == LogEnd::WithJob;
         let opened = self.lines(start, follows).await;
         let lines = match opened {
-            // It has been removed, as a kubelet does when room is short.
+            // The kubelet has removed it, for example for lack of disk space.
             Err(error) if start == LogStart::Previous && is_refusal(&error) => {
                 self.is_complete = true;
                 return Ok(Attached::NotYet);
             }
             opened => opened?,
         };
-        // Between the look and the opening the container may have been started again, and then
-        // this is the log of another.
+        // The container may have been restarted before the stream was opened, so that this is the
+        // log of another attempt.
         if self
             .look()
             .await?
@@ -260,7 +262,7 @@ impl Follower {
         Ok(Attached::NotYet)
     }
 
-    /// Whether the container before this one has something to say yet.
+    /// Whether the previous attempt has unread log lines.
     fn is_unread_before(&self, instance: &Instance) -> bool {
         self.instance.as_ref().is_some_and(|read| {
             !self.is_complete && read.uid == instance.uid && read.restarts + 1 == instance.restarts
@@ -272,7 +274,7 @@ impl Follower {
         job.as_ref().is_none_or(|job| job.status.has_ended())
     }
 
-    /// The container as it stands.
+    /// The current state of the container.
     async fn look(&mut self) -> Result<Option<(Instance, Stage)>, CallError> {
         let Replica { job, name } = &self.replica;
         let pod = self.calls.pod(job, name).await?;
@@ -288,7 +290,7 @@ impl Follower {
             container: Some(CONTAINER.to_string()),
             follow: follows,
             previous: start == LogStart::Previous,
-            // The client would round to the nearest second, and lose what is before it.
+            // The client would round to the nearest second and could skip lines.
             since_time: resumed.or(asked_since.and_then(floor)),
             tail_lines: asked
                 .tail
@@ -304,7 +306,7 @@ impl Follower {
         Ok(Lines::of(stream, cut, !follows))
     }
 
-    /// The lines of these that were not given yet, as they are to be given.
+    /// Formats those lines that were not returned yet.
     fn fresh(&mut self, piece: &Piece) -> Bytes {
         let mut fresh = BytesMut::with_capacity(piece.lines.len());
         let mut begun = piece.begun;
@@ -318,7 +320,7 @@ impl Follower {
         fresh.freeze()
     }
 
-    /// Writes a line, or the rest of one of which so many bytes were given.
+    /// Writes a line, or its rest after this many bytes.
     fn write(&mut self, fresh: &mut BytesMut, line: &[u8], begun: usize) {
         self.is_begun = true;
         let text = line.len() - text_of(line).len();
@@ -369,7 +371,7 @@ fn stage(container: &ContainerStatus) -> Stage {
     let ended = ended.filter_map(|state| state.terminated.as_ref()).next();
     match state.and_then(|state| state.running.as_ref()) {
         Some(_) => Stage::Running,
-        // One that waits to start again has the log of the start before.
+        // A container that waits for a restart still has the log of the previous attempt.
         None if ended.is_some() => Stage::Ended,
         None => Stage::NotStarted,
     }

@@ -1,4 +1,4 @@
-//! One call to the API server: its time limit, its span, and what is measured of it.
+//! Adds a time limit, a span and metrics to calls to the API server.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tracing::{Instrument, Span, info_span};
 use super::error::CallError;
 use crate::measure;
 
-/// A call that is about to be made.
+/// A call to be measured.
 pub(super) struct MeasuredCall {
     method: Method,
     span: Span,
@@ -18,7 +18,8 @@ pub(super) struct MeasuredCall {
 impl MeasuredCall {
     pub(super) fn of<T>(request: &Request<T>) -> Self {
         let method = request.method();
-        // Without the query: selectors hold what callers make up, such as keys of submissions.
+        // Without the query, because selectors contain values that clients choose, such as
+        // idempotency keys.
         let span = info_span!("kubernetes", %method, path = request.uri().path());
         Self {
             method: method.clone(),
@@ -26,7 +27,7 @@ impl MeasuredCall {
         }
     }
 
-    /// Waits for the answer, and so long at most.
+    /// Waits for the response with a time limit.
     pub(super) async fn within<T>(
         self,
         time: Duration,
@@ -48,7 +49,7 @@ impl MeasuredCall {
     }
 }
 
-/// The API server's status, or why there is none.
+/// The status of the response, or why there is none.
 fn outcome<T>(answered: &Result<T, CallError>) -> String {
     match answered {
         Ok(_) => "ok".to_string(),

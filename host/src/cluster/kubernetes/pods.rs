@@ -1,4 +1,4 @@
-//! Pods and events of a job, in the words of answers.
+//! Converts pods and events for responses.
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod, PodStatus,
@@ -9,7 +9,8 @@ use crate::job::{self, JobEvent, ObservedJob, PodDetails, Restart};
 use crate::keys::CONTAINER;
 use crate::pytorch_job::KIND;
 
-/// The operator's labels on a pod (kubeflow/trainer v1.9.4, pkg/apis/kubeflow.org/v1/common_types.go).
+/// The operator's labels of a pod (kubeflow/trainer v1.9.4,
+/// pkg/apis/kubeflow.org/v1/common_types.go).
 pub(super) const JOB_NAME_LABEL: &str = "training.kubeflow.org/job-name";
 pub(super) const REPLICA_TYPE_LABEL: &str = "training.kubeflow.org/replica-type";
 pub(super) const REPLICA_INDEX_LABEL: &str = "training.kubeflow.org/replica-index";
@@ -22,7 +23,7 @@ struct Cause {
     message: Option<String>,
 }
 
-/// A pod, in the words of answers.
+/// Converts a pod.
 pub(super) fn details(pod: &Pod) -> PodDetails {
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let label = |key| labels.get(key).map_or("", String::as_str);
@@ -76,8 +77,8 @@ pub(super) struct Controller {
     pub(super) uid: String,
 }
 
-/// The job that a pod belongs to. A name does not tell: the pods of a deleted job live on for their
-/// grace period, when another job may have its name already.
+/// The job of a pod. The name is not sufficient: pods of a deleted job exist until the end of their
+/// grace period, when another job may already have the same name.
 pub(super) fn job(pod: &Pod) -> Option<Controller> {
     let mut owners = pod.metadata.owner_references.iter().flatten();
     let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == KIND)?;
@@ -110,15 +111,15 @@ pub(super) fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
     containers.find(|container| container.name == CONTAINER)
 }
 
-/// How the container ended last: now, or before it was started again.
+/// The latest termination of the container, possibly before a restart.
 fn ended(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     let states = [container.state.as_ref(), container.last_state.as_ref()];
     let mut states = states.into_iter().flatten();
     states.find_map(|state| state.terminated.as_ref())
 }
 
-/// What a pod suffers from: what was done to it as a whole, then the cause nearest to its beginning,
-/// which is a place to run, then its init containers, then the container that trains.
+/// The problem of a pod: first a disruption of the whole pod, then scheduling, then init
+/// containers, then the training container.
 fn cause(status: &PodStatus) -> Cause {
     disrupted(status)
         .or_else(|| unscheduled(status))
@@ -127,13 +128,13 @@ fn cause(status: &PodStatus) -> Cause {
         .unwrap_or_default()
 }
 
-/// What ended the pod from outside: an eviction, a preemption, the loss of its node. Its containers
-/// only tell the signal that they got.
+/// A disruption: an eviction, a preemption, or the loss of the node. The containers only show the
+/// signal that they received.
 fn disrupted(status: &PodStatus) -> Option<Cause> {
     let mut conditions = status.conditions.iter().flatten();
     let target = conditions.find(|c| c.type_ == "DisruptionTarget" && c.status == "True");
     let by_condition = target.map(|target| (target.reason.clone(), target.message.clone()));
-    // The kubelet's own reason is the better one: Evicted, for example, with the resource.
+    // The kubelet's own reason is more specific, for example Evicted with the resource.
     let own = status.reason.clone();
     let (reason, message) = match own {
         Some(own) => (Some(own), status.message.clone()),
@@ -157,13 +158,13 @@ fn unscheduled(status: &PodStatus) -> Option<Cause> {
     })
 }
 
-/// An init container that waits for something or has failed. The operator's own looks the master
-/// up, so it runs for as long as the master is not there.
+/// An init container that waits or has failed. The operator's init container resolves the master,
+/// so it runs until the master exists.
 fn init_container_cause(status: &PodStatus) -> Option<Cause> {
     let mut containers = status.init_container_statuses.iter().flatten();
     containers.find_map(|container| {
         let cause = of_container(container).filter(|cause| cause.exit_code != Some(0))?;
-        // A pod that waits for its init containers says nothing else of itself.
+        // While init containers run, the pod has no other information.
         if cause.reason.as_deref() == Some("PodInitializing") {
             return None;
         }
@@ -179,12 +180,12 @@ fn of_container(container: &ContainerStatus) -> Option<Cause> {
     let waiting = container.state.as_ref().and_then(waiting);
     let ended = ended(container).map(|ended| Cause {
         exit_code: Some(ended.exit_code),
-        // Without a reason of its own an exit code says it all.
+        // The generic reason adds nothing to the exit code.
         reason: ended.reason.clone().filter(|reason| reason != "Completed"),
         message: ended.message.as_ref().and_then(|_| of_end(ended).message),
     });
     match (ended, waiting) {
-        // "CrashLoopBackOff" is less than how it crashed.
+        // The crash itself is more informative than "CrashLoopBackOff".
         (Some(ended), _) => Some(ended),
         (None, waiting) => waiting,
     }
@@ -198,7 +199,7 @@ fn of_end(ended: &ContainerStateTerminated) -> job::Cause {
 
 fn waiting(state: &ContainerState) -> Option<Cause> {
     let waiting = state.waiting.as_ref()?;
-    // That it is about to be started is no cause.
+    // A normal start is not a cause.
     let reason = waiting.reason.clone()?;
     if matches!(reason.as_str(), "ContainerCreating" | "PodInitializing") {
         return None;
@@ -210,8 +211,8 @@ fn waiting(state: &ContainerState) -> Option<Cause> {
     })
 }
 
-/// Whether an event is about this very job or a pod of it. Of a pod that is gone only the name is
-/// known; what happened before the job was created is another's.
+/// Whether an event is about exactly this job or one of its pods. Pods that are gone are matched by
+/// name, and events from before the job's creation belong to an earlier job.
 pub(super) fn is_about(event: &Event, job: &ObservedJob, pods: &[Pod]) -> bool {
     let object = &event.involved_object;
     let of_job = object.kind.as_deref() == Some(KIND);
@@ -228,7 +229,7 @@ pub(super) fn is_about(event: &Event, job: &ObservedJob, pods: &[Pod]) -> bool {
     }
 }
 
-/// When an event happened last.
+/// The time of the latest occurrence of an event.
 fn time(event: &Event) -> Option<Time> {
     let micro = event.event_time.clone().map(|MicroTime(time)| Time(time));
     let times = [
@@ -239,7 +240,7 @@ fn time(event: &Event) -> Option<Time> {
     times.into_iter().flatten().next()
 }
 
-/// An event, in the words of answers.
+/// Converts an event.
 pub(super) fn event(event: Event) -> JobEvent {
     let time = time(&event);
     let object = event.involved_object;

@@ -45,7 +45,7 @@ pub(super) enum NotBegun {
     TakenBy(Recent, ClusterError),
 }
 
-/// A creation, until it is dropped.
+/// A creation in progress, until it is dropped.
 pub(super) struct Creation {
     all: Creations,
     /// Nothing of a job without a prefix.

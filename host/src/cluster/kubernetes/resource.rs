@@ -1,4 +1,4 @@
-//! What the client has to know of PyTorchJobs to list and watch them.
+//! Describes PyTorchJobs to the client, for listing and watching.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ pub(super) const GROUP: &str = "kubeflow.org";
 pub(super) const VERSION: &str = "v1";
 pub(super) const PLURAL: &str = "pytorchjobs";
 
-/// A job as the client's watch reads it.
+/// A job as read by the watch.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub(super) struct WatchedJob(pub(super) ObservedJob);

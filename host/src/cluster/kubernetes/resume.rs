@@ -1,32 +1,32 @@
-//! Where a log goes on after its stream was cut: which lines were given already. It is pure.
+//! Determines which lines of a log were already returned, to resume after an interruption. Pure.
 //!
-//! The API server takes whole seconds for where to begin, so what it sends again overlaps what was
-//! given. A line is known by its time, which has nanoseconds, and its text. The lines of standard
-//! output and standard error are not quite in order of time, so the last line alone would not do.
+//! The API server accepts a start time in whole seconds, so it sends some lines again. A line is
+//! identified by its time in nanoseconds and its text. Lines of standard output and standard error
+//! are not strictly in order of time, so remembering only the last line is not sufficient.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::{Timestamp, ToSpan};
 
-/// How many lines are remembered. Only among these may times be out of order.
+/// How many lines are remembered. Times may only be out of order within these.
 const REMEMBERED: usize = 4096;
 
-/// A line: its time, and a hash of the whole of it.
+/// Identifies a line: its time and a hash of its contents.
 type Line = (Timestamp, u64);
 
-/// What was given of a log.
+/// The lines that were returned.
 #[derive(Debug, Default)]
 pub(super) struct SeenLines {
     last: VecDeque<Line>,
-    /// The remembered lines that have not come again since the stream was cut.
+    /// The remembered lines that were not received again since the interruption.
     again: HashMap<Line, u32>,
-    /// The end of what may come again: nothing before it is new unless it says so itself.
+    /// The end of the lines that may be received again.
     overlap: Option<(Timestamp, Timestamp)>,
 }
 
 impl SeenLines {
-    /// From when on the rest is to be asked for, and notes that it will be.
+    /// Starts a resumption, and returns the time from which to request the rest.
     pub(super) fn resume(&mut self) -> Option<Timestamp> {
         let newest = self.last.iter().map(|(time, _)| *time).max()?;
         let oldest = self.last.front().map(|(time, _)| *time)?;
@@ -35,17 +35,17 @@ impl SeenLines {
             *self.again.entry(*line).or_default() += 1;
         }
         self.overlap = Some((oldest, newest));
-        // The second before too: lines may be late by less than that.
+        // Includes the previous second, because lines may be late by less than that.
         let since = Timestamp::from_second(newest.as_second()).ok()?;
         since.checked_sub(1.second()).ok()
     }
 
-    /// Whether lines that were given may still come again.
+    /// Whether returned lines may still be received again.
     pub(super) fn overlaps(&self) -> bool {
         self.overlap.is_some()
     }
 
-    /// Whether a line with its time was not given yet. It is then taken as given.
+    /// Whether a line is new. If so, it is recorded as returned.
     pub(super) fn is_new(&mut self, line: &[u8]) -> bool {
         let line = (time_of(line).unwrap_or_default(), hash(line));
         if let Some((oldest, newest)) = self.overlap {
@@ -53,7 +53,7 @@ impl SeenLines {
                 *count -= 1;
                 return false;
             }
-            // It was given so long ago that it is not remembered.
+            // It was returned so long ago that it is not remembered.
             if line.0 < oldest && self.last.len() == REMEMBERED {
                 return false;
             }
@@ -70,7 +70,7 @@ impl SeenLines {
     }
 }
 
-/// The time that a line begins with.
+/// The time at the start of a line.
 pub(super) fn time_of(line: &[u8]) -> Option<Timestamp> {
     let end = memchr::memchr(b' ', line)?;
     std::str::from_utf8(&line[..end]).ok()?.parse().ok()

@@ -1,5 +1,5 @@
-//! The thread of the watches. The list of ten thousand jobs takes a second to read, and no request is to
-//! wait for that.
+//! Runs the watches on a separate thread. Parsing a list of ten thousand jobs takes a second, which
+//! must not delay requests.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use super::{failures, unusable};
 use crate::cluster::ClusterError;
 use crate::scheduling::yield_to_others;
 
-/// The watches of a cluster. They end when this is dropped.
+/// The watches of a cluster, until this is dropped.
 pub(super) struct Watches {
     _stop: oneshot::Sender<()>,
 }
 
 impl Watches {
-    /// Begins to watch some scopes. The clients are made on the runtime of the watches, which then
-    /// drives their connections. `once` is for calls that are not to be repeated.
+    /// Starts watching scopes. The clients are created on the runtime of the watches, which then
+    /// drives their connections. `once` is for calls that must not be retried.
     pub(super) fn start(
         scopes: Vec<Scope>,
         configuration: &Config,
@@ -54,8 +54,8 @@ impl Watches {
     }
 }
 
-/// A client for the watch of a scope that tells the cache whenever the API server answers: from
-/// events alone nobody could tell a quiet cluster from one that is away.
+/// A client for the watch of a scope that notifies the cache of every response of the API server.
+/// Events alone cannot distinguish a quiet cluster from an unreachable one.
 fn client_that_tells(
     configuration: &Config,
     cache: &Arc<Cache>,
@@ -73,9 +73,10 @@ fn client_that_tells(
 }
 
 fn run(runtime: &Runtime, stopped: oneshot::Receiver<()>, tasks: JoinSet<()>) {
-    // Each job that is created comes back here while its own answer is on the way.
+    // Each created job is also received here while the response to its creation is still on its
+    // way.
     yield_to_others();
-    // It ends when the sender is dropped, without a word.
+    // The receiver ends when the sender is dropped.
     let _ = runtime.block_on(stopped);
     drop(tasks);
 }

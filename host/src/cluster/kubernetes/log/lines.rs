@@ -9,39 +9,39 @@ use futures_util::AsyncBufReadExt;
 use super::super::calls::LogReader;
 use super::super::resume::time_of;
 
-/// A longer line is broken into several, or cut if only the last lines are asked for. Kubelets
-/// break them sooner.
+/// The maximum length of a line. Longer ones are split, or truncated if only the last lines are
+/// requested. Kubelets split them earlier.
 const LONGEST_LINE: usize = 256 * 1024;
-/// How long a line waits for its end before a follower is given what is there.
+/// How long a partial line is held back from a follower.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The lines of a stream.
 pub(super) struct Lines {
     stream: LogReader,
-    /// What was read, from the beginning of a line.
+    /// Unprocessed bytes, starting at the beginning of a line.
     pending: BytesMut,
-    /// How much of that line was given.
+    /// How much of that line was returned.
     begun: usize,
-    /// Since when it waits for its end.
+    /// Since when the line is incomplete.
     waiting_since: Option<Instant>,
-    /// So many lines are cut if they are too long, and the others broken.
+    /// The number of lines to truncate rather than split if they are too long.
     cut: u64,
-    /// Whether the rest of a line is left out.
+    /// Whether the rest of the line is being skipped.
     is_skipping: bool,
-    /// Whether its end is the end of the log.
+    /// Whether the end of the stream is the end of the log.
     is_whole: bool,
 }
 
-/// Lines, of the first of which so many bytes were given.
+/// Lines, and how many bytes of the first one were already returned.
 pub(super) struct Piece {
     pub lines: Bytes,
     pub begun: usize,
 }
 
-/// What reading once has brought.
+/// The result of reading once.
 pub(super) enum Read {
     Lines(Piece),
-    /// No end of a line.
+    /// No complete line.
     Unfinished,
     End,
 }
@@ -63,18 +63,18 @@ impl Lines {
         self.is_whole
     }
 
-    /// Whether the last line was given in part.
+    /// Whether the last line was returned partially.
     pub(super) fn is_begun(&self) -> bool {
         self.begun > 0
     }
 
-    /// How long to wait for more of an unfinished line, if there is one.
+    /// How long to wait for the rest of an incomplete line, if there is one.
     pub(super) fn waits_for(&self) -> Option<Duration> {
         let since = self.waiting_since?;
         Some(PATIENCE.saturating_sub(since.elapsed()))
     }
 
-    /// Reads once. Nothing is lost where this is dropped.
+    /// Reads once. Cancellation-safe.
     pub(super) async fn read(&mut self) -> io::Result<Read> {
         if let Some(piece) = self.whole_lines() {
             return Ok(Read::Lines(piece));
@@ -101,7 +101,7 @@ impl Lines {
         }
         let end = memchr::memchr(b'\n', &self.pending);
         let lines = match end.filter(|end| *end <= LONGEST_LINE) {
-            // No line of a short piece is too long.
+            // A short chunk has no line that is too long.
             Some(_) if self.pending.len() <= LONGEST_LINE => {
                 let last = memchr::memrchr(b'\n', &self.pending)?;
                 self.pending.split_to(last + 1)
@@ -124,7 +124,7 @@ impl Lines {
         })
     }
 
-    /// Leaves out the rest of a line.
+    /// Skips the rest of a line.
     fn skip(&mut self) {
         match memchr::memchr(b'\n', &self.pending) {
             Some(end) => {
@@ -135,8 +135,8 @@ impl Lines {
         }
     }
 
-    /// What is there of a line that has waited for its end, unless it may not be given or has no
-    /// time yet. It then waits again.
+    /// The incomplete line after the wait, unless it may not be returned or has no time yet. In
+    /// that case it waits again.
     pub(super) fn late(&mut self, may_be_given: bool) -> Option<Piece> {
         self.waiting_since = None;
         if !may_be_given || time_of(&self.pending).is_none() {
@@ -149,7 +149,7 @@ impl Lines {
         })
     }
 
-    /// A last line without its end.
+    /// The last line, if it has no newline.
     pub(super) fn rest(mut self) -> Piece {
         if !self.pending.is_empty() {
             self.pending.extend_from_slice(b"\n");
