@@ -161,7 +161,7 @@ class Training:
         return list(each.values())
 
     def _optimize(self, batches: list[Tensor], count: int) -> Tensor:
-        """Runs an optimizer step on `count` tokens of all processes. Returns this one's summed loss.
+        """Runs a step on `count` tokens of all processes. Returns the summed loss of this one.
 
         Nothing here waits for the device.
         """

@@ -178,7 +178,7 @@ def stall(framework: str, model_id: str, folder: Path, store: str) -> Stall:
     steps = [at for at, line in said if '"progress"' in line]
     if len(steps) < STEPS // LOGGING_STEPS:
         raise RuntimeError("".join(line for _, line in said))
-    still = numbers(said, r"(?:stood still|paused) for (\S+) s")
+    still = numbers(said, r"paused for (\S+) s")
     # No steps follow the last checkpoint.
     saved = numbers(said, r"saved step \d+ in (\S+) s")[:-1]
     uploads = [(at - seconds, at) for at, seconds in saved]
