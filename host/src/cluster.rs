@@ -107,7 +107,7 @@ pub trait Cluster: Send + Sync {
     /// The changes of all jobs.
     fn feed(&self) -> &Arc<Feed>;
 
-    /// The log of a replica, which is one of [`crate::job::replica_names`].
+    /// Reads the log of a replica, which is one of [`crate::job::replica_names`].
     ///
     /// # Errors
     ///

@@ -27,7 +27,7 @@ const MEBIBYTE: u64 = 1024 * 1024;
 const BUILT_PLUGINS: &str = "target/plugins";
 const BUILT_DATA: &str = "target/data";
 const TRAINER: &str = "trainer";
-/// Where a pod finds its own namespace.
+/// The file in which a pod finds its own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// The arguments of `trainer serve`.

@@ -66,7 +66,7 @@ const MAX_EVENT_STREAMS: usize = 4096;
 /// The whole API.
 pub fn router(app: App) -> Router {
     let event_streams = Extension(Streams::new("event streams", MAX_EVENT_STREAMS));
-    // Load balancers and scrapers add parameters of their own, which these ignore.
+    // Load balancers and scrapers add their own parameters, which these routes ignore.
     let probes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/livez", get(health::livez))
@@ -171,8 +171,8 @@ fn span(request: &Request) -> Span {
     span
 }
 
-/// Logs are sent as they come, and compression would hold them back. The console's files have an
-/// encoding already.
+/// Logs are sent as they arrive; compression would delay them. The console's files have an encoding
+/// already.
 fn compressible() -> impl Predicate {
     let is_plain = |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
         extensions.get::<console::Encoded>().is_none()

@@ -22,9 +22,9 @@ use crate::cluster::JobWatch;
 use crate::job::{JobState, ListedJob, ObservedJob};
 
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// How often a comment tells proxies that the connection lives: half of nginx' patience.
+/// How often a comment keeps the connection alive in proxies: half of nginx's timeout.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long a client waits before it connects again.
+/// How long clients wait before they reconnect.
 const RECONNECT: Duration = Duration::from_secs(1);
 
 pub(super) async fn events(

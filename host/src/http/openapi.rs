@@ -253,7 +253,7 @@ fn one_of(names: &str) -> Value {
     }
 }
 
-/// Of a stream of events: what each is.
+/// The description of each event in a stream.
 fn event(names: &[&str]) -> Value {
     json!({
         "type": "object",

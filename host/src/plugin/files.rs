@@ -73,7 +73,7 @@ pub(super) fn read_private(file: &Path, most: usize) -> std::result::Result<Vec<
 ///
 /// # Errors
 ///
-/// When it cannot be made, or others own it or can write it.
+/// If it cannot be created, or another user owns it or can write to it.
 pub fn private_folder(folder: &Path) -> Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(PRIVATE_FOLDER);
@@ -85,7 +85,7 @@ pub fn private_folder(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When somebody else owns it or can write it.
+/// If another user owns it or can write to it.
 pub fn check_private(metadata: &Metadata) -> Result<()> {
     let owners = [0, rustix::process::geteuid().as_raw()];
     match owners.contains(&metadata.uid()) && metadata.mode() & WRITABLE_BY_OTHERS == 0 {

@@ -126,7 +126,7 @@ impl Cache {
         self.changes.feed()
     }
 
-    /// A job as it stands, and its changes from then on.
+    /// The current state of a job, and its changes.
     pub(super) fn sight(&self, job: Arc<ObservedJob>) -> JobWatch {
         let jobs = self.jobs();
         // A read may be older than what the watch has reported since.
