@@ -387,7 +387,7 @@ mod tests {
         .unwrap_err();
         for part in [
             "profiles.a.priority_class: \"High!\" is not a valid name",
-            "profiles.a.volumes[0].volume.name: \"dshm\" is taken",
+            "profiles.a.volumes[0].volume.name: \"dshm\" is already in use",
             "profiles.a.volumes[0].mount.mountPath: \"data\" is not an absolute path",
             "default: unknown profile \"b\"; known: a",
         ] {

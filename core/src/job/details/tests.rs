@@ -47,8 +47,8 @@ fn replicas_with_one_trouble_share_a_sentence() {
     assert_eq!(
         explained(job(false), pods, Vec::new()),
         [
-            "2 of 3 replicas (worker-0 and 1 more): each waits: Unschedulable: 0/1 nodes are \
-             available: 1 Insufficient nvidia.com/gpu."
+            "2 of 3 replicas (worker-0 and 1 more): waits: Unschedulable: 0/1 nodes are available: \
+             1 Insufficient nvidia.com/gpu."
         ]
     );
 }
@@ -63,7 +63,7 @@ fn an_exit_code_is_told_with_its_reason_and_restarts() {
     };
     assert_eq!(
         explained(job(false), vec![killed], Vec::new()),
-        ["worker-1 exited with code 137 (OOMKilled), and was started again, 2 so far"]
+        ["worker-1 exited with code 137 (OOMKilled), restarted 2 times so far"]
     );
 }
 
@@ -159,7 +159,7 @@ fn pods_that_admission_refuses_are_told_until_one_is_created() {
         count: 1,
     };
     let sentences = explained(job(false), Vec::new(), vec![event("FailedCreatePod")]);
-    assert_eq!(sentences, ["Its pods cannot be created: exceeded quota"]);
+    assert_eq!(sentences, ["The pods of the job cannot be created: exceeded quota"]);
     let events = vec![event("FailedCreatePod"), event("SuccessfulCreatePod")];
     assert!(explained(job(false), Vec::new(), events).is_empty());
 }

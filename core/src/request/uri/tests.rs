@@ -81,11 +81,11 @@ fn each_mistake_is_told_with_the_right_spelling() {
             "hdfs://x/y",
             &format!("scheme hdfs:// is not supported; accepted schemes: {schemes}"),
         ),
-        ("hf://org/name", "hf:// is read only"),
-        ("https://x/y", "https:// is read only"),
+        ("hf://org/name", "hf:// is read-only"),
+        ("https://x/y", "https:// is read-only"),
         (
             "https://bucket.s3.eu-west-1.amazonaws.com/runs",
-            "https:// is read only; use s3://bucket/runs instead",
+            "https:// is read-only; use s3://bucket/runs instead",
         ),
         ("s3://key:secret@bucket/x", "must not contain credentials"),
         (
