@@ -296,7 +296,7 @@ fn no_log(start: LogStart) -> &'static str {
 }
 
 impl ClusterError {
-    /// That a job writes to a prefix that another one asks for.
+    /// The error for a prefix that another job writes to.
     pub fn prefix_taken(prefix: &Prefix, by: WritingJob) -> Self {
         Self::PrefixTaken {
             prefix: prefix.as_str().to_string(),

@@ -218,7 +218,7 @@ impl Cluster for KubernetesCluster {
             .await
             .map_err(|error| missing(error, name, "deleting the PyTorchJob"))?;
         self.creations.forget(&WritingJob::new(namespace, name));
-        // Who deletes and asks again must not be told that it is still there.
+        // A read after a delete must not return the deleted job.
         if let Some(job) = cached {
             self.cache.forget(&job);
         }

@@ -159,7 +159,10 @@ fn pods_that_admission_refuses_are_told_until_one_is_created() {
         count: 1,
     };
     let sentences = explained(job(false), Vec::new(), vec![event("FailedCreatePod")]);
-    assert_eq!(sentences, ["The pods of the job cannot be created: exceeded quota"]);
+    assert_eq!(
+        sentences,
+        ["The pods of the job cannot be created: exceeded quota"]
+    );
     let events = vec![event("FailedCreatePod"), event("SuccessfulCreatePod")];
     assert!(explained(job(false), Vec::new(), events).is_empty());
 }

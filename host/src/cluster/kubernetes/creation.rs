@@ -138,7 +138,7 @@ impl KubernetesCluster {
         }
     }
 
-    /// Of jobs that were created at the same moment with one idempotency key, the first one stays.
+    /// Of jobs that were created concurrently with the same idempotency key, keeps only the first.
     ///
     /// The cluster state at this job's resource version contains exactly the jobs that were created
     /// before it. So all hosts agree on which job was first, without a lock or further permissions.

@@ -105,7 +105,7 @@ pub(super) fn restart(pod: &Pod) -> Restart {
     }
 }
 
-/// The container that trains.
+/// The training container.
 pub(super) fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
     let mut containers = status.container_statuses.iter().flatten();
     containers.find(|container| container.name == CONTAINER)

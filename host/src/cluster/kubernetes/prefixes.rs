@@ -53,7 +53,7 @@ pub(super) struct Creation {
 }
 
 impl Creations {
-    /// Begins a creation, unless another job writes to its prefix.
+    /// Starts a creation, unless another job writes to the prefix.
     pub(super) fn begin(&self, job: &PyTorchJob, cache: &Cache) -> Result<Creation, NotBegun> {
         let mut writers = self.writers();
         writers.retain(|writer| !writer.is_known_to(cache));
