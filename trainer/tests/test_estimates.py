@@ -86,9 +86,7 @@ def test_estimates_of_named_models_are_what_pytorch_holds(
 
 
 @pytest.mark.parametrize(("hidden", "layers"), SMALL)
-def test_estimates_by_size_are_what_pytorch_holds(
-    tmp_path: Path, hidden: int, layers: int
-) -> None:
+def test_estimates_by_size_are_what_pytorch_holds(tmp_path: Path, hidden: int, layers: int) -> None:
     model = build("llama", {
         "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4,
         "num_key_value_heads": 4, "intermediate_size": 3 * hidden, "vocab_size": 512,
