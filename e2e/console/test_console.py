@@ -80,7 +80,7 @@ def test_a_run_from_the_form_to_its_deletion(service: Service, page: Page) -> No
 
     page.get_by_role("button", name="Suspend").click()
     expect(page.get_by_role("heading", name="meta-story-1")).to_contain_text("suspended")
-    expect(page.locator(".cause")).to_contain_text("It is suspended")
+    expect(page.locator(".cause")).to_contain_text("The job is suspended")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("heading", name="meta-story-1")).to_contain_text("running")
 

@@ -347,7 +347,7 @@ mod tests {
             fetched
                 .unwrap_err()
                 .to_string()
-                .contains("requires a digest")
+                .contains("requires digests")
         );
     }
 }
