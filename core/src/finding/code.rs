@@ -108,6 +108,9 @@ codes! {
     NoSuchNamespace "no-such-namespace" Refuse
         "the cluster has no such namespace"
         "choose an existing namespace, or have it created";
+    NoSuchFile "no-such-file" Refuse
+        "a file:// path that the job reads does not exist on this machine"
+        "create it, or correct the path";
     IdempotencyKey "idempotency-key" Refuse
         "the Idempotency-Key header has a wrong form"
         "send 1 to 255 visible characters, such as a UUID";

@@ -258,7 +258,10 @@ impl Plugin {
             "extra_args: not valid for framework {}; trainer explain {} lists the arguments",
             self.identity.name, self.identity.name
         );
-        (planned, vec![Finding::new(Code::Schema, "/extra_args", detail)])
+        (
+            planned,
+            vec![Finding::new(Code::Schema, "/extra_args", detail)],
+        )
     }
 
     fn failed(&self, error: CallError) -> PlanError {

@@ -112,7 +112,7 @@ impl From<ClusterError> for Problem {
             ClusterError::Ambiguous { .. } => Self::new(Kind::AmbiguousJob, detail),
             ClusterError::Ended { .. } => Self::new(Kind::JobEnded, detail),
             ClusterError::MissingInput { pointer, .. } => {
-                vec![Finding::new("no-such-file", pointer, detail)].into()
+                vec![Finding::new(Code::NoSuchFile, pointer, detail)].into()
             }
             ClusterError::NoSuchNamespace { .. } => {
                 vec![Finding::new(Code::NoSuchNamespace, "/namespace", detail)].into()

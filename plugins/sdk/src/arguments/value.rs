@@ -56,7 +56,10 @@ pub(crate) fn checked(argument: &Argument, value: Value) -> Result<Value, Wrong>
         let mut excluded = argument.excluded.iter();
         let why = excluded.find(|excluded| excluded.value == text);
         let why = why.map_or_else(String::new, |excluded| format!(": {}", excluded.why));
-        return Err(other_than(text, &format!("one of {}{why}", choices.join(", "))));
+        return Err(other_than(
+            text,
+            &format!("one of {}{why}", choices.join(", ")),
+        ));
     }
     let value = forwardable(value)?;
     let (Kind::Text { form, .. } | Kind::List(form)) = argument.kind else {
