@@ -100,16 +100,18 @@ fn changed(mut value: Value, random: &mut Random) -> Vec<u8> {
 
 /// A value within a value.
 fn somewhere<'a>(value: &'a mut Value, random: &mut Random) -> &'a mut Value {
-    let is_deeper = random.below(4) > 0;
+    let count = match &*value {
+        Value::Object(members) => members.len(),
+        Value::Array(items) => items.len(),
+        _ => 0,
+    };
+    if count == 0 || random.below(4) == 0 {
+        return value;
+    }
+    let at = random.below(count);
     match value {
-        Value::Object(members) if is_deeper && !members.is_empty() => {
-            let at = random.below(members.len());
-            somewhere(members.values_mut().nth(at).unwrap(), random)
-        }
-        Value::Array(items) if is_deeper && !items.is_empty() => {
-            let at = random.below(items.len());
-            somewhere(&mut items[at], random)
-        }
+        Value::Object(members) => somewhere(members.values_mut().nth(at).unwrap(), random),
+        Value::Array(items) => somewhere(&mut items[at], random),
         value => value,
     }
 }

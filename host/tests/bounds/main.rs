@@ -1,8 +1,9 @@
 //! What one request may cost: bodies of up to 1 MiB, made with a seed to be as expensive as they can,
 //! each measured in processor time, memory of the host and bytes of the answer.
 //!
-//! `make fuzz` looks for worse ones, guided by coverage. What it found is in
-//! `host/tests/data/bounds/bodies`; recipes that once were over a limit are in `corpus.txt` beside it.
+//! `make fuzz` searches for worse ones, guided by coverage. It starts from the requests in
+//! `host/tests/data/bounds/bodies`, which are sent here, too: one for every third rule of the plugins,
+//! and whatever a campaign finds. `corpus.txt` beside them has recipes of the bodies here.
 
 #![expect(
     clippy::unwrap_used,
@@ -82,8 +83,8 @@ async fn check(service: &Service, body: Body) -> Measured {
     measured
 }
 
-/// What `make fuzz` found.
-fn found() -> Vec<Body> {
+/// What `make fuzz` starts from.
+fn seeds() -> Vec<Body> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/bounds/bodies");
     let files = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
     let body = |file: std::fs::DirEntry| Body {
@@ -105,7 +106,7 @@ async fn no_body_costs_more_than_a_tenth_of_a_second_and_32_mib() {
     let mut worst = Measured::default();
     let sampled = (0..SAMPLE).flat_map(|seed| FAMILIES.map(|family| Recipe::sampled(family, seed)));
     let recipes = corpus().into_iter().chain(sampled).map(Body::from);
-    for body in found().into_iter().chain(recipes) {
+    for body in seeds().into_iter().chain(recipes) {
         worst = worst.max(check(&service, body).await);
     }
     println!("worst of the sample: {worst}");
