@@ -160,6 +160,11 @@ fuzz: plugins ## Search for expensive requests, guided by coverage, for 30 minut
 	@TRAINER_FUZZ_WORST=$(FUZZ)/worst $(FUZZ)/release/requests $(FUZZ)/corpus host/tests/data/bounds/bodies \
 		-max_len=1048576 -timeout=60 -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix=$(FUZZ)/worst/
 
+.PHONY: test-hostile
+test-hostile: build hostile ## Grow hostile schemas and modules until the host refuses them (minutes)
+	@echo "==> loading hostile plugins of growing sizes"
+	@cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- --ignored --nocapture --test-threads 1 families::
+
 .PHONY: test-python
 test-python: build python ## Run the tests of train.py and of the frameworks' argument parsers
 	@echo "==> running the tests of train.py"

@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Where the sizes of a family begin, and how they grow.
 const FIRST: usize = 4;
-const FACTOR: usize = 16;
+const FACTOR: usize = 8;
 
 /// A family of schemas by size.
 type Schemas = (&'static str, fn(usize) -> Value);
@@ -310,6 +310,7 @@ impl Attacked {
 }
 
 #[tokio::test]
+#[ignore = "minutes: make test-hostile"]
 async fn whatever_a_schema_has_too_much_of_costs_no_more_than_a_call() {
     let mut attacked = Attacked::new().await;
     for (family, schema) in SCHEMAS {
@@ -325,6 +326,7 @@ async fn whatever_a_schema_has_too_much_of_costs_no_more_than_a_call() {
 }
 
 #[tokio::test]
+#[ignore = "minutes: make test-hostile"]
 async fn whatever_a_module_has_too_much_of_is_refused() {
     let mut attacked = Attacked::new().await;
     for (family, module) in MODULES {
@@ -334,7 +336,7 @@ async fn whatever_a_module_has_too_much_of_is_refused() {
         served, refused, ..
     } = attacked;
     println!("{served} modules were served and {refused} refused");
-    assert!(served + refused >= 30, "{served} and {refused}");
+    assert!(served + refused >= 40, "{served} and {refused}");
     restarts_clean(attacked).await;
 }
 
