@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_token_that_no_header_carries_is_refused_and_not_told() {
         for blank in [" ", "\n", "\t \r\n", "\u{a0}"] {
-            assert_eq!(told(blank), "TOKEN has white space and no token");
+            assert_eq!(told(blank), "TOKEN contains only white space");
         }
         for text in ["two words", "two\nlines", "caf\u{e9}", "bell\u{7}", "nul\0"] {
             let told = told(text);
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_file_without_a_token_is_refused() {
         assert!(refused(file("", 0o600).path()).contains("is empty"));
-        assert!(refused(file("\n", 0o600).path()).contains("white space and no token"));
+        assert!(refused(file("\n", 0o600).path()).contains("contains only white space"));
         assert!(refused(file("two words", 0o600).path()).contains("visible ASCII"));
         let long = file(&"x".repeat(5000), 0o600);
         assert!(refused(long.path()).contains("at most 4096 bytes"));

@@ -285,7 +285,7 @@ impl<'a> Reader<'a> {
             let (name, style) = match event {
                 Event::MappingEnd => break,
                 Event::Scalar(name, style, ..) => {
-                    if name.is_empty() && style == ScalarStyle::Plain {
+                    if name_at.is_empty() && style == ScalarStyle::Plain {
                         let what = "a name is missing before the colon";
                         return Err(mistake::at(self.text, name_at.start, what));
                     }

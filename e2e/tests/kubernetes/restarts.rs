@@ -90,6 +90,7 @@ fn the_restart_policy_exit_code_ends_a_job_at_a_code_below_128_and_creates_the_p
             "spec": {
                 "runPolicy": {"backoffLimit": 3},
                 "pytorchReplicaSpecs": {"Master": {
+                    "replicas": 1,
                     "restartPolicy": "ExitCode",
                     "template": {
                         "metadata": {"annotations": {
@@ -130,6 +131,9 @@ fn the_restart_policy_exit_code_ends_a_job_at_a_code_below_128_and_creates_the_p
 fn an_evicted_pod_is_explained() {
     let service = Deployed::start("evicted").unwrap();
     let (name, pod) = running(&service, "evicted");
+    // The operator replaces an evicted pod at once. A finalizer keeps it.
+    let hold = json!({"metadata": {"finalizers": ["fake.test/hold"]}});
+    service.patch("pod", &pod, &hold, &[]);
     let evicted = json!({"status": {
         "phase": "Failed",
         "reason": "Evicted",
@@ -149,6 +153,8 @@ fn an_evicted_pod_is_explained() {
     let explained = "master-0 was evicted by its node, which ran short of a resource (Evicted): The \
                      node was low on resource: memory.";
     assert_eq!(full["explanation"][0], explained);
+    let none = json!({"metadata": {"finalizers": null}});
+    service.patch("pod", &pod, &none, &[]);
 }
 
 #[test]

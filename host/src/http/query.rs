@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(
             told("POST", "/train", "dry_run=server"),
             "unknown parameter \"dry_run\"; POST /train accepts no parameters, POST /train/preview \
-             takes dry_run"
+             accepts dry_run"
         );
         for (method, path, query, said) in [
             (
@@ -211,7 +211,7 @@ mod tests {
             status("view=ful"),
             "view: takes basic or full, not \"ful\", did you mean \"full\"?"
         );
-        assert_eq!(status("view="), "view: takes basic or full, and is empty");
+        assert_eq!(status("view="), "view: takes basic or full, but is empty");
         assert_eq!(
             status("namespace="),
             "namespace: is empty; set it or omit it"

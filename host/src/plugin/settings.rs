@@ -305,11 +305,11 @@ mod tests {
     fn a_mistake_is_told_with_its_place_and_what_would_be_right() {
         assert_eq!(
             wrong("[defaults]\ntime_ms = 0\n"),
-            "defaults.time_ms = 0: it is 10 to 30000"
+            "defaults.time_ms = 0: must be between 10 and 30000"
         );
         assert_eq!(
             wrong("[[plugin]]\nsource = \"a.wasm\"\nlimits = { memory_mib = 4096 }\n"),
-            "plugin a.wasm: limits.memory_mib = 4096: it is 1 to 1024"
+            "plugin a.wasm: limits.memory_mib = 4096: must be between 1 and 1024"
         );
         assert_eq!(
             wrong("[[plugin]]\nsource = \"a.wasm\"\ndigest = \"sha256:12\"\n"),

@@ -299,7 +299,9 @@ async fn every_operation_of_the_description_is_there() {
     service.submit(&request("succeed", "there")).await;
     service.wait_for("meta-there", "succeeded").await;
     let served = get(&service, "/openapi.json", &[]).await.json();
-    for (path, operations) in served["paths"].as_object().unwrap() {
+    let paths = served["paths"].as_object().unwrap().iter();
+    // The stream of all jobs does not end.
+    for (path, operations) in paths.filter(|(path, _)| *path != "/events") {
         let path = path
             .replace("{job_name}", "meta-there")
             .replace("{name}", "meta");

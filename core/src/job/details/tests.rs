@@ -47,8 +47,8 @@ fn replicas_with_one_trouble_share_a_sentence() {
     assert_eq!(
         explained(job(false), pods, Vec::new()),
         [
-            "2 of 3 replicas (worker-0 and 1 more): waits: Unschedulable: 0/1 nodes are available: \
-             1 Insufficient nvidia.com/gpu."
+            "2 of 3 replicas (worker-0 and 1 more): waits: Unschedulable: 0/1 nodes are \
+             available: 1 Insufficient nvidia.com/gpu."
         ]
     );
 }
@@ -68,33 +68,47 @@ fn an_exit_code_is_told_with_its_reason_and_restarts() {
 }
 
 #[test]
-fn what_ended_a_pod_from_outside_is_explained() {
-    for (reason, expected) in [
-        ("Evicted", "was evicted by its node"),
-        (
-            "PreemptionByScheduler",
-            "was preempted by a pod of higher priority",
-        ),
-        ("NodeLost", "its node no longer responds"),
-        ("DeletionByTaintManager", "was removed from its node"),
-        ("EvictionByEvictionAPI", "its node was drained"),
+fn what_ended_a_pod_from_outside_has_its_sentence() {
+    let mut text = String::new();
+    for reason in [
+        "Evicted",
+        "EvictionByEvictionAPI",
+        "PreemptionByScheduler",
+        "DeletionByTaintManager",
+        "DeletionByPodGC",
+        "NodeLost",
+        "TerminationByKubelet",
+        "DeadlineExceeded",
     ] {
-        for exit_code in [None, Some(137)] {
-            let pod = PodDetails {
-                exit_code,
-                reason: Some(reason.to_string()),
-                message: Some("the cause".to_string()),
-                ..pod("worker-1", "Failed")
-            };
-            assert!(pod.has_failed());
-            let sentences = explained(job(false), vec![pod], Vec::new()).remove(0);
-            assert!(sentences.contains(expected), "{sentences}");
-            assert!(
-                sentences.ends_with(&format!("({reason}): the cause")),
-                "{sentences}"
-            );
-        }
+        let pod = PodDetails {
+            exit_code: Some(137),
+            reason: Some(reason.to_string()),
+            message: Some("the cause".to_string()),
+            ..pod("worker-1", "Failed")
+        };
+        // The pod may be gone before its container has an exit code.
+        let early = PodDetails {
+            exit_code: None,
+            ..pod.clone()
+        };
+        assert!(pod.has_failed() && early.has_failed());
+        let sentences = explained(job(false), vec![pod], Vec::new());
+        assert_eq!(explained(job(false), vec![early], Vec::new()), sentences);
+        text.push_str(&format!("{reason}\n  {}\n", sentences.join("\n  ")));
     }
+    for (phase, exit_code) in [("Succeeded", 0), ("Running", 0), ("Running", 137)] {
+        let pod = PodDetails {
+            exit_code: Some(exit_code),
+            reason: Some("OOMKilled".to_string()),
+            ..pod("worker-1", phase)
+        };
+        let sentences = explained(job(false), vec![pod], Vec::new());
+        let sentences = sentences.join("\n  ");
+        text.push_str(&format!(
+            "{phase} with {exit_code}, OOMKilled\n  {sentences}\n"
+        ));
+    }
+    insta::assert_snapshot!(text);
 }
 
 #[test]

@@ -110,8 +110,14 @@ fn each_mistake_is_told_with_the_right_spelling() {
             "s3://bucket/../b",
             "empty segments, . and .. are not allowed in a path",
         ),
-        ("s3://bucket/*.json", "'*' is not allowed in a path"),
-        ("s3://bucket/$(RANK)", "'$' is not allowed in a path"),
+        (
+            "s3://bucket/*.json",
+            "'*' is not allowed in a path; rename the object or folder",
+        ),
+        (
+            "s3://bucket/$(RANK)",
+            "'$' is not allowed in a path; rename the object or folder",
+        ),
         (
             "s3://bucket/a b",
             "white space and control characters are not allowed; rename the object, or use the \

@@ -54,10 +54,10 @@ pub fn as_commands(text: &str) -> String {
 
 /// The command for a request.
 fn command(method: &str, path: &str) -> Option<String> {
-    let (path, end) = match path.find(|c: char| !c.is_ascii_alphanumeric() && !"/-_.".contains(c)) {
-        Some(end) => path.split_at(end),
-        None => (path, ""),
-    };
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+    let end = path.find(|c| !is_of_path(c)).unwrap_or(path.len());
+    // A full stop ends the sentence.
+    let (path, end) = path.split_at(path[..end].trim_end_matches('.').len());
     let mut segments = path.trim_start_matches('/').split('/');
     let command = match (method, segments.next()?, segments.next(), segments.next()) {
         ("POST", "train", None, _) => "trainer submit".to_string(),

@@ -236,13 +236,13 @@ mod tests {
     #[test]
     fn an_address_without_a_scheme_is_told_with_one() {
         for (given, said) in [
-            ("127.0.0.1:8080", "http://127.0.0.1:8080 has one"),
-            ("localhost:8080", "http://localhost:8080 has one"),
+            ("127.0.0.1:8080", "no scheme; use http://127.0.0.1:8080"),
+            ("localhost:8080", "no scheme; use http://localhost:8080"),
             (
                 "trainer.example.org/api",
-                "http://trainer.example.org/api has one",
+                "no scheme; use http://trainer.example.org/api",
             ),
-            ("ftp://a", "begins with http:// or https://"),
+            ("ftp://a", "starts with http:// or https://"),
             ("http://", "an address such as"),
             ("http://a?b", "an address such as"),
             ("http://user:pass@a", "an address such as"),
