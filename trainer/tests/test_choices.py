@@ -94,7 +94,7 @@ def accepted(framework: str, wish: Json, gpus: int, tmp_path: Path) -> Json | No
     }
     done = run_preview(request, tmp_path)
     if done.returncode:
-        assert "the request was refused" in done.stderr, done.stderr
+        assert done.stderr.startswith("error["), done.stderr
         return None
     environment = {entry["name"]: entry["value"] for entry in json.loads(done.stdout)["env"]}
     arguments: Json = json.loads(environment["TRAINING_EXTRA_ARGS_JSON"])

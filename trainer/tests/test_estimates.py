@@ -57,9 +57,9 @@ def size(tensors: Iterator[Tensor]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 
-def build(kind: str, shape: dict[str, Any]) -> nn.Module:
+def build(kind: str, shape: dict[str, Any], dtype: torch.dtype = torch.float32) -> nn.Module:
     config = AutoConfig.for_model(kind, **{"tie_word_embeddings": False, **shape})
-    model: nn.Module = AutoModelForCausalLM.from_config(config)
+    model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return model
 
 
@@ -98,5 +98,5 @@ def test_estimates_by_size_are_what_pytorch_holds(tmp_path: Path, hidden: int, l
 
 def test_a_training_in_bfloat16_holds_half(tmp_path: Path) -> None:
     with FakeTensorMode():
-        measured = held(build(*NAMED["llama-3.2-1b"]).to(torch.bfloat16))
+        measured = held(build(*NAMED["llama-3.2-1b"], torch.bfloat16))
     check(estimate(tmp_path, "llama-3.2-1b", "meta", precision="bf16"), measured)

@@ -66,7 +66,7 @@ pub(super) async fn check(
     if reason == "wrong" {
         app.failures.slow_down(address).await;
     }
-    let detail = format!("the X-TRAINER-TOKEN header is {reason}");
+    let detail = format!("the X-TRAINER-TOKEN header is {reason}; send the token of this service");
     Err(Problem::unauthorized(detail))
 }
 

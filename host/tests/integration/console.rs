@@ -154,7 +154,9 @@ fn every_file_that_the_console_names_is_there_and_nothing_comes_from_elsewhere()
             Some("html") => &["href=\"", "src=\""],
             _ => &[],
         };
-        for name in words.iter().flat_map(|word| quoted_after(&text, word)) {
+        let names = words.iter().flat_map(|word| quoted_after(&text, word));
+        // Comments of minified files have the words, too.
+        for name in names.filter(|name| !name.contains(char::is_whitespace)) {
             if path == "index.html" {
                 let file = name.strip_prefix("console/");
                 assert!(

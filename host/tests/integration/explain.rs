@@ -56,7 +56,7 @@ hf.lr: Peak learning rate
     );
     let recipe = explained("nemo.recipe").unwrap();
     assert!(
-        recipe.contains("string of 1..128 characters: a recipe's name"),
+        recipe.contains("string of 1..128 characters: the name of a recipe"),
         "{recipe}"
     );
     let shard = explained("meta.dp_shard").unwrap();

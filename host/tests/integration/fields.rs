@@ -129,7 +129,7 @@ async fn what_the_cluster_could_not_store_is_refused_with_its_size_before_it_is_
             with("env", large(10, 95_000)),
             "length",
             "env: ",
-            "950070 bytes",
+            "950040 bytes",
             "262144",
         ),
         (

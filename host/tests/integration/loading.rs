@@ -136,7 +136,7 @@ fn two_files_of_one_name_are_not_both_served() {
         plugins.refused()[0]
             .error
             .to_string()
-            .starts_with("the name hf is taken")
+            .starts_with("framework hf is already served")
     );
 }
 

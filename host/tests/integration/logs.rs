@@ -212,7 +212,7 @@ async fn one_caller_cannot_open_every_log() {
     let answer = service.get(path).await;
     assert_eq!(answer.header("retry-after"), "5");
     let detail = answer.problem(429)["detail"].to_string();
-    assert!(detail.contains("256 logs open"), "{detail}");
+    assert!(detail.contains("has 256 open logs"), "{detail}");
     logs.truncate(255);
     let (status, log) = open(&service, path).await;
     assert_eq!(status, 200);

@@ -76,7 +76,7 @@ fn a_name_that_is_bound_is_given_to_its_source_and_that_is_counted() {
     let told = refused(&registry);
     assert_eq!(told[0].0, "before.wasm");
     assert!(
-        told[0].1.contains("binds framework meta to after.wasm"),
+        told[0].1.contains("assigns framework meta to after.wasm"),
         "{told:?}"
     );
     let series = "trainer_plugins_displaced_total{framework=\"meta\"} 1";

@@ -66,7 +66,7 @@ pub(super) fn describe(
                 let hint = meant
                     .as_ref()
                     .map(|name| format!(", did you mean \"{name}\"?"));
-                let hint = hint.unwrap_or_default();
+                let hint = hint.unwrap_or_else(|| "; correct its name or remove it".to_string());
                 let of = match at.is_empty() {
                     true => String::new(),
                     false => format!("{}: ", field(&at)),

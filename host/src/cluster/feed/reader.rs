@@ -52,7 +52,7 @@ fn due(jobs: Vec<Arc<ObservedJob>>, ended: &mut BTreeSet<String>) -> Vec<Arc<Obs
             JobState::Succeeded | JobState::Failed => done.push(job),
         }
     }
-    done.sort_by(|one, other| created(other).cmp(&created(one)));
+    done.sort_by_key(|job| std::cmp::Reverse(created(job)));
     done.truncate(MAX_ENDED);
     let there: BTreeSet<String> = done.iter().map(|job| uid(job).to_string()).collect();
     ended.retain(|uid| there.contains(uid));

@@ -42,7 +42,7 @@ pub(super) struct Recent {
 pub(super) enum NotBegun {
     Taken(ClusterError),
     /// Unless this job has ended since: only the API server knows.
-    TakenBy(Recent, ClusterError),
+    TakenBy(Box<Recent>, ClusterError),
 }
 
 /// A creation in progress, until it is dropped.
@@ -68,7 +68,7 @@ impl Creations {
             let taken = ClusterError::prefix_taken(&prefix, writer.job.clone());
             return Err(match &writer.stage {
                 Stage::BeingCreated(_) => NotBegun::Taken(taken),
-                Stage::Created(recent) => NotBegun::TakenBy(recent.clone(), taken),
+                Stage::Created(recent) => NotBegun::TakenBy(Box::new(recent.clone()), taken),
             });
         }
         if let Some(writer) = cache.writer(&prefix, &job.namespace, &job.name) {
