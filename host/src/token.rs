@@ -87,7 +87,7 @@ mod tests {
         }
         for text in ["two words", "two\nlines", "caf\u{e9}", "bell\u{7}", "nul\0"] {
             let told = told(text);
-            assert!(told.starts_with("TOKEN has the character"), "{told}");
+            assert!(told.starts_with("TOKEN contains the character"), "{told}");
             assert!(!told.contains(&text[..3]), "{told}");
         }
     }

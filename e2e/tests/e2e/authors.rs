@@ -182,7 +182,7 @@ fn a_plugin_carries_its_tests_and_a_host_runs_them() {
     work.done(&["build", "tested"]);
     let file = "tested/build/tested.wasm";
     work.done(&["test", file, "tested/tests", "--accept"]);
-    assert!(work.done(&["build", "tested"]).contains("1 tests inside"));
+    assert!(work.done(&["build", "tested"]).contains("1 tests included"));
     work.put(&work.folder.path().join(file));
     let digest = work.served("tested")["digest"].clone();
 
@@ -219,7 +219,7 @@ fn the_fourth_framework_is_served_by_a_host_that_was_there_before_it() {
         .status();
     assert!(copied.unwrap().success());
     let told = work.done(&["build", "accelerate"]);
-    assert!(told.contains("3 tests inside"), "{told}");
+    assert!(told.contains("3 tests included"), "{told}");
     work.put(&work.folder.path().join("accelerate/build/accelerate.wasm"));
     work.served("accelerate");
     let job = work.folder.path().join("accelerate/tests/two-nodes.json");
@@ -248,8 +248,8 @@ fn what_is_wrong_is_told_in_a_line() {
             &["new", "Upper", "--language", "rust"][..],
             "is not a valid framework name",
         ),
-        (&["build", "."], "has no Cargo.toml, app.py or app.js"),
-        (&["build", "nowhere"], "no folder nowhere"),
+        (&["build", "."], "Cargo.toml, app.py or app.js"),
+        (&["build", "nowhere"], "folder nowhere does not exist"),
         (&["inspect", "nothing.wasm"], "No such file"),
         (
             &["push", "x.wasm", "registry.example.com/x"],

@@ -291,7 +291,7 @@ fn bad_registries_hold_up_neither_start_nor_reload_nor_rollback_nor_stop() {
     assert!(reason(0).contains("pull_seconds"), "{}", reason(0));
     assert!(reason(1).contains("pull_seconds"), "{}", reason(1));
     assert!(
-        reason(2).contains("more than the 4194304 bytes"),
+        reason(2).contains("larger than the 4194304 bytes"),
         "{}",
         reason(2)
     );

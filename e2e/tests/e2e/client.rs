@@ -60,6 +60,7 @@ fn each_command_of_the_page_does_what_it_says() {
     let site = Site::with_launcher(BRIEF).unwrap();
     let server = site.start().unwrap();
     let folder = site.data.path();
+    std::fs::create_dir_all("/tmp/trainer-demo/data").unwrap();
     std::fs::write(folder.join("job.yaml"), &blocks("yaml")[0]).unwrap();
     let told: Vec<(String, String)> = blocks("sh")[0]
         .lines()
@@ -94,6 +95,7 @@ fn answers_have_forms_for_scripts_and_failures_have_exit_codes() {
     let server = site.start().unwrap();
     let folder = site.data.path();
     let job = &blocks("yaml")[0];
+    std::fs::create_dir_all("/tmp/trainer-demo/data").unwrap();
     std::fs::write(folder.join("job.yaml"), job).unwrap();
     let dry = printed(&run(
         &server,

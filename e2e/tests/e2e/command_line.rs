@@ -166,7 +166,7 @@ fn a_token_that_nobody_could_send_is_refused_at_the_start() {
         let (serves, told) = started(&[("TRAINER_API_TOKEN", token)]);
         assert!(!serves, "{token:?}: {told}");
         assert!(
-            told.contains("error: TRAINER_API_TOKEN has "),
+            told.contains("error: TRAINER_API_TOKEN contains "),
             "{token:?}: {told}"
         );
     }

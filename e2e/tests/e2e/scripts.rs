@@ -257,7 +257,7 @@ fn an_address_without_a_scheme_and_a_token_of_nothing_are_told_as_such() {
         ),
         (
             "trainer list --url http://127.0.0.1:1 --api-token 'a b'",
-            "--api-token has the character",
+            "--api-token contains the character",
         ),
         (
             "TRAINER_API_TOKEN=' ' trainer list",

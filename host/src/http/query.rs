@@ -216,10 +216,7 @@ mod tests {
             status("namespace="),
             "namespace: is empty; set it or omit it"
         );
-        assert_eq!(
-            status("view=full&view=full"),
-            "view: is given more than once"
-        );
+        assert_eq!(status("view=full&view=full"), "view: given more than once");
         let logs = |query| told("GET", "/train/{job_name}/logs", query);
         assert_eq!(
             logs("follow=maybe"),

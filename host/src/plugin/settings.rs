@@ -313,23 +313,24 @@ mod tests {
         );
         assert_eq!(
             wrong("[[plugin]]\nsource = \"a.wasm\"\ndigest = \"sha256:12\"\n"),
-            "plugin a.wasm: digest \"sha256:12\" is not sha256: and 64 hex digits"
+            "plugin a.wasm: digest \"sha256:12\" is not valid; expected sha256: followed by 64 \
+             hexadecimal digits"
         );
         assert_eq!(
             wrong("[[plugin]]\nsource = \"http://x\"\n"),
-            "plugin http://x: scheme http:// is neither a path nor oci://"
+            "plugin http://x: scheme http:// is not supported; use a path or oci://"
         );
         assert_eq!(
             wrong("[[plugin]]\nsource = \"a.wasm\"\nname = \"xn--mta-hdc\"\n"),
             "plugin a.wasm: the name \"xn--mta-hdc\" is an encoded international name (xn--), \
-             which can look like another one"
+             which could be mistaken for another name"
         );
         assert_eq!(
             wrong(
                 "[[plugin]]\nsource = \"a.wasm\"\nname = \"a\"\n[[plugin]]\nsource = \
                  \"b.wasm\"\nname = \"a\"\n"
             ),
-            "plugin b.wasm: a.wasm has the same name"
+            "plugin b.wasm: the name is also used by a.wasm"
         );
         assert!(wrong("[defaults]\ntime = 1\n").contains("defaults: unknown field \"time\""));
         assert!(wrong("[require]\nkeys = [\"team.pub\"]\n").starts_with("key team.pub:"));
