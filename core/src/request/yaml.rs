@@ -292,7 +292,7 @@ impl<'a> Reader<'a> {
                     (name, style)
                 }
                 _ => {
-                    let what = "a name has to be text, not a list, an object or an alias";
+                    let what = "a name must be text, not a list, an object or an alias";
                     return Err(mistake::at(self.text, name_at.start, what));
                 }
             };

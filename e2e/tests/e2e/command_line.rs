@@ -72,19 +72,18 @@ fn preview_tells_every_fault_and_fails() {
 }
 
 #[test]
-fn without_plugins_the_service_says_how_to_get_them() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(binary())
-        .args(["serve", "--listen", "127.0.0.1:0", "--plugins"])
-        .arg(folder.path())
-        .env("TRAINER_DATA_DIR", folder.path())
-        .output()
-        .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        !output.status.success() && told.contains("build the plugins with `make plugins`"),
-        "{told}"
-    );
+fn a_service_without_plugins_is_ready_when_the_first_one_is_there() {
+    let plugins = tempfile::tempdir().unwrap();
+    let site = Site::with_launcher(SLEEP)
+        .unwrap()
+        .set("TRAINER_PLUGINS", &plugins.path().display().to_string());
+    let server = site.start().unwrap();
+    assert_eq!(server.get("/readyz").unwrap().0, 503);
+    let log = site.service_log();
+    assert!(log.contains("no plugin is loaded"), "{log}");
+    let plugin = root().join("target/plugins/meta.wasm");
+    std::fs::copy(plugin, plugins.path().join("meta.wasm")).unwrap();
+    server.wait_until_ready().unwrap();
 }
 
 #[test]

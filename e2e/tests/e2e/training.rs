@@ -153,7 +153,7 @@ fn a_run_whose_script_fails_ends_failed_with_the_exit_code_and_the_reason() {
         detail.contains("meta-broken-master-0 exited with code 1"),
         "{detail}"
     );
-    let reason = format!("train.py: error: dataset {dataset} holds no file");
+    let reason = format!("train.py: error: dataset {dataset} contains no files");
     assert!(detail.contains(&reason), "{detail}");
 }
 

@@ -137,7 +137,7 @@ fn sentence(kind: &ErrorKind) -> &'static str {
             "the line does not fit to those before it; indent the fields of one object alike, with spaces"
         }
         E::InvalidBlockScalarHeader | E::ZeroBlockScalarIndent => {
-            "| or > begins a text of several lines and stands alone at the end of its line"
+            "| or > begins a text of several lines; put it at the end of its line, and the text below it"
         }
         _ => "the text is not YAML here; write name: value, one a line",
     }

@@ -95,7 +95,7 @@ fn what_is_not_yaml_is_told_with_its_line_and_a_remedy() {
         ("a: !env HOME\n", 1, "the tag \"!env\" has no meaning here"),
         ("a: !!binary aGk=\n", 1, "has no meaning here"),
         ("a: @x\n", 1, "put the value in quotes"),
-        ("? [a]\n: 1\n", 1, "a name has to be text"),
+        ("? [a]\n: 1\n", 1, "a name must be text"),
         (": 1\n", 1, "a name is missing"),
         ("<<: 1\n", 1, "<< takes an object"),
     ] {
