@@ -31,8 +31,8 @@ fn step_that_needs(resource: &str, verb: &str) -> &'static str {
     match (resource, verb) {
         ("pytorchjobs", "list") => "it gets ready",
         ("pytorchjobs", "create") => "it submits a job",
-        // The service knows the job that it created, and hears nothing of it.
-        ("pytorchjobs", "watch") => "it sees the job run",
+        // A list holds what the watch has reported.
+        ("pytorchjobs", "watch") => "it lists the job",
         ("pytorchjobs", "get") | ("pods" | "events", "list") => "it tells pods and events",
         ("pods/log", "get") => "it reads a log",
         ("pytorchjobs", "patch") => "it suspends and resumes the job",
