@@ -196,7 +196,7 @@ CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$
 .PHONY: e2e-console
 ifneq ($(CHROMIUM),)
 e2e-console: build $(TARGET)/console/.installed ## Test the web console in Chromium; screenshots in target/console-screenshots
-	$(call say,the web console in a browser)
+	@echo "==> the web console in a browser"
 	@TRAINER_CHROMIUM=$(CHROMIUM) TRAINER_SCREENSHOTS=$(TARGET)/console-screenshots \
 		$(TARGET)/console/bin/pytest -q -s -p no:cacheprovider e2e/console
 
@@ -206,7 +206,7 @@ $(TARGET)/console/.installed: e2e/console/requirements.txt
 	@touch $@
 else
 e2e-console:
-	$(call say,no Chromium: the tests of the web console are left out (apt-get install chromium))
+	@echo "==> no Chromium: the tests of the web console are left out (apt-get install chromium)"
 endif
 
 .PHONY: test-kills

@@ -44,12 +44,15 @@ class Service:
 
     def submit(self, run_id: str, **fields: object) -> str:
         """Submits a job and returns its name."""
+        dataset = str(fields.get("dataset_uri", f"file://{self.data}/data/"))
+        # The service refuses a dataset that is not there.
+        Path(dataset.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
         body = {
             "framework": "meta",
             "model_id": "llama-debug",
             "run_id": run_id,
             "checkpoint_base_uri": f"file://{self.data}/runs",
-            "dataset_uri": f"file://{self.data}/data/",
+            "dataset_uri": dataset,
             "gpus_per_node": 0,
             **fields,
         }
@@ -64,6 +67,7 @@ def free_port() -> int:
 
 def start(data: Path, token: str) -> Service:
     (data / "python/bin").mkdir(parents=True)
+    (data / "data").mkdir()
     shutil.copy(ROOT / "e2e/console/torchrun", data / "python/bin/torchrun")
     url = f"http://127.0.0.1:{free_port()}"
     settings = {

@@ -59,7 +59,8 @@ def size(tensors: Iterator[Tensor]) -> int:
 
 def build(kind: str, shape: dict[str, Any], dtype: torch.dtype = torch.float32) -> nn.Module:
     config = AutoConfig.for_model(kind, **{"tie_word_embeddings": False, **shape})
-    model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    create: Any = AutoModelForCausalLM.from_config
+    model: nn.Module = create(config, dtype=dtype)
     return model
 
 
