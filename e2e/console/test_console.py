@@ -226,7 +226,7 @@ def test_a_token_is_asked_for_and_stays_in_the_tab(
     page.get_by_role("button", name="Continue").click()
     expect(page.locator("table.runs")).to_contain_text(name)
     page.goto(f"{service.url}/#/run/default/{name}?tab=configuration")
-    expect(page.get_by_label("curl command")).to_contain_text("$TRAINER_API_TOKEN")
+    expect(page.get_by_label("curl command", exact=True)).to_contain_text("$TRAINER_API_TOKEN")
     page.goto(f"{service.url}/#/run/default/{name}?tab=log")
     assert TOKEN not in page.content()
     assert TOKEN not in page.evaluate(
