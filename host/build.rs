@@ -10,7 +10,8 @@ const PLUGINS: &str = "target/plugins";
 
 fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?).join("bundle");
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let host = env::var_os("CARGO_MANIFEST_DIR").ok_or(io::ErrorKind::NotFound)?;
+    let workspace = Path::new(&host).join("..");
     let plugins = env::var_os("TRAINER_BUNDLED_PLUGINS").map(PathBuf::from);
     println!("cargo::rerun-if-env-changed=TRAINER_BUNDLED_PLUGINS");
     for folder in ["templates", "../plugins/sdk/src", "../wit", "../console"] {
