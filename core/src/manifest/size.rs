@@ -51,7 +51,7 @@ pub fn check_size(job: &PyTorchJob) -> Result<(), Finding> {
 }
 
 /// Has a job record what its submission was warned of, as far as its annotations have room for it.
-/// It is no part of the manifest: warnings name arguments as the request spells them.
+/// It is not part of the manifest: warnings name arguments as the request spells them.
 pub fn record_warnings<'a>(job: &mut PyTorchJob, warnings: impl Iterator<Item = &'a Finding>) {
     let taken = annotations(job) + WARNINGS_ANNOTATION.len() + LATER_ANNOTATIONS_BYTES;
     let room = MAX_ANNOTATIONS_BYTES.saturating_sub(taken);

@@ -201,7 +201,7 @@ mod tests {
                     "x-value-aliases": [["high", 1.0]],
                     "x-order": 1,
                 },
-                // A property of any name is no keyword.
+                // A property name is not a keyword.
                 "minimun": {"anyOf": [{"type": "integer"}, {"const": "auto"}]},
             },
             "additionalProperties": false,
