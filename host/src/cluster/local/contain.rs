@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -93,6 +94,26 @@ struct Start {
     /// The folder of the replica, which it does see.
     own_folder: PathBuf,
     user: Option<User>,
+}
+
+impl Start {
+    /// The process of the replica's command, with its environment and user.
+    fn command(&self) -> io::Result<Command> {
+        let (program, arguments) = self
+            .command
+            .split_first()
+            .ok_or_else(|| io::Error::other("the command is empty"))?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .stdin(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        Ok(command)
+    }
 }
 
 /// What the init answers, in one line of JSON.

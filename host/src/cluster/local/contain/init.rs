@@ -11,9 +11,9 @@ use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use rustix::process::{
     DumpableBehavior, Pid, Signal, WaitOptions, getgid, getuid, set_dumpable_behavior,
@@ -243,19 +243,7 @@ fn protect_machine() -> io::Result<()> {
 }
 
 fn command(start: &Start) -> io::Result<Pid> {
-    let (program, arguments) = start
-        .command
-        .split_first()
-        .ok_or_else(|| io::Error::other("the command is empty"))?;
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(&start.environment)
-        .stdin(Stdio::null());
-    if let Some(user) = start.user {
-        command.uid(user.uid).gid(user.gid);
-    }
+    let mut command = start.command()?;
     sys::on_termination(Disposition::Default)?;
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr,
@@ -29,25 +29,20 @@ pub fn run() -> io::Result<ExitCode> {
     io::stdin().lock().read_line(&mut line)?;
     let start: Start = serde_json::from_str(&line)?;
     let restricted = die_with_parent().and_then(|()| restrict(&start.hidden, &start.own_folder));
-    let Some((program, arguments)) = start.command.split_first() else {
-        answer(&not_started(&io::Error::other("the command is empty")))?;
-        return Ok(ExitCode::from(CANNOT_START));
+    let mut command = match start.command() {
+        Ok(command) => command,
+        Err(error) => {
+            answer(&not_started(&error))?;
+            return Ok(ExitCode::from(CANNOT_START));
+        }
     };
     if let Err(error) = restricted {
         answer(&Outcome::NotContained(error.to_string()))?;
         return Ok(ExitCode::from(CANNOT_START));
     }
     answer(&Outcome::Started)?;
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(&start.environment)
-        .stdin(Stdio::null());
-    if let Some(user) = start.user {
-        command.uid(user.uid).gid(user.gid);
-    }
     let error = command.exec();
+    let program = command.get_program().display();
     // For the log of the replica, which is where a shell would say it.
     let _ = writeln!(io::stderr(), "cannot start {program}: {error}");
     Ok(ExitCode::from(CANNOT_START))
