@@ -146,25 +146,11 @@ fn moments(optimizer: &str) -> f64 {
 }
 
 fn trained(launch: &Launch, model: &Model) -> Option<Trained> {
-    let method = launch.text("peft_method")?;
-    if method == "none" {
-        return Some(Trained::All);
-    }
-    let given: Vec<&str> = launch.items("lora_target_modules").collect();
-    let modules: &[&str] = match given.is_empty() {
-        // What PEFT takes for Llama and its relatives.
-        true => &["q_proj", "v_proj"],
-        false => given.as_slice(),
+    let frozen = match launch.text("peft_method")?.as_ref() {
+        "qlora" => QUANTIZED,
+        _ => 4.0,
     };
-    let shape = model.shape();
-    Some(Trained::Adapters {
-        rank: launch.integer("lora_rank")?,
-        numbers: modules.iter().map(|module| shape.linear(module)).sum(),
-        frozen: match method.as_ref() {
-            "qlora" => QUANTIZED,
-            _ => 4.0,
-        },
-    })
+    Trained::by_peft(launch, model, frozen)
 }
 
 fn activations(launch: &Launch, computed: f64) -> Option<Activations> {

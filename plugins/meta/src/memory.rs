@@ -3,7 +3,7 @@
 use trainer_plugin::memory::{
     Activations, Advice, Attention, Bytes, Place, Recomputed, Sharding, Stage, Trained, Working,
 };
-use trainer_plugin::{Launch, Model, Training};
+use trainer_plugin::{Launch, Training};
 
 /// Each weight, its gradient and AdamW's two moments, in the precision of the weights.
 pub fn training(launch: &Launch) -> Option<Training> {
@@ -29,7 +29,7 @@ pub fn training(launch: &Launch) -> Option<Training> {
             ways,
             place: place(launch, is_shared),
         },
-        trained: trained(launch, &model, bytes.weight)?,
+        trained: Trained::by_peft(launch, &model, bytes.weight)?,
         working,
         activations: activations(launch, working)?,
         advice: Advice {
@@ -63,23 +63,6 @@ fn place(launch: &Launch, is_shared: bool) -> Place {
         true => Place::Host,
         false => Place::Gpu,
     }
-}
-
-fn trained(launch: &Launch, model: &Model, frozen: f64) -> Option<Trained> {
-    if launch.text("peft_method")? == "none" {
-        return Some(Trained::All);
-    }
-    let given: Vec<&str> = launch.items("lora_target_modules").collect();
-    let modules: &[&str] = match given.is_empty() {
-        true => &["q_proj", "v_proj"],
-        false => given.as_slice(),
-    };
-    let shape = model.shape();
-    Some(Trained::Adapters {
-        rank: launch.integer("lora_rank")?,
-        numbers: modules.iter().map(|module| shape.linear(module)).sum(),
-        frozen,
-    })
 }
 
 fn activations(launch: &Launch, working: Working) -> Option<Activations> {

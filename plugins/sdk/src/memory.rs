@@ -75,6 +75,28 @@ pub enum Trained {
     },
 }
 
+impl Trained {
+    /// What `peft_method`, `lora_rank` and `lora_target_modules` choose, with PEFT's default modules
+    /// for Llama and its relatives. `frozen` is the size of a frozen weight in bytes. `None` if an
+    /// argument is unknown.
+    pub fn by_peft(launch: &Launch, model: &Model, frozen: f64) -> Option<Self> {
+        if launch.text("peft_method")? == "none" {
+            return Some(Self::All);
+        }
+        let given: Vec<&str> = launch.items("lora_target_modules").collect();
+        let modules: &[&str] = match given.is_empty() {
+            true => &["q_proj", "v_proj"],
+            false => given.as_slice(),
+        };
+        let shape = model.shape();
+        Some(Self::Adapters {
+            rank: launch.integer("lora_rank")?,
+            numbers: modules.iter().map(|module| shape.linear(module)).sum(),
+            frozen,
+        })
+    }
+}
+
 /// What a forward pass computes with beside the stored weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Working {
