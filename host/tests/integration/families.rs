@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use trainer_host::plugin::Reload;
 
 use crate::abi::Handmade;
-use crate::service::{Answer, Service, built_plugins, request};
+use crate::service::{Answer, Service, meta_with, request};
 
 /// Small limits, so that what exhausts them does so soon.
 const SETTINGS: &str = "[host]\ncompile_seconds = 3\ncompile_memory_mib = 256\nfile_mib = 8\n\
@@ -248,10 +248,7 @@ struct Attacked {
 
 impl Attacked {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let meta = built_plugins().join("meta.wasm");
-        std::fs::copy(meta, folder.path().join("meta.wasm")).unwrap();
-        std::fs::write(folder.path().join("plugins.toml"), SETTINGS).unwrap();
+        let folder = meta_with(SETTINGS);
         Self {
             service: Service::with(folder.path().to_path_buf(), None).await,
             folder,

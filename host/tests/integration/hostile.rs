@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use trainer_host::plugin::Reload;
 
 use crate::abi::{ANSWER, DESCRIPTION, Handmade, WORD};
-use crate::service::{Service, built_plugins, hostile_plugin, request, with_attack};
+use crate::service::{Service, hostile_plugin, meta_with, request, with_attack};
 
 /// No attack may begin a rest, and none may take long.
 const SETTINGS: &str = "[defaults]\ntime_ms = 300\nfailures = 1000\n";
@@ -203,10 +203,7 @@ struct Attacked {
 
 impl Attacked {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let meta = built_plugins().join("meta.wasm");
-        std::fs::copy(meta, folder.path().join("meta.wasm")).unwrap();
-        std::fs::write(folder.path().join("plugins.toml"), SETTINGS).unwrap();
+        let folder = meta_with(SETTINGS);
         Self {
             service: Service::with(folder.path().to_path_buf(), None).await,
             folder,

@@ -303,6 +303,15 @@ pub fn built_plugins() -> &'static Path {
     folder
 }
 
+/// A plugin folder with meta and a plugins.toml.
+pub fn meta_with(settings: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let meta = built_plugins().join("meta.wasm");
+    std::fs::copy(meta, folder.path().join("meta.wasm")).unwrap();
+    std::fs::write(folder.path().join("plugins.toml"), settings).unwrap();
+    folder
+}
+
 pub fn hostile_plugin() -> PathBuf {
     let file = "/../target/wasm32-unknown-unknown/plugin/hostile.wasm";
     let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR")).to_string() + file);
