@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import MakeRun
 
+from gpu_check import SHAPE
 from run import TrainingError
 from runners import meta_torchtitan, nemo_automodel
 from runners.meta_arguments import Arguments
@@ -28,17 +29,6 @@ pytestmark = [
     pytest.mark.usefixtures("libraries"),
 ]
 WISH = Arguments(backend="torchtitan", max_steps=10, max_seq_len=512)
-# config.json of Llama-3.2-1B.
-SMALLEST: dict[str, Any] = {
-    "model_type": "llama", "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192,
-    "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
-    "max_position_embeddings": 131072, "rope_theta": 500000.0, "tie_word_embeddings": True,
-    "rms_norm_eps": 1e-5,
-    "rope_scaling": {
-        "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    },
-}  # fmt: skip
 
 
 def folder_of(path: Path, **settings: Any) -> Path:
@@ -46,7 +36,7 @@ def folder_of(path: Path, **settings: Any) -> Path:
     from safetensors.torch import save_file
 
     path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps({**SMALLEST, **settings}))
+    (path / "config.json").write_text(json.dumps({**SHAPE, **settings}))
     save_file({"x": torch.zeros(1)}, path / "model.safetensors")
     here.tokenizer().save_pretrained(path)
     return path
