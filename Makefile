@@ -224,6 +224,11 @@ e2e-kubernetes: build control-plane ## Run the end-to-end tests on a real Kubern
 	@echo "==> running the end-to-end tests on Kubernetes with a real API server and training operator"
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --skip speed:: --skip reads::
 
+.PHONY: e2e-queues
+e2e-queues: build control-plane ## Watch a job that is suspended in a real queue for a minute
+	@echo "==> running the long tests of queues on Kubernetes"
+	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --ignored queues::
+
 # musl-gcc builds the static binary of the image. Only root can start it as the user in deploy/.
 ifneq ($(and $(shell command -v musl-gcc),$(filter 0,$(shell id -u))),)
 .PHONY: e2e-image
@@ -240,7 +245,7 @@ bench-kubernetes: build control-plane ## Measure reads of 10,000 jobs and the co
 	@echo "==> measuring on Kubernetes"
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --test-threads 1 --nocapture speed:: reads::
 else
-e2e-kubernetes e2e-image:
+e2e-kubernetes e2e-queues e2e-image:
 	@echo "==> skipping the end-to-end tests on Kubernetes: they need Go"
 endif
 

@@ -7,7 +7,7 @@ import { useCurves } from "../lib/curves.js";
 import { Chart } from "../lib/chart.js";
 import { Failure } from "../parts/notices.js";
 import { useLoaded, useNow } from "../parts/load.js";
-import { ProgressBar, Status, hasEnded, lossOf, remove, resume, suspend, timeLeft } from "../parts/job.js";
+import { ProgressBar, Status, hasEnded, isHeld, lossOf, remove, resume, suspend, timeLeft } from "../parts/job.js";
 import { Log } from "../parts/log.js";
 import { Configuration, Manifest } from "../parts/configuration.js";
 
@@ -18,7 +18,7 @@ export function Run({ job: named, tab: first }) {
   const { jobs, isComplete } = useJobs();
   const live = jobs.get(key(named));
   const [tab, open] = useState(TABS.some(([name]) => name === first) ? first : "overview");
-  const changes = live && [live.status, live.suspended, live.detail, live.created_at].join();
+  const changes = live && [live.status, live.suspended, live.queued_in, live.detail, live.created_at].join();
   const { value: details, error, reload } = useLoaded(
     (signal) => json(jobPath(named, "", { view: "full" }), { signal }), [key(named), changes]);
   const isOpen = details && !hasEnded(details);
@@ -75,7 +75,7 @@ function Actions({ job }) {
     if ((await remove([job])).length > 0) location.hash = "#/runs";
   };
   return html`<div class="actions">
-    ${!hasEnded(job) && (job.suspended
+    ${!hasEnded(job) && (isHeld(job)
       ? html`<button onClick=${() => resume(job)}>Resume</button>`
       : html`<button onClick=${() => suspend(job)}>Suspend</button>`)}
     <a class="button" href=${clone}>Clone</a>
@@ -177,7 +177,7 @@ function Timeline({ job }) {
 
 function Replicas({ job }) {
   const pods = job.pods || [];
-  if (pods.length === 0) return html`<p class="muted">${job.suspended ? "Suspended: there are no replicas." : "No replica has been started yet."}</p>`;
+  if (pods.length === 0) return html`<p class="muted">${isHeld(job) ? "Suspended: there are no replicas." : "No replica has been started yet."}</p>`;
   return html`<div class="scroll"><table>
     <thead><tr><th>Replica</th><th>Phase</th><th>Node</th><th class="right">Restarts</th><th>Reason</th></tr></thead>
     <tbody>${pods.map((pod) => html`<tr key=${pod.replica}>

@@ -5,10 +5,10 @@ import { key, newestFirst, useJobs } from "../lib/jobs.js";
 import { Failure } from "../parts/notices.js";
 import { useNow } from "../parts/load.js";
 import {
-  ProgressBar, Status, hasEnded, lossOf, remove, resume, runLink, stateOf, suspend, timeLeft,
+  ProgressBar, Status, hasEnded, isHeld, lossOf, remove, resume, runLink, stateOf, suspend, timeLeft,
 } from "../parts/job.js";
 
-const STATES = ["submitted", "running", "suspended", "succeeded", "failed"];
+const STATES = ["submitted", "queued", "running", "suspended", "succeeded", "failed"];
 const MOST_ROWS = 200;
 
 export function Runs() {
@@ -94,8 +94,8 @@ function Filters({ filter, change, frameworks }) {
 
 function Actions({ jobs, clear }) {
   const open = jobs.filter((job) => !hasEnded(job));
-  const running = open.filter((job) => !job.suspended);
-  const held = open.filter((job) => job.suspended);
+  const running = open.filter((job) => !isHeld(job));
+  const held = open.filter(isHeld);
   const each = async (of, action) => {
     for (const job of of) await action(job);
     clear();

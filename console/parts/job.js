@@ -5,7 +5,15 @@ import { duration, number, visible } from "../lib/format.js";
 import { attempt } from "./notices.js";
 
 export const hasEnded = (job) => job.status === "succeeded" || job.status === "failed";
-export const stateOf = (job) => (job.suspended && !hasEnded(job) ? "suspended" : job.status);
+const isQueued = (job) => Boolean(job.queued_in) || job.queue?.state === "waiting";
+// A job that waits in its queue is suspended too, but a resume would not start it.
+export const isHeld = (job) => job.suspended && !isQueued(job);
+
+export function stateOf(job) {
+  if (hasEnded(job) || !job.suspended) return job.status;
+  return isQueued(job) ? "queued" : "suspended";
+}
+
 export const runLink = (job, tab) =>
   `#/run/${encodeURIComponent(job.namespace)}/${encodeURIComponent(job.name)}${tab ? `?tab=${tab}` : ""}`;
 

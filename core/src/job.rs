@@ -10,6 +10,7 @@ mod metrics;
 mod observed;
 mod prefix;
 mod progress;
+pub mod queue;
 mod search_path;
 mod selector;
 mod status;

@@ -6,6 +6,10 @@ pub const RESUME_VARIABLE: &str = "RESUME_FROM_CHECKPOINT";
 pub const CONTAINER: &str = "pytorch";
 /// Kueue's label for the local queue that a job waits in.
 pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+/// Kueue's label for the priority of a job in its queue.
+pub const PRIORITY_CLASS_LABEL: &str = "kueue.x-k8s.io/priority-class";
+/// Own annotation: a user has suspended the job, which would otherwise wait in its queue.
+pub const HELD_ANNOTATION: &str = "trainer.deepfinery/held";
 /// Own label: the framework of the job.
 pub const FRAMEWORK_LABEL: &str = "trainer.deepfinery/framework";
 /// Own label: the run id of the job.

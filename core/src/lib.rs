@@ -3,6 +3,7 @@
 
 pub mod explain;
 pub mod finding;
+pub mod gang;
 pub mod job;
 mod json;
 pub mod keys;
@@ -12,4 +13,5 @@ pub mod preview;
 pub mod profile;
 pub mod pytorch_job;
 pub mod request;
+
 pub mod suggestion;

@@ -24,7 +24,7 @@ use crate::json::to_string;
 use crate::keys::{
     CHECKPOINT_LAYOUT_ANNOTATION, CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, DATASET_URI_ANNOTATION,
     FRAMEWORK_LABEL, MODEL_ID_ANNOTATION, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION,
-    PLUGIN_VERSION_ANNOTATION, QUEUE_LABEL, RESUME_VARIABLE, RUN_ID_LABEL,
+    PLUGIN_VERSION_ANNOTATION, PRIORITY_CLASS_LABEL, QUEUE_LABEL, RESUME_VARIABLE, RUN_ID_LABEL,
 };
 use crate::plan::{Plan, Text};
 use crate::profile::{
@@ -74,6 +74,11 @@ pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
                 ttl_seconds_after_finished: profile.and_then(|p| p.ttl_seconds_after_finished),
                 active_deadline_seconds: profile.and_then(|p| p.active_deadline_seconds),
                 suspend: None,
+                scheduling_policy: profile.and_then(|profile| {
+                    let policy = profile.scheduling_policy.as_ref()?;
+                    let class = profile.priority_class.as_deref();
+                    Some(policy.of_pytorch_job(request.num_nodes, class))
+                }),
             },
             pytorch_replica_specs: ReplicaSpecs {
                 master: replica(1),
@@ -93,9 +98,12 @@ fn labels(request: &JobRequest) -> BTreeMap<String, String> {
     ];
     let profile = request.profile.as_ref().map(|chosen| &chosen.profile);
     let queue = profile.and_then(|profile| Some((QUEUE_LABEL, profile.queue.as_deref()?)));
+    // A priority class that the profile allows replaces the profile's own.
+    let is_chosen = |key: &str| key == PRIORITY_CLASS_LABEL && request.labels.contains_key(key);
     let of_operator = profile
         .into_iter()
-        .flat_map(|profile| pairs(&profile.labels));
+        .flat_map(|profile| pairs(&profile.labels))
+        .filter(|(key, _)| !is_chosen(key));
     with_own(&request.labels, of_operator.chain(own).chain(queue))
 }
 

@@ -1,10 +1,12 @@
 //! The preview of a request: what submitting it would create.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::finding::Finding;
+use crate::finding::{Code, Finding};
 use crate::manifest;
 use crate::plan::{CheckpointLayout, MemoryPlan, ParallelPlan, Plan, PluginIdentity, Text};
 use crate::pytorch_job::PyTorchJob;
@@ -28,7 +30,7 @@ pub struct Preview<'a> {
     pub parallel: Option<Parallel>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    pub warnings: Vec<&'a Finding>,
+    pub warnings: Vec<Cow<'a, Finding>>,
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub manifest: PyTorchJob,
 }
@@ -105,8 +107,18 @@ impl<'a> Preview<'a> {
             memory: plan
                 .memory
                 .map(|sizes| Memory::of(sizes, request.gpu_memory_gb())),
-            warnings: warnings.iter().chain(&plan.warnings).collect(),
+            warnings: warnings
+                .iter()
+                .chain(&plan.warnings)
+                .map(Cow::Borrowed)
+                .collect(),
             manifest: manifest::manifest(request, plan),
         }
+    }
+
+    /// Adds what the cluster says of the queue of the job.
+    pub fn add_queue_warnings(&mut self, sentences: Vec<String>) {
+        let found = |sentence| Cow::Owned(Finding::new(Code::Queue, "", sentence));
+        self.warnings.extend(sentences.into_iter().map(found));
     }
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::gang::SchedulingPolicy;
 use crate::request::metadata;
 use crate::suggestion::did_you_mean;
 
@@ -51,6 +52,11 @@ pub struct Profile {
     pub priority_class: Option<String>,
     /// The Kueue local queue. Kueue keeps the job suspended until the queue admits it.
     pub queue: Option<String>,
+    /// The priority classes of Kueue that a request may choose with the label
+    /// `kueue.x-k8s.io/priority-class`. Default: none.
+    pub allow_priority_classes: Vec<String>,
+    /// A scheduler that starts all pods of a job or none.
+    pub scheduling_policy: Option<SchedulingPolicy>,
     /// Secrets for pulling images.
     pub image_pull_secrets: Vec<String>,
     pub service_account: Option<String>,
@@ -190,7 +196,11 @@ impl Profile {
             .image_pull_secrets
             .iter()
             .map(|name| ("image_pull_secrets", name));
-        for (member, name) in names.chain(secrets) {
+        let classes = self
+            .allow_priority_classes
+            .iter()
+            .map(|name| ("allow_priority_classes", name));
+        for (member, name) in names.chain(secrets).chain(classes) {
             if !metadata::is_dns_subdomain(name) {
                 wrong.push(format!(
                     "{place}.{member}: {name:?} is not a valid name; use a-z, 0-9, '-' and '.', \
@@ -205,6 +215,8 @@ impl Profile {
                  amd.com/gpu"
             ));
         }
+        let policy = self.scheduling_policy.as_ref();
+        wrong.extend(policy.and_then(|p| p.check(&format!("{place}.scheduling_policy"))));
         if self.gpu_memory_gb == Some(0) {
             wrong.push(format!(
                 "{place}.gpu_memory_gb: 0 is not a size; give GiB, or leave it out"
@@ -300,98 +312,4 @@ fn dropped<'a>(given: &'a Value, kept: &Value) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn profiles(value: Value) -> Result<Profiles, String> {
-        let profiles: Profiles = serde_json::from_value(value).map_err(|e| e.to_string())?;
-        profiles.check().map_err(|wrong| wrong.join("; "))?;
-        Ok(profiles)
-    }
-
-    fn three() -> Profiles {
-        profiles(json!({
-            "profiles": {"a100": {}, "h100": {}, "spot": {}},
-            "namespaces": {"research": "h100"},
-            "default": "a100",
-        }))
-        .unwrap()
-    }
-
-    fn chosen(named: Option<&str>, namespace: &str) -> String {
-        three().choose(named, namespace).unwrap().unwrap().name
-    }
-
-    #[test]
-    fn a_request_chooses_before_its_namespace_and_its_namespace_before_the_default() {
-        assert_eq!(chosen(Some("spot"), "research"), "spot");
-        assert_eq!(chosen(None, "research"), "h100");
-        assert_eq!(chosen(None, "elsewhere"), "a100");
-        let none = Profiles::default();
-        assert_eq!(none.choose(None, "research"), Ok(None));
-    }
-
-    #[test]
-    fn an_unknown_profile_is_told_with_the_known_ones() {
-        let told = three().choose(Some("h10"), "research").unwrap_err();
-        let expected = r#"unknown profile "h10"; known: a100, h100, spot, did you mean "h100"?"#;
-        assert_eq!(told, expected);
-    }
-
-    #[test]
-    fn a_member_that_a_pod_does_not_have_is_refused() {
-        let toleration = json!({"key": "gpu", "operatr": "Exists"});
-        let told = profiles(json!({"profiles": {"a": {"tolerations": [toleration]}}})).unwrap_err();
-        assert!(told.contains("unknown field \"operatr\""), "{told}");
-        let told = profiles(json!({"profiles": {"a": {"node_selectr": {}}}})).unwrap_err();
-        assert!(told.contains("node_selectr"), "{told}");
-    }
-
-    #[test]
-    fn a_gpu_is_an_extended_resource() {
-        let gpu = |name: &str| profiles(json!({"profiles": {"a": {"gpu_resource": name}}}));
-        for name in ["amd.com/gpu", "nvidia.com/mig-1g.5gb", "gpu.intel.com/i915"] {
-            gpu(name).unwrap();
-        }
-        for name in [
-            "",
-            "gpu",
-            "cpu",
-            "memory",
-            "nvidia.com/",
-            "/gpu",
-            "nvidia.com/gpu/0",
-            "kubernetes.io/batch-cpu",
-            "node.kubernetes.io/gpu",
-            "requests.nvidia.com/gpu",
-            "hugepages-2Mi",
-        ] {
-            let told = gpu(name).unwrap_err();
-            assert!(told.contains("profiles.a.gpu_resource"), "{name}: {told}");
-        }
-    }
-
-    #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
-        let told = profiles(json!({
-            "profiles": {"a": {
-                "priority_class": "High!",
-                "volumes": [{
-                    "volume": {"name": "dshm", "emptyDir": {}},
-                    "mount": {"mountPath": "data"},
-                }],
-            }},
-            "default": "b",
-        }))
-        .unwrap_err();
-        for part in [
-            "profiles.a.priority_class: \"High!\" is not a valid name",
-            "profiles.a.volumes[0].volume.name: \"dshm\" is already in use",
-            "profiles.a.volumes[0].mount.mountPath: \"data\" is not an absolute path",
-            "default: unknown profile \"b\"; known: a",
-        ] {
-            assert!(told.contains(part), "{part} is not in {told}");
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gang::JobSchedulingPolicy;
+
 pub const API_VERSION: &str = "kubeflow.org/v1";
 pub const KIND: &str = "PyTorchJob";
 
@@ -47,6 +49,9 @@ pub struct RunPolicy {
     pub active_deadline_seconds: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+    /// How a gang scheduler starts the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduling_policy: Option<JobSchedulingPolicy>,
 }
 
 /// Which pods are deleted when the job ends. The CRD accepts any string, so a typo goes unnoticed.

@@ -31,6 +31,7 @@ var commands = map[string]func(){
 	"kube-scheduler": func() { os.Exit(cli.Run(scheduler.NewSchedulerCommand())) },
 	"controllers":    controllers,
 	"operator":       operator,
+	"trainer":        trainer,
 	"kwok":           kwok,
 	"kubectl":        func() { os.Exit(cli.Run(kubectl.NewDefaultKubectlCommand())) },
 }

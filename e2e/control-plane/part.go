@@ -8,12 +8,28 @@ import (
 	"syscall"
 )
 
-// part is one process of the control plane: this binary under the part's name.
+// part is one process of the control plane: this binary under the part's name, or a program beside it.
 type part struct {
-	name      string
+	name string
+	// The program beside this one, for a part that is not in this one.
+	program   string
 	folder    string
 	arguments []string
-	process   *exec.Cmd
+	// Where its webhooks listen, if it has any.
+	port    int
+	process *exec.Cmd
+}
+
+// command is the part's process, not yet started.
+func (p *part) command() (*exec.Cmd, error) {
+	here, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	if p.program != "" {
+		return exec.Command(filepath.Join(filepath.Dir(here), p.program), p.arguments...), nil
+	}
+	return exec.Command(here, append([]string{p.name}, p.arguments...)...), nil
 }
 
 func (p *part) log() string {
@@ -25,7 +41,7 @@ func (p *part) start() error {
 	if p.process != nil {
 		return fmt.Errorf("%s runs already", p.name)
 	}
-	program, err := os.Executable()
+	process, err := p.command()
 	if err != nil {
 		return err
 	}
@@ -34,7 +50,6 @@ func (p *part) start() error {
 		return err
 	}
 	defer log.Close()
-	process := exec.Command(program, append([]string{p.name}, p.arguments...)...)
 	process.Dir = p.folder
 	process.Stdout, process.Stderr = log, log
 	// It dies with this process, however that ends. A group of its own keeps a

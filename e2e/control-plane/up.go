@@ -49,8 +49,9 @@ spec:
 // which kubeconfig is the administrator's, and in which folder the log of every
 // container is: `current.log` and `previous.log`, in the form in which container
 // runtimes write logs. After that each line of standard input
-// is an order, `kill PART` (as the kernel would) or `start PART`, and is answered
-// with one line: ok, or what went wrong.
+// is an order, and is answered with one line: ok, or what went wrong. `kill PART`
+// (as the kernel would), `start PART`, `install trainer`, and `install kueue KIND...`
+// with the kinds of jobs that Kueue manages.
 //
 // Whoever starts it owns it: when they die, in whatever way, standard input ends
 // and so does everything here.
@@ -106,11 +107,10 @@ func orders() <-chan string {
 
 // plane is the control plane: its parts in the order in which they start.
 type plane struct {
-	folder  string
-	access  *access
-	admin   *rest.Config
-	webhook int
-	parts   []*part
+	folder string
+	access *access
+	admin  *rest.Config
+	parts  []*part
 }
 
 func newPlane(folder string) (*plane, error) {
@@ -138,7 +138,7 @@ func newPlane(folder string) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	plane := &plane{folder: folder, access: access, admin: admin, webhook: webhook}
+	plane := &plane{folder: folder, access: access, admin: admin}
 	add := func(name string, arguments ...string) {
 		plane.parts = append(plane.parts, &part{name: name, folder: folder, arguments: arguments})
 	}
@@ -163,6 +163,7 @@ func newPlane(folder string) (*plane, error) {
 		"--cidr", "10.1.0.0/16", "--node-lease-duration-seconds", "40")
 	add("operator", "--kubeconfig", access.kubeconfig(operatorUser),
 		"--webhook-port", ports[3], "--webhook-certificates", folder)
+	plane.part("operator").port = webhook
 	return plane, nil
 }
 
@@ -207,6 +208,7 @@ func (p *plane) start() error {
 	if err != nil {
 		return err
 	}
+	operator := p.part("operator")
 	steps := []func() error{
 		p.part("etcd").start,
 		p.part("kube-apiserver").start,
@@ -217,11 +219,11 @@ func (p *plane) start() error {
 		func() error { return install.manifests(role) },
 		install.operatorRights,
 		install.jobs,
-		p.part("operator").start,
+		operator.start,
 		install.fakeNodes,
 		p.part("kwok").start,
-		func() error { return install.until(p.webhookListens) },
-		func() error { return install.webhook(webhook, p.webhook, p.access.authority) },
+		func() error { return install.until(operator.listens) },
+		func() error { return install.webhook(webhook, operator.port, p.access.authority) },
 		func() error { return install.ready("/api/v1/namespaces/default/serviceaccounts/default") },
 	}
 	for _, step := range steps {
@@ -232,16 +234,11 @@ func (p *plane) start() error {
 	return nil
 }
 
-func (p *plane) webhookListens() error {
-	connection, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.webhook))
-	if err != nil {
-		return err
-	}
-	return connection.Close()
-}
-
 func (p *plane) order(line string) error {
 	verb, name, _ := strings.Cut(line, " ")
+	if verb == "install" {
+		return p.install(strings.Fields(name))
+	}
 	part := p.part(name)
 	if part == nil {
 		return fmt.Errorf("no such part: %q", name)
@@ -267,8 +264,8 @@ func (p *plane) startAgain(part *part) error {
 	if err := part.start(); err != nil {
 		return err
 	}
-	if part.name == "operator" {
-		return install.until(p.webhookListens)
+	if part.port != 0 {
+		return install.until(part.listens)
 	}
 	return install.ready("/readyz")
 }

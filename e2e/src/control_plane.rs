@@ -1,8 +1,10 @@
 //! A real Kubernetes control plane on the loopback: etcd, kube-apiserver, the scheduler, the training
-//! operator with its webhook, and kwok for the kubelets. `make control-plane` builds it.
+//! operator with its webhook, and kwok for the kubelets; Kubeflow Trainer with JobSet, and Kueue, for
+//! the tests that ask for them. `make control-plane` builds it.
 //!
 //! What a pod does is told by annotations: see `e2e/control-plane/stages.yaml`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -20,6 +22,8 @@ use crate::root;
 pub struct ControlPlane {
     process: Child,
     orders: Mutex<Orders>,
+    /// What was added to it.
+    extensions: Mutex<BTreeSet<Extension>>,
     /// Where the API server listens.
     pub server: String,
     /// The administrator's kubeconfig.
@@ -48,7 +52,9 @@ pub enum Part {
     ApiServer,
     Etcd,
     Kubelets,
+    Kueue,
     Operator,
+    Trainer,
 }
 
 impl Part {
@@ -57,7 +63,30 @@ impl Part {
             Self::ApiServer => "kube-apiserver",
             Self::Etcd => "etcd",
             Self::Kubelets => "kwok",
+            Self::Kueue => "kueue",
             Self::Operator => "operator",
+            Self::Trainer => "trainer",
+        }
+    }
+}
+
+/// What a control plane has only for the tests that ask for it: it takes seconds and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extension {
+    /// Kubeflow Trainer, JobSet and the Job controller: what runs a TrainJob.
+    Trainer,
+    /// Kueue that manages PyTorchJobs and TrainJobs.
+    Kueue,
+    /// Kueue as it is by default, which manages TrainJobs alone.
+    KueueWithoutPyTorchJobs,
+}
+
+impl Extension {
+    fn order(self) -> &'static str {
+        match self {
+            Self::Trainer => "install trainer",
+            Self::Kueue => "install kueue kubeflow.org/pytorchjob trainer.kubeflow.org/trainjob",
+            Self::KueueWithoutPyTorchJobs => "install kueue trainer.kubeflow.org/trainjob",
         }
     }
 }
@@ -127,6 +156,7 @@ impl ControlPlane {
         Ok(Self {
             process,
             orders: Mutex::new(Orders { input, answers }),
+            extensions: Mutex::default(),
             server,
             kubeconfig,
             logs,
@@ -149,6 +179,22 @@ impl ControlPlane {
     /// When it runs already, or does not come up.
     pub fn start_again(&self, part: Part) -> Result<()> {
         self.order(&format!("start {}", part.name()))
+    }
+
+    /// Adds an extension, unless the control plane has it already, and waits until it serves.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn extend(&self, extension: Extension) -> Result<()> {
+        let extensions = self.extensions.lock();
+        let mut extensions = extensions.unwrap_or_else(PoisonError::into_inner);
+        if extensions.contains(&extension) {
+            return Ok(());
+        }
+        self.order(extension.order())?;
+        extensions.insert(extension);
+        Ok(())
     }
 
     fn order(&self, order: &str) -> Result<()> {
@@ -217,12 +263,32 @@ impl ControlPlane {
     ///
     /// When the API server refuses any of it.
     pub fn install(&self, overlay: Overlay, namespace: &str) -> Result<Deployment> {
+        self.install_with(overlay, &[], namespace)
+    }
+
+    /// As [`ControlPlane::install`], with components of `deploy/`.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses any of it.
+    pub fn install_with(
+        &self,
+        overlay: Overlay,
+        components: &[&str],
+        namespace: &str,
+    ) -> Result<Deployment> {
         let folder = tempfile::tempdir()?;
         // kustomize takes no absolute paths.
         let here = folder.path().canonicalize()?;
         let up = "../".repeat(here.components().count() - 1);
-        let there = root().join(overlay.folder()).canonicalize()?;
-        let there = there.strip_prefix("/")?;
+        let relative = |folder: &str| -> Result<String> {
+            let there = root().join(folder).canonicalize()?;
+            Ok(format!("{up}{}", there.strip_prefix("/")?.display()))
+        };
+        let components = components
+            .iter()
+            .map(|name| relative(&format!("deploy/components/{name}")));
+        let components: Vec<String> = components.collect::<Result<_>>()?;
         // `namespace:` alone would leave the subject of the role binding where it was.
         let everywhere = serde_json::json!({
             "apiVersion": "builtin",
@@ -234,8 +300,18 @@ impl ControlPlane {
                 {"path": "metadata/name", "kind": "Namespace", "create": true},
             ],
         });
+        // Bindings of the whole cluster share no names between namespaces.
+        let rename = serde_json::json!([
+            {"op": "replace", "path": "/metadata/name", "value": format!("trainer-{namespace}")},
+        ]);
+        let patch = serde_json::json!({
+            "target": {"kind": "ClusterRoleBinding", "name": "trainer-queues"},
+            "patch": rename.to_string(),
+        });
         let kustomization = serde_json::json!({
-            "resources": [format!("{up}{}", there.display())],
+            "resources": [relative(overlay.folder())?],
+            "components": components,
+            "patches": [patch],
             "transformers": [everywhere.to_string()],
         });
         std::fs::write(here.join("kustomization.yaml"), kustomization.to_string())?;

@@ -5,7 +5,8 @@
 //! uses all of them.
 
 pub use trainer_core::{
-    explain, finding, job, keys, manifest, plan, preview, profile, pytorch_job, request, suggestion,
+    explain, finding, gang, job, keys, manifest, plan, preview, profile, pytorch_job, request,
+    suggestion,
 };
 
 pub mod bundle;

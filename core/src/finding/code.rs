@@ -129,6 +129,9 @@ codes! {
     DeprecatedEnv "deprecated-env" Warn
         "env sets a variable that its library no longer reads"
         "set the variable that the sentence names";
+    Queue "queue" Warn
+        "the job would wait for ever in its queue, run outside of its quota, or start without all of its pods"
+        "do what the sentence says, or ask the operator";
     PercentEncoding "percent-encoding" Warn
         "a URI has percent-encoded characters, which are not decoded"
         "write the characters of the object's name themselves";

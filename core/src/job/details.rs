@@ -10,10 +10,11 @@ use serde_json::Value;
 use crate::finding::Finding;
 use crate::plan::CheckpointLayout;
 
+use super::queue::{self, QueueDetails, QueueReading};
 use super::{JobState, JobSummary, ObservedJob, Progress};
 use crate::keys::{
     CHECKPOINT_LAYOUT_ANNOTATION, DATASET_URI_ANNOTATION, MODEL_ID_ANNOTATION, PLUGIN_ANNOTATION,
-    PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION, QUEUE_LABEL, WARNINGS_ANNOTATION,
+    PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION, WARNINGS_ANNOTATION,
 };
 use crate::pytorch_job::ConditionType;
 
@@ -26,6 +27,8 @@ pub struct Inspection {
     pub events: Vec<JobEvent>,
     /// Reasons to wait that only the cluster knows.
     pub notes: Vec<String>,
+    /// What was read about its queue. None if it names none.
+    pub queue: Option<QueueReading>,
 }
 
 /// Kubernetes' reason for a container in which the kernel killed a process for lack of memory.
@@ -100,7 +103,11 @@ pub struct JobDetails {
     pub namespace: String,
     /// Why the job waits or failed, one sentence per reason; empty if there is nothing to explain.
     pub explanation: Vec<String>,
+    /// Whether a user has suspended it, or its queue has not admitted it yet.
     pub suspended: bool,
+    /// Its place in the queue that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueDetails>,
     /// The latest progress that `train.py` reported; absent until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -165,7 +172,10 @@ pub struct PluginDetails {
 impl JobDetails {
     /// Builds the details of a job.
     pub fn of(inspection: Inspection, progress: Option<Progress>) -> Self {
-        let explanation = explain(&inspection);
+        let queue = inspection.queue.as_ref();
+        let queue = queue.and_then(|reading| queue::explain(&inspection.job, reading));
+        let (queue, of_queue) = queue.unzip();
+        let explanation = explain(&inspection, of_queue);
         let Inspection {
             job, pods, events, ..
         } = inspection;
@@ -181,6 +191,7 @@ impl JobDetails {
             namespace: job.namespace().to_string(),
             explanation,
             suspended: job.spec.run_policy.suspend,
+            queue,
             progress,
             created_at: job.metadata.creation_timestamp.clone(),
             started_at: job.status.start_time.clone(),
@@ -229,31 +240,27 @@ fn replicas(job: &ObservedJob) -> BTreeMap<String, ReplicaCounts> {
         .collect()
 }
 
-/// Why the job waits or failed.
-fn explain(inspection: &Inspection) -> Vec<String> {
+/// Why the job waits or failed. `of_queue` are the sentences about its queue, if it names one.
+fn explain(inspection: &Inspection, of_queue: Option<Vec<String>>) -> Vec<String> {
     let Inspection {
         job,
         pods,
         events,
         notes,
+        ..
     } = inspection;
     let state = JobSummary::of(job).status;
     if state == JobState::Succeeded {
         let ended = pods.iter().filter(|pod| pod.phase == "Succeeded");
         return problems(&ended.cloned().collect::<Vec<_>>());
     }
-    let mut sentences = Vec::new();
-    if job.spec.run_policy.suspend && state != JobState::Failed {
-        sentences.push(match job.label(QUEUE_LABEL) {
-            Some(queue) => format!(
-                "The job is suspended: it waits for the Kueue queue {queue} to admit it, or a user \
-                 has suspended it."
-            ),
-            None => format!(
-                "The job is suspended. Resume it with POST /train/{}/resume.",
-                job.name()
-            ),
-        });
+    let names_no_queue = of_queue.is_none();
+    let mut sentences = of_queue.unwrap_or_default();
+    if names_no_queue && job.spec.run_policy.suspend && state != JobState::Failed {
+        sentences.push(format!(
+            "The job is suspended. Resume it with POST /train/{}/resume.",
+            job.name()
+        ));
     }
     sentences.extend(problems(pods));
     sentences.extend(refused_pods(events));

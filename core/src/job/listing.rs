@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{JobState, JobSummary, ObservedJob, Selector};
+use super::{JobState, JobSummary, ObservedJob, Selector, queue};
 use crate::keys::FRAMEWORK_LABEL;
 
 /// The default page size.
@@ -44,7 +44,11 @@ pub struct ListedJob {
     #[serde(flatten)]
     pub summary: JobSummary,
     pub namespace: String,
+    /// Whether a user has suspended it, or its queue has not admitted it yet.
     pub suspended: bool,
+    /// The queue in which it waits to be admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_in: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created_at: Option<Time>,
@@ -56,6 +60,7 @@ impl From<&ObservedJob> for ListedJob {
             summary: JobSummary::of(job),
             namespace: job.namespace().to_string(),
             suspended: job.spec.run_policy.suspend,
+            queued_in: queue::waits_in(job).map(str::to_string),
             created_at: job.metadata.creation_timestamp.clone(),
         }
     }

@@ -14,6 +14,8 @@ pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
         affinity,
         priority_class,
         queue: _,
+        allow_priority_classes: _,
+        scheduling_policy: _,
         image_pull_secrets,
         service_account,
         gpu_resource: _,

@@ -11,6 +11,7 @@ use super::secret::looks_secret;
 use super::uri::{StorageUri, UriRole};
 use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, TrainingJobRequest};
 use crate::finding::{Code, Finding, pointer};
+use crate::keys::PRIORITY_CLASS_LABEL;
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
 use crate::suggestion::did_you_mean;
 
@@ -121,6 +122,7 @@ impl<'a> Checker<'a> {
             metadata::check_namespace(&namespace),
         );
         let profile = self.profile(profile.as_deref(), &namespace);
+        self.priority_class(&labels, profile.as_ref());
         let name = match (job_name, &framework, &run_id) {
             (Some(name), ..) => {
                 self.keep(Code::Name, "job_name", JobName::chosen(&name, num_nodes))
@@ -249,11 +251,43 @@ impl<'a> Checker<'a> {
     }
 
     fn labels(&mut self, labels: &BTreeMap<String, String>) {
-        for (key, value) in labels {
+        // `priority_class` checks its own key.
+        for (key, value) in labels
+            .iter()
+            .filter(|(key, _)| *key != PRIORITY_CLASS_LABEL)
+        {
             let checked =
                 metadata::check_key(key).and_then(|()| metadata::check_label_value(value));
             self.metadata("labels", key, checked);
         }
+    }
+
+    /// Checks that the profile allows the priority that a request chooses in its queue.
+    fn priority_class(
+        &mut self,
+        labels: &BTreeMap<String, String>,
+        profile: Option<&ChosenProfile>,
+    ) {
+        let Some(class) = labels.get(PRIORITY_CLASS_LABEL) else {
+            return;
+        };
+        let allowed = profile.map_or(&[][..], |chosen| &chosen.profile.allow_priority_classes);
+        if allowed.contains(class) {
+            return;
+        }
+        let allowed = match (profile, allowed) {
+            (None, _) => "no profile applies that allows one; remove the label".to_string(),
+            (Some(chosen), []) => format!("profile {} allows none; remove the label", chosen.name),
+            (Some(chosen), some) => {
+                format!("profile {} allows {}", chosen.name, some.join(", "))
+            }
+        };
+        let detail = format!(
+            "labels: {PRIORITY_CLASS_LABEL}: priority class {} is not allowed: {allowed}",
+            schema::quote_text(class)
+        );
+        let at = pointer(["labels", PRIORITY_CLASS_LABEL]);
+        self.findings.push(Finding::new(Code::Name, at, detail));
     }
 
     fn annotations(&mut self, annotations: &BTreeMap<String, String>) {

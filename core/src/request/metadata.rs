@@ -16,6 +16,7 @@ pub const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
 const RESERVED_PREFIXES: &[&str] = &[
     "kubernetes.io",
     "k8s.io",
+    "kueue.x-k8s.io",
     "training.kubeflow.org",
     "trainer.deepfinery",
 ];
@@ -118,7 +119,7 @@ impl fmt::Display for NameFault {
                  '.', starting and ending with a letter or digit"
             }
             Self::ReservedKey => {
-                "reserved: requests may not set keys of kubernetes.io, k8s.io, \
+                "reserved: requests may not set keys of kubernetes.io, k8s.io, kueue.x-k8s.io, \
                  training.kubeflow.org and trainer.deepfinery; use another prefix, or have the \
                  operator set the key in a profile"
             }
@@ -341,7 +342,6 @@ mod tests {
         for key in [
             "team",
             "deepfinery.com/team",
-            "kueue.x-k8s.io/queue-name",
             "a.b/C_d.e",
             "app.kubernetes.io/part-of",
             "cluster-autoscaler.kubernetes.io/safe-to-evict",
@@ -367,6 +367,7 @@ mod tests {
             "cluster-autoscaler.kubernetes.io/x",
             "seccomp.security.alpha.kubernetes.io/pod",
             "k8s.io/x",
+            "kueue.x-k8s.io/queue-name",
             "training.kubeflow.org/job-name",
             "trainer.deepfinery/run-id",
         ] {

@@ -20,6 +20,8 @@ mod faults;
 mod logs;
 mod manifests;
 mod operator;
+mod queue_rights;
+mod queues;
 mod reads;
 mod restarts;
 mod rights;

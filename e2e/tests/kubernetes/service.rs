@@ -27,8 +27,18 @@ impl Deployed {
     }
 
     fn start_on(plane: &'static ControlPlane, namespace: &str) -> Result<Self> {
-        let deployment = plane.install(Overlay::OneNamespace, namespace)?;
-        let site = Site::on_kubernetes(&deployment.kubeconfig, namespace)?;
+        Self::start_with(plane, namespace, &[], |site| site)
+    }
+
+    /// A service with components of `deploy/` and other settings.
+    pub fn start_with(
+        plane: &'static ControlPlane,
+        namespace: &str,
+        components: &[&str],
+        settings: impl FnOnce(Site) -> Site,
+    ) -> Result<Self> {
+        let deployment = plane.install_with(Overlay::OneNamespace, components, namespace)?;
+        let site = settings(Site::on_kubernetes(&deployment.kubeconfig, namespace)?);
         let server = site.start()?;
         let ready = server.wait_until_ready();
         ready.with_context(|| site.service_log())?;

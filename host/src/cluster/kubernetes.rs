@@ -13,6 +13,7 @@ mod log;
 mod measured;
 mod pods;
 mod prefixes;
+mod queues;
 mod resource;
 mod resume;
 mod watches;
@@ -171,11 +172,13 @@ impl Cluster for KubernetesCluster {
             .await
             .map_err(|error| missing(error, name, "reading the PyTorchJob"))?;
         let (pods, events, notes) = self.surroundings(&job).await;
+        let queue = self.queue_of(&job).await;
         Ok(Inspection {
             job,
             pods,
             events,
             notes,
+            queue,
         })
     }
 
@@ -235,6 +238,9 @@ impl Cluster for KubernetesCluster {
         if job.status.has_ended() {
             let name = name.to_string();
             return Err(ClusterError::Ended { name });
+        }
+        if let Some(queued) = self.set_running_in_queue(&job, wish).await? {
+            return Ok(Arc::new(queued));
         }
         let changed = self.calls.set_running(job.namespace(), name, wish).await;
         changed

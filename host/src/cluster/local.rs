@@ -259,6 +259,7 @@ impl Cluster for LocalCluster {
             pods: record.pods.into_values().collect(),
             events: Vec::new(),
             notes,
+            queue: None,
         })
     }
 

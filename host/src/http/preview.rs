@@ -34,11 +34,12 @@ pub(super) async fn preview(
     JsonBody { value, load }: JsonBody,
 ) -> Result<Response, Problem> {
     let (checked, plan) = app.plan(value, &load).await?;
-    let preview = Preview::of(&checked.request, &plan, &checked.warnings);
+    let mut preview = Preview::of(&checked.request, &plan, &checked.warnings);
     manifest::check_size(&preview.manifest).map_err(|too_large| vec![too_large])?;
     if query.dry_run == Some(DryRun::Server) {
         let tried = app.cluster.try_create(preview.manifest.clone()).await;
-        tried.map_err(|error| app.for_caller(error))?;
+        let tried = tried.map_err(|error| app.for_caller(error))?;
+        preview.add_queue_warnings(tried.warnings);
     }
     match wants_yaml(&headers) {
         true => yaml(&preview.manifest),

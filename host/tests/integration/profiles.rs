@@ -35,6 +35,15 @@ async fn service() -> Service {
             },
             "mig": {"gpu_resource": "nvidia.com/mig-1g.5gb"},
             "amd": {"gpu_resource": "amd.com/gpu"},
+            "queued": {
+                "queue": "gpus",
+                "labels": {"kueue.x-k8s.io/priority-class": "low"},
+                "allow_priority_classes": ["low", "urgent"],
+            },
+            "gang": {
+                "priority_class": "high",
+                "scheduling_policy": {"volcano": {"queue": "research"}},
+            },
         },
         "namespaces": {"research": "a100"},
     }))
@@ -205,4 +214,59 @@ fn the_example_of_the_documentation_is_a_file_of_profiles() {
     profiles.check().unwrap();
     let chosen = profiles.choose(None, "research").unwrap().unwrap();
     assert_eq!(chosen.name, "a100");
+}
+
+#[tokio::test]
+async fn a_request_chooses_a_priority_in_its_queue_only_as_the_profile_allows() {
+    let service = service().await;
+    let key = "kueue.x-k8s.io/priority-class";
+    let with = |profile: &str, labels: Value| {
+        let mut request = request("succeed", "priority");
+        request["annotations"] = json!({"trainer.deepfinery/profile": profile});
+        request["labels"] = labels;
+        request
+    };
+    for (labels, expected) in [(json!({}), "low"), (json!({key: "urgent"}), "urgent")] {
+        let manifest = manifest(&service, &with("queued", labels)).await;
+        assert_eq!(manifest["metadata"]["labels"][key], expected);
+    }
+    for (profile, labels, expected) in [
+        (
+            "queued",
+            json!({key: "highest"}),
+            "labels: kueue.x-k8s.io/priority-class: priority class \"highest\" is not allowed: \
+             profile queued allows low, urgent",
+        ),
+        (
+            "spot",
+            json!({key: "urgent"}),
+            "labels: kueue.x-k8s.io/priority-class: priority class \"urgent\" is not allowed: \
+             profile spot allows none; remove the label",
+        ),
+        (
+            "queued",
+            json!({"kueue.x-k8s.io/queue-name": "other"}),
+            "labels: \"kueue.x-k8s.io/queue-name\": reserved: requests may not set keys of",
+        ),
+    ] {
+        let refused = service.preview(&with(profile, labels)).await;
+        assert_eq!(refused.status, 400);
+        let body = refused.json();
+        let detail = body["errors"][0]["detail"].as_str().unwrap();
+        assert!(detail.starts_with(expected), "{detail}");
+    }
+    let mut annotated = request("succeed", "priority");
+    annotated["annotations"] = json!({key: "urgent"});
+    assert_eq!(service.preview(&annotated).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_gang_scheduler_gets_the_number_of_pods() {
+    let service = service().await;
+    let mut request = request("succeed", "gang");
+    request["annotations"] = json!({"trainer.deepfinery/profile": "gang"});
+    request["num_nodes"] = json!(3);
+    let manifest = manifest(&service, &request).await;
+    let expected = json!({"minAvailable": 3, "queue": "research", "priorityClass": "high"});
+    assert_eq!(manifest["spec"]["runPolicy"]["schedulingPolicy"], expected);
 }

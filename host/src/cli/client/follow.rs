@@ -281,9 +281,10 @@ fn parts(line: &[u8]) -> (&[u8], &[u8], &[u8]) {
 /// A status change as a readable line.
 pub fn status_line(job: &ListedJob) -> String {
     let status = super::output::word(&job.summary.status);
-    let suspended = match (job.suspended, job.summary.status) {
-        (true, JobState::Submitted) => ", suspended",
-        _ => "",
+    let suspended = match (&job.queued_in, job.suspended, job.summary.status) {
+        (Some(queue), _, JobState::Submitted) => format!(", queued in {queue}"),
+        (None, true, JobState::Submitted) => ", suspended".to_string(),
+        _ => String::new(),
     };
     format!("{status}{suspended}: {}", job.summary.detail)
 }

@@ -137,9 +137,10 @@ pub fn jobs(jobs: &[ListedJob], now: Timestamp) -> String {
 
 fn state(job: &ListedJob) -> String {
     let state = word(&job.summary.status);
-    match job.suspended {
-        true => format!("{state}, suspended"),
-        false => state,
+    match (&job.queued_in, job.suspended) {
+        (Some(queue), _) => format!("{state}, queued in {queue}"),
+        (None, true) => format!("{state}, suspended"),
+        (None, false) => state,
     }
 }
 

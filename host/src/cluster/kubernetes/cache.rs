@@ -17,7 +17,7 @@ use super::resource::WatchedJob;
 use crate::cluster::Feed;
 use crate::cluster::changes::{Changes, JobWatch};
 use crate::job::{self, ObservedJob, PodDetails, Prefix};
-use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, MODEL_ID_ANNOTATION};
+use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, HELD_ANNOTATION, MODEL_ID_ANNOTATION};
 
 /// The duration of a watch before it is renewed, in seconds. A silently dead connection is noticed
 /// five seconds after that at the latest.
@@ -26,6 +26,13 @@ pub(super) const WATCH_SECONDS: u32 = 60;
 /// The maximum number of replicas per job whose failures are kept. They usually have the same
 /// cause.
 const MAX_FAILURES: usize = 16;
+
+/// The annotations that responses need, besides those of failures.
+const KEPT_ANNOTATIONS: [&str; 3] = [
+    CHECKPOINT_PREFIX_ANNOTATION,
+    HELD_ANNOTATION,
+    MODEL_ID_ANNOTATION,
+];
 
 /// By name and then namespace, because lookups are by name.
 type Key = (String, String);
@@ -286,8 +293,7 @@ fn key(job: &ObservedJob) -> Key {
 fn trim(job: &mut ObservedJob) {
     let mut annotations = job.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| {
-        job::is_failure_annotation(key)
-            || [CHECKPOINT_PREFIX_ANNOTATION, MODEL_ID_ANNOTATION].contains(&key.as_str())
+        job::is_failure_annotation(key) || KEPT_ANNOTATIONS.contains(&key.as_str())
     });
     job.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
 }

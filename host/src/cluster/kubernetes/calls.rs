@@ -166,7 +166,7 @@ impl Calls {
         Ok(())
     }
 
-    async fn patch(
+    pub(super) async fn patch(
         &self,
         namespace: &str,
         name: &str,
@@ -292,6 +292,29 @@ impl Calls {
             .again(path.create(&kube::api::PostParams::default(), body))
             .await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// Reads an object or a list at a path.
+    pub(super) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(|e| CallError::NoRequest(e.into()))?;
+        let call = || self.once(request.clone());
+        call.retry(AGAIN).when(CallError::is_passing).await
+    }
+
+    /// Merges a patch into the object at a path.
+    pub(super) async fn merge<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patch: &Value,
+    ) -> Result<T, CallError> {
+        let body = serde_json::to_vec(patch).map_err(|e| CallError::NoRequest(e.into()))?;
+        let request = Request::patch(format!("{path}?fieldManager={FIELD_MANAGER}"))
+            .header(header::CONTENT_TYPE, "application/merge-patch+json")
+            .body(body)
+            .map_err(|e| CallError::NoRequest(e.into()))?;
+        let call = || self.once(request.clone());
+        call.retry(AGAIN).when(CallError::is_passing).await
     }
 
     /// Whether the API server is reachable.

@@ -8,7 +8,8 @@ use super::calls::CreateMode;
 use super::error::CallError;
 use super::prefixes::{Creation, NotBegun, Recent};
 use crate::cluster::{Cluster, ClusterError, Created, WritingJob};
-use crate::job::ObservedJob;
+use crate::gang::no_gang_warning;
+use crate::job::{ObservedJob, queue};
 use crate::keys::{IDEMPOTENCY_LABEL, RUN_ID_LABEL};
 use crate::manifest;
 use crate::pytorch_job::PyTorchJob;
@@ -106,9 +107,16 @@ impl KubernetesCluster {
             self.check_key(&created).await?;
             creation.created(&created);
         }
+        let warnings = match queue::queue_of(&created) {
+            Some(_) => {
+                let manifest = serde_json::to_value(&job).unwrap_or_default();
+                self.queue_warnings(&created, &manifest).await
+            }
+            None => no_gang_warning(&job).into_iter().collect(),
+        };
         Ok(Created {
             job: created,
-            warnings: Vec::new(),
+            warnings,
         })
     }
 

@@ -1,0 +1,95 @@
+//! Tests of profiles: which one a request gets, and what the check of the file finds.
+
+use super::*;
+use serde_json::json;
+
+fn profiles(value: Value) -> Result<Profiles, String> {
+    let profiles: Profiles = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    profiles.check().map_err(|wrong| wrong.join("; "))?;
+    Ok(profiles)
+}
+
+fn three() -> Profiles {
+    profiles(json!({
+        "profiles": {"a100": {}, "h100": {}, "spot": {}},
+        "namespaces": {"research": "h100"},
+        "default": "a100",
+    }))
+    .unwrap()
+}
+
+fn chosen(named: Option<&str>, namespace: &str) -> String {
+    three().choose(named, namespace).unwrap().unwrap().name
+}
+
+#[test]
+fn a_request_chooses_before_its_namespace_and_its_namespace_before_the_default() {
+    assert_eq!(chosen(Some("spot"), "research"), "spot");
+    assert_eq!(chosen(None, "research"), "h100");
+    assert_eq!(chosen(None, "elsewhere"), "a100");
+    let none = Profiles::default();
+    assert_eq!(none.choose(None, "research"), Ok(None));
+}
+
+#[test]
+fn an_unknown_profile_is_told_with_the_known_ones() {
+    let told = three().choose(Some("h10"), "research").unwrap_err();
+    let expected = r#"unknown profile "h10"; known: a100, h100, spot, did you mean "h100"?"#;
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_member_that_a_pod_does_not_have_is_refused() {
+    let toleration = json!({"key": "gpu", "operatr": "Exists"});
+    let told = profiles(json!({"profiles": {"a": {"tolerations": [toleration]}}})).unwrap_err();
+    assert!(told.contains("unknown field \"operatr\""), "{told}");
+    let told = profiles(json!({"profiles": {"a": {"node_selectr": {}}}})).unwrap_err();
+    assert!(told.contains("node_selectr"), "{told}");
+}
+
+#[test]
+fn a_gpu_is_an_extended_resource() {
+    let gpu = |name: &str| profiles(json!({"profiles": {"a": {"gpu_resource": name}}}));
+    for name in ["amd.com/gpu", "nvidia.com/mig-1g.5gb", "gpu.intel.com/i915"] {
+        gpu(name).unwrap();
+    }
+    for name in [
+        "",
+        "gpu",
+        "cpu",
+        "memory",
+        "nvidia.com/",
+        "/gpu",
+        "nvidia.com/gpu/0",
+        "kubernetes.io/batch-cpu",
+        "node.kubernetes.io/gpu",
+        "requests.nvidia.com/gpu",
+        "hugepages-2Mi",
+    ] {
+        let told = gpu(name).unwrap_err();
+        assert!(told.contains("profiles.a.gpu_resource"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let told = profiles(json!({
+        "profiles": {"a": {
+            "priority_class": "High!",
+            "volumes": [{
+                "volume": {"name": "dshm", "emptyDir": {}},
+                "mount": {"mountPath": "data"},
+            }],
+        }},
+        "default": "b",
+    }))
+    .unwrap_err();
+    for part in [
+        "profiles.a.priority_class: \"High!\" is not a valid name",
+        "profiles.a.volumes[0].volume.name: \"dshm\" is already in use",
+        "profiles.a.volumes[0].mount.mountPath: \"data\" is not an absolute path",
+        "default: unknown profile \"b\"; known: a",
+    ] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+}
