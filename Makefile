@@ -310,6 +310,18 @@ known-options: python ## Generate the lists of options of torchrun and the frame
 openapi: build ## Generate docs/openapi.json from the types
 	@UPDATE_OPENAPI=1 cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- describes_itself
 
+.PHONY: access-matrix
+access-matrix: build ## Generate docs/access-matrix.md from requests to a service
+	@UPDATE_ACCESS_MATRIX=1 cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- committed_table
+
+.PHONY: access-speed
+access-speed: build ## Compare a service with 10,000 tokens and a policy to one without
+	@cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- --ignored --nocapture tokens_and_policies
+
+.PHONY: isolation
+isolation: build ## Send 100,000 generated requests of a caller who may not see another namespace
+	@ACCESS_REQUESTS=100000 cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- --nocapture another_namespace
+
 .PHONY: contract
 contract: build $(TARGET)/schemathesis/.installed ## Test a running service against its OpenAPI document
 	@echo "==> sending more than 5000 requests generated from docs/openapi.json"

@@ -29,3 +29,9 @@ pub const WARNINGS_ANNOTATION: &str = "trainer.deepfinery/warnings";
 pub const IDEMPOTENCY_LABEL: &str = "trainer.deepfinery/idempotency-key";
 /// Own annotation: the hash of the request that came with the key.
 pub const REQUEST_HASH_ANNOTATION: &str = "trainer.deepfinery/request-hash";
+/// Own label: the caller that submitted the job, or a hash of its name.
+pub const OWNER_LABEL: &str = "trainer.deepfinery/owner";
+/// Own annotation: the name of that caller.
+pub const OWNER_ANNOTATION: &str = "trainer.deepfinery/owner";
+/// Own annotation: the GPUs of each node, for limits of all jobs together.
+pub const GPUS_PER_NODE_ANNOTATION: &str = "trainer.deepfinery/gpus-per-node";

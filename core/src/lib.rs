@@ -1,6 +1,7 @@
 //! The pure part of the trainer: it turns a request into the manifest of its job, and a job into
 //! what users read. Nothing here has effects, and no dependency in Cargo.toml could have any.
 
+pub mod access;
 pub mod explain;
 pub mod finding;
 pub mod gang;

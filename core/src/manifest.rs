@@ -5,19 +5,21 @@
 //! form of the command, the number of processes as a string.
 
 mod identity;
+mod owner;
 mod placement;
 mod size;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec,
-    PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, PersistentVolumeClaimVolumeSource,
+    PodSpec, PodTemplateSpec, ResourceRequirements, SecretKeySelector, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use identity::{identify, identity_variables};
+pub use owner::{label_of, record_owner};
 pub use size::{check_size, record_warnings};
 
 use crate::json::to_string;
@@ -34,8 +36,8 @@ use crate::pytorch_job::{
     API_VERSION, CleanPodPolicy, KIND, PyTorchJob, PyTorchJobSpec, ReplicaSpec, ReplicaSpecs,
     RestartPolicy, RunPolicy,
 };
-use crate::request::JobRequest;
 use crate::request::metadata::OVERWRITE_VARIABLE;
+use crate::request::{JobRequest, SecretKey};
 
 /// The folder under which the claim of a `pvc://` URI is mounted, by its name.
 const CLAIMS_PATH: &str = "/mnt/pvc";
@@ -182,11 +184,7 @@ fn container(request: &JobRequest, plan: &Plan, claims: &[&str]) -> Container {
         env: Some(
             environment(request, plan)
                 .into_iter()
-                .map(|(name, value)| EnvVar {
-                    name,
-                    value: Some(escaped(&value)),
-                    ..EnvVar::default()
-                })
+                .map(|(name, value)| variable(name, value))
                 .collect(),
         ),
         resources: resources(request),
@@ -195,25 +193,79 @@ fn container(request: &JobRequest, plan: &Plan, claims: &[&str]) -> Container {
     }
 }
 
-/// The variables of a pod, in order: the plugin's, the request's (which override the plugin's), and
-/// last those that identify the run, which only this function sets.
-pub fn environment(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
+/// The value of a variable of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VariableValue {
+    Text(Text),
+    Secret(SecretKey),
+}
+
+fn variable(name: String, value: VariableValue) -> EnvVar {
+    match value {
+        VariableValue::Text(text) => EnvVar {
+            name,
+            value: Some(escaped(&text)),
+            ..EnvVar::default()
+        },
+        VariableValue::Secret(SecretKey { secret, key }) => EnvVar {
+            name,
+            value_from: Some(EnvVarSource {
+                secret_key_ref: Some(SecretKeySelector {
+                    name: secret,
+                    key,
+                    ..SecretKeySelector::default()
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        },
+    }
+}
+
+/// The variables of a pod, in order: the plugin's, the profile's and the request's (each overrides
+/// those before), and last those that identify the run, which only this function sets.
+pub fn environment(request: &JobRequest, plan: &Plan) -> Vec<(String, VariableValue)> {
+    let profile = request.profile.as_ref().map(|chosen| &chosen.profile);
+    let is_requested =
+        |name: &String| request.env.contains_key(name) || request.secrets.contains_key(name);
+    let is_of_profile = |name: &String| {
+        profile.is_some_and(|p| p.env.contains_key(name) || p.env_secrets.contains_key(name))
+    };
     let plugin = plan
         .environment
         .iter()
-        .filter(|setting| !request.env.contains_key(&setting.name))
-        .map(|setting| (setting.name.clone(), setting.value.clone()));
-    let requested = request
-        .env
-        .iter()
-        .map(|(name, value)| (name.clone(), Text::Literal(value.clone())));
+        .filter(|setting| !is_requested(&setting.name) && !is_of_profile(&setting.name))
+        .map(|setting| {
+            let value = VariableValue::Text(setting.value.clone());
+            (setting.name.clone(), value)
+        });
+    let of_profile = profile
+        .into_iter()
+        .flat_map(|profile| given(&profile.env, &profile.env_secrets))
+        .filter(|(name, _)| !is_requested(name));
     plugin
-        .chain(requested)
+        .chain(of_profile)
+        .chain(given(&request.env, &request.secrets))
         .chain(identity(request, plan))
         .collect()
 }
 
-fn identity(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
+/// Texts and keys of secrets that somebody gave.
+fn given(
+    texts: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, SecretKey>,
+) -> impl Iterator<Item = (String, VariableValue)> {
+    let texts = texts.iter().map(|(name, text)| {
+        let value = VariableValue::Text(Text::Literal(text.clone()));
+        (name.clone(), value)
+    });
+    let secrets = secrets
+        .iter()
+        .map(|(name, key)| (name.clone(), VariableValue::Secret(key.clone())));
+    texts.chain(secrets)
+}
+
+fn identity(request: &JobRequest, plan: &Plan) -> Vec<(String, VariableValue)> {
     let layout = &plan.layout;
     let num_nodes = request.num_nodes.to_string();
     let gpus_per_node = request.gpus_per_node.to_string();
@@ -239,7 +291,7 @@ fn identity(request: &JobRequest, plan: &Plan) -> Vec<(String, Text)> {
     if request.overwrite {
         identity.push((OVERWRITE_VARIABLE, "1"));
     }
-    let text = |value: &str| Text::Literal(value.to_string());
+    let text = |value: &str| VariableValue::Text(Text::Literal(value.to_string()));
     identity
         .into_iter()
         .map(|(name, value)| (name.to_string(), text(value)))

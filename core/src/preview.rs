@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::finding::{Code, Finding};
-use crate::manifest;
+use crate::manifest::{self, VariableValue};
 use crate::plan::{CheckpointLayout, MemoryPlan, ParallelPlan, Plan, PluginIdentity, Text};
 use crate::pytorch_job::PyTorchJob;
-use crate::request::JobRequest;
+use crate::request::{JobRequest, SecretKey};
 
 /// The answer of `POST /train/preview`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -81,7 +81,26 @@ impl Memory {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Variable {
     pub name: String,
-    pub value: String,
+    /// Absent if the value comes from a secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The key of a secret that the value comes from.
+    #[serde(flatten)]
+    pub secret: Option<SecretKey>,
+}
+
+impl From<(String, VariableValue)> for Variable {
+    fn from((name, value): (String, VariableValue)) -> Self {
+        let (value, secret) = match value {
+            VariableValue::Text(text) => (Some(text.into_string()), None),
+            VariableValue::Secret(key) => (None, Some(key)),
+        };
+        Self {
+            name,
+            value,
+            secret,
+        }
+    }
 }
 
 impl<'a> Preview<'a> {
@@ -96,10 +115,7 @@ impl<'a> Preview<'a> {
             command: plan.command.iter().map(Text::as_str).collect(),
             env: manifest::environment(request, plan)
                 .into_iter()
-                .map(|(name, value)| Variable {
-                    name,
-                    value: value.into_string(),
-                })
+                .map(Variable::from)
                 .collect(),
             checkpoint: &plan.layout,
             resolved_args: &plan.resolved_args,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::gang::SchedulingPolicy;
-use crate::request::metadata;
+use crate::request::{SecretKey, metadata};
 use crate::suggestion::did_you_mean;
 
 /// The annotation by which a request chooses a profile.
@@ -70,6 +70,10 @@ pub struct Profile {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the PyTorchJob and its pods, in the same way.
     pub annotations: BTreeMap<String, String>,
+    /// Variables of every job, before those of the request.
+    pub env: BTreeMap<String, String>,
+    /// Variables of every job whose values are keys of secrets in the job's namespace.
+    pub env_secrets: BTreeMap<String, SecretKey>,
     pub volumes: Vec<ProfileVolume>,
     /// Size of /dev/shm in GiB, which counts against the memory limit. Default: half of the node's
     /// memory.
@@ -163,6 +167,12 @@ impl Profiles {
         }))
     }
 
+    /// The name of the profile of requests that choose none.
+    pub fn default_of(&self, namespace: &str) -> Option<&str> {
+        let name = self.namespaces.get(namespace).or(self.default.as_ref());
+        name.map(String::as_str)
+    }
+
     fn unknown(&self, name: &str) -> String {
         if self.profiles.is_empty() {
             return format!("unknown profile {name:?}; this service defines no profiles");
@@ -234,6 +244,7 @@ impl Profile {
                 wrong.push(format!("{place}.labels.{key}: {value:?}: {finding}"));
             }
         }
+        self.check_variables(place, wrong);
         let mut taken = BTreeSet::from([SHARED_MEMORY_VOLUME]);
         for (index, ProfileVolume { volume, mount }) in self.volumes.iter().enumerate() {
             let place = format!("{place}.volumes[{index}]");
@@ -253,6 +264,28 @@ impl Profile {
                 wrong.push(format!(
                     "{place}.mount.mountPath: {:?} is not an absolute path; it must start with /",
                     mount.mount_path
+                ));
+            }
+        }
+    }
+}
+
+impl Profile {
+    fn check_variables(&self, place: &str, wrong: &mut Vec<String>) {
+        let texts = self.env.keys().map(|name| ("env", name));
+        let secrets = self.env_secrets.keys().map(|name| ("env_secrets", name));
+        for (member, name) in texts.chain(secrets) {
+            if let Err(finding) = metadata::check_request_variable(name) {
+                wrong.push(format!("{place}.{member}.{name}: {finding}"));
+            }
+        }
+        for (name, key) in &self.env_secrets {
+            if let Err(why) = key.check() {
+                wrong.push(format!("{place}.env_secrets.{name}: {why}"));
+            }
+            if self.env.contains_key(name) {
+                wrong.push(format!(
+                    "{place}.env_secrets.{name}: is also in env; keep one of the two"
                 ));
             }
         }

@@ -6,6 +6,7 @@
 //! so nothing after this step checks again.
 
 mod check;
+mod env;
 mod image;
 pub mod json;
 pub mod metadata;
@@ -25,6 +26,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use check::Checker;
+use env::EnvValue;
+pub use env::SecretKey;
 pub use name::JobName;
 use schema::Schema;
 use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
@@ -94,9 +97,10 @@ pub struct TrainingJobRequest {
     overwrite: Option<bool>,
     /// Framework-specific flags, appended to the command line as `--<key> <value>`.
     extra_args: Option<Map<String, Value>>,
-    /// Additional environment variables of each pod.
+    /// Additional environment variables of each pod: texts, or keys of secrets of the namespace as
+    /// `{"secret": NAME, "key": KEY}`.
     #[schemars(extend("maxProperties" = 256))]
-    env: Option<BTreeMap<String, String>>,
+    env: Option<BTreeMap<String, EnvValue>>,
     /// Copied to the metadata of the PyTorchJob and its pods.
     #[schemars(extend("maxProperties" = 64))]
     labels: Option<BTreeMap<String, String>>,
@@ -129,6 +133,8 @@ pub struct JobRequest {
     /// Without `null` members, which mean "not set".
     pub extra_args: Map<String, Value>,
     pub env: BTreeMap<String, String>,
+    /// Variables of `env` whose values are keys of secrets.
+    pub secrets: BTreeMap<String, SecretKey>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub namespace: String,
@@ -187,6 +193,8 @@ pub struct RequestPolicy {
     pub dataset_schemes: Vec<Scheme>,
     pub checkpoint_schemes: Vec<Scheme>,
     pub profiles: Profiles,
+    /// The secrets that `env` may name; none for all.
+    pub secrets: Option<Vec<String>>,
     pub namespaces: AllowedNamespaces,
 }
 
@@ -203,6 +211,7 @@ impl Default for RequestPolicy {
             dataset_schemes: DATASET_SCHEMES.to_vec(),
             checkpoint_schemes: CHECKPOINT_SCHEMES.to_vec(),
             profiles: Profiles::default(),
+            secrets: None,
             namespaces: AllowedNamespaces::All,
         }
     }

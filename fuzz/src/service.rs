@@ -75,6 +75,8 @@ impl Service {
             cluster: Arc::new(runtime.block_on(LocalCluster::open(settings)).unwrap()),
             policy: Arc::new(RequestPolicy::default()),
             token: None,
+            access: None,
+            audit: None,
             allowed_hosts: Arc::new([]),
             allowed_origins: Arc::new([]),
             failures: Failures::default(),

@@ -1,11 +1,14 @@
 //! The command line: each command in a module of its own.
 
+mod audit;
 pub mod client;
 pub mod explain;
 pub mod plugin;
 mod plugins;
 pub mod preview;
+mod secret;
 mod serve;
+mod token;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,12 +20,15 @@ use crate::cluster::local::shim;
 use crate::config::ServeSettings;
 use crate::plugin::compiler;
 use crate::text::without_numbers;
+use audit::AuditArguments;
 use client::arguments::ClientCommand;
 use client::source::Report;
 use client::terminal::visible;
 use explain::ExplainSettings;
 use plugin::PluginCommand;
 use preview::PreviewSettings;
+use secret::SecretCommand;
+use token::TokenCommand;
 
 /// One HTTP request starts a training job.
 #[derive(Debug, Parser)]
@@ -43,6 +49,14 @@ pub enum Command {
     /// Create, test and publish framework plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Create tokens for the access file.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Store secrets for jobs of the local cluster.
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Print the changes that an audit log has.
+    Audit(AuditArguments),
     #[command(flatten)]
     Client(ClientCommand),
     /// Run one replica of a local job. Started by `serve`.
@@ -62,6 +76,9 @@ pub fn run() -> ExitCode {
         Command::Serve(settings) => serve::serve_in_private(*settings),
         Command::Preview(settings) => printed(on_runtime(preview::preview(settings))),
         Command::Explain(settings) => printed(explain::explain(&settings)),
+        Command::Token(command) => printed(token::run(&command)),
+        Command::Secret(command) => printed(secret::run(&command)),
+        Command::Audit(arguments) => printed(audit::run(&arguments)),
         Command::Client(command) => return client::run(command),
         Command::StartReplica { stage } => return start_replica(stage),
         Command::KeepReplica => shim::run().map_err(Into::into),

@@ -210,6 +210,9 @@ pub enum ClusterError {
         pointer: &'static str,
         detail: String,
     },
+    /// The job names a secret that the cluster does not have.
+    #[error("{detail}")]
+    MissingSecret { detail: String },
     #[error("namespace {namespace} does not exist in the cluster")]
     NoSuchNamespace { namespace: String },
     /// A quota, a policy or a webhook rejected the job; the message is the cluster's.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
+use crate::audit::Audit;
 use crate::bundle;
 use crate::cluster::kubernetes::KubernetesSettings;
 use crate::cluster::local::LocalSettings;
@@ -49,6 +50,17 @@ pub struct ServeSettings {
     /// File with the token, which only the service's user and group may read.
     #[arg(long, env = "TRAINER_API_TOKEN_FILE")]
     pub api_token_file: Option<PathBuf>,
+    /// TOML file with named tokens, roles, namespaces and policies. It is read again when it
+    /// changes. Default: whoever has the token may do everything.
+    #[arg(long, env = "TRAINER_ACCESS")]
+    pub access: Option<PathBuf>,
+    /// File to which a line of JSON is appended for each change, or - for standard output.
+    #[arg(long, env = "TRAINER_AUDIT")]
+    pub audit: Option<String>,
+    /// Secrets that `env` of a request may name. Default: all on the local cluster, none on
+    /// Kubernetes. With an access file, its policy decides.
+    #[arg(long, env = "TRAINER_ALLOWED_SECRETS", value_delimiter = ',')]
+    pub allowed_secrets: Vec<String>,
     /// Serve without a token on an address that other machines can reach. Anyone who reaches it can
     /// start jobs.
     #[arg(long, env = "TRAINER_ALLOW_ANONYMOUS")]
@@ -214,6 +226,15 @@ pub fn user_cache() -> PathBuf {
     user_folder("XDG_CACHE_HOME", ".cache")
 }
 
+/// Where a service keeps its data.
+pub fn data_folder(named: Option<&Path>) -> PathBuf {
+    let default = || match is_repository() {
+        true => PathBuf::from(BUILT_DATA),
+        false => user_folder("XDG_STATE_HOME", ".local/state"),
+    };
+    named.map_or_else(default, Path::to_path_buf)
+}
+
 /// Whether the working directory is a checkout of this project in which plugins were built.
 fn is_repository() -> bool {
     Path::new(BUILT_PLUGINS).is_dir()
@@ -222,11 +243,7 @@ fn is_repository() -> bool {
 impl PlanningSettings {
     /// Where a service keeps its data.
     pub fn data_folder(&self) -> PathBuf {
-        let default = || match is_repository() {
-            true => PathBuf::from(BUILT_DATA),
-            false => user_folder("XDG_STATE_HOME", ".local/state"),
-        };
-        self.data_dir.clone().unwrap_or_else(default)
+        data_folder(self.data_dir.as_deref())
     }
 
     /// Where a short-lived command caches compiled plugins: in the data folder of the service if it
@@ -268,6 +285,7 @@ impl PlanningSettings {
             dataset_schemes: self.dataset_schemes.clone(),
             checkpoint_schemes: self.checkpoint_schemes.clone(),
             profiles: self.profiles()?,
+            secrets: None,
             namespaces: self.namespaces(),
         })
     }
@@ -350,7 +368,8 @@ impl ServeSettings {
             (None, Some(file)) => Some(token::in_file("TRAINER_API_TOKEN_FILE", file)?),
             (given, None) => given,
         };
-        if token.is_none() && !self.allow_anonymous && !self.listen.ip().is_loopback() {
+        let is_open = token.is_none() && self.access_file().is_none();
+        if is_open && !self.allow_anonymous && !self.listen.ip().is_loopback() {
             bail!(
                 "TRAINER_API_TOKEN is empty, but {} is reachable from other machines, so anyone \
                  could start jobs. Set a token, listen on 127.0.0.1, or set \
@@ -359,6 +378,45 @@ impl ServeSettings {
             );
         }
         Ok(token.map(Token::new))
+    }
+
+    /// The access file, if there is one.
+    pub fn access_file(&self) -> Option<&PathBuf> {
+        let file = self.access.as_ref();
+        file.filter(|file| !file.as_os_str().is_empty())
+    }
+
+    /// The secrets that `env` may name; none for all. On Kubernetes a namespace has secrets that are
+    /// not for jobs, so each must be named. An access file decides in place of this.
+    pub fn allowed_secrets(&self) -> Option<Vec<String>> {
+        let is_decided = self.access_file().is_some();
+        let named = self
+            .allowed_secrets
+            .iter()
+            .map(|name| name.trim().to_string());
+        let named: Vec<String> = named.filter(|name| !name.is_empty()).collect();
+        match (self.cluster(), named.is_empty()) {
+            _ if is_decided => None,
+            (ClusterKind::Local, true) => None,
+            _ => Some(named),
+        }
+    }
+
+    /// Where changes are recorded, if they are.
+    pub fn audit(&self) -> Option<Audit> {
+        let target = self.audit.as_deref().filter(|target| !target.is_empty());
+        target.map(Audit::to)
+    }
+
+    /// Files that jobs must not read.
+    fn secret_files(&self) -> Vec<PathBuf> {
+        let audit = match self.audit() {
+            Some(Audit::File(file)) => Some(file),
+            Some(Audit::Output) | None => None,
+        };
+        let named = [self.token_file(), self.access_file()];
+        let named = named.into_iter().flatten().cloned();
+        named.chain(audit).collect()
     }
 
     /// The file with the token, if the token is in one.
@@ -405,7 +463,7 @@ impl ServeSettings {
             python: self.local.local_python.clone(),
             slots: self.local.local_slots,
             containment: self.local.local_containment,
-            secret_files: self.token_file().cloned().into_iter().collect(),
+            secret_files: self.secret_files(),
             user: self.local.local_user,
             limits: quota::Limits {
                 jobs: usize::try_from(self.local.local_max_jobs).unwrap_or(usize::MAX),

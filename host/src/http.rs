@@ -1,6 +1,8 @@
 //! The HTTP API: all routes and the middleware.
 
 mod app;
+mod audited;
+mod authorized;
 mod body;
 mod console;
 mod documentation;
@@ -24,10 +26,12 @@ mod problem;
 mod query;
 mod reference;
 mod representation;
+mod revocation;
 mod streams;
 mod submit;
 mod token;
 mod trace_context;
+mod whoami;
 
 use std::time::Duration;
 
@@ -53,6 +57,7 @@ pub use origin::Origin;
 use problem::Problem;
 use streams::Streams;
 pub use token::{Failures, Token};
+pub use whoami::WhoAmI;
 
 /// The header with the id of a request, in requests and responses.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -71,7 +76,13 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics));
+        .route(
+            "/metrics",
+            get(health::metrics).route_layer(middleware::from_fn_with_state(
+                app.clone(),
+                token::check_if_named,
+            )),
+        );
     let described = Router::new()
         .route("/openapi.json", get(documentation::openapi))
         .route("/docs", get(documentation::docs))
@@ -99,6 +110,7 @@ pub fn router(app: App) -> Router {
         .route("/train/{job_name}/manifest", get(jobs::manifest))
         .route("/train/{job_name}/suspend", post(jobs::suspend))
         .route("/train/{job_name}/resume", post(jobs::resume))
+        .route("/whoami", get(whoami::whoami))
         .route("/frameworks", get(frameworks::all))
         .route("/frameworks/{name}", get(frameworks::one))
         .route(
@@ -110,9 +122,9 @@ pub fn router(app: App) -> Router {
         .route_layer(middleware::from_fn(query::check))
         .route_layer(middleware::from_fn_with_state(app.clone(), token::check))
         .route_layer(middleware::from_fn(hardening::check_room));
-    let guarded = match app.token {
-        Some(_) => guarded,
-        None => guarded.route_layer(origin::csrf(&app.allowed_origins)),
+    let guarded = match app.requires_token() {
+        true => guarded,
+        false => guarded.route_layer(origin::csrf(&app.allowed_origins)),
     };
     probes
         .merge(described)

@@ -5,10 +5,12 @@
 //! uses all of them.
 
 pub use trainer_core::{
-    explain, finding, gang, job, keys, manifest, plan, preview, profile, pytorch_job, request,
-    suggestion,
+    access as access_rules, explain, finding, gang, job, keys, manifest, plan, preview, profile,
+    pytorch_job, request, suggestion,
 };
 
+pub mod access;
+pub mod audit;
 pub mod bundle;
 pub mod cli;
 pub mod cluster;

@@ -111,6 +111,9 @@ codes! {
     NoSuchFile "no-such-file" Refuse
         "a file:// path that the job reads does not exist on this machine"
         "create it, or correct the path";
+    Secret "secret" Refuse
+        "env names a secret that does not exist, is not allowed here, or belongs to the service"
+        "choose a secret that jobs may use; on the local cluster, `trainer secret set` stores one";
     IdempotencyKey "idempotency-key" Refuse
         "the Idempotency-Key header has a wrong form"
         "send 1 to 255 visible characters, such as a UUID";
@@ -120,12 +123,42 @@ codes! {
     Schema "schema" Refuse
         "a value does not fit the published schema"
         "compare the value with GET /openapi.json, or extra_args with `trainer explain FRAMEWORK`";
+    PolicyImage "policy-image" Refuse
+        "the policy of the namespace or of your role does not allow the image"
+        "choose an image that the sentence lists, by digest if one is required, or ask the operator";
+    PolicyUri "policy-uri" Refuse
+        "the policy does not allow the location of the dataset, the checkpoints or an argument"
+        "choose a location under a prefix that the sentence lists, or ask the operator";
+    PolicyModel "policy-model" Refuse
+        "the policy does not allow the model"
+        "choose a model that the sentence lists, or ask the operator";
+    PolicyClaim "policy-claim" Refuse
+        "the policy does not allow the persistent volume claim"
+        "choose a claim that the sentence lists, or ask the operator";
+    PolicyProfile "policy-profile" Refuse
+        "the policy does not allow the placement profile"
+        "choose a profile that the sentence lists, or leave the annotation out";
+    PolicyMetadata "policy-metadata" Refuse
+        "the policy does not allow a label or an annotation of this key"
+        "remove the key, or choose one that the sentence lists";
+    PolicyEnv "policy-env" Refuse
+        "env sets a variable that changes what a process loads or runs, which the policy does not allow"
+        "put the setting into the image, or ask the operator to allow the variable";
+    PolicySecret "policy-secret" Refuse
+        "the policy does not allow jobs of the namespace to use the secret"
+        "choose a secret that the sentence lists, or ask the operator";
+    PolicySize "policy-size" Refuse
+        "the job has more nodes or GPUs than the policy allows for one job"
+        "ask for at most what the sentence names";
+    PolicyTotal "policy-total" Refuse
+        "with this job, all unfinished jobs together would have more than the policy allows"
+        "wait until a job has ended, delete one, or ask for less";
     ReplacedEnv "replaced-env" Warn
         "env replaces a variable by which the image finds its programs, such as PATH"
         "give the whole value, with what the image's own has, or leave the variable out";
     SecretInEnv "secret-in-env" Warn
         "env seems to hold a secret, and everybody who may read the PyTorchJob can read it"
-        "have the operator mount a Kubernetes Secret";
+        "write {\"secret\": NAME, \"key\": KEY} as the value, and have the operator allow the secret";
     DeprecatedEnv "deprecated-env" Warn
         "env sets a variable that its library no longer reads"
         "set the variable that the sentence names";

@@ -61,7 +61,7 @@ kinds! {
         "the Idempotency-Key came with another request before"
         "use a new key for a new request";
     Unauthorized 401 "unauthorized" "Unauthorized"
-        "the token is missing or wrong"
+        "the token is missing, wrong or expired"
         "send the service's token as X-TRAINER-TOKEN; the commands take it from TRAINER_API_TOKEN";
     NoSuchRoute 404 "no-such-route" "Not found"
         "the service has nothing at this path"
@@ -82,8 +82,11 @@ kinds! {
         "a quota, a policy or a webhook of the cluster refuses the job"
         "change the request as the cluster's sentence says, or ask its operator";
     NamespaceNotAllowed 403 "namespace-not-allowed" "Namespace not allowed"
-        "this service does not serve the namespace"
+        "this service does not serve the namespace, or you have no role in it"
         "choose a namespace that the sentence lists";
+    Forbidden 403 "forbidden" "Not allowed"
+        "your role does not allow the operation"
+        "ask the operator for the role that the sentence names; `trainer whoami` shows yours";
     ForeignHost 403 "foreign-host" "Foreign host"
         "a service without a token answers only to its addresses and to localhost"
         "use an address, or have the operator set TRAINER_ALLOWED_HOSTS or a token";

@@ -13,8 +13,8 @@ use crate::plan::CheckpointLayout;
 use super::queue::{self, QueueDetails, QueueReading};
 use super::{JobState, JobSummary, ObservedJob, Progress};
 use crate::keys::{
-    CHECKPOINT_LAYOUT_ANNOTATION, DATASET_URI_ANNOTATION, MODEL_ID_ANNOTATION, PLUGIN_ANNOTATION,
-    PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION, WARNINGS_ANNOTATION,
+    CHECKPOINT_LAYOUT_ANNOTATION, DATASET_URI_ANNOTATION, MODEL_ID_ANNOTATION, OWNER_ANNOTATION,
+    PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION, WARNINGS_ANNOTATION,
 };
 use crate::pytorch_job::ConditionType;
 
@@ -108,6 +108,9 @@ pub struct JobDetails {
     /// Its place in the queue that it names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueDetails>,
+    /// The caller that submitted it, on a service with an access file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// The latest progress that `train.py` reported; absent until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -192,6 +195,7 @@ impl JobDetails {
             explanation,
             suspended: job.spec.run_policy.suspend,
             queue,
+            owner: text(OWNER_ANNOTATION),
             progress,
             created_at: job.metadata.creation_timestamp.clone(),
             started_at: job.status.start_time.clone(),

@@ -39,6 +39,13 @@ impl Submission {
         })
     }
 
+    /// The same submission of a named caller, whose keys are its own.
+    #[must_use]
+    pub fn of_owner(self, owner: &str) -> Self {
+        let key_hash = hash(format!("{owner}\0{}", self.key_hash).as_bytes());
+        Self { key_hash, ..self }
+    }
+
     /// Stores this submission in the job.
     pub fn mark(&self, job: &mut PyTorchJob) {
         let metadata = &mut job.metadata;

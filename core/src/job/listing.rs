@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{JobState, JobSummary, ObservedJob, Selector, queue};
-use crate::keys::FRAMEWORK_LABEL;
+use crate::keys::{FRAMEWORK_LABEL, OWNER_ANNOTATION};
 
 /// The default page size.
 const DEFAULT_PAGE: usize = 100;
@@ -26,6 +26,7 @@ const MAX_PAGE: usize = 1000;
 pub struct Filter {
     pub framework: Option<String>,
     pub status: Option<JobState>,
+    pub owner: Option<String>,
     pub labels: Selector,
 }
 
@@ -49,6 +50,9 @@ pub struct ListedJob {
     /// The queue in which it waits to be admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_in: Option<String>,
+    /// The caller that submitted it, on a service with an access file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created_at: Option<Time>,
@@ -61,6 +65,7 @@ impl From<&ObservedJob> for ListedJob {
             namespace: job.namespace().to_string(),
             suspended: job.spec.run_policy.suspend,
             queued_in: queue::waits_in(job).map(str::to_string),
+            owner: job.annotation(OWNER_ANNOTATION).map(str::to_string),
             created_at: job.metadata.creation_timestamp.clone(),
         }
     }
@@ -170,6 +175,7 @@ impl Filter {
     fn admits(&self, job: &ObservedJob) -> bool {
         let is = |framework: &String| job.label(FRAMEWORK_LABEL) == Some(framework);
         self.framework.as_ref().is_none_or(is)
+            && (self.owner.is_none() || self.owner.as_deref() == job.annotation(OWNER_ANNOTATION))
             && self.status.is_none_or(|status| JobState::of(job) == status)
             && self.labels.selects(job.metadata.labels.as_ref())
     }

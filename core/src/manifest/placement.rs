@@ -21,6 +21,9 @@ pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
         gpu_resource: _,
         labels: _,
         annotations: _,
+        // Variables are those of `manifest::environment`.
+        env: _,
+        env_secrets: _,
         volumes,
         shared_memory_gb,
         ttl_seconds_after_finished: _,

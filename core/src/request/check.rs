@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::env;
 use super::image;
 use super::metadata::{self, NameFault};
 use super::schema::{self, field};
 use super::secret::looks_secret;
 use super::uri::{StorageUri, UriRole};
-use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, TrainingJobRequest};
+use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, SecretKey, TrainingJobRequest};
 use crate::finding::{Code, Finding, pointer};
 use crate::keys::PRIORITY_CLASS_LABEL;
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
@@ -107,8 +108,9 @@ impl<'a> Checker<'a> {
             .and_then(|text| self.uri(UriRole::Checkpoint, "checkpoint_base_uri", &text));
         let dataset_uri =
             dataset_uri.and_then(|text| self.uri(UriRole::Dataset, "dataset_uri", &text));
-        let env = env.unwrap_or_default();
+        let (env, secrets) = env::split(env.unwrap_or_default());
         self.environment(&env);
+        self.secrets(&secrets);
         let labels = labels.unwrap_or_default();
         self.labels(&labels);
         let mut annotations = annotations.unwrap_or_default();
@@ -148,6 +150,7 @@ impl<'a> Checker<'a> {
             overwrite,
             extra_args,
             env,
+            secrets,
             labels,
             annotations,
             namespace,
@@ -225,8 +228,8 @@ impl<'a> Checker<'a> {
                     .push(Finding::new(Code::ReplacedEnv, at, detail));
             } else if looks_secret(name, value) {
                 let detail = format!(
-                    "{}: a secret in env is stored in the PyTorchJob in plain text; mount a \
-                     Kubernetes Secret instead",
+                    "{}: a secret in env is stored in the PyTorchJob in plain text; write \
+                     {{\"secret\": NAME, \"key\": KEY}} as its value instead",
                     field(&at)
                 );
                 self.warnings
@@ -247,6 +250,33 @@ impl<'a> Checker<'a> {
                  a file"
             );
             self.finding(Code::Length, "env", detail);
+        }
+    }
+
+    fn secrets(&mut self, secrets: &BTreeMap<String, SecretKey>) {
+        for (name, key) in secrets {
+            let at = pointer(["env", name.as_str()]);
+            let field = field(&at);
+            let allowed = self.policy.secrets.as_ref();
+            let is_allowed = allowed.is_none_or(|allowed| allowed.contains(&key.secret));
+            let wrong = match (metadata::check_request_variable(name), key.check()) {
+                (Err(finding), _) => Some((Code::Environment, finding.to_string())),
+                (_, Err(wrong)) => Some((Code::Secret, wrong)),
+                _ if is_allowed => None,
+                _ => {
+                    let detail = format!(
+                        "secret {} is not allowed on this service; allowed: {}",
+                        key.secret,
+                        match allowed.map(|allowed| allowed.join(", ")) {
+                            Some(allowed) if !allowed.is_empty() => allowed,
+                            _ => "none, see TRAINER_ALLOWED_SECRETS".to_string(),
+                        }
+                    );
+                    Some((Code::Secret, detail))
+                }
+            };
+            let found = wrong.map(|(code, why)| Finding::new(code, at, format!("{field}: {why}")));
+            self.findings.extend(found);
         }
     }
 

@@ -271,6 +271,33 @@ pub fn is_search_path(name: &str) -> bool {
     SEARCH_PATHS.contains(&name)
 }
 
+/// Prefixes of variables that change what a process loads or runs.
+const PROCESS_PREFIXES: &[&str] = &["LD_", "PYTHON", "DYLD_", "MALLOC_", "BASH_FUNC_"];
+/// Other variables of this kind: of shells, interpreters, libraries that load code by name, and the
+/// certificates that a process trusts.
+#[rustfmt::skip]
+const PROCESS_VARIABLES: &[&str] = &[
+    "BASH_ENV", "CUDA_INJECTION32_PATH", "CUDA_INJECTION64_PATH", "CURL_CA_BUNDLE", "ENV",
+    "GCONV_PATH", "GLIBC_TUNABLES", "HF_MODULES_CACHE", "HOME", "HOSTALIASES", "IFS",
+    "LOCPATH", "NCCL_CONF_FILE", "NCCL_NET_PLUGIN", "NCCL_PROFILER_PLUGIN", "NCCL_TUNER_PLUGIN",
+    "NODE_OPTIONS", "NVIDIA_DRIVER_CAPABILITIES", "OPENSSL_CONF", "OPENSSL_MODULES", "PATH",
+    "PERL5LIB", "PERL5OPT", "REQUESTS_CA_BUNDLE", "RESOLV_HOST_CONF", "RUBYOPT", "SHELLOPTS",
+    "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR",
+    "TORCH_LIBRARY_PATH", "TRITON_CACHE_DIR", "VIRTUAL_ENV",
+];
+/// Variables with such a prefix that load nothing.
+#[rustfmt::skip]
+const HARMLESS_VARIABLES: &[&str] = &[
+    "PYTHONDONTWRITEBYTECODE", "PYTHONFAULTHANDLER", "PYTHONHASHSEED", "PYTHONIOENCODING",
+    "PYTHONOPTIMIZE", "PYTHONUNBUFFERED", "PYTHONUTF8", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_",
+];
+
+/// Whether a variable changes what a process loads or runs, or whom it trusts.
+pub fn changes_process(name: &str) -> bool {
+    let is_of_kind = has_prefix(name, PROCESS_PREFIXES) || PROCESS_VARIABLES.contains(&name);
+    is_of_kind && !HARMLESS_VARIABLES.contains(&name)
+}
+
 /// Whether a name is a DNS label (RFC 1123), as names of namespaces and frameworks must be.
 pub fn is_dns_label(name: &str) -> bool {
     name.len() <= MAX_LABEL && is_dns_part(name)

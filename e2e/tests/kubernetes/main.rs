@@ -13,6 +13,7 @@
     reason = "what was measured is for who runs the tests"
 )]
 
+mod access;
 mod container;
 mod control_plane;
 mod deployment;

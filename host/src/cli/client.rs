@@ -6,6 +6,7 @@ mod completion;
 mod connection_error;
 pub mod failure;
 mod follow;
+mod identity;
 mod lookup;
 pub mod output;
 mod server;

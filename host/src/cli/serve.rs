@@ -10,6 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::plugins::registry;
+use crate::access::{self, AccessControl};
+use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::cluster::kubernetes::KubernetesCluster;
 use crate::cluster::local::LocalCluster;
@@ -31,15 +33,22 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     let begun = Instant::now();
     measure::metrics();
     let token = settings.token()?;
+    let access = settings.access_file().map(|file| access::read(file));
+    let access = access.transpose()?;
+    let mut reviews = None;
+    let audit = audit_log(&settings)?;
     let telemetry = telemetry::start(&settings.log)?;
     if let Err(error) = hidden {
         warn!(%error, "other processes of this user can read the secrets of this service");
     }
     let registry = Arc::new(registry(&settings.planning)?);
-    let policy = settings.planning.policy()?;
+    let mut policy = settings.planning.policy()?;
+    policy.secrets = settings.allowed_secrets();
     let cluster: Arc<dyn Cluster> = match settings.cluster() {
         ClusterKind::Kubernetes => {
-            Arc::new(KubernetesCluster::connect(settings.kubernetes_cluster()).await?)
+            let cluster = KubernetesCluster::connect(settings.kubernetes_cluster()).await?;
+            reviews = Some(cluster.client());
+            Arc::new(cluster)
         }
         ClusterKind::Local => {
             let local = settings.local_cluster(std::env::current_exe()?)?;
@@ -52,19 +61,23 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
             Arc::new(opened.with_context(|| format!("cannot use the data folder {folder}"))?)
         }
     };
-    if token.is_none() && !settings.listen.ip().is_loopback() {
+    if token.is_none() && access.is_none() && !settings.listen.ip().is_loopback() {
         warn!(
             listen = %settings.listen,
             "no token is set, so anyone who reaches this address can start jobs; set \
              TRAINER_API_TOKEN"
         );
     }
+    let access = access.map(|access| AccessControl::new(access).with_reviews_by(reviews));
+    let access = access.map(Arc::new);
     let (told, draining) = tokio::sync::watch::channel(false);
     let app = App {
         plugins: registry.clone(),
         cluster: cluster.clone(),
         policy: Arc::new(policy),
         token,
+        access: access.clone(),
+        audit,
         allowed_hosts: settings.allowed_hosts.clone().into(),
         allowed_origins: settings.allowed_origins.clone().into(),
         failures: Failures::default(),
@@ -77,6 +90,9 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
     let every = Duration::from_secs(settings.plugins_poll);
     tokio::spawn(watch::keep_current(registry, every));
+    if let (Some(control), Some(file)) = (access, settings.access_file().cloned()) {
+        tokio::spawn(access::keep_current(control, file, every));
+    }
     tokio::spawn(measure::run_upkeep());
     let grace = Duration::from_secs(settings.shutdown_grace);
     let mut late = draining.clone();
@@ -98,6 +114,16 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     info!("stopped");
     tokio::task::spawn_blocking(|| telemetry.end()).await?;
     Ok(())
+}
+
+/// The audit log, which must be writable from the start.
+fn audit_log(settings: &ServeSettings) -> anyhow::Result<Option<Arc<Audit>>> {
+    let Some(audit) = settings.audit() else {
+        return Ok(None);
+    };
+    let checked = audit.check();
+    checked.context("cannot write to the audit log that TRAINER_AUDIT names")?;
+    Ok(Some(Arc::new(audit)))
 }
 
 /// Waits for SIGTERM, as sent by Kubernetes, or SIGINT, as sent by Ctrl-C.

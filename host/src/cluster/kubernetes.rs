@@ -103,6 +103,11 @@ impl KubernetesCluster {
         })
     }
 
+    /// The client of the API server, for reviews of tokens.
+    pub fn client(&self) -> Client {
+        self.calls.client().clone()
+    }
+
     /// A job from the cache. Name and namespace become parts of a path, so they are checked.
     fn cached(
         &self,

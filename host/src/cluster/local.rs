@@ -22,6 +22,7 @@ mod processes;
 pub mod quota;
 mod removal;
 mod replica;
+mod secrets;
 pub mod shim;
 mod slots;
 mod store;
@@ -51,6 +52,7 @@ use folder::DataFolder;
 use jobs::{LocalJobs, MachineSettings, blocking};
 use lifecycle::Pace;
 use quota::{Limits, Quota};
+pub use secrets::Secrets;
 use slots::Slots;
 use store::{Record, Store, key};
 use usage::LogUsage;
@@ -91,6 +93,7 @@ pub struct LocalCluster {
     machine: Arc<LocalJobs>,
     /// Where the claims of `pvc://` URIs are.
     claims: PathBuf,
+    secrets: Secrets,
     logs: log::Logs,
     quota: Quota,
     usage: LogUsage,
@@ -163,6 +166,7 @@ impl LocalCluster {
         })
         .await?;
         let claims = folder.path.join("pvc");
+        let secrets = Secrets::of(&folder.path);
         let settings = MachineSettings {
             containment,
             most_log_bytes: limits.log_bytes,
@@ -173,6 +177,7 @@ impl LocalCluster {
             environment: replica_environment(python, claims.clone()),
             scratch: folder.path.join("scratch"),
             owner: folder.id.clone(),
+            secrets: secrets.clone(),
             pace: Pace {
                 first_backoff: restart_backoff,
                 shutdown_grace,
@@ -187,6 +192,7 @@ impl LocalCluster {
             usage: LogUsage::new(machine.settings.jobs_folder.clone(), limits.all_logs_bytes),
             machine,
             claims,
+            secrets,
             logs: log::Logs::default(),
             newest: Newest::default(),
             _folder: folder,
@@ -315,7 +321,11 @@ impl Cluster for LocalCluster {
         let sight = self.follow(job.namespace(), job.name()).await?;
         let folder = self.machine.folder(job.namespace(), job.name());
         let folder = folder.join(format!("{}-{replica}", job.name()));
-        self.logs.open(folder, replica, selection, sight).await
+        let log = self.logs.open(folder, replica, selection, sight).await?;
+        let (secrets, namespace) = (self.secrets.clone(), job.namespace().to_string());
+        let mask = tokio::task::spawn_blocking(move || secrets.mask(&namespace)).await;
+        let mask = mask.map_err(|error| ClusterError::internal("masking a log", error))?;
+        Ok(log::masked(log, mask))
     }
 
     async fn submitted(
@@ -350,6 +360,7 @@ impl LocalCluster {
             return Ok(());
         }
         inputs::check(&ObservedJob::from(job)).await?;
+        self.check_secrets(job).await?;
         let prefix = Prefix::of(&job.metadata);
         let (Some(prefix), EarlierCheckpoints::Refuse) = (prefix, EarlierCheckpoints::of(job))
         else {
@@ -362,6 +373,15 @@ impl LocalCluster {
             }),
             None => Ok(()),
         }
+    }
+
+    async fn check_secrets(&self, job: &PyTorchJob) -> Result<(), ClusterError> {
+        let (secrets, job) = (self.secrets.clone(), job.clone());
+        let checked = tokio::task::spawn_blocking(move || secrets.check(&job)).await;
+        let checked = checked.map_err(|error| ClusterError::internal("reading secrets", error))?;
+        checked.map_err(|missing| ClusterError::MissingSecret {
+            detail: missing.to_string(),
+        })
     }
 
     fn admitted(&self, job: &PyTorchJob) -> Created {

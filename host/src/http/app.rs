@@ -5,10 +5,13 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::authorized::Authorized;
 use super::heavy::Load;
 use super::origin::Origin;
 use super::problem::Problem;
 use super::token::{Failures, Token};
+use crate::access::AccessControl;
+use crate::audit::Audit;
 use crate::cluster::{Cluster, ClusterError, Created};
 use crate::plan::Plan;
 use crate::plugin::Registry;
@@ -23,6 +26,10 @@ pub struct App {
     pub policy: Arc<RequestPolicy>,
     /// None disables authentication.
     pub token: Option<Token>,
+    /// The named callers and what they may do. None: whoever has the token may do everything.
+    pub access: Option<Arc<AccessControl>>,
+    /// Where changes are recorded.
+    pub audit: Option<Arc<Audit>>,
     /// Additional host names of this service, used if there is no token.
     pub allowed_hosts: Arc<[String]>,
     /// Origins whose pages may use this service.
@@ -34,25 +41,35 @@ pub struct App {
 }
 
 impl App {
+    /// Whether clients must send a token.
+    pub(super) fn requires_token(&self) -> bool {
+        self.token.is_some() || self.access.is_some()
+    }
+
     /// Steps 1 and 2, with the same set of plugins even if a reload happens meanwhile.
-    pub(super) async fn plan(&self, body: Value, load: &Load) -> Result<(Checked, Plan), Problem> {
+    pub(super) async fn plan(
+        &self,
+        mut body: Value,
+        load: &Load,
+        authorized: &Authorized,
+    ) -> Result<(Checked, Plan), Problem> {
+        authorized.fill_namespace(self, &mut body);
         let plugins = self.plugins.current();
         let (loaded, policy) = (plugins.clone(), self.policy.clone());
         let check = move || request::check(body, loaded.schemas(), &policy);
         let checked = load.run(check).await??;
-        self.policy.namespaces.check(&checked.request.namespace)?;
+        authorized.check_request(self, &checked.request)?;
         let plan = plugins.plan(&checked).await?;
         Ok((checked, plan))
     }
 
     /// Step 4.
-    pub(super) async fn create(&self, job: PyTorchJob) -> Result<Created, ClusterError> {
+    pub(super) async fn create(
+        &self,
+        job: PyTorchJob,
+        authorized: &Authorized,
+    ) -> Result<Created, ClusterError> {
         let created = self.cluster.create(job).await;
-        created.map_err(|error| self.for_caller(error))
-    }
-
-    /// Removes what the caller may not know about other namespaces from an error.
-    pub(super) fn for_caller(&self, error: ClusterError) -> ClusterError {
-        error.for_caller(|namespace| self.policy.namespaces.check(namespace).is_ok())
+        created.map_err(|error| authorized.visible_part(self, error))
     }
 }

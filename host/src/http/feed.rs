@@ -18,6 +18,7 @@ use futures_util::{Stream, stream};
 use tokio::sync::watch;
 
 use super::app::App;
+use super::authorized::Authorized;
 use super::events::{KEEP_ALIVE, LAST_EVENT_ID};
 use super::problem::Problem;
 use super::streams::{Caller, Streams};
@@ -30,6 +31,7 @@ const RECONNECT: Duration = Duration::from_secs(1);
 pub(super) async fn feed(
     State(app): State<App>,
     Extension(streams): Extension<Arc<Streams>>,
+    authorized: Authorized,
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -45,6 +47,7 @@ pub(super) async fn feed(
         stage: Stage::Live(Vec::new().into_iter()),
         feed,
         app,
+        authorized,
     };
     if is_new || reader.catch_up().is_none() {
         // An error here is an answer of its own, later it can only end the stream.
@@ -61,6 +64,7 @@ pub(super) async fn feed(
 /// One client that reads the feed.
 struct FeedReader {
     app: App,
+    authorized: Authorized,
     feed: Arc<Feed>,
     newest: watch::Receiver<u64>,
     _follower: Follower,
@@ -99,7 +103,7 @@ impl FeedReader {
     }
 
     fn may_see(&self, namespace: &str) -> bool {
-        self.app.policy.namespaces.check(namespace).is_ok()
+        self.authorized.may_see(&self.app, namespace)
     }
 
     fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {

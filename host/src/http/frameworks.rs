@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::app::App;
+use super::authorized::Authorized;
 use super::problem::Problem;
 use super::reference::Name;
 use crate::plugin::{Plugin, Refused, Reload};
@@ -89,8 +90,10 @@ pub(super) async fn reload(State(app): State<App>) -> Result<Response, Problem> 
 
 pub(super) async fn roll_back(
     State(app): State<App>,
+    authorized: Authorized,
     Name(framework): Name,
 ) -> Result<Response, Problem> {
+    authorized.note("", Some(&framework));
     let registry = app.plugins.clone();
     // It waits for a reload that is under way.
     let served = tokio::task::spawn_blocking(move || registry.roll_back(&framework))

@@ -23,12 +23,15 @@ pub(super) async fn livez() -> &'static str {
 
 /// Readiness: plugins are loaded, the cluster is reachable, and the service is not shutting down.
 pub(super) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
-    let checks = [
+    let mut checks = vec![
         Check::of("plugins", plugins(&app)),
         Check::of("plugin folder", Ok(app.plugins.watching().to_string())),
         Check::of("cluster", cluster(&app).await),
         Check::of("serving", serving(&app)),
     ];
+    if let Some(access) = &app.access {
+        checks.push(Check::of("access", Ok(access.state())));
+    }
     let ready = checks.iter().all(|check| check.ok);
     let (status, word) = match ready {
         true => (StatusCode::OK, "ready"),

@@ -8,36 +8,50 @@ use axum::http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use super::app::App;
+use super::authorized::Authorized;
 use super::problem::Problem;
 use crate::cluster::{ClusterError, Created};
 use crate::job::Submission;
 use crate::pytorch_job::PyTorchJob;
+use crate::request::JobRequest;
 
 /// draft-ietf-httpapi-idempotency-key-header.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The key of a request, if it has one.
-pub(super) fn submission(headers: &HeaderMap, body: &Value) -> Result<Option<Submission>, Problem> {
+pub(super) fn submission(
+    headers: &HeaderMap,
+    body: &Value,
+    owner: Option<&str>,
+) -> Result<Option<Submission>, Problem> {
     let key = headers.get(IDEMPOTENCY_KEY);
     let submission = key.map(|key| Submission::new(key.as_bytes(), body));
-    Ok(submission.transpose()?)
+    let submission = submission.transpose()?;
+    Ok(match owner {
+        Some(owner) => submission.map(|submission| submission.of_owner(owner)),
+        None => submission,
+    })
 }
 
 /// Creates a job, or returns the job that the same submission created before.
 pub(super) async fn create(
     app: &App,
+    authorized: &Authorized,
+    request: &JobRequest,
     mut job: PyTorchJob,
     submission: Option<Submission>,
 ) -> Result<Created, Problem> {
     let Some(submission) = submission else {
-        return Ok(app.create(job).await?);
+        let _turn = authorized.take_turn(app, request).await?;
+        return Ok(app.create(job, authorized).await?);
     };
     let namespace = job.namespace().to_string();
     if let Some(created) = created_before(app, &namespace, &submission).await? {
         return Ok(created);
     }
     submission.mark(&mut job);
-    match app.create(job).await {
+    let _turn = authorized.take_turn(app, request).await?;
+    match app.create(job, authorized).await {
         Err(taken @ ClusterError::AlreadyExists { .. }) => {
             let created = created_before(app, &namespace, &submission).await?;
             created.ok_or_else(|| taken.into())

@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use super::app::App;
+use super::authorized::Authorized;
 use super::problem::Problem;
 use super::query::Query;
 use crate::job::{Filter, JobPage, JobState, Listing, PageSize, Selector};
@@ -14,6 +15,7 @@ pub(super) struct ListQuery {
     framework: Option<String>,
     status: Option<JobState>,
     namespace: Option<String>,
+    owner: Option<String>,
     label_selector: Option<String>,
     #[serde(default)]
     page_size: u32,
@@ -26,6 +28,8 @@ struct Filters<'a> {
     framework: Option<&'a str>,
     status: Option<JobState>,
     namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
     label_selector: Option<&'a str>,
 }
 
@@ -35,6 +39,7 @@ impl ListQuery {
             framework: self.framework.as_deref(),
             status: self.status,
             namespace: self.namespace.as_deref(),
+            owner: self.owner.as_deref(),
             label_selector: self.label_selector.as_deref(),
         };
         let filters = serde_json::to_string(&filters).map_err(Problem::internal)?;
@@ -43,6 +48,7 @@ impl ListQuery {
         let filter = Filter {
             framework: self.framework.clone(),
             status: self.status,
+            owner: self.owner.clone(),
             labels: labels.map_err(|wrong| Problem::parameter("label_selector", wrong))?,
         };
         let size = PageSize::of(self.page_size);
@@ -55,14 +61,14 @@ impl ListQuery {
 
 pub(super) async fn list(
     State(app): State<App>,
+    authorized: Authorized,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<JobPage>, Problem> {
-    let namespaces = &app.policy.namespaces;
     if let Some(namespace) = &query.namespace {
-        namespaces.check(namespace)?;
+        authorized.check_namespace(&app, namespace)?;
     }
     let listing = query.listing()?;
     let mut jobs = app.cluster.list(query.namespace.as_deref()).await?;
-    jobs.retain(|job| namespaces.check(job.namespace()).is_ok());
+    jobs.retain(|job| authorized.may_see(&app, job.namespace()));
     Ok(Json(listing.page(jobs)))
 }

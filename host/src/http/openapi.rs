@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 pub use page::page;
 
+use super::WhoAmI;
 use crate::explain::Framework;
 use crate::finding::Finding;
 use crate::job::{
@@ -42,13 +43,14 @@ pub fn document(frameworks: &[Framework]) -> Value {
             {"name": "frameworks", "description": "Frameworks for jobs"},
             {"name": "service", "description": "The service itself"},
         ],
-        "security": [{"token": []}, {}],
+        "security": [{"token": []}, {"bearer": []}, {}],
         "paths": paths,
         "components": {
             "schemas": schemas(),
             "parameters": parameters(),
             "securitySchemes": {
                 "token": {"type": "apiKey", "in": "header", "name": "X-TRAINER-TOKEN"},
+                "bearer": {"type": "http", "scheme": "bearer"},
             },
         },
     })
@@ -72,6 +74,7 @@ fn schemas() -> Value {
     generator.subschema_for::<Metrics>();
     generator.subschema_for::<Preview>();
     generator.subschema_for::<Finding>();
+    generator.subschema_for::<WhoAmI>();
     let mut schemas = generator.take_definitions(true);
     let mut request = request::json_schema().clone();
     if let Some(request) = request.as_object_mut() {

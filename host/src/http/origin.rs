@@ -60,6 +60,7 @@ pub(super) fn cors(origins: &[Origin]) -> Option<CorsLayer> {
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
             .allow_headers([
                 header::ACCEPT,
+                header::AUTHORIZATION,
                 header::CONTENT_TYPE,
                 header::IF_NONE_MATCH,
                 HeaderName::from_static("idempotency-key"),
@@ -86,7 +87,7 @@ pub(super) async fn check_host(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if app.token.is_some() || learns_nothing(request.uri()) {
+    if app.requires_token() || learns_nothing(request.uri()) {
         return Ok(next.run(request).await);
     }
     let named = request.headers().get(header::HOST);

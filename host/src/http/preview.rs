@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::app::App;
+use super::authorized::Authorized;
 use super::body::JsonBody;
 use super::problem::Problem;
 use super::query::Query;
@@ -29,16 +30,18 @@ enum DryRun {
 
 pub(super) async fn preview(
     State(app): State<App>,
+    authorized: Authorized,
     Query(query): Query<PreviewQuery>,
     headers: HeaderMap,
     JsonBody { value, load }: JsonBody,
 ) -> Result<Response, Problem> {
-    let (checked, plan) = app.plan(value, &load).await?;
+    let (checked, plan) = app.plan(value, &load, &authorized).await?;
+    authorized.take_turn(&app, &checked.request).await?;
     let mut preview = Preview::of(&checked.request, &plan, &checked.warnings);
     manifest::check_size(&preview.manifest).map_err(|too_large| vec![too_large])?;
     if query.dry_run == Some(DryRun::Server) {
         let tried = app.cluster.try_create(preview.manifest.clone()).await;
-        let tried = tried.map_err(|error| app.for_caller(error))?;
+        let tried = tried.map_err(|error| authorized.visible_part(&app, error))?;
         preview.add_queue_warnings(tried.warnings);
     }
     match wants_yaml(&headers) {

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use tower_http::request_id::RequestId;
 use tracing::{error, warn};
 
+use crate::access_rules::Forbidden;
 use crate::finding::{Code, Finding, Kind, TYPE_PREFIX};
 use crate::plugin::Plugins;
 use crate::request::schema::quote_text;
@@ -70,6 +71,14 @@ impl Problem {
     pub(super) fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(Kind::Unauthorized, detail)
             .with_header("www-authenticate", "X-TRAINER-TOKEN realm=\"trainer\"")
+    }
+
+    pub(super) fn forbidden(refused: &Forbidden) -> Self {
+        let kind = match refused {
+            Forbidden::Namespace { .. } => Kind::NamespaceNotAllowed,
+            Forbidden::Role { .. } | Forbidden::NotOwner { .. } => Kind::Forbidden,
+        };
+        Self::new(kind, refused.to_string())
     }
 
     pub(super) fn media_type(given: &str) -> Self {
@@ -171,6 +180,23 @@ impl Problem {
             _ if self.status.is_client_error() => "refused",
             _ => "failed",
         }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The last part of the type.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind.as_str()
+    }
+
+    /// The codes of the findings, for the audit log.
+    pub(super) fn codes(&self) -> Vec<String> {
+        self.errors
+            .iter()
+            .map(|finding| finding.code.clone())
+            .collect()
     }
 
     fn document(&self, instance: &str) -> Value {

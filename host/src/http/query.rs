@@ -3,16 +3,16 @@
 //!
 //! The parameters of each route are in the table from which the OpenAPI document is generated.
 
-use axum::extract::{FromRequestParts, MatchedPath, Request};
-use axum::http::Method;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 
+use super::authorized;
 use super::problem::Problem;
 use crate::finding::{Code, Finding};
-use crate::http::openapi::operations::{self, Operation, Parameter, Value};
+use crate::http::openapi::operations::{Operation, Parameter, Value};
 use crate::job::JobState;
 use crate::suggestion::{did_you_mean, nearest};
 
@@ -23,7 +23,7 @@ const MAX_QUOTE: usize = 64;
 
 /// Accepts a request if its query has only known parameters, each once and with a valid value.
 pub(super) async fn check(request: Request, next: Next) -> Result<Response, Problem> {
-    let findings = match (operation(&request), request.uri().query()) {
+    let findings = match (authorized::operation(&request), request.uri().query()) {
         (Some(operation), Some(query)) => findings(operation, query),
         _ => Vec::new(),
     };
@@ -50,15 +50,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 pub(super) fn names(query: Option<&str>, name: &str) -> bool {
     let query = query.unwrap_or_default().as_bytes();
     form_urlencoded::parse(query).any(|(given, _)| given == name)
-}
-
-fn operation(request: &Request) -> Option<&'static Operation> {
-    let route = request.extensions().get::<MatchedPath>()?;
-    let method = match request.method() {
-        &Method::HEAD => &Method::GET,
-        method => method,
-    };
-    operations::of(method.as_str(), route.as_str())
 }
 
 fn findings(operation: &Operation, query: &str) -> Vec<Finding> {
@@ -156,6 +147,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::openapi::operations;
     use proptest::prelude::*;
 
     fn told(method: &str, path: &str, query: &str) -> String {

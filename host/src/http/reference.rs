@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::app::App;
+use super::authorized::{Authorized, JobProblem};
 use super::problem::Problem;
 use super::query::Query;
 use super::submit::warning_headers;
@@ -67,24 +68,25 @@ impl NamedJob {
 }
 
 impl FoundJob {
-    fn of(job: NamedJob) -> Result<Self, ClusterError> {
-        let NamedJob {
+    fn of(located: Located) -> Result<Self, ClusterError> {
+        let Located {
             namespace,
             name,
             elsewhere,
-        } = job;
-        match <[String; 1]>::try_from(elsewhere) {
-            Ok([only]) => Ok(Self {
+        } = located;
+        match (<[String; 1]>::try_from(elsewhere), namespace) {
+            (Ok([only]), missing_in) => Ok(Self {
                 namespace: only,
                 name,
-                missing_in: Some(namespace),
+                missing_in,
             }),
-            Err(none) if none.is_empty() => Ok(Self {
+            (Err(none), Some(namespace)) if none.is_empty() => Ok(Self {
                 namespace,
                 name,
                 missing_in: None,
             }),
-            Err(namespaces) => Err(ClusterError::Ambiguous { name, namespaces }),
+            (Err(none), None) if none.is_empty() => Err(ClusterError::NotFound { name }),
+            (Err(namespaces), _) => Err(ClusterError::Ambiguous { name, namespaces }),
         }
     }
 
@@ -108,32 +110,66 @@ impl FoundJob {
     }
 }
 
+/// Where the job of a request can be.
+struct Located {
+    name: String,
+    /// The namespace of the request, or the caller's default; none if the caller has several and
+    /// the default namespace is not one of them.
+    namespace: Option<String>,
+    /// Other namespaces with a job of this name, if the request has no namespace.
+    elsewhere: Vec<String>,
+}
+
+impl Located {
+    async fn of(parts: &mut Parts, app: &App, authorized: &Authorized) -> Result<Self, Problem> {
+        let Name(name) = Name::from_request_parts(parts, app).await?;
+        let Query(NamespaceQuery { namespace }) = Query::from_request_parts(parts, app).await?;
+        if let Some(namespace) = namespace {
+            authorized.check_namespace(app, &namespace)?;
+            return Ok(Self {
+                name,
+                namespace: Some(namespace),
+                elsewhere: Vec::new(),
+            });
+        }
+        let mut elsewhere = app.cluster.namespaces_of(&name);
+        elsewhere.retain(|other| authorized.may_see(app, other));
+        let namespace = authorized.default_namespace(app);
+        if namespace
+            .as_ref()
+            .is_some_and(|own| elsewhere.contains(own))
+        {
+            elsewhere.clear();
+        }
+        Ok(Self {
+            name,
+            namespace,
+            elsewhere,
+        })
+    }
+}
+
 impl FromRequestParts<App> for NamedJob {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let Name(name) = Name::from_request_parts(parts, app).await?;
-        let Query(NamespaceQuery { namespace }) = Query::from_request_parts(parts, app).await?;
-        let allowed = &app.policy.namespaces;
-        if let Some(namespace) = namespace {
-            allowed.check(&namespace)?;
-            return Ok(Self {
-                namespace,
-                name,
-                elsewhere: Vec::new(),
-            });
-        }
-        let namespace = app.policy.default_namespace.clone();
-        let mut elsewhere = app.cluster.namespaces_of(&name);
-        elsewhere.retain(|other| allowed.check(other).is_ok());
-        if elsewhere.contains(&namespace) {
-            elsewhere.clear();
-        }
-        Ok(Self {
+        let Ok(authorized) = Authorized::from_request_parts(parts, app).await;
+        let located = Located::of(parts, app, &authorized).await?;
+        let Some(namespace) = located.namespace else {
+            let known = authorized.visible(app).join(", ");
+            let detail = format!("required, because you have several namespaces: {known}");
+            return Err(Problem::parameter("namespace", detail));
+        };
+        let job = Self {
             namespace,
-            name,
-            elsewhere,
-        })
+            name: located.name,
+            elsewhere: located.elsewhere,
+        };
+        match authorized.check_job(app, &job.namespace, &job.name).await {
+            Ok(()) => Ok(job),
+            Err(JobProblem::Cluster(error)) => Err(job.explain(error).into()),
+            Err(JobProblem::Refused(problem)) => Err(problem),
+        }
     }
 }
 
@@ -141,7 +177,12 @@ impl FromRequestParts<App> for FoundJob {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let named = NamedJob::from_request_parts(parts, app).await?;
-        Ok(Self::of(named)?)
+        let Ok(authorized) = Authorized::from_request_parts(parts, app).await;
+        let job = Self::of(Located::of(parts, app, &authorized).await?)?;
+        match authorized.check_job(app, &job.namespace, &job.name).await {
+            Ok(()) => Ok(job),
+            Err(JobProblem::Cluster(error)) => Err(error.into()),
+            Err(JobProblem::Refused(problem)) => Err(problem),
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tracing::info;
 
 use super::app::App;
+use super::authorized::Authorized;
 use super::body::JsonBody;
 use super::heavy::Load;
 use super::problem::Problem;
@@ -22,28 +23,32 @@ const MAX_WARNING_HEADERS: usize = 16;
 
 pub(super) async fn submit(
     State(app): State<App>,
+    authorized: Authorized,
     headers: HeaderMap,
     JsonBody { value, load }: JsonBody,
 ) -> Result<Response, Problem> {
     let framework = measured::framework(&app, &value);
-    let answer = create(&app, &headers, value, &load).await;
+    let answer = create(&app, &authorized, &headers, value, &load).await;
     measured::submission(framework, &answer);
     answer
 }
 
 async fn create(
     app: &App,
+    authorized: &Authorized,
     headers: &HeaderMap,
     body: Value,
     load: &Load,
 ) -> Result<Response, Problem> {
-    let submission = idempotency::submission(headers, &body)?;
-    let (checked, plan) = app.plan(body, load).await?;
+    let owner = authorized.principal.name();
+    let submission = idempotency::submission(headers, &body, owner)?;
+    let (checked, plan) = app.plan(body, load, authorized).await?;
     let warnings = || checked.warnings.iter().chain(&plan.warnings);
     let mut job = manifest::manifest(&checked.request, &plan);
     manifest::check_size(&job).map_err(|too_large| vec![too_large])?;
     manifest::record_warnings(&mut job, warnings());
-    let created = idempotency::create(app, job, submission).await?;
+    authorized.own(&mut job);
+    let created = idempotency::create(app, authorized, &checked.request, job, submission).await?;
     Ok(accepted(&created, warnings()))
 }
 

@@ -1,25 +1,37 @@
-//! Authentication by the token that clients send with every request.
+//! Authentication by the token that clients send with every request: the token of the service, or a
+//! named one of the access file.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use jiff::Timestamp;
 use metrics::counter;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
 use super::app::App;
+use super::audited;
+use super::authorized::{self, Authorized};
 use super::guesses::Guesses;
 use super::problem::Problem;
+use super::revocation::Listener;
+use crate::access_rules::Principal;
 use crate::measure;
 
 /// The specification's header.
 pub(super) const HEADER: &str = "x-trainer-token";
+/// How the value of an `Authorization` header with a token begins.
+const BEARER: &[u8] = b"bearer ";
+/// The caller with the token of the service, where named tokens exist as well.
+static SERVICE: LazyLock<Arc<Principal>> =
+    LazyLock::new(|| Arc::new(Principal::unrestricted(Some("service-token"))));
 /// How often failures of an address are logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 /// The maximum number of addresses whose failures are logged in that time.
@@ -45,29 +57,129 @@ impl Token {
     }
 }
 
-/// Accepts a request with the right token, or any request if no token is required.
+/// Accepts a request of a caller who may use the operation: of anybody, if no token is required.
 pub(super) async fn check(
     State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let operation = authorized::operation(&request);
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map(|ConnectInfo(peer)| peer.ip());
+    let principal = authenticate(&app, request.headers(), address).await?;
+    let wish = audited::wish(&app, &request, operation);
+    let admitted = match (&principal, &app.access) {
+        (Some(principal), Some(access)) => {
+            Authorized::admit(principal.clone(), access.current(), operation)
+        }
+        _ => Ok(Authorized::anybody(operation)),
+    };
+    let (authorized, answer) = match admitted {
+        Ok(authorized) => {
+            let listener = listener(&app, principal.as_ref(), request.headers());
+            request.extensions_mut().insert(authorized.clone());
+            let answer = next.run(request).await;
+            let answer = match listener {
+                Some(listener) => listener.bound(answer),
+                None => answer,
+            };
+            (Some(authorized), Ok(answer))
+        }
+        Err(refused) => (None, Err(refused)),
+    };
+    if let (Some(wish), Some(audit)) = (wish, app.audit) {
+        let caller = principal.as_ref().and_then(|principal| principal.name());
+        let entry = audited::entry(wish, caller, authorized.as_ref(), &answer);
+        audit.write(entry).await;
+    }
+    answer
+}
+
+/// As [`check`] for routes that need a token only if the service has an access file.
+pub(super) async fn check_if_named(
+    app: State<App>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let Some(token) = &app.token else {
-        return Ok(next.run(request).await);
-    };
-    let reason = match request.headers().get(HEADER) {
-        Some(given) if token.is(given.as_bytes()) => return Ok(next.run(request).await),
+    match app.access {
+        Some(_) => check(app, request, next).await,
+        None => Ok(next.run(request).await),
+    }
+}
+
+/// The caller of an answer that can last longer than its access.
+fn listener(
+    app: &App,
+    principal: Option<&Arc<Principal>>,
+    headers: &HeaderMap,
+) -> Option<Listener> {
+    let named = principal.filter(|principal| !Arc::ptr_eq(principal, &SERVICE))?;
+    Some(Listener {
+        control: app.access.clone()?,
+        token: given(headers)?.to_vec(),
+        principal: named.clone(),
+    })
+}
+
+/// The named caller of a request; none on a service without an access file.
+async fn authenticate(
+    app: &App,
+    headers: &HeaderMap,
+    address: Option<IpAddr>,
+) -> Result<Option<Arc<Principal>>, Problem> {
+    if !app.requires_token() {
+        return Ok(None);
+    }
+    let given = given(headers);
+    if let Some(given) = given {
+        let is_of_service = app.token.as_ref().is_some_and(|token| token.is(given));
+        match &app.access {
+            None if is_of_service => return Ok(None),
+            None => {}
+            Some(_) if is_of_service => return Ok(Some(SERVICE.clone())),
+            Some(access) => {
+                if let Some(principal) = access.authenticate(given, Timestamp::now()).await {
+                    return Ok(Some(principal));
+                }
+            }
+        }
+    }
+    let reason = match given {
         Some(_) => "wrong",
         None => "missing",
     };
+    Err(unauthorized(app, address, reason).await)
+}
+
+/// The token of a request, in the specification's header or as a bearer token (RFC 6750).
+fn given(headers: &HeaderMap) -> Option<&[u8]> {
+    let own = headers.get(HEADER).map(HeaderValue::as_bytes);
+    own.or_else(|| {
+        let bearer = headers.get(header::AUTHORIZATION)?.as_bytes();
+        let (scheme, token) = bearer.split_at_checked(BEARER.len())?;
+        scheme
+            .eq_ignore_ascii_case(BEARER)
+            .then(|| token.trim_ascii())
+    })
+}
+
+async fn unauthorized(app: &App, address: Option<IpAddr>, reason: &'static str) -> Problem {
     counter!(measure::AUTHENTICATION_FAILURES.name, "reason" => reason).increment(1);
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let address = peer.map(|ConnectInfo(peer)| peer.ip());
     app.failures.note(address, reason);
     if reason == "wrong" {
         app.failures.slow_down(address).await;
     }
-    let detail = format!("the X-TRAINER-TOKEN header is {reason}; send the token of this service");
-    Err(Problem::unauthorized(detail))
+    Problem::unauthorized(match app.access {
+        None => format!("the X-TRAINER-TOKEN header is {reason}; send the token of this service"),
+        Some(_) => format!(
+            "the token is {reason}{}; send your own as X-TRAINER-TOKEN, or as Authorization: Bearer",
+            if reason == "wrong" {
+                " or has expired"
+            } else {
+                ""
+            }
+        ),
+    })
 }
 
 /// Failed authentications. Of an address the first is logged, and then how many there were, so that

@@ -169,6 +169,7 @@ fn job<'a>(
         overwrite: _,
         extra_args: _,
         env: _,
+        secrets: _,
         labels: _,
         annotations: _,
         namespace: _,

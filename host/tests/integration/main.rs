@@ -8,6 +8,9 @@
 )]
 
 mod abi;
+mod access;
+mod access_matrix;
+mod access_speed;
 mod arguments;
 mod bad_arguments;
 mod bad_input;
@@ -19,6 +22,7 @@ mod feed;
 mod fields;
 mod habits;
 mod hostile;
+mod isolation;
 mod live;
 mod lives;
 mod loading;
@@ -35,6 +39,7 @@ mod purity;
 mod query;
 mod reload;
 mod sandbox;
+mod secrets;
 mod service;
 mod specification;
 mod vectors;

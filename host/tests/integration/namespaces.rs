@@ -36,6 +36,8 @@ pub(crate) fn allowing(service: &Service, namespaces: &[&str]) -> Router {
             ..RequestPolicy::default()
         }),
         token: None,
+        access: None,
+        audit: None,
         allowed_hosts: Arc::new([]),
         allowed_origins: Arc::new([]),
         failures: Failures::default(),

@@ -13,10 +13,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt;
+use trainer_host::access::AccessControl;
+use trainer_host::access_rules::AccessFile;
+use trainer_host::audit::Audit;
 use trainer_host::cluster::Cluster;
 use trainer_host::cluster::local::contain::Mode;
 use trainer_host::cluster::local::quota::Limits as Quota;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
+use trainer_host::document;
 use trainer_host::http::{App, Failures, Token, router};
 use trainer_host::plugin::golden::SelfTests;
 use trainer_host::plugin::{Compiler, Limits, Loader, LoaderSettings, Registry, UnknownArguments};
@@ -46,6 +50,14 @@ pub struct Service {
     /// Says that the service is shutting down.
     pub draining: watch::Sender<bool>,
     pub data: TempDir,
+}
+
+/// Who may use a service.
+#[derive(Default)]
+struct Restrictions {
+    token: Option<Token>,
+    access: Option<Arc<AccessControl>>,
+    audit: Option<Arc<Audit>>,
 }
 
 pub struct Answer {
@@ -158,11 +170,40 @@ impl Service {
         Self::of(data, settings, plugins, token, policy).await
     }
 
+    /// A service with an access file, in TOML, and an audit log in its data folder.
+    pub async fn with_access(access: &str, policy: RequestPolicy) -> Self {
+        let data = tempfile::tempdir_in("/dev/shm").unwrap();
+        let audit = Audit::File(data.path().join("audit.jsonl"));
+        let settings = local_settings(data.path());
+        let file: AccessFile = document::from_toml(access).unwrap();
+        let restricted = Restrictions {
+            access: Some(Arc::new(AccessControl::new(file.check().unwrap()))),
+            audit: Some(Arc::new(audit)),
+            ..Restrictions::default()
+        };
+        let plugins = built_plugins().to_path_buf();
+        Self::restricted(data, settings, plugins, restricted, policy).await
+    }
+
     async fn of(
         data: TempDir,
         settings: LocalSettings,
         plugins: PathBuf,
         token: Option<Token>,
+        policy: RequestPolicy,
+    ) -> Self {
+        let restricted = Restrictions {
+            token,
+            ..Restrictions::default()
+        };
+        Self::restricted(data, settings, plugins, restricted, policy).await
+    }
+
+    async fn restricted(
+        data: TempDir,
+        settings: LocalSettings,
+        plugins: PathBuf,
+        restricted: Restrictions,
         policy: RequestPolicy,
     ) -> Self {
         let registry = Arc::new(registry(&plugins, data.path()));
@@ -172,7 +213,9 @@ impl Service {
             plugins: registry.clone(),
             cluster: cluster.clone(),
             policy: Arc::new(policy),
-            token,
+            token: restricted.token,
+            access: restricted.access,
+            audit: restricted.audit,
             allowed_hosts: Arc::new([]),
             allowed_origins: Arc::new(["https://dashboard.example".parse().unwrap()]),
             failures: Failures::default(),

@@ -27,6 +27,8 @@ pub enum ClientCommand {
     Delete(JobArguments),
     /// List the frameworks of the service.
     Frameworks(FrameworksArguments),
+    /// Show who you are for the service, and what you may do.
+    Whoami(WhoamiArguments),
     /// Print a completion script.
     Completion {
         /// Shell to complete for.
@@ -106,6 +108,12 @@ pub struct ListArguments {
     /// Only jobs of this namespace.
     #[arg(short, long)]
     pub namespace: Option<String>,
+    /// Only jobs that you submitted, on a service with named tokens.
+    #[arg(long, conflicts_with = "owner")]
+    pub mine: bool,
+    /// Only jobs that this caller submitted.
+    #[arg(long)]
+    pub owner: Option<String>,
     /// Label selector, for example team=aml,tier!=test.
     #[arg(short = 'l', long)]
     pub selector: Option<String>,
@@ -164,6 +172,15 @@ pub struct EventsArguments {
 
 #[derive(Debug, Args)]
 pub struct FrameworksArguments {
+    /// Output format.
+    #[arg(short, long, value_enum)]
+    pub output: Option<Output>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub struct WhoamiArguments {
     /// Output format.
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,

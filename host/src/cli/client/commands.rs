@@ -15,6 +15,7 @@ use super::arguments::{
 use super::completion;
 use super::failure::Failure;
 use super::follow::{self, Ending};
+use super::identity;
 use super::lookup;
 use super::output;
 use super::server::Server;
@@ -38,6 +39,7 @@ pub fn run(command: ClientCommand) -> Result<(), Failure> {
         ClientCommand::Resume(arguments) => change(&arguments, "resume"),
         ClientCommand::Delete(arguments) => delete(&arguments),
         ClientCommand::Frameworks(arguments) => frameworks(&arguments),
+        ClientCommand::Whoami(arguments) => identity::whoami(&arguments),
         ClientCommand::Completion { shell } => {
             Ok(std::io::stdout().write_all(completion::script(shell).as_bytes())?)
         }
@@ -151,6 +153,10 @@ fn get(arguments: &JobArguments) -> Result<(), Failure> {
 
 fn list(arguments: &ListArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
+    let owner = match arguments.mine {
+        true => Some(identity::own_name(&server)?),
+        false => arguments.owner.clone(),
+    };
     let limit = arguments.limit.unwrap_or(usize::MAX);
     let mut jobs: Vec<ListedJob> = Vec::new();
     let mut token = None;
@@ -160,6 +166,7 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
             .query("framework", arguments.framework.as_ref())
             .query("status", arguments.status.as_ref())
             .query("namespace", arguments.namespace.as_ref())
+            .query("owner", owner.as_ref())
             .query("label_selector", arguments.selector.as_ref())
             .query("page_size", Some((limit - jobs.len()).min(1000)))
             .query("page_token", token)

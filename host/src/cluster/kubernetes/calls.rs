@@ -66,6 +66,10 @@ impl Calls {
         Self { client }
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Creates a job, without retries. If the response is lost, the job may or may not exist.
     pub(super) async fn create(
         &self,

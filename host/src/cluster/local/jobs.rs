@@ -23,6 +23,7 @@ use super::contain::Containment;
 use super::lifecycle::{Action, Attempt, Event, Job, Pace, Step, Write};
 use super::ports::HeldPort;
 use super::replica::{ReplicaContext, ReplicaIndex};
+use super::secrets::Secrets;
 use super::slots::{Request, Slots};
 use super::store::{Record, Store};
 use super::{removal, timer};
@@ -125,6 +126,7 @@ pub(super) struct MachineSettings {
     pub scratch: PathBuf,
     /// Tells the jobs of this service from those of others on this machine.
     pub owner: String,
+    pub secrets: Secrets,
     pub pace: Pace,
 }
 
@@ -429,6 +431,7 @@ impl LocalJobs {
             job_uid: id.uid.clone(),
             owner: self.settings.owner.clone(),
             scratch: self.settings.scratch.clone(),
+            secrets: self.settings.secrets.clone(),
         };
         let launch = Launch {
             id: id.clone(),

@@ -15,7 +15,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
 use crate::cluster::{ClusterError, JobWatch, LogStream};
-use crate::job::{LogEnd, LogSelection, LogStart};
+use crate::job::{LogEnd, LogSelection, LogStart, Mask};
 use file::OpenLog;
 pub use file::open as open_file;
 use search::Client;
@@ -70,6 +70,32 @@ impl Logs {
         }
         Ok(stream::try_unfold(follower, Follower::next).boxed())
     }
+}
+
+/// A log without the values of secrets.
+pub fn masked(log: LogStream, mask: Mask) -> LogStream {
+    if mask.is_empty() {
+        return log;
+    }
+    let pieces = stream::unfold((log, Some(mask)), |(mut log, mut mask)| async move {
+        loop {
+            match log.next().await {
+                Some(Ok(piece)) => {
+                    let piece = mask.as_mut()?.push(&piece);
+                    // What can be the beginning of a value waits for the rest.
+                    if !piece.is_empty() {
+                        return Some((Ok(Bytes::from(piece)), (log, mask)));
+                    }
+                }
+                Some(Err(error)) => return Some((Err(error), (log, mask))),
+                None => {
+                    let rest = mask.take()?.finish();
+                    return (!rest.is_empty()).then(|| (Ok(Bytes::from(rest)), (log, None)));
+                }
+            }
+        }
+    });
+    pieces.boxed()
 }
 
 /// Does a piece of blocking work when it is its turn, for as long as the client waits.

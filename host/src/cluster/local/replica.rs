@@ -14,11 +14,12 @@ use super::expand::expand;
 use super::failure;
 use super::lifecycle::Exit;
 use super::orphans::Shim;
+use super::secrets::Secrets;
 use super::shim::{Assignment, MARKER, Report, ShimCommand};
-use crate::job::{Cause, MAX_LOG_BYTES, PodDetails, cause};
+use crate::job::{Cause, MAX_LOG_BYTES, Mask, PodDetails, cause};
 use crate::keys::CONTAINER;
 use crate::manifest::identity_variables;
-use crate::pytorch_job::{PyTorchJob, PyTorchJobSpec, ReplicaType};
+use crate::pytorch_job::{PyTorchJob, PyTorchJobSpec, ReplicaSpec, ReplicaType};
 
 /// Which replica of its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub struct ReplicaContext {
     pub owner: String,
     /// What stands for a pod's own temporary folder.
     pub scratch: PathBuf,
+    pub secrets: Secrets,
 }
 
 /// A replica that runs.
@@ -58,6 +60,8 @@ pub struct Replica {
     reports: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
     log: PathBuf,
     failure_file: PathBuf,
+    /// Masks the values of its secrets.
+    mask: Mask,
     master_port: u16,
 }
 
@@ -131,12 +135,14 @@ impl Replica {
         let failure_file = folder.join("failure.json");
         failure::forget(&failure_file).await?;
         let marker = marker(context, &pod);
+        let values = secret_values(job, replica, context).await?;
+        let mask = Mask::new(values.values().cloned());
         let mut assignment = Assignment {
             replica: marker.clone(),
             lock: folder.join("lock"),
             log: log.clone(),
             working_directory: context.working_directory.clone(),
-            ..process(job, replica, gpus, context)
+            ..process(job, replica, gpus, context, &values)
         };
         let file = failure_file.display().to_string();
         let name = failure::FILE_VARIABLE.to_string();
@@ -160,6 +166,7 @@ impl Replica {
             reports: BufReader::new(reports).lines(),
             log,
             failure_file,
+            mask,
             master_port: context.master_port,
         };
         // A shim that does not listen has ended, and its reports say so.
@@ -199,13 +206,14 @@ impl Replica {
             return Exit::ordinary(code, None);
         }
         let (log, file) = (self.log.clone(), self.failure_file.clone());
-        let master_port = self.master_port;
+        let (master_port, mask) = (self.master_port, self.mask.clone());
         let read = move || {
             let log = tail(&log).unwrap_or_default();
             let told = failure::read(&file);
             let Cause { message, restart } = cause(log.as_bytes(), code);
             let kind = failure::kind(restart, told.as_ref(), &log, master_port);
             let cause = message.or_else(|| Some(told?.message).filter(|m| !m.is_empty()));
+            let cause = cause.map(|cause| mask.text(&cause));
             Exit { code, cause, kind }
         };
         let read = tokio::task::spawn_blocking(read).await;
@@ -244,25 +252,47 @@ async fn next_log(folder: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
+/// The replicas of the type of a replica.
+fn spec(job: &PyTorchJob, replica: ReplicaIndex) -> &ReplicaSpec {
+    let replicas = &job.spec.pytorch_replica_specs;
+    match (&replicas.worker, replica.replica_type) {
+        (Some(worker), ReplicaType::Worker) => worker,
+        _ => &replicas.master,
+    }
+}
+
+/// The values of the variables that come from secrets.
+async fn secret_values(
+    job: &PyTorchJob,
+    replica: ReplicaIndex,
+    context: &ReplicaContext,
+) -> std::io::Result<BTreeMap<String, String>> {
+    let (secrets, namespace) = (context.secrets.clone(), job.namespace().to_string());
+    let spec = spec(job, replica).clone();
+    let read = tokio::task::spawn_blocking(move || secrets.resolve(&namespace, &spec));
+    let read = read.await.map_err(std::io::Error::other)?;
+    read.map_err(std::io::Error::other)
+}
+
 /// Command and environment of a replica, with everything in them that Kubernetes would expand.
 fn process(
     job: &PyTorchJob,
     replica: ReplicaIndex,
     gpus: Option<&[u32]>,
     context: &ReplicaContext,
+    secrets: &BTreeMap<String, String>,
 ) -> Assignment {
-    let replicas = &job.spec.pytorch_replica_specs;
-    let spec = match (&replicas.worker, replica.replica_type) {
-        (Some(worker), ReplicaType::Worker) => worker,
-        _ => &replicas.master,
-    };
+    let spec = spec(job, replica);
     let containers = spec.template.spec.iter().flat_map(|pod| &pod.containers);
     let container = containers.clone().find(|c| c.name == CONTAINER);
     let mut variables = BTreeMap::new();
     // A value may refer to variables that come before it.
     for variable in container.iter().flat_map(|c| c.env.iter().flatten()) {
-        let value = variable.value.as_deref().unwrap_or_default();
-        variables.insert(variable.name.clone(), expand(value, &variables));
+        let value = match secrets.get(&variable.name) {
+            Some(secret) => secret.clone(),
+            None => expand(variable.value.as_deref().unwrap_or_default(), &variables),
+        };
+        variables.insert(variable.name.clone(), value);
     }
     for value in variables.values_mut() {
         *value = in_scratch(value, &context.scratch);

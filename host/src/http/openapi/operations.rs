@@ -155,6 +155,7 @@ pub const OPERATIONS: &[Operation] = &[
             "framework",
             "status",
             "namespace",
+            "owner",
             "label_selector",
             "page_size",
             "page_token",
@@ -373,6 +374,24 @@ pub const OPERATIONS: &[Operation] = &[
                 "What is served now, and what is refused",
                 &[("application/json", "object"), ("application/yaml", "")],
             )],
+        )
+    },
+    Operation {
+        tag: "service",
+        ..of_job(
+            "get",
+            "/whoami",
+            "whoAmI",
+            "The caller, its roles and its namespaces",
+            &["If-None-Match"],
+            &[
+                answer(
+                    200,
+                    "The caller",
+                    &[("application/json", "WhoAmI"), ("application/yaml", "")],
+                ),
+                UNCHANGED,
+            ],
         )
     },
     of_service(

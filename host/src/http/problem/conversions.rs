@@ -114,6 +114,9 @@ impl From<ClusterError> for Problem {
             ClusterError::MissingInput { pointer, .. } => {
                 vec![Finding::new(Code::NoSuchFile, pointer, detail)].into()
             }
+            ClusterError::MissingSecret { .. } => {
+                vec![Finding::new(Code::Secret, "/env", detail)].into()
+            }
             ClusterError::NoSuchNamespace { .. } => {
                 vec![Finding::new(Code::NoSuchNamespace, "/namespace", detail)].into()
             }

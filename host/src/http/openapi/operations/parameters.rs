@@ -80,6 +80,11 @@ pub const PARAMETERS: &[Parameter] = &[
         "ID of the last received event",
     ),
     query("namespace", "Namespace of the job", Value::Name),
+    query(
+        "owner",
+        "Only jobs that this caller submitted; `GET /whoami` has your name",
+        Value::Name,
+    ),
     query("framework", "Only jobs of this framework", Value::Text),
     query("status", "Only jobs with this status", Value::State),
     query(

@@ -1,0 +1,75 @@
+//! Writes a line to the audit log for each request that wants to change something.
+
+use axum::extract::Request;
+use axum::http::Method;
+use axum::response::Response;
+use jiff::Timestamp;
+use tower_http::request_id::RequestId;
+
+use super::app::App;
+use super::authorized::Authorized;
+use super::openapi::operations::Operation;
+use super::problem::Problem;
+use crate::audit::{Entry, Outcome};
+
+/// A change that somebody wants, before it is answered.
+pub(super) struct Wish {
+    operation: &'static str,
+    request_id: String,
+}
+
+/// The change that a request wants, if it wants one. A preview changes nothing.
+pub(super) fn wish(
+    app: &App,
+    request: &Request,
+    operation: Option<&'static Operation>,
+) -> Option<Wish> {
+    app.audit.as_ref()?;
+    let changes = !matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    let operation = operation.filter(|operation| changes && operation.id != "previewJob")?;
+    let id = request.extensions().get::<RequestId>();
+    let id = id.and_then(|id| id.header_value().to_str().ok());
+    Some(Wish {
+        operation: operation.id,
+        request_id: id.unwrap_or_default().to_string(),
+    })
+}
+
+/// The line of a change that has been answered.
+pub(super) fn entry(
+    wish: Wish,
+    caller: Option<&str>,
+    authorized: Option<&Authorized>,
+    answer: &Result<Response, Problem>,
+) -> Entry {
+    let subject = authorized.map(Authorized::subject).unwrap_or_default();
+    let problem = match answer {
+        Ok(response) => response.extensions().get::<Problem>(),
+        Err(problem) => Some(problem),
+    };
+    let status = match (answer, problem) {
+        (_, Some(problem)) => problem.status(),
+        (Ok(response), None) => response.status(),
+        (Err(problem), None) => problem.status(),
+    };
+    Entry {
+        time: Timestamp::now().to_string(),
+        who: caller.map(str::to_string),
+        operation: wish.operation.to_string(),
+        namespace: subject.namespace,
+        name: subject.name,
+        request_id: wish.request_id,
+        status: status.as_u16(),
+        outcome: match status {
+            status if status.is_client_error() => Outcome::Refused,
+            status if status.is_server_error() => Outcome::Failed,
+            _ => Outcome::Done,
+        },
+        problem: problem.map(|problem| problem.kind().to_string()),
+        codes: problem.map(Problem::codes).unwrap_or_default(),
+        rules: subject.rules,
+    }
+}
