@@ -2,6 +2,7 @@
 
 mod capacity;
 mod quantity;
+mod stops;
 mod workload;
 
 use schemars::JsonSchema;
@@ -12,6 +13,7 @@ pub use workload::Workload;
 
 use super::ObservedJob;
 use crate::keys::{HELD_ANNOTATION, QUEUE_LABEL};
+use stops::{evicted, suspended};
 use workload::{QueueCondition, condition};
 
 /// What was read about the queue of a job.
@@ -213,19 +215,6 @@ fn without_workload(job: &ObservedJob, details: &mut QueueDetails) -> Vec<String
     )]
 }
 
-fn suspended(job: &str, queue: &str, workload: &Workload) -> String {
-    let resume = format!("Resume it with POST /train/{job}/resume");
-    let evicted = workload.is_true("Evicted");
-    // Kueue itself has reasons beyond this one, such as too many attempts to start.
-    match evicted.filter(|evicted| evicted.reason != "Deactivated") {
-        Some(evicted) if evicted.reason.starts_with("Deactivated") => format!(
-            "Kueue has taken the job out of the queue {queue}: {}. {resume}.",
-            sentence(&evicted.message)
-        ),
-        _ => format!("The job is suspended. {resume}; it then waits in the queue {queue} again."),
-    }
-}
-
 fn admitted(workload: &Workload, queueing: &Queueing) -> Vec<String> {
     let mut sentences: Vec<String> = evicted(workload, queueing, "stops").into_iter().collect();
     if workload.is_true("Admitted").is_none() && workload.is_true("Finished").is_none() {
@@ -357,42 +346,6 @@ pub fn would_never_start(queue: &str, of: &ClusterQueue, pods: &[PodSet]) -> Opt
             listed(&excess)
         )
     })
-}
-
-/// Why Kueue has taken quota away from a job that still wants to run, and from whom it came.
-fn evicted(workload: &Workload, queueing: &Queueing, does: &str) -> Option<String> {
-    let evicted = workload.is_true("Evicted")?;
-    let why = match evicted.reason.as_str() {
-        "Preempted" => {
-            let who = queueing.preemptor.as_deref().unwrap_or("another job");
-            let preempted = workload.condition("Preempted");
-            format!(
-                "to make room for {who}, {}",
-                preemption(preempted.map_or("", |preempted| &preempted.reason))
-            )
-        }
-        "PodsReadyTimeout" => "because not all of its pods were ready in time".to_string(),
-        "ClusterQueueStopped" => "because the operator has stopped the cluster queue".to_string(),
-        "LocalQueueStopped" => "because the operator has stopped the queue".to_string(),
-        "NodeFailures" => "because a node failed".to_string(),
-        _ => format!("({})", sentence(&evicted.message)),
-    };
-    Some(format!(
-        "Kueue {does} the job {why}. It starts again when the queue admits it."
-    ))
-}
-
-/// What gives another job the quota of this one, by Kueue's reason of the condition `Preempted`.
-fn preemption(reason: &str) -> &'static str {
-    match reason {
-        "InClusterQueue" => "which has a higher priority in the same cluster queue",
-        "InCohortReclamation" => "whose cluster queue takes back quota that it had lent",
-        "InCohortFairSharing" => "whose cluster queue has used less than its fair share",
-        "InCohortReclaimWhileBorrowing" => {
-            "which has a higher priority and borrows quota of the cohort"
-        }
-        _ => "which Kueue prefers",
-    }
 }
 
 /// A message of Kueue as a part of a sentence.

@@ -161,6 +161,17 @@ fn a_suspended_job_tells_that_a_resume_returns_it_to_its_queue() {
 }
 
 #[test]
+fn a_resumed_job_that_waits_again_was_not_stopped_by_kueue() {
+    let mut resumed = recorded()["suspended_while_running"].clone();
+    resumed["spec"]["active"] = json!(true);
+    let mut queueing = queueing("admitted");
+    queueing.workload = Some(serde_json::from_value(resumed).unwrap());
+    let (details, sentences) = explained(true, queueing);
+    assert_eq!(details.state, QueueState::Waiting);
+    assert_eq!(sentences.len(), 1, "{sentences:?}");
+}
+
+#[test]
 fn an_admitted_job_needs_no_sentence() {
     for name in ["admitted", "resumed"] {
         let (details, sentences) = explained(false, queueing(name));
