@@ -14,7 +14,7 @@ fn lacks(service: &Deployed, run_id: &str) -> Vec<&'static str> {
     let name = service.server.submit(&run).unwrap();
     // By now Kueue has written its Workload, or the service could not read it in any case.
     let told = |words: &'static str| {
-        (0..30).any(|_| {
+        (0..15).any(|_| {
             let full = service.full(&name);
             let found = full.to_string().contains(words);
             if !found {

@@ -217,23 +217,24 @@ impl KubernetesCluster {
             return Ok(None);
         }
         let kueue = Kueue::find(&self.calls).await;
-        let Some(kueue) = kueue.map_err(|error| error.doing(action))? else {
-            return Ok(None);
+        let kueue = kueue.map_err(|error| error.doing(action))?;
+        let workload = match &kueue {
+            Some(kueue) => self.workload(kueue, job, wish).await?,
+            None => None,
         };
-        let Some(workload) = self.workload(&kueue, job, wish).await? else {
-            return Ok(None);
-        };
-        kueue
-            .set_active(job.namespace(), &workload.metadata.name, wish)
-            .await
-            .map_err(|error| error.doing(action))?;
+        if let (Some(kueue), Some(workload)) = (&kueue, &workload) {
+            let name = &workload.metadata.name;
+            let set = kueue.set_active(job.namespace(), name, wish).await;
+            set.map_err(|error| error.doing(action))?;
+        }
         let held = match wish {
             RunState::Suspend => Value::from("true"),
             RunState::Resume => Value::Null,
         };
         let patch = json!({"metadata": {"annotations": {HELD_ANNOTATION: held}}});
         let patched = self.calls.patch(job.namespace(), job.name(), patch).await;
-        patched.map(Some).map_err(|error| error.doing(action))
+        let patched = patched.map_err(|error| error.doing(action))?;
+        Ok(workload.is_some().then_some(patched))
     }
 
     /// The Workload of a job. A suspended job that Kueue manages has one after a moment.
