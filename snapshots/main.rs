@@ -1,4 +1,5 @@
-//! Requests in, previews out: each file in `cases/` has its snapshot beside it, and each line in
+//! Requests in, previews out: each file in `cases/` has its snapshot beside it and its TrainJob in
+//! `trainjobs/`, and each line in
 //! `rules/` shows a rule that fires and the same rule just not firing.
 //!
 //! `make snapshots` accepts the previews as they are. A snapshot whose case is gone fails the tests.
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use insta::{Settings, assert_snapshot};
 use serde_json::Value;
 use trainer_host::finding::Finding;
+use trainer_host::job_kind::JobKind;
 use trainer_host::plugin::{Limits, PlanError, Plugins, UnknownArguments};
 use trainer_host::preview::Preview;
 use trainer_host::profile::Profiles;
@@ -44,6 +46,40 @@ async fn every_case_has_the_preview_of_its_snapshot() {
         .into_iter()
         .filter(|file| file.extension().is_some_and(|e| e == "snap"));
     let stale: Vec<PathBuf> = there.filter(|file| !snapshots.contains(file)).collect();
+    assert!(stale.is_empty(), "snapshots without a case: {stale:?}");
+}
+
+/// Beside the preview of a case, which has its PyTorchJob.
+#[tokio::test]
+async fn every_case_has_the_train_job_of_its_snapshot() {
+    let cache = tempfile::tempdir().unwrap();
+    let plugins = plugins(cache.path());
+    let folder = root().join("snapshots/cases");
+    let snapshots = root().join("snapshots/trainjobs");
+    let mut known = BTreeSet::new();
+    let policy = RequestPolicy {
+        job_kind: JobKind::TrainJob,
+        ..RequestPolicy::default()
+    };
+    for case in cases(&folder) {
+        let text = std::fs::read(&case).unwrap();
+        let Ok(preview) = preview(&plugins, &text, &policy).await else {
+            continue;
+        };
+        let name = case.strip_prefix(&folder).unwrap().with_extension("");
+        let name = name.display().to_string().replace('/', "__");
+        known.insert(snapshots.join(format!("{name}.snap")));
+        let mut settings = Settings::clone_current();
+        settings.set_snapshot_path(&snapshots);
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        let digest = preview["plugin"]["digest"].as_str().unwrap();
+        let job = serde_json::to_string_pretty(&preview["manifest"]).unwrap();
+        let job = job.replace(digest, "[digest]");
+        settings.bind(|| assert_snapshot!(name, job));
+    }
+    let there = files(&snapshots).into_iter();
+    let stale: Vec<PathBuf> = there.filter(|file| !known.contains(file)).collect();
     assert!(stale.is_empty(), "snapshots without a case: {stale:?}");
 }
 

@@ -4,6 +4,12 @@
 pub const RESUME_VARIABLE: &str = "RESUME_FROM_CHECKPOINT";
 /// The container's name, which the training operator's webhook requires.
 pub const CONTAINER: &str = "pytorch";
+/// The container's name in a TrainJob, and the name of the JobSet's Job. Kubeflow Trainer requires
+/// both.
+pub const NODE: &str = "node";
+/// Own annotation: the call that created the job. It shows whether a creation whose response was
+/// lost was ours; two equal requests are two calls. The pods of a TrainJob have it too.
+pub const SUBMISSION_ANNOTATION: &str = "trainer.deepfinery/submission";
 /// Kueue's label for the local queue that a job waits in.
 pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 /// Kueue's label for the priority of a job in its queue.

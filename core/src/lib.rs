@@ -6,6 +6,7 @@ pub mod explain;
 pub mod finding;
 pub mod gang;
 pub mod job;
+pub mod job_kind;
 mod json;
 pub mod keys;
 pub mod manifest;
@@ -16,3 +17,4 @@ pub mod pytorch_job;
 pub mod request;
 
 pub mod suggestion;
+pub mod train_job;

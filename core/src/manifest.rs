@@ -1,26 +1,36 @@
-//! Step 3: turns a request and its plan into a PyTorchJob. This is pure and cannot fail.
+//! Step 3: turns a request and its plan into a job. This is pure and cannot fail.
 //!
-//! The shape is what the training operator (kubeflow/trainer v1.9.4) accepts and what experienced
+//! The job is a PyTorchJob, the form in which the host and the local cluster handle it. A cluster
+//! that creates TrainJobs gets the [`train_job()`] of it. The shape of the PyTorchJob is what the training operator (kubeflow/trainer v1.9.4) accepts and what experienced
 //! users write by hand: a container named `pytorch`, a Master with exactly one replica, the exec
 //! form of the command, the number of processes as a string.
 
 mod identity;
 mod owner;
 mod placement;
+mod references;
+mod runtime;
 mod size;
+mod train_job;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, PersistentVolumeClaimVolumeSource,
-    PodSpec, PodTemplateSpec, ResourceRequirements, SecretKeySelector, Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, ResourceRequirements,
+    SecretKeySelector, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
 
 pub use identity::{identify, identity_variables};
 pub use owner::{label_of, record_owner};
+pub use runtime::{runtime_name, runtimes};
 pub use size::{check_size, record_warnings};
+pub use train_job::train_job;
+
+use crate::job_kind::JobKind;
 
 use crate::json::to_string;
 use crate::keys::{
@@ -38,6 +48,7 @@ use crate::pytorch_job::{
 };
 use crate::request::metadata::OVERWRITE_VARIABLE;
 use crate::request::{JobRequest, SecretKey};
+use crate::train_job::TrainJob;
 
 /// The folder under which the claim of a `pvc://` URI is mounted, by its name.
 const CLAIMS_PATH: &str = "/mnt/pvc";
@@ -46,6 +57,29 @@ const CLAIMS_PATH: &str = "/mnt/pvc";
 const CRASHES: u32 = 3;
 /// Seconds that a pod has to save a last checkpoint after SIGTERM.
 const GRACE_SECONDS: i64 = 120;
+
+/// An Istio sidecar never exits, so the job would never succeed.
+const NO_SIDECAR: [(&str, &str); 1] = [("sidecar.istio.io/inject", "false")];
+/// Has the kubelet keep the end of the log, which explains why the container failed.
+const LAST_LINES: &str = "FallbackToLogsOnError";
+
+/// A job in the form in which a cluster creates it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Manifest {
+    PyTorchJob(Box<PyTorchJob>),
+    TrainJob(Box<TrainJob>),
+}
+
+impl Manifest {
+    /// The manifest of a job as this kind.
+    pub fn of(job: PyTorchJob, kind: JobKind) -> Self {
+        match kind {
+            JobKind::PyTorchJob => Self::PyTorchJob(Box::new(job)),
+            JobKind::TrainJob => Self::TrainJob(Box::new(train_job(&job))),
+        }
+    }
+}
 
 /// The PyTorchJob of a request and its plan.
 pub fn manifest(request: &JobRequest, plan: &Plan) -> PyTorchJob {
@@ -151,8 +185,6 @@ fn with_own<'a>(
 }
 
 fn template(request: &JobRequest, plan: &Plan) -> PodTemplateSpec {
-    // An Istio sidecar never exits, so the job would never succeed.
-    let no_sidecar = [("sidecar.istio.io/inject", "false")];
     let claims = claims(request);
     let mut pod = PodSpec {
         containers: vec![container(request, plan, &claims)],
@@ -168,7 +200,7 @@ fn template(request: &JobRequest, plan: &Plan) -> PodTemplateSpec {
             labels: Some(labels(request)),
             annotations: Some(with_own(
                 &request.annotations,
-                of_operator(request).chain(no_sidecar),
+                of_operator(request).chain(NO_SIDECAR),
             )),
             ..ObjectMeta::default()
         }),
@@ -305,6 +337,29 @@ fn escaped(text: &Text) -> String {
     match text {
         Text::Literal(text) => text.replace('$', "$$"),
         Text::Template(text) => text.clone(),
+    }
+}
+
+fn of_value(name: impl Into<String>, value: String) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: Some(value),
+        ..EnvVar::default()
+    }
+}
+
+/// A variable whose value is a field of the pod.
+fn of_field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_string(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_string(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
     }
 }
 

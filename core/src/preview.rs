@@ -7,9 +7,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::finding::{Code, Finding};
-use crate::manifest::{self, VariableValue};
+use crate::manifest::{self, Manifest, VariableValue};
 use crate::plan::{CheckpointLayout, MemoryPlan, ParallelPlan, Plan, PluginIdentity, Text};
-use crate::pytorch_job::PyTorchJob;
 use crate::request::{JobRequest, SecretKey};
 
 /// The answer of `POST /train/preview`.
@@ -32,7 +31,7 @@ pub struct Preview<'a> {
     pub memory: Option<Memory>,
     pub warnings: Vec<Cow<'a, Finding>>,
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
-    pub manifest: PyTorchJob,
+    pub manifest: Manifest,
 }
 
 /// How the processes share the work.
@@ -128,7 +127,7 @@ impl<'a> Preview<'a> {
                 .chain(&plan.warnings)
                 .map(Cow::Borrowed)
                 .collect(),
-            manifest: manifest::manifest(request, plan),
+            manifest: Manifest::of(manifest::manifest(request, plan), request.job_kind),
         }
     }
 

@@ -4,6 +4,8 @@
 //! another with the annotation [`PROFILE_ANNOTATION`]. The file is checked when the service starts,
 //! so that mistakes do not surface with the first job.
 
+mod train_jobs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Affinity, Toleration, Volume, VolumeMount};
@@ -79,13 +81,15 @@ pub struct Profile {
     /// memory.
     #[schemars(range(max = u32::MAX))]
     pub shared_memory_gb: Option<u32>,
-    /// Seconds after which a finished job is deleted. Default: it is kept.
+    /// Seconds after which a finished job is deleted. Default: it is kept. Not possible with
+    /// TrainJobs.
     #[schemars(range(max = u32::MAX))]
     pub ttl_seconds_after_finished: Option<u32>,
     /// Seconds that a job may be active. Default: unlimited.
     #[schemars(range(max = u32::MAX))]
     pub active_deadline_seconds: Option<u32>,
-    /// Restarts across all replicas after which a job fails. Default: three per node.
+    /// Restarts across all replicas after which a job fails. Default: three per node. A TrainJob
+    /// restarts as a whole, by default three times.
     #[schemars(range(max = u32::MAX))]
     pub backoff_limit: Option<u32>,
 }
@@ -144,6 +148,11 @@ impl Profiles {
             true => Ok(()),
             false => Err(wrong),
         }
+    }
+
+    /// Every profile, by name.
+    pub fn all(&self) -> &BTreeMap<String, Profile> {
+        &self.profiles
     }
 
     /// Chooses the profile of a request: the one it names, else its namespace's, else the default.

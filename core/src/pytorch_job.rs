@@ -133,6 +133,8 @@ pub enum ConditionType {
     Created,
     Running,
     Restarting,
+    /// A TrainJob calls it `Complete`.
+    #[serde(alias = "Complete")]
     Succeeded,
     Suspended,
     Failed,

@@ -28,11 +28,12 @@ use serde_json::{Map, Value};
 use check::Checker;
 use env::EnvValue;
 pub use env::SecretKey;
-pub use name::JobName;
+pub use name::{JobName, JobSize};
 use schema::Schema;
 use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
 
 use crate::finding::{Code, Finding, MAX_FINDINGS};
+use crate::job_kind::JobKind;
 use crate::profile::{ChosenProfile, Profiles};
 use crate::suggestion::nearest;
 
@@ -139,6 +140,8 @@ pub struct JobRequest {
     pub annotations: BTreeMap<String, String>,
     pub namespace: String,
     pub name: JobName,
+    /// What the job will be on Kubernetes.
+    pub job_kind: JobKind,
     /// The operator's settings for where and how the job runs.
     pub profile: Option<ChosenProfile>,
 }
@@ -196,6 +199,8 @@ pub struct RequestPolicy {
     /// The secrets that `env` may name; none for all.
     pub secrets: Option<Vec<String>>,
     pub namespaces: AllowedNamespaces,
+    /// What jobs will be on Kubernetes.
+    pub job_kind: JobKind,
 }
 
 /// The specification's default for `image`.
@@ -213,6 +218,7 @@ impl Default for RequestPolicy {
             profiles: Profiles::default(),
             secrets: None,
             namespaces: AllowedNamespaces::All,
+            job_kind: JobKind::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod explain;
 pub mod plugin;
 mod plugins;
 pub mod preview;
+pub mod runtimes;
 mod secret;
 mod serve;
 mod token;
@@ -27,6 +28,7 @@ use client::terminal::visible;
 use explain::ExplainSettings;
 use plugin::PluginCommand;
 use preview::PreviewSettings;
+use runtimes::RuntimesSettings;
 use secret::SecretCommand;
 use token::TokenCommand;
 
@@ -44,6 +46,8 @@ pub enum Command {
     Serve(Box<ServeSettings>),
     /// Print the manifest of a request, without a server or a cluster.
     Preview(PreviewSettings),
+    /// Print the ClusterTrainingRuntimes of TrainJobs, to be applied with kubectl.
+    Runtimes(RuntimesSettings),
     /// Show the documentation of a framework, an argument, a rule, or a code of an error.
     Explain(ExplainSettings),
     /// Create, test and publish framework plugins.
@@ -75,6 +79,7 @@ pub fn run() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Serve(settings) => serve::serve_in_private(*settings),
         Command::Preview(settings) => printed(on_runtime(preview::preview(settings))),
+        Command::Runtimes(settings) => printed(runtimes::runtimes(&settings)),
         Command::Explain(settings) => printed(explain::explain(&settings)),
         Command::Token(command) => printed(token::run(&command)),
         Command::Secret(command) => printed(secret::run(&command)),

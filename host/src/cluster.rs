@@ -1,4 +1,4 @@
-//! Step 4: the clusters on which PyTorchJobs run. One trait, with an implementation for each
+//! Step 4: the clusters on which jobs run. One trait, with an implementation for each
 //! cluster.
 
 mod changes;
@@ -21,13 +21,14 @@ pub use feed::{Change, Feed, FeedPosition, Follower, News};
 pub use progress::progress;
 
 use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, Prefix, Submission};
+use crate::job_kind::JobKind;
 use crate::pytorch_job::PyTorchJob;
 
 /// The log of a replica, in chunks of complete lines, except for [`crate::job::Unfinished`] ones.
 /// An error means that the rest is missing.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// A cluster that runs PyTorchJobs.
+/// A cluster that runs jobs.
 ///
 /// Identifies a job by namespace and name.
 #[async_trait]
@@ -61,7 +62,7 @@ pub trait Cluster: Send + Sync {
     /// As [`Cluster::get`].
     async fn inspect(&self, namespace: &str, name: &str) -> Result<Inspection, ClusterError>;
 
-    /// Returns the PyTorchJob as stored in the cluster.
+    /// Returns the PyTorchJob or TrainJob as stored in the cluster.
     ///
     /// # Errors
     ///
@@ -130,12 +131,15 @@ pub trait Cluster: Send + Sync {
         submission: &Submission,
     ) -> Result<Option<Created>, ClusterError>;
 
-    /// Whether jobs can be created now.
+    /// The kind of jobs that the cluster creates.
+    fn job_kind(&self) -> JobKind;
+
+    /// Whether jobs can be created now, and what is worth knowing about that.
     ///
     /// # Errors
     ///
     /// Why not.
-    async fn ready(&self) -> Result<(), ClusterError>;
+    async fn ready(&self) -> Result<String, ClusterError>;
 
     /// The age of the cached jobs, by namespace, or `*` for all. Empty if jobs are not cached.
     fn watch_ages(&self) -> BTreeMap<String, Duration>;
@@ -215,6 +219,12 @@ pub enum ClusterError {
     MissingSecret { detail: String },
     #[error("namespace {namespace} does not exist in the cluster")]
     NoSuchNamespace { namespace: String },
+    /// What TrainJobs refer to does not exist.
+    #[error(
+        "the cluster has no ClusterTrainingRuntime {runtime}; an administrator can create it with \
+         trainer runtimes | kubectl apply --server-side -f -"
+    )]
+    NoRuntime { runtime: String },
     /// A quota, a policy or a webhook rejected the job; the message is the cluster's.
     #[error("the cluster rejected the job: {message}")]
     Refused { message: String },
@@ -294,7 +304,9 @@ fn no_log(start: LogStart) -> &'static str {
         LogStart::First | LogStart::Latest => {
             "log yet: it has not started, or its pod was removed; use follow=true to wait for it"
         }
-        LogStart::Previous => "previous log: it has not been restarted",
+        LogStart::Previous => {
+            "previous log: it has not been restarted, or the pod of the attempt before was removed"
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! The settings of a service: flags and the equivalent environment variables.
 
+mod jobs;
+
+pub use jobs::{JobKindSetting, profiles_in};
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,12 +20,13 @@ use crate::cluster::local::contain::{Mode, User};
 use crate::cluster::local::quota;
 use crate::http::{Origin, Token};
 use crate::listen::Limits;
+use crate::manifest::runtime_name;
 use crate::plugin::UnknownArguments;
 use crate::profile::Profiles;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
 use crate::request::{AllowedNamespaces, DEFAULT_IMAGE, RequestPolicy};
 use crate::telemetry::LogSettings;
-use crate::{document, parser, text, token};
+use crate::{parser, token};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 /// In the repository: the built plugins, the data of a service, the training programs.
@@ -108,7 +113,7 @@ pub struct ServeSettings {
 pub enum ClusterKind {
     /// On this machine.
     Local,
-    /// On Kubernetes, with the Kubeflow training operator.
+    /// On Kubernetes, with the Kubeflow training operator or Kubeflow Trainer.
     Kubernetes,
 }
 
@@ -137,6 +142,9 @@ pub struct PlanningSettings {
     /// YAML file with placement profiles: nodes, queues, volumes and other pod settings.
     #[arg(long, env = "TRAINER_PROFILES")]
     pub profiles: Option<PathBuf>,
+    /// What jobs are on Kubernetes. `auto`: PyTorchJobs if the cluster has them, else TrainJobs.
+    #[arg(long, env = "TRAINER_JOB_KIND", value_enum, default_value = "auto")]
+    pub job_kind: JobKindSetting,
     /// Default image of jobs.
     #[arg(long, env = "TRAINER_DEFAULT_IMAGE", default_value = DEFAULT_IMAGE)]
     pub default_image: String,
@@ -287,18 +295,16 @@ impl PlanningSettings {
             profiles: self.profiles()?,
             secrets: None,
             namespaces: self.namespaces(),
+            job_kind: self.job_kind.kind().unwrap_or_default(),
         })
     }
 
     fn profiles(&self) -> anyhow::Result<Profiles> {
-        let Some(file) = self.profiles.as_ref().filter(|f| !f.as_os_str().is_empty()) else {
-            return Ok(Profiles::default());
-        };
-        let file_name = file.display();
-        let text = text::read(file)?;
-        let wrong = |wrong: Vec<String>| anyhow::anyhow!("{file_name}:\n  {}", wrong.join("\n  "));
-        let profiles: Profiles = document::from_yaml(&text).map_err(wrong)?;
-        profiles.check().map_err(wrong)?;
+        let profiles = profiles_in(self.profiles.as_ref())?;
+        if self.job_kind == JobKindSetting::TrainJob {
+            let wrong = |wrong: Vec<String>| anyhow::anyhow!("{}", wrong.join("\n  "));
+            profiles.check_for_train_jobs().map_err(wrong)?;
+        }
         Ok(profiles)
     }
 
@@ -345,8 +351,12 @@ impl ServeSettings {
     }
 
     /// How to connect to Kubernetes.
-    pub fn kubernetes_cluster(&self) -> KubernetesSettings {
+    pub fn kubernetes_cluster(&self, profiles: &Profiles) -> KubernetesSettings {
+        let named = profiles.all().keys();
+        let named = named.map(|name| runtime_name(Some(name)));
         KubernetesSettings {
+            job_kind: self.planning.job_kind.kind(),
+            runtimes: std::iter::once(runtime_name(None)).chain(named).collect(),
             context: self.kube_context.clone().filter(|name| !name.is_empty()),
             default_namespace: self.planning.namespace(),
             namespaces: self.planning.namespaces(),

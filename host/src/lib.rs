@@ -1,12 +1,12 @@
 //! The trainer host: one HTTP request starts a training job.
 //!
 //! Data flows in one direction. [`request`] checks the JSON, [`plugin`] gets a [`plan`] from the
-//! framework, [`manifest`] creates a PyTorchJob from both, [`cluster`] runs it, and only [`http`]
+//! framework, [`manifest`] creates a job from both, [`cluster`] runs it, and only [`http`]
 //! uses all of them.
 
 pub use trainer_core::{
-    access as access_rules, explain, finding, gang, job, keys, manifest, plan, preview, profile,
-    pytorch_job, request, suggestion,
+    access as access_rules, explain, finding, gang, job, job_kind, keys, manifest, plan, preview,
+    profile, pytorch_job, request, suggestion, train_job,
 };
 
 pub mod access;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::finding::Finding;
+use crate::job_kind::JobKind;
 use crate::plan::CheckpointLayout;
 
 use super::queue::{self, QueueDetails, QueueReading};
@@ -269,10 +270,19 @@ fn explain(inspection: &Inspection, of_queue: Option<Vec<String>>) -> Vec<String
     sentences.extend(problems(pods));
     sentences.extend(refused_pods(events));
     sentences.extend(notes.iter().cloned());
-    if sentences.is_empty() && state == JobState::Submitted && job.status.conditions.is_empty() {
-        sentences.push("The training operator has not picked up the job yet.".to_string());
+    if sentences.is_empty() && state == JobState::Submitted && is_untouched(job) {
+        let operator = match job.kind {
+            JobKind::PyTorchJob => "The training operator",
+            JobKind::TrainJob => "Kubeflow Trainer",
+        };
+        sentences.push(format!("{operator} has not picked up the job yet."));
     }
     sentences
+}
+
+/// Whether nothing in the cluster has written to the status of a job.
+fn is_untouched(job: &ObservedJob) -> bool {
+    job.status.conditions.is_empty() && job.status.replica_statuses.is_empty()
 }
 
 /// The problems of the pods. Pods with the same problem share a sentence.
@@ -360,13 +370,26 @@ fn disruption(reason: &str) -> Option<&'static str> {
     })
 }
 
-/// Reports pods that admission, for example a quota, prevents the operator from creating. Only
-/// events show this (kubeflow/trainer v1.9.4, pkg/core/pod.go `FailedCreatePod`).
+/// Reports pods or other objects of the job that admission, for example a quota, prevents the operator
+/// from creating. Only events show this (kubeflow/trainer v1.9.4, pkg/core/pod.go `FailedCreatePod`;
+/// v2.3.0, pkg/controller/trainjob_controller.go; Kubernetes, pkg/controller/job).
 fn refused_pods(events: &[JobEvent]) -> Option<String> {
-    let mut latest = events.iter().rev();
-    let latest = latest.find(|event| event.reason.ends_with("CreatePod"))?;
-    (latest.reason == "FailedCreatePod")
-        .then(|| format!("The pods of the job cannot be created: {}", latest.message))
+    let is_of_job = |event: &JobEvent| event.object.starts_with("Job/");
+    let created = |event: &&JobEvent| match event.reason.as_str() {
+        "SuccessfulCreate" | "FailedCreate" => is_of_job(event),
+        "TrainJobResourcesCreationFailed" => true,
+        reason => reason.ends_with("CreatePod"),
+    };
+    let latest = events.iter().rev().find(created)?;
+    let what = match latest.reason.as_str() {
+        "FailedCreatePod" | "FailedCreate" => "pods",
+        "TrainJobResourcesCreationFailed" => "objects",
+        _ => return None,
+    };
+    let message = &latest.message;
+    Some(format!(
+        "The {what} of the job cannot be created: {message}"
+    ))
 }
 
 #[cfg(test)]

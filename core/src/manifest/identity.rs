@@ -3,9 +3,9 @@
 //! They are not part of a plan: the job is only known when it is created, and two versions of a
 //! plugin with the same plan should have the same preview.
 
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
+use k8s_openapi::api::core::v1::EnvVar;
 
-use super::escaped;
+use super::{LAST_LINES, escaped, of_field, of_value};
 use crate::keys::{
     CONTAINER, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION,
 };
@@ -53,11 +53,7 @@ pub fn identify(job: &mut PyTorchJob, uid: &str) {
     let variables: Vec<EnvVar> = variables
         .map(|(name, value)| match field(name) {
             Some(path) => of_field(name, path),
-            None => EnvVar {
-                name: name.to_string(),
-                value: Some(escaped(&Text::Literal(value))),
-                ..EnvVar::default()
-            },
+            None => of_value(name, escaped(&Text::Literal(value))),
         })
         .collect();
     let specs = &mut job.spec.pytorch_replica_specs;
@@ -66,8 +62,7 @@ pub fn identify(job: &mut PyTorchJob, uid: &str) {
     for container in pods.flat_map(|pod| &mut pod.containers) {
         let environment = container.env.get_or_insert_default();
         environment.extend(variables.iter().cloned());
-        // The end of the log explains why the container failed.
-        container.termination_message_policy = Some("FallbackToLogsOnError".to_string());
+        container.termination_message_policy = Some(LAST_LINES.to_string());
     }
 }
 
@@ -77,19 +72,5 @@ fn field(variable: &str) -> Option<&'static str> {
         JOB_NAME_VARIABLE => Some("metadata.labels['training.kubeflow.org/job-name']"),
         JOB_NAMESPACE_VARIABLE => Some("metadata.namespace"),
         _ => None,
-    }
-}
-
-fn of_field(name: &str, path: &str) -> EnvVar {
-    EnvVar {
-        name: name.to_string(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                field_path: path.to_string(),
-                ..ObjectFieldSelector::default()
-            }),
-            ..EnvVarSource::default()
-        }),
-        ..EnvVar::default()
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
     }
 }
 
-fn limit_shared_memory(pod: &mut PodSpec, gib: u32) {
+pub(super) fn limit_shared_memory(pod: &mut PodSpec, gib: u32) {
     let volumes = pod.volumes.iter_mut().flatten();
     let memory = volumes
         .filter(|volume| volume.name == SHARED_MEMORY_VOLUME)

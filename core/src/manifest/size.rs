@@ -1,6 +1,9 @@
-//! How large a PyTorchJob may be, and its annotations: known before the cluster is asked.
+//! How large a job may be, and its annotations: known before the cluster is asked.
+
+use k8s_openapi::api::core::v1::Container;
 
 use crate::finding::{Code, Finding};
+use crate::job_kind::JobKind;
 use crate::json::to_string;
 use crate::keys::{CONTAINER, WARNINGS_ANNOTATION};
 use crate::pytorch_job::PyTorchJob;
@@ -15,13 +18,23 @@ const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
 const LATER_ANNOTATIONS_BYTES: usize = 16 * 1024;
 /// Most bytes of [`WARNINGS_ANNOTATION`]: an eighth of what all annotations may take.
 const MAX_WARNINGS_BYTES: usize = 32 * 1024;
+/// Most words of the command of a TrainJob, and most of its variables.
+const MAX_TRAIN_JOB_ITEMS: usize = 128;
+/// Variables that a TrainJob gets beside those of its PyTorchJob: the training operator's, and those
+/// that identify the job.
+const LATER_VARIABLES: usize = 16;
+/// Most characters of the image of a TrainJob.
+const MAX_TRAIN_JOB_IMAGE: usize = 500;
 
-/// Checks that the cluster can take a PyTorchJob of this size.
+/// Checks that the cluster can take a job of this size as this kind.
 ///
 /// # Errors
 ///
 /// A finding with the size and the limit, about the field that takes most of it.
-pub fn check_size(job: &PyTorchJob) -> Result<(), Finding> {
+pub fn check_size(job: &PyTorchJob, kind: JobKind) -> Result<(), Finding> {
+    if kind == JobKind::TrainJob {
+        check_items(job)?;
+    }
     let annotations = annotations(job);
     let allowed = MAX_ANNOTATIONS_BYTES - LATER_ANNOTATIONS_BYTES;
     if annotations > allowed {
@@ -79,8 +92,49 @@ fn annotations(job: &PyTorchJob) -> usize {
 
 /// The bytes of the variables of a replica.
 fn env(job: &PyTorchJob) -> usize {
-    let pod = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
-    let mut containers = pod.into_iter().flat_map(|pod| &pod.containers);
-    let trainer = containers.find(|container| container.name == CONTAINER);
-    trainer.map_or(0, |container| json_bytes(&container.env))
+    trainer(job).map_or(0, |container| json_bytes(&container.env))
+}
+
+/// The training container of the master.
+fn trainer(job: &PyTorchJob) -> Option<&Container> {
+    let pod = job
+        .spec
+        .pytorch_replica_specs
+        .master
+        .template
+        .spec
+        .as_ref()?;
+    let mut containers = pod.containers.iter();
+    containers.find(|container| container.name == CONTAINER)
+}
+
+/// Checks the lengths of lists and texts that only a TrainJob limits.
+fn check_items(job: &PyTorchJob) -> Result<(), Finding> {
+    let Some(container) = trainer(job) else {
+        return Ok(());
+    };
+    let words = container.command.as_ref().map_or(0, Vec::len);
+    let variables = container.env.as_ref().map_or(0, Vec::len) + LATER_VARIABLES;
+    let image = container.image.as_deref().map_or(0, str::len);
+    let limits = [
+        (
+            "extra_args",
+            "words of the command",
+            words,
+            MAX_TRAIN_JOB_ITEMS,
+        ),
+        (
+            "env",
+            "variables with those of the service",
+            variables,
+            MAX_TRAIN_JOB_ITEMS,
+        ),
+        ("image", "characters", image, MAX_TRAIN_JOB_IMAGE),
+    ];
+    let beyond = limits.into_iter().find(|(.., size, limit)| size > limit);
+    let Some((field, what, size, limit)) = beyond else {
+        return Ok(());
+    };
+    let detail = format!("{field}: {size} {what}, a TrainJob may have at most {limit}");
+    Err(Finding::new(Code::Size, format!("/{field}"), detail))
 }

@@ -10,7 +10,9 @@ use super::metadata::{self, NameFault};
 use super::schema::{self, field};
 use super::secret::looks_secret;
 use super::uri::{StorageUri, UriRole};
-use super::{ArgumentSchemas, JobName, JobRequest, RequestPolicy, SecretKey, TrainingJobRequest};
+use super::{
+    ArgumentSchemas, JobName, JobRequest, JobSize, RequestPolicy, SecretKey, TrainingJobRequest,
+};
 use crate::finding::{Code, Finding, pointer};
 use crate::keys::PRIORITY_CLASS_LABEL;
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
@@ -125,12 +127,14 @@ impl<'a> Checker<'a> {
         );
         let profile = self.profile(profile.as_deref(), &namespace);
         self.priority_class(&labels, profile.as_ref());
+        let size = JobSize {
+            kind: self.policy.job_kind,
+            num_nodes,
+        };
         let name = match (job_name, &framework, &run_id) {
-            (Some(name), ..) => {
-                self.keep(Code::Name, "job_name", JobName::chosen(&name, num_nodes))
-            }
+            (Some(name), ..) => self.keep(Code::Name, "job_name", JobName::chosen(&name, size)),
             (None, Some(framework), Some(run_id)) => {
-                Some(JobName::derived(framework, run_id, num_nodes))
+                Some(JobName::derived(framework, run_id, size))
             }
             _ => None,
         };
@@ -155,6 +159,7 @@ impl<'a> Checker<'a> {
             annotations,
             namespace,
             name: name?,
+            job_kind: self.policy.job_kind,
             profile,
         })
     }

@@ -18,6 +18,7 @@ const RESERVED_PREFIXES: &[&str] = &[
     "k8s.io",
     "kueue.x-k8s.io",
     "training.kubeflow.org",
+    "trainer.kubeflow.org",
     "trainer.deepfinery",
 ];
 

@@ -1,15 +1,23 @@
-//! The name of a PyTorchJob: chosen by the request, or derived from framework and run id.
+//! The name of a job: chosen by the request, or derived from framework and run id.
 
 use sha2::{Digest, Sha256};
 
-/// The maximum length of a Kubernetes Service name. The operator creates a Service and a pod for
-/// each replica, named `<job>-master-0` and `<job>-worker-<index>` (kubeflow/trainer v1.9,
-/// common/service.go).
-const MAX_SERVICE_NAME: usize = 63;
+use crate::job_kind::JobKind;
+
+/// The maximum length of the name of a Service and of the host name of a pod. Both contain the name
+/// of the job.
+const MAX_HOST_NAME: usize = 63;
 /// Hexadecimal digits of the hash that keeps shortened names unique.
 const HASH_DIGITS: usize = 8;
 
-/// A valid name for a PyTorchJob with a certain number of nodes.
+/// What the length of a name depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobSize {
+    pub kind: JobKind,
+    pub num_nodes: u32,
+}
+
+/// A valid name for a job of a certain size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobName(String);
 
@@ -19,20 +27,22 @@ impl JobName {
     /// # Errors
     ///
     /// What is wrong with it. The message follows the name of the field.
-    pub fn chosen(name: &str, num_nodes: u32) -> Result<Self, String> {
-        let longest = longest_name(num_nodes);
+    pub fn chosen(name: &str, size: JobSize) -> Result<Self, String> {
+        let longest = size.longest_name();
         if !is_dns_1035_label(name) {
-            return Err(
-                "not a valid PyTorchJob name; use a-z, 0-9 and '-', starting with a letter and \
-                 ending with a letter or digit"
-                    .to_string(),
-            );
+            return Err(format!(
+                "not a valid {} name; use a-z, 0-9 and '-', starting with a letter and ending with \
+                 a letter or digit",
+                size.kind.name()
+            ));
         }
         if name.len() > longest {
             return Err(format!(
-                "{} characters are too many; with num_nodes {num_nodes} at most {longest} are \
-                 allowed, because pod names contain the job name",
-                name.len()
+                "{} characters are too many; a {} with num_nodes {} may have at most {longest}, \
+                 because pod names contain the job name",
+                name.len(),
+                size.kind.name(),
+                size.num_nodes
             ));
         }
         Ok(Self(name.to_string()))
@@ -40,13 +50,13 @@ impl JobName {
 
     /// Derives a name from framework and run id. A name that is too long is cut and ends with a
     /// hash of the whole, so that two long run ids never get the same name.
-    pub fn derived(framework: &str, run_id: &str, num_nodes: u32) -> Self {
+    pub fn derived(framework: &str, run_id: &str, size: JobSize) -> Self {
         let whole = format!("{framework}-{run_id}");
         let mut name = dashed(&whole);
         if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
             name = format!("job-{name}").trim_end_matches('-').to_string();
         }
-        let longest = longest_name(num_nodes);
+        let longest = size.longest_name();
         if name.len() > longest {
             let hash = Sha256::digest(whole.as_bytes());
             let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -78,11 +88,23 @@ fn dashed(text: &str) -> String {
     name.trim_matches('-').to_string()
 }
 
-/// 54 for up to 11 nodes, 53 for up to 101, 52 for up to 1001.
-fn longest_name(num_nodes: u32) -> usize {
-    let last_worker = num_nodes.saturating_sub(2);
-    let suffix = format!("-worker-{last_worker}").len();
-    MAX_SERVICE_NAME - suffix
+impl JobSize {
+    /// What the cluster appends to the name of the job for its last pod.
+    ///
+    /// The training operator creates a Service and a pod named `<job>-worker-<index>` (kubeflow/
+    /// trainer v1.9, common/service.go). JobSet names pods `<job>-node-0-<index>` and five random
+    /// characters (kubernetes-sigs/jobset v0.12, jobset_webhook.go). Kubeflow Trainer accepts longer
+    /// names, and the job then never starts.
+    fn longest_suffix(self) -> String {
+        match self.kind {
+            JobKind::PyTorchJob => format!("-worker-{}", self.num_nodes.saturating_sub(2)),
+            JobKind::TrainJob => format!("-node-0-{}-abcde", self.num_nodes.saturating_sub(1)),
+        }
+    }
+
+    fn longest_name(self) -> usize {
+        MAX_HOST_NAME - self.longest_suffix().len()
+    }
 }
 
 fn is_dns_1035_label(name: &str) -> bool {
@@ -93,8 +115,16 @@ fn is_dns_1035_label(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn size(num_nodes: u32) -> JobSize {
+        JobSize {
+            kind: JobKind::PyTorchJob,
+            num_nodes,
+        }
+    }
+
     fn derived(framework: &str, run_id: &str) -> String {
-        JobName::derived(framework, run_id, 1).as_str().to_string()
+        let name = JobName::derived(framework, run_id, size(1));
+        name.as_str().to_string()
     }
 
     #[test]
@@ -121,25 +151,34 @@ mod tests {
     #[test]
     fn pods_leave_less_room_the_more_nodes_there_are() {
         let limits = [
-            (1, 54),
-            (11, 54),
-            (12, 53),
-            (101, 53),
-            (102, 52),
-            (1001, 52),
-            (1002, 51),
+            (JobKind::PyTorchJob, 1, 54),
+            (JobKind::PyTorchJob, 11, 54),
+            (JobKind::PyTorchJob, 12, 53),
+            (JobKind::PyTorchJob, 101, 53),
+            (JobKind::PyTorchJob, 102, 52),
+            (JobKind::PyTorchJob, 1001, 52),
+            (JobKind::PyTorchJob, 1002, 51),
+            (JobKind::TrainJob, 1, 48),
+            (JobKind::TrainJob, 10, 48),
+            (JobKind::TrainJob, 11, 47),
+            (JobKind::TrainJob, 100, 47),
+            (JobKind::TrainJob, 101, 46),
+            (JobKind::TrainJob, 1000, 46),
         ];
-        for (num_nodes, limit) in limits {
-            assert_eq!(longest_name(num_nodes), limit, "{num_nodes}");
-            assert!(JobName::chosen(&"x".repeat(limit), num_nodes).is_ok());
-            assert!(JobName::chosen(&"x".repeat(limit + 1), num_nodes).is_err());
+        for (kind, num_nodes, limit) in limits {
+            let size = JobSize { kind, num_nodes };
+            assert_eq!(size.longest_name(), limit, "{size:?}");
+            assert!(JobName::chosen(&"x".repeat(limit), size).is_ok());
+            let told = JobName::chosen(&"x".repeat(limit + 1), size).unwrap_err();
+            assert!(told.contains(&format!("at most {limit}")), "{told}");
+            assert!(told.contains(kind.name()), "{told}");
         }
     }
 
     #[test]
     fn given_names_are_not_mended() {
         for name in ["", "Run", "1run", "run-", "-run", "a.b", "a_b"] {
-            assert!(JobName::chosen(name, 1).is_err(), "{name}");
+            assert!(JobName::chosen(name, size(1)).is_err(), "{name}");
         }
     }
 }

@@ -28,3 +28,4 @@ mod restarts;
 mod rights;
 mod service;
 mod speed;
+mod train_jobs;

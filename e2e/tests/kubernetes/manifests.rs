@@ -1,13 +1,15 @@
-//! Every manifest that the service makes is one that the API server takes: strict validation, the
-//! defaults, the admission plugins and the operator's webhook, all of it but the storing.
+//! Every manifest that the service makes, as a PyTorchJob and as a TrainJob, is one that the API server
+//! takes: strict validation, the defaults, the admission plugins and the webhooks, all of it but the
+//! storing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use e2e::control_plane::ControlPlane;
+use e2e::control_plane::{ControlPlane, Extension};
 use e2e::root;
 use kube::client::Body;
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 use trainer_host::plugin::{Limits, PlanError, Plugins, UnknownArguments};
 use trainer_host::preview::Preview;
 use trainer_host::request::{self, RequestPolicy};
@@ -33,9 +35,11 @@ async fn every_snapshot_passes_the_strict_dry_run() {
             }
         }
     }
-    let cases = cases(requests).await;
-    assert!(cases.len() >= 20, "{}", cases.len());
-    all_pass(cases).await;
+    for kind in JobKind::ALL {
+        let cases = cases(&requests, kind).await;
+        assert!(cases.len() >= 20, "{}", cases.len());
+        all_pass(cases).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,13 +54,15 @@ async fn every_golden_vector_passes_the_strict_dry_run() {
     });
     let requests: Vec<_> = lines.collect();
     let count = requests.len();
-    let cases = cases(requests).await;
-    assert!(
-        count > 0 && cases.len() == count,
-        "{} of {count}",
-        cases.len()
-    );
-    all_pass(cases).await;
+    for kind in JobKind::ALL {
+        let cases = cases(&requests, kind).await;
+        assert!(
+            count > 0 && cases.len() == count,
+            "{} of {count}",
+            cases.len()
+        );
+        all_pass(cases).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,16 +80,19 @@ async fn the_strict_dry_run_finds_a_field_that_is_none() {
     );
 }
 
-/// The manifests of those requests that are not refused.
-async fn cases(requests: Vec<(String, Value)>) -> Vec<Case> {
+/// The manifests, of a kind, of those requests that are not refused.
+async fn cases(requests: &[(String, Value)], job_kind: JobKind) -> Vec<Case> {
     let cache = tempfile::tempdir().unwrap();
     let folder = root().join("target/plugins");
     let unknown = UnknownArguments::default();
     let plugins = Plugins::load(&folder, cache.path(), Limits::default(), unknown).unwrap();
-    let policy = RequestPolicy::default();
+    let policy = RequestPolicy {
+        job_kind,
+        ..RequestPolicy::default()
+    };
     let mut cases = Vec::new();
     for (name, request) in requests {
-        let Ok(checked) = request::check(request, plugins.schemas(), &policy) else {
+        let Ok(checked) = request::check(request.clone(), plugins.schemas(), &policy) else {
             continue;
         };
         let plan = match plugins.plan(&checked).await {
@@ -93,6 +102,7 @@ async fn cases(requests: Vec<(String, Value)>) -> Vec<Case> {
         };
         let preview = Preview::of(&checked.request, &plan, &checked.warnings);
         let manifest = serde_json::to_value(&preview.manifest).unwrap();
+        let name = format!("{} {name}", job_kind.name());
         cases.push(Case { name, manifest });
     }
     cases
@@ -101,6 +111,11 @@ async fn cases(requests: Vec<(String, Value)>) -> Vec<Case> {
 /// Asks the API server for each, in the namespaces that they name, and tells all that it refuses.
 async fn all_pass(cases: Vec<Case>) {
     let plane = ControlPlane::shared().unwrap();
+    plane.extend(Extension::Trainer).unwrap();
+    let runtime = root().join("deploy/components/trainjob/runtime.yaml");
+    let runtime = std::fs::read_to_string(runtime).unwrap();
+    let apply = ["apply", "--server-side", "--filename", "-"];
+    plane.kubectl_with(&apply, &runtime).unwrap();
     let namespace = |case: &Case| {
         case.manifest["metadata"]["namespace"]
             .as_str()
@@ -109,7 +124,6 @@ async fn all_pass(cases: Vec<Case>) {
     for namespace in cases.iter().filter_map(namespace).collect::<BTreeSet<_>>() {
         let object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-        let apply = ["apply", "--server-side", "--filename", "-"];
         plane.kubectl_with(&apply, &object.to_string()).unwrap();
     }
     let mut refused = Vec::new();
@@ -124,7 +138,11 @@ async fn all_pass(cases: Vec<Case>) {
 async fn dry_run(manifest: &Value) -> Result<(), String> {
     let client = ControlPlane::shared().unwrap().client().await.unwrap();
     let namespace = manifest["metadata"]["namespace"].as_str().unwrap();
-    let jobs = format!("/apis/kubeflow.org/v1/namespaces/{namespace}/pytorchjobs");
+    let mut kinds = JobKind::ALL.into_iter();
+    let kind = kinds.find(|kind| manifest["kind"] == kind.name());
+    let kind = kind.unwrap();
+    let (api, jobs) = (kind.api_version(), kind.plural());
+    let jobs = format!("/apis/{api}/namespaces/{namespace}/{jobs}");
     let request = hyper::Request::post(format!("{jobs}?dryRun=All&fieldValidation=Strict"))
         .header("content-type", "application/json")
         .body(Body::from(manifest.to_string().into_bytes()));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::service::{Deployed, eventually, request};
 
 /// The specification's example, whose pods run for a moment.
-fn example() -> Value {
+pub fn example() -> Value {
     json!({
         "framework": "meta",
         "model_id": "meta-llama-3-70b",

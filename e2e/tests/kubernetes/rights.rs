@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::control_plane::{ControlPlane, Deployment, Overlay};
+use e2e::control_plane::{ControlPlane, Deployment, Extension, Overlay};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
 
@@ -29,14 +29,16 @@ const STEPS: [(&str, Step); 9] = [
 /// The step that fails first without a right.
 fn step_that_needs(resource: &str, verb: &str) -> &'static str {
     match (resource, verb) {
-        ("pytorchjobs", "list") => "it gets ready",
-        ("pytorchjobs", "create") => "it submits a job",
+        ("pytorchjobs" | "trainjobs", "list") => "it gets ready",
+        ("pytorchjobs" | "trainjobs", "create") => "it submits a job",
         // A list holds what the watch has reported.
-        ("pytorchjobs", "watch") => "it lists the job",
-        ("pytorchjobs", "get") | ("pods" | "events", "list") => "it tells pods and events",
+        ("pytorchjobs" | "trainjobs", "watch") => "it lists the job",
+        ("pytorchjobs" | "trainjobs", "get") | ("pods" | "events", "list") => {
+            "it tells pods and events"
+        }
         ("pods/log", "get") => "it reads a log",
-        ("pytorchjobs", "patch") => "it suspends and resumes the job",
-        ("pytorchjobs", "delete") => "it deletes the job",
+        ("pytorchjobs" | "trainjobs", "patch") => "it suspends and resumes the job",
+        ("pytorchjobs" | "trainjobs", "delete") => "it deletes the job",
         ("pods", "watch") => "it remembers how a job failed",
         (resource, verb) => unreachable!("no step needs to {verb} {resource}: why is it granted?"),
     }
@@ -46,7 +48,34 @@ fn step_that_needs(resource: &str, verb: &str) -> &'static str {
 fn with_the_rights_of_deploy_every_step_works() {
     let plane = ControlPlane::shared().unwrap();
     let deployment = plane.install(Overlay::OneNamespace, "rights-all").unwrap();
-    assert_eq!(first_failure(&deployment, "rights-all"), None);
+    assert_eq!(first_failure(&deployment, "rights-all", "auto"), None);
+}
+
+const TRAIN_JOBS: [&str; 1] = ["deploy/components/trainjob"];
+
+#[test]
+fn with_the_component_for_train_jobs_every_step_works_and_without_one_of_its_rights_one_fails() {
+    let plane = ControlPlane::shared().unwrap();
+    plane.extend(Extension::Trainer).unwrap();
+    let install = |namespace: &str| {
+        let overlay = Overlay::OneNamespace;
+        plane.install_with(overlay, &TRAIN_JOBS, namespace).unwrap()
+    };
+    let deployment = install("rights-v2");
+    assert_eq!(first_failure(&deployment, "rights-v2", "trainjob"), None);
+    let rules = rules(plane, "rights-v2");
+    let of_component = |rule: &&Value| rule["resources"][0] == "trainjobs";
+    let verbs = rules.iter().find(of_component).unwrap()["verbs"].clone();
+    let verbs = verbs.as_array().unwrap();
+    assert_eq!(verbs.len(), 6, "{verbs:?}");
+    for verb in verbs.iter().map(|verb| verb.as_str().unwrap()) {
+        let namespace = format!("rights-v2-no-{verb}");
+        let deployment = install(&namespace);
+        revoke(plane, &namespace, "trainjobs", verb);
+        let step = step_that_needs("trainjobs", verb);
+        let failure = first_failure(&deployment, &namespace, "trainjob");
+        assert_eq!(failure, Some(step), "{verb}");
+    }
 }
 
 #[test]
@@ -59,7 +88,7 @@ fn with_the_rights_of_the_whole_cluster_every_step_works_in_every_namespace() {
         .kubectl(&["create", "namespace", "rights-elsewhere"])
         .unwrap();
     deployment.namespace = "rights-elsewhere".to_string();
-    assert_eq!(first_failure(&deployment, "*"), None);
+    assert_eq!(first_failure(&deployment, "*", "auto"), None);
 }
 
 #[test]
@@ -74,7 +103,7 @@ fn without_any_one_right_a_step_fails() {
         let deployment = plane.install(Overlay::OneNamespace, &namespace).unwrap();
         revoke(plane, &namespace, resource, &verb);
         expected.insert(right.clone(), Some(step_that_needs(resource, &verb)));
-        failures.insert(right, first_failure(&deployment, &namespace));
+        failures.insert(right, first_failure(&deployment, &namespace, "auto"));
     }
     assert!(expected.len() >= 10, "{expected:?}");
     assert_eq!(failures, expected);
@@ -167,11 +196,12 @@ fn revoke(plane: &ControlPlane, namespace: &str, resource: &str, verb: &str) {
     plane.kubectl(&[&role[..], &[&patch]].concat()).unwrap();
 }
 
-/// Runs the service with the token of its account, for the namespaces that its overlay allows, and
-/// tells the step that does not work.
-fn first_failure(deployment: &Deployment, allowed: &str) -> Option<&'static str> {
+/// Runs the service with the token of its account, for the namespaces that its overlay allows and for a
+/// kind of jobs, and tells the step that does not work.
+fn first_failure(deployment: &Deployment, allowed: &str, kind: &str) -> Option<&'static str> {
     let site = Site::on_kubernetes(&deployment.kubeconfig, &deployment.namespace).unwrap();
     let site = with_compiled_plugins(site.set("TRAINER_ALLOWED_NAMESPACES", allowed));
+    let site = site.set("TRAINER_JOB_KIND", kind);
     let server = site.start().unwrap();
     for (step, works) in STEPS {
         if let Err(why) = works(&server) {

@@ -45,8 +45,10 @@ pub(super) async fn preview(settings: PreviewSettings) -> anyhow::Result<()> {
         PlanError::Refused(findings) => refused(findings),
         error => error.into(),
     })?;
-    let preview = Preview::of(&checked.request, &plan, &checked.warnings);
-    manifest::check_size(&preview.manifest).map_err(|too_large| refused(vec![too_large]))?;
+    let request = &checked.request;
+    let preview = Preview::of(request, &plan, &checked.warnings);
+    let job = manifest::manifest(request, &plan);
+    manifest::check_size(&job, request.job_kind).map_err(|large| refused(vec![large]))?;
     if let Some(parallel) = &preview.parallel {
         remark(&parallel.summary);
     }

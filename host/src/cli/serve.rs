@@ -46,7 +46,8 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     policy.secrets = settings.allowed_secrets();
     let cluster: Arc<dyn Cluster> = match settings.cluster() {
         ClusterKind::Kubernetes => {
-            let cluster = KubernetesCluster::connect(settings.kubernetes_cluster()).await?;
+            let kubernetes = settings.kubernetes_cluster(&policy.profiles);
+            let cluster = KubernetesCluster::connect(kubernetes).await?;
             reviews = Some(cluster.client());
             Arc::new(cluster)
         }

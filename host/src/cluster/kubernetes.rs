@@ -1,19 +1,23 @@
-//! Runs PyTorchJobs on Kubernetes with the Kubeflow training operator.
+//! Runs jobs on Kubernetes, as PyTorchJobs with the Kubeflow training operator or as TrainJobs with
+//! Kubeflow Trainer.
 //!
 //! Writes are calls to the API server. Reads come from a [`cache`] that a watch keeps current, with
-//! a live read for a job that is not in it. No other state is kept: the PyTorchJob is the only
-//! record.
+//! a live read for a job that is not in it. No other state is kept: the object in the cluster is the
+//! only record.
 
 mod cache;
 mod calls;
 mod creation;
 mod error;
 mod failures;
+mod kinds;
 mod log;
 mod measured;
+mod owner;
 mod pods;
 mod prefixes;
 mod queues;
+mod readiness;
 mod resource;
 mod resume;
 mod watches;
@@ -25,7 +29,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use kube::config::KubeConfigOptions;
+use kube::core::Status;
 use kube::{Client, Config};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::warn;
 
@@ -33,14 +39,16 @@ use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState,
 use crate::job::{
     Inspection, JobEvent, LogSelection, LogStart, ObservedJob, PodDetails, Submission,
 };
+use crate::job_kind::JobKind;
 use crate::keys::IDEMPOTENCY_LABEL;
-use crate::pytorch_job::{KIND, PyTorchJob};
+use crate::pytorch_job::PyTorchJob;
 use crate::request::AllowedNamespaces;
 use crate::request::metadata::{check_namespace, is_dns_subdomain};
 use cache::Cache;
 use calls::{Calls, CreateMode};
 use error::CallError;
-use pods::Controller;
+use kinds::Kinds;
+use owner::Controller;
 use prefixes::Creations;
 use watches::Watches;
 
@@ -56,6 +64,10 @@ pub struct KubernetesSettings {
     pub default_namespace: String,
     /// The watched namespaces.
     pub namespaces: AllowedNamespaces,
+    /// The kind of jobs to create. Default: PyTorchJobs if the cluster has them, else TrainJobs.
+    pub job_kind: Option<JobKind>,
+    /// The names of the runtimes that TrainJobs refer to.
+    pub runtimes: Vec<String>,
 }
 
 /// A Kubernetes cluster.
@@ -63,6 +75,8 @@ pub struct KubernetesCluster {
     calls: Calls,
     cache: Arc<Cache>,
     creations: Creations,
+    kinds: Kinds,
+    runtimes: Vec<String>,
     /// They end when the cluster is dropped.
     _watches: Watches,
 }
@@ -94,11 +108,14 @@ impl KubernetesCluster {
                 names.union(&home).cloned().map(Some).collect()
             }
         };
-        let (cache, watches) = Watches::start(scopes, &configuration, &once)?;
+        let kinds = Kinds::new(settings.job_kind);
+        let (cache, watches) = Watches::start(scopes, &kinds, &configuration, &once)?;
         Ok(Self {
             calls: Calls::new(Client::try_from(once).map_err(unusable)?),
             cache,
             creations: Creations::default(),
+            kinds,
+            runtimes: settings.runtimes,
             _watches: watches,
         })
     }
@@ -106,6 +123,19 @@ impl KubernetesCluster {
     /// The client of the API server, for reviews of tokens.
     pub fn client(&self) -> Client {
         self.calls.client().clone()
+    }
+
+    /// A job as read from the API server now, of whichever kind it is.
+    async fn live<T: DeserializeOwned>(&self, namespace: &str, name: &str) -> Result<T, CallError> {
+        let kinds = self.kinds.read();
+        let (last, others) = kinds.split_last().unwrap_or((&JobKind::PyTorchJob, &[]));
+        for kind in others {
+            match self.calls.get(*kind, namespace, name).await {
+                Err(error) if error.status().is_some_and(Status::is_not_found) => {}
+                found => return found,
+            }
+        }
+        self.calls.get(*last, namespace, name).await
     }
 
     /// A job from the cache. Name and namespace become parts of a path, so they are checked.
@@ -126,15 +156,18 @@ impl KubernetesCluster {
         &self,
         job: &ObservedJob,
     ) -> (Vec<PodDetails>, Vec<JobEvent>, Vec<String>) {
-        let (namespace, name) = (job.namespace(), job.name());
+        let namespace = job.namespace();
         let mut notes = Vec::new();
-        let listed = self.calls.pods(&controller(job)).await;
+        let listed = self.calls.pods(&Controller::of(job)).await;
         let pods_there = noted("pods", listed, &mut notes);
         let there = pods_there.iter().map(pods::details).collect();
         let mut pods = failures::remembered(job, there);
         pods.sort_by(|one, other| natural(&one.replica).cmp(&natural(&other.replica)));
-        let of_job = self.calls.events(namespace, KIND, name).await;
-        let mut events = noted("events", of_job, &mut notes);
+        let mut events = Vec::new();
+        for (kind, name) in owner::objects(job) {
+            let of_object = self.calls.events(namespace, kind, &name).await;
+            events.extend(noted("events", of_object, &mut notes));
+        }
         let troubled = pods.iter().filter(|pod| pod.reason.is_some());
         for pod in troubled.take(MAX_PODS_WITH_EVENTS) {
             let of_pod = self.calls.events(namespace, "Pod", &pod.name).await;
@@ -163,20 +196,20 @@ impl Cluster for KubernetesCluster {
         if let Some(job) = self.cached(namespace, name)? {
             return Ok(job);
         }
-        let live = self.calls.get(namespace, name).await;
+        let live = self.live(namespace, name).await;
         live.map(Arc::new)
-            .map_err(|error| missing(error, name, "reading the PyTorchJob"))
+            .map_err(|error| missing(error, name, "reading the job"))
     }
 
     async fn inspect(&self, namespace: &str, name: &str) -> Result<Inspection, ClusterError> {
         self.cached(namespace, name)?;
         // The cache does not contain all members of this response.
-        let job: ObservedJob = self
-            .calls
-            .get(namespace, name)
+        let mut job: ObservedJob = self
+            .live(namespace, name)
             .await
-            .map_err(|error| missing(error, name, "reading the PyTorchJob"))?;
+            .map_err(|error| missing(error, name, "reading the job"))?;
         let (pods, events, notes) = self.surroundings(&job).await;
+        job.count_pods(&pods);
         let queue = self.queue_of(&job).await;
         Ok(Inspection {
             job,
@@ -190,10 +223,9 @@ impl Cluster for KubernetesCluster {
     async fn manifest(&self, namespace: &str, name: &str) -> Result<Value, ClusterError> {
         self.cached(namespace, name)?;
         let mut manifest: Value = self
-            .calls
-            .get(namespace, name)
+            .live(namespace, name)
             .await
-            .map_err(|error| missing(error, name, "reading the PyTorchJob"))?;
+            .map_err(|error| missing(error, name, "reading the job"))?;
         // Managed fields, which are larger than the job itself.
         if let Some(metadata) = manifest["metadata"].as_object_mut() {
             metadata.remove("managedFields");
@@ -204,7 +236,7 @@ impl Cluster for KubernetesCluster {
     async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError> {
         match self.cache.not_known() {
             Some(why) => Err(ClusterError::Unavailable {
-                action: "listing the PyTorchJobs",
+                action: "listing the jobs",
                 source: why.into(),
             }),
             None => Ok(self.cache.all(namespace)),
@@ -213,18 +245,23 @@ impl Cluster for KubernetesCluster {
 
     fn namespaces_of(&self, name: &str) -> Vec<String> {
         let named = self.cache.named(name);
-        named
-            .iter()
-            .map(|job| job.namespace().to_string())
-            .collect()
+        let namespaces = named.iter().map(|job| job.namespace().to_string());
+        let mut namespaces: Vec<String> = namespaces.collect();
+        // One namespace may have a job of each kind.
+        namespaces.dedup();
+        namespaces
     }
 
     async fn delete(&self, namespace: &str, name: &str) -> Result<(), ClusterError> {
         let cached = self.cached(namespace, name)?;
+        let kind = match &cached {
+            Some(job) => job.kind,
+            None => self.get(namespace, name).await?.kind,
+        };
         self.calls
-            .delete(namespace, name)
+            .delete(kind, namespace, name)
             .await
-            .map_err(|error| missing(error, name, "deleting the PyTorchJob"))?;
+            .map_err(|error| missing(error, name, "deleting the job"))?;
         self.creations.forget(&WritingJob::new(namespace, name));
         // A read after a delete must not return the deleted job.
         if let Some(job) = cached {
@@ -247,10 +284,10 @@ impl Cluster for KubernetesCluster {
         if let Some(queued) = self.set_running_in_queue(&job, wish).await? {
             return Ok(Arc::new(queued));
         }
-        let changed = self.calls.set_running(job.namespace(), name, wish).await;
+        let changed = self.calls.set_running(&job, wish).await;
         changed
             .map(Arc::new)
-            .map_err(|error| missing(error, name, "updating the PyTorchJob"))
+            .map_err(|error| missing(error, name, "updating the job"))
     }
 
     async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {
@@ -271,7 +308,7 @@ impl Cluster for KubernetesCluster {
         let open = |start| async move {
             let sight = self.follow(job.namespace(), job.name()).await?;
             let replica = log::Replica {
-                job: controller(job),
+                job: Controller::of(job),
                 name: replica.to_string(),
             };
             let selection = selection.starting_at(start);
@@ -293,24 +330,33 @@ impl Cluster for KubernetesCluster {
         namespace: &str,
         submission: &Submission,
     ) -> Result<Option<Created>, ClusterError> {
-        let key = &submission.key_hash;
-        let jobs = self.calls.labelled(namespace, IDEMPOTENCY_LABEL, key).await;
-        let mut jobs = jobs.map_err(|error| error.doing("looking for an earlier submission"))?;
-        Ok(jobs.pop().map(|job| Created {
-            job,
-            warnings: Vec::new(),
-        }))
+        let (label, key) = (IDEMPOTENCY_LABEL, &submission.key_hash);
+        for kind in self.kinds.read() {
+            let jobs = self.calls.labelled(kind, namespace, label, key).await;
+            let mut jobs =
+                jobs.map_err(|error| error.doing("looking for an earlier submission"))?;
+            if let Some(job) = jobs.pop() {
+                let warnings = Vec::new();
+                return Ok(Some(Created { job, warnings }));
+            }
+        }
+        Ok(None)
     }
 
-    async fn ready(&self) -> Result<(), ClusterError> {
+    fn job_kind(&self) -> JobKind {
+        self.kinds.created().unwrap_or_default()
+    }
+
+    async fn ready(&self) -> Result<String, ClusterError> {
         if let Some(why) = self.cache.not_known() {
             return Err(ClusterError::Unavailable {
-                action: "reading the PyTorchJobs of the cluster",
+                action: "reading the jobs of the cluster",
                 source: why.into(),
             });
         }
         let probed = self.calls.probe().await;
-        probed.map_err(|error| error.doing("reading the version of the API server"))
+        probed.map_err(|error| error.doing("reading the version of the API server"))?;
+        self.kinds_and_runtimes().await
     }
 
     fn watch_ages(&self) -> BTreeMap<String, Duration> {
@@ -318,15 +364,6 @@ impl Cluster for KubernetesCluster {
     }
 
     async fn shut_down(&self) {}
-}
-
-/// Identifies a job to its pods.
-fn controller(job: &ObservedJob) -> Controller {
-    Controller {
-        namespace: job.namespace().to_string(),
-        name: job.name().to_string(),
-        uid: job.metadata.uid.clone().unwrap_or_default(),
-    }
 }
 
 /// The error for a configuration that cannot be used.

@@ -44,6 +44,7 @@ use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState};
 use crate::job::{EarlierCheckpoints, Inspection, LogSelection, ObservedJob, Prefix, Submission};
+use crate::job_kind::JobKind;
 use crate::keys::RUN_ID_LABEL;
 use crate::pytorch_job::PyTorchJob;
 use conditions::Transition;
@@ -337,8 +338,13 @@ impl Cluster for LocalCluster {
         Ok(job.map(|job| self.admitted(&job)))
     }
 
-    async fn ready(&self) -> Result<(), ClusterError> {
-        self.machine.check().await
+    fn job_kind(&self) -> JobKind {
+        JobKind::PyTorchJob
+    }
+
+    async fn ready(&self) -> Result<String, ClusterError> {
+        self.machine.check().await?;
+        Ok("reachable".to_string())
     }
 
     fn watch_ages(&self) -> BTreeMap<String, Duration> {

@@ -55,12 +55,24 @@ impl App {
     ) -> Result<(Checked, Plan), Problem> {
         authorized.fill_namespace(self, &mut body);
         let plugins = self.plugins.current();
-        let (loaded, policy) = (plugins.clone(), self.policy.clone());
+        let (loaded, policy) = (plugins.clone(), self.policy_now());
         let check = move || request::check(body, loaded.schemas(), &policy);
         let checked = load.run(check).await??;
         authorized.check_request(self, &checked.request)?;
         let plan = plugins.plan(&checked).await?;
         Ok((checked, plan))
+    }
+
+    /// The policy for the kind of jobs that the cluster creates, which it may learn after the start.
+    fn policy_now(&self) -> Arc<RequestPolicy> {
+        let job_kind = self.cluster.job_kind();
+        match job_kind == self.policy.job_kind {
+            true => self.policy.clone(),
+            false => Arc::new(RequestPolicy {
+                job_kind,
+                ..(*self.policy).clone()
+            }),
+        }
     }
 
     /// Step 4.

@@ -97,10 +97,8 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
 }
 
 async fn cluster(app: &App) -> Result<String, String> {
-    match app.cluster.ready().await {
-        Ok(()) => Ok("reachable".to_string()),
-        Err(error) => Err(problem::chain(&error)),
-    }
+    let ready = app.cluster.ready().await;
+    ready.map_err(|error| problem::chain(&error))
 }
 
 fn serving(app: &App) -> Result<String, String> {

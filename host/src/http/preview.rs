@@ -37,10 +37,12 @@ pub(super) async fn preview(
 ) -> Result<Response, Problem> {
     let (checked, plan) = app.plan(value, &load, &authorized).await?;
     authorized.take_turn(&app, &checked.request).await?;
-    let mut preview = Preview::of(&checked.request, &plan, &checked.warnings);
-    manifest::check_size(&preview.manifest).map_err(|too_large| vec![too_large])?;
+    let request = &checked.request;
+    let mut preview = Preview::of(request, &plan, &checked.warnings);
+    let job = manifest::manifest(request, &plan);
+    manifest::check_size(&job, request.job_kind).map_err(|too_large| vec![too_large])?;
     if query.dry_run == Some(DryRun::Server) {
-        let tried = app.cluster.try_create(preview.manifest.clone()).await;
+        let tried = app.cluster.try_create(job).await;
         let tried = tried.map_err(|error| authorized.visible_part(&app, error))?;
         preview.add_queue_warnings(tried.warnings);
     }

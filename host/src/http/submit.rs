@@ -45,7 +45,7 @@ async fn create(
     let (checked, plan) = app.plan(body, load, authorized).await?;
     let warnings = || checked.warnings.iter().chain(&plan.warnings);
     let mut job = manifest::manifest(&checked.request, &plan);
-    manifest::check_size(&job).map_err(|too_large| vec![too_large])?;
+    manifest::check_size(&job, checked.request.job_kind).map_err(|too_large| vec![too_large])?;
     manifest::record_warnings(&mut job, warnings());
     authorized.own(&mut job);
     let created = idempotency::create(app, authorized, &checked.request, job, submission).await?;

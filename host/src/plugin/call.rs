@@ -174,6 +174,7 @@ fn job<'a>(
         annotations: _,
         namespace: _,
         name: _,
+        job_kind: _,
         profile: _,
     } = request;
     contract::Job {

@@ -178,3 +178,29 @@ fn pods_that_admission_refuses_are_told_until_one_is_created() {
     let events = vec![event("FailedCreatePod"), event("SuccessfulCreatePod")];
     assert!(explained(job(false), Vec::new(), events).is_empty());
 }
+
+#[test]
+fn what_kubeflow_cannot_create_for_a_train_job_is_told() {
+    let event = |object: &str, reason: &str| JobEvent {
+        time: None,
+        event_type: "Warning".to_string(),
+        reason: reason.to_string(),
+        message: "exceeded quota".to_string(),
+        object: object.to_string(),
+        count: 1,
+    };
+    let told = |events: Vec<JobEvent>| explained(job(false), Vec::new(), events);
+    assert_eq!(
+        told(vec![event("Job/run-node-0", "FailedCreate")]),
+        ["The pods of the job cannot be created: exceeded quota"]
+    );
+    assert_eq!(
+        told(vec![event(
+            "TrainJob/run",
+            "TrainJobResourcesCreationFailed"
+        )]),
+        ["The objects of the job cannot be created: exceeded quota"]
+    );
+    let later = event("Job/run-node-0", "SuccessfulCreate");
+    assert!(told(vec![event("Job/run-node-0", "FailedCreate"), later]).is_empty());
+}

@@ -7,17 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
 use tracing::{info, warn};
 
 use super::error::CallError;
+use super::owner::{Controller, MasterPod};
 use super::resource::WatchedJob;
 use crate::cluster::Feed;
 use crate::cluster::changes::{Changes, JobWatch};
 use crate::job::{self, ObservedJob, PodDetails, Prefix};
-use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, HELD_ANNOTATION, MODEL_ID_ANNOTATION};
+use crate::job_kind::JobKind;
+use crate::keys::{
+    CHECKPOINT_PREFIX_ANNOTATION, HELD_ANNOTATION, MODEL_ID_ANNOTATION, SUBMISSION_ANNOTATION,
+};
 
 /// The duration of a watch before it is renewed, in seconds. A silently dead connection is noticed
 /// five seconds after that at the latest.
@@ -35,41 +40,67 @@ const KEPT_ANNOTATIONS: [&str; 3] = [
 ];
 
 /// By name and then namespace, because lookups are by name.
-type Key = (String, String);
+type Key = (String, String, JobKind);
 
 /// The cached jobs of all watched namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     jobs: RwLock<BTreeMap<Key, Arc<ObservedJob>>>,
     changes: Changes,
-    /// For each scope: why it is not synced, or None if it is.
-    unknown: RwLock<BTreeMap<Scope, String>>,
-    /// Failures of replicas by the uid of their job, until they are recorded in the job.
+    /// For each watch: why it is not synced, or None if it is.
+    unknown: RwLock<BTreeMap<Watch, String>>,
+    /// Failures of replicas by the id of their job's pods, until they are recorded in the job.
     failures: Mutex<BTreeMap<String, Vec<PodDetails>>>,
-    /// For each scope: when the API server last responded to its watch, or when the watch started.
-    heard: Mutex<BTreeMap<Scope, Instant>>,
+    /// The masters of TrainJobs that run now, by the id of their job's pods.
+    masters: Mutex<BTreeMap<String, RunningMaster>>,
+    /// For each watch: when the API server last responded to it, or when it started.
+    heard: Mutex<BTreeMap<Watch, Instant>>,
+}
+
+#[derive(Debug)]
+struct RunningMaster {
+    namespace: String,
+    started: Option<Time>,
+}
+
+/// What one watch tells of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Watch {
+    pub(super) scope: Scope,
+    pub(super) kind: JobKind,
 }
 
 /// A namespace, or all namespaces.
 pub(super) type Scope = Option<String>;
 
 impl Cache {
-    /// Creates an empty cache for these scopes.
-    pub(super) fn of(scopes: &[Scope]) -> Arc<Self> {
+    /// Creates an empty cache that these watches will fill.
+    pub(super) fn of(watches: &[Watch]) -> Arc<Self> {
         let cache = Self::default();
-        let not_yet = |scope: &Scope| (scope.clone(), "the first list is not complete".to_string());
-        cache.unknown().extend(scopes.iter().map(not_yet));
-        for scope in scopes {
-            cache.heard(scope);
-        }
+        cache.expect(watches);
         Arc::new(cache)
     }
 
-    /// Keeps the jobs of a scope current while it is polled.
-    pub(super) async fn follow(self: Arc<Self>, scope: Scope, client: Client) {
-        let jobs: Api<WatchedJob> = match &scope {
-            Some(namespace) => Api::namespaced(client, namespace),
-            None => Api::all(client),
+    /// Expects these watches instead of the earlier ones.
+    pub(super) fn expect(&self, watches: &[Watch]) {
+        let mut unknown = self.unknown();
+        let mut heard = self.heard_mut();
+        unknown.retain(|watch, _| watches.contains(watch));
+        heard.retain(|watch, _| watches.contains(watch));
+        for watch in watches {
+            let why = || "the first list is not complete".to_string();
+            if !heard.contains_key(watch) {
+                unknown.insert(watch.clone(), why());
+                heard.insert(watch.clone(), Instant::now());
+            }
+        }
+    }
+
+    /// Keeps the jobs of a watch current while it is polled.
+    pub(super) async fn follow(self: Arc<Self>, of: Watch, client: Client) {
+        let jobs: Api<WatchedJob> = match &of.scope {
+            Some(namespace) => Api::namespaced_with(client, namespace, &of.kind),
+            None => Api::all_with(client, &of.kind),
         };
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
         let mut events = watch(jobs, config)
@@ -81,37 +112,37 @@ impl Cache {
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(WatchedJob(job))) => {
-                    listed.insert(key(&job), Arc::new(job));
+                    listed.insert(key(&job), self.completed(job));
                 }
-                Ok(Event::InitDone) => self.replace(&scope, std::mem::take(&mut listed)),
+                Ok(Event::InitDone) => self.replace(&of, std::mem::take(&mut listed)),
                 Ok(Event::Apply(WatchedJob(job))) => self.tell(job),
                 Ok(Event::Delete(WatchedJob(job))) => self.forget(&job),
-                Err(error) => self.interrupted(&scope, &error.into()),
+                Err(error) => self.interrupted(&of, &error.into()),
             }
         }
     }
 
-    fn replace(&self, scope: &Scope, listed: BTreeMap<Key, Arc<ObservedJob>>) {
-        let namespace = scope.as_deref().unwrap_or("all of them");
-        info!(namespace, jobs = listed.len(), "job cache synced");
+    fn replace(&self, of: &Watch, listed: BTreeMap<Key, Arc<ObservedJob>>) {
+        let namespace = of.scope.as_deref().unwrap_or("all of them");
+        let kind = of.kind.name();
+        info!(namespace, kind, jobs = listed.len(), "job cache synced");
         let mut jobs = self.jobs_mut();
-        let is_listed = |namespace: &str| scope.as_deref().is_none_or(|scope| scope == namespace);
         let (before, others) = std::mem::take(&mut *jobs)
             .into_iter()
-            .partition(|((_, namespace), _)| is_listed(namespace));
-        self.tell_differences(&before, &listed, is_listed);
+            .partition(|(_, job)| of.has(job));
+        self.tell_differences(&before, &listed, of);
         *jobs = others;
         jobs.extend(listed);
         drop(jobs);
-        self.unknown().remove(scope);
+        self.unknown().remove(of);
     }
 
-    /// What has changed of the jobs of a scope while there was no watch.
+    /// What has changed of the jobs of a watch while there was no watch.
     fn tell_differences(
         &self,
         before: &BTreeMap<Key, Arc<ObservedJob>>,
         listed: &BTreeMap<Key, Arc<ObservedJob>>,
-        is_listed: impl Fn(&str) -> bool,
+        of: &Watch,
     ) {
         for (key, job) in listed {
             self.changes.tell(before.get(key).map(AsRef::as_ref), job);
@@ -121,7 +152,7 @@ impl Cache {
         }
         // A job that was read from the API server itself may have been in neither.
         let followed = self.changes.followed_jobs();
-        for job in followed.iter().filter(|job| is_listed(job.namespace())) {
+        for job in followed.iter().filter(|job| of.has(job)) {
             if !listed.contains_key(&key(job)) {
                 self.changes.tell_gone(job);
             }
@@ -142,28 +173,36 @@ impl Cache {
     }
 
     /// Handles the end of a watch. The cache is kept, and the watch resumes at its last position.
-    fn interrupted(&self, scope: &Scope, error: &CallError) {
-        let namespace = scope.as_deref().unwrap_or("all of them");
+    fn interrupted(&self, of: &Watch, error: &CallError) {
+        let namespace = of.scope.as_deref().unwrap_or("all of them");
         let cause = error as &dyn std::error::Error;
         warn!(namespace, cause, "the watch of jobs was interrupted");
-        let mut unknown = self.unknown();
-        if let Some(why) = unknown.get_mut(scope) {
-            *why = error.to_string();
+        self.waits(of, error);
+    }
+
+    /// Records why a watch is not synced yet.
+    pub(super) fn waits(&self, of: &Watch, why: &dyn std::error::Error) {
+        if let Some(known) = self.unknown().get_mut(of) {
+            *known = chain(why);
         }
     }
 
-    /// A job of a namespace.
+    /// A job of a namespace, of either kind.
     pub(super) fn get(&self, namespace: &str, name: &str) -> Option<Arc<ObservedJob>> {
-        let key = (name.to_string(), namespace.to_string());
-        self.jobs().get(&key).cloned()
+        let mut key = (name.to_string(), namespace.to_string(), JobKind::default());
+        let jobs = self.jobs();
+        JobKind::ALL.into_iter().find_map(|kind| {
+            key.2 = kind;
+            jobs.get(&key).cloned()
+        })
     }
 
     /// All jobs with a name, in any namespace.
     pub(super) fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
-        let first = (name.to_string(), String::new());
+        let first = (name.to_string(), String::new(), JobKind::ALL[0]);
         let jobs = self.jobs();
         let from = jobs.range((Bound::Included(first), Bound::Unbounded));
-        let same = from.take_while(|((of, _), _)| of == name);
+        let same = from.take_while(|((of, ..), _)| of == name);
         same.map(|(_, job)| job.clone()).collect()
     }
 
@@ -190,12 +229,51 @@ impl Cache {
     }
 
     /// Takes in what the watch tells of a job.
-    pub(super) fn tell(&self, mut job: ObservedJob) {
-        self.add_failures_to(&mut job);
-        let job = Arc::new(job);
+    pub(super) fn tell(&self, job: ObservedJob) {
+        let mut job = self.completed(job);
         let mut jobs = self.jobs_mut();
-        let before = jobs.insert(key(&job), job.clone());
+        let key = key(&job);
+        if let Some(before) = jobs.get(&key) {
+            keep_end(before, &mut job);
+        }
+        let before = jobs.insert(key, job.clone());
         self.changes.tell(before.as_deref(), &job);
+    }
+
+    /// A job with what only its pods tell.
+    fn completed(&self, mut job: ObservedJob) -> Arc<ObservedJob> {
+        self.add_failures_to(&mut job);
+        if let Some(master) = self.masters_mut().get(job.id_of_pods()) {
+            job.set_master_active(master.started.clone());
+        }
+        Arc::new(job)
+    }
+
+    /// Forgets which masters of a scope run. The list of pods that follows tells.
+    pub(super) fn forget_masters(&self, scope: &Scope) {
+        let mut masters = self.masters_mut();
+        masters.retain(|_, master| scope.as_ref().is_some_and(|of| *of != master.namespace));
+    }
+
+    /// Takes in whether the master of a TrainJob runs.
+    pub(super) fn note_master(&self, of: &Controller, pod: MasterPod) {
+        let changed = {
+            let mut masters = self.masters_mut();
+            let before = masters.remove(&of.id);
+            match pod {
+                MasterPod::Running(started) => {
+                    let namespace = of.namespace.clone();
+                    masters.insert(of.id.clone(), RunningMaster { namespace, started });
+                    before.is_none()
+                }
+                // The job itself tells that it has ended or restarts.
+                MasterPod::NotRunning => false,
+            }
+        };
+        let known = self.get(&of.namespace, &of.name).filter(|_| changed);
+        if let Some(known) = known.filter(|known| known.id_of_pods() == of.id) {
+            self.tell((*known).clone());
+        }
     }
 
     /// Removes a deleted job, unless another job with its name already exists.
@@ -208,26 +286,27 @@ impl Cache {
         }
     }
 
-    /// Records that the API server has responded to the watch of a scope.
-    pub(super) fn heard(&self, scope: &Scope) {
-        self.heard_mut().insert(scope.clone(), Instant::now());
+    /// Records that the API server has responded to a watch.
+    pub(super) fn heard(&self, of: &Watch) {
+        self.heard_mut().insert(of.clone(), Instant::now());
     }
 
-    /// How long ago the API server last responded to each watch.
+    /// How long ago the API server last responded to the watches of each scope.
     pub(super) fn ages(&self) -> BTreeMap<String, Duration> {
-        let name = |scope: &Scope| scope.clone().unwrap_or_else(|| "*".to_string());
-        let heard = self.heard_mut();
-        heard
-            .iter()
-            .map(|(scope, heard)| (name(scope), heard.elapsed()))
-            .collect()
+        let mut ages = BTreeMap::new();
+        for (watch, heard) in self.heard_mut().iter() {
+            let name = watch.scope.clone().unwrap_or_else(|| "*".to_string());
+            let age: &mut Duration = ages.entry(name).or_default();
+            *age = heard.elapsed().max(*age);
+        }
+        ages
     }
 
     /// Why the cache is not synced, if so.
     pub(super) fn not_known(&self) -> Option<String> {
         let unknown = self.unknown();
-        let (scope, why) = unknown.first_key_value()?;
-        let scope = match scope {
+        let (watch, why) = unknown.first_key_value()?;
+        let scope = match &watch.scope {
             Some(namespace) => format!("of namespace {namespace}"),
             None => "of all namespaces".to_string(),
         };
@@ -235,10 +314,10 @@ impl Cache {
     }
 
     /// Records the latest failure of a replica. Returns whether it is the job's first failure.
-    pub(super) fn add_failure(&self, uid: &str, failed: PodDetails) -> bool {
+    pub(super) fn add_failure(&self, id: &str, failed: PodDetails) -> bool {
         let mut failures = self.failures_mut();
-        let is_first = !failures.contains_key(uid);
-        let of_job = failures.entry(uid.to_string()).or_default();
+        let is_first = !failures.contains_key(id);
+        let of_job = failures.entry(id.to_string()).or_default();
         of_job.retain(|known| known.replica != failed.replica);
         if of_job.len() < MAX_FAILURES {
             of_job.push(failed);
@@ -247,16 +326,15 @@ impl Cache {
     }
 
     /// Takes the recorded failures of a job.
-    pub(super) fn take_failures(&self, uid: &str) -> Vec<PodDetails> {
-        self.failures_mut().remove(uid).unwrap_or_default()
+    pub(super) fn take_failures(&self, id: &str) -> Vec<PodDetails> {
+        self.failures_mut().remove(id).unwrap_or_default()
     }
 
     /// A failed job shows the failures of its replicas immediately, not only after they are
     /// recorded in it.
     fn add_failures_to(&self, job: &mut ObservedJob) {
         let failures = self.failures_mut();
-        let uid = job.metadata.uid.as_ref();
-        let Some(of_job) = uid.and_then(|uid| failures.get(uid)) else {
+        let Some(of_job) = failures.get(job.id_of_pods()) else {
             return;
         };
         let annotations = job.metadata.annotations.get_or_insert_default();
@@ -267,6 +345,10 @@ impl Cache {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn masters_mut(&self) -> MutexGuard<'_, BTreeMap<String, RunningMaster>> {
+        self.masters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn jobs(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Arc<ObservedJob>>> {
         self.jobs.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -275,73 +357,60 @@ impl Cache {
         self.jobs.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unknown(&self) -> RwLockWriteGuard<'_, BTreeMap<Scope, String>> {
+    fn unknown(&self) -> RwLockWriteGuard<'_, BTreeMap<Watch, String>> {
         self.unknown.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard_mut(&self) -> MutexGuard<'_, BTreeMap<Scope, Instant>> {
+    fn heard_mut(&self) -> MutexGuard<'_, BTreeMap<Watch, Instant>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Watch {
+    fn has(&self, job: &ObservedJob) -> bool {
+        let is_in = self
+            .scope
+            .as_deref()
+            .is_none_or(|scope| scope == job.namespace());
+        is_in && job.kind == self.kind
+    }
+}
+
 fn key(job: &ObservedJob) -> Key {
-    (job.name().to_string(), job.namespace().to_string())
+    (
+        job.name().to_string(),
+        job.namespace().to_string(),
+        job.kind,
+    )
+}
+
+/// Keeps the end of a TrainJob that clients may have seen: Kubeflow Trainer 2.3.0 takes it back and
+/// runs the job again if somebody deletes its JobSet (kubeflow/trainer#3779).
+fn keep_end(before: &ObservedJob, job: &mut Arc<ObservedJob>) {
+    let is_same = before.metadata.uid == job.metadata.uid && job.kind == JobKind::TrainJob;
+    if is_same && before.status.has_ended() && !job.status.has_ended() {
+        Arc::make_mut(job).status = before.status.clone();
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Removes members that no response needs. With ten thousand jobs they would use most of the
 /// memory.
 fn trim(job: &mut ObservedJob) {
+    let is_train_job = job.kind == JobKind::TrainJob;
     let mut annotations = job.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| {
-        job::is_failure_annotation(key) || KEPT_ANNOTATIONS.contains(&key.as_str())
+        job::is_failure_annotation(key)
+            || KEPT_ANNOTATIONS.contains(&key.as_str())
+            || (is_train_job && key == SUBMISSION_ANNOTATION)
     });
     job.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::{FeedPosition, News};
-    use serde_json::json;
-
-    fn job(namespace: &str, name: &str, suspend: bool) -> Arc<ObservedJob> {
-        let job = json!({
-            "metadata": {"name": name, "namespace": namespace, "uid": name},
-            "spec": {"runPolicy": {"suspend": suspend}},
-        });
-        Arc::new(serde_json::from_value(job).unwrap())
-    }
-
-    fn listed(jobs: &[Arc<ObservedJob>]) -> BTreeMap<Key, Arc<ObservedJob>> {
-        jobs.iter().map(|job| (key(job), job.clone())).collect()
-    }
-
-    fn news(cache: &Cache, since: &FeedPosition) -> Vec<String> {
-        let changes = cache.feed().after(since).unwrap();
-        let news = changes.iter().map(|change| match &change.news {
-            News::Status(update) => format!("{} is there", update.job.summary.name),
-            News::Progress(progress) => format!("{} advances", progress.name),
-            News::Deleted(job) => format!("{} is gone", job.name),
-        });
-        news.collect()
-    }
-
-    #[test]
-    fn the_feed_has_what_differs_between_two_lists_of_a_scope() {
-        let scope = Some("a".to_string());
-        let cache = Cache::of(&[scope.clone(), Some("b".to_string())]);
-        let other = job("b", "other", false);
-        cache.replace(&Some("b".to_string()), listed(&[other]));
-        let begin = cache.feed().end();
-        let (one, two) = (job("a", "one", false), job("a", "two", false));
-        cache.replace(&scope, listed(&[one, two.clone()]));
-        assert_eq!(news(&cache, &begin), ["one is there", "two is there"]);
-        let begin = cache.feed().end();
-        cache.replace(&scope, listed(&[two.clone(), job("a", "new", true)]));
-        assert_eq!(news(&cache, &begin), ["new is there", "one is gone"]);
-        let begin = cache.feed().end();
-        cache.forget(&two);
-        assert_eq!(news(&cache, &begin), ["two is gone"]);
-        assert_eq!(cache.all(None).len(), 2);
-    }
-}
+mod tests;

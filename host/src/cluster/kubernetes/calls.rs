@@ -11,23 +11,24 @@ use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::api::{
     DeleteParams, GetParams, ListParams, LogParams, Patch, PatchParams, Preconditions, VersionMatch,
 };
 use kube::core::{ObjectList, Request as Path};
 use kube::{Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::error::CallError;
 use super::measured::MeasuredCall;
-use super::pods::{
-    Controller, JOB_NAME_LABEL, REPLICA_INDEX_LABEL, REPLICA_TYPE_LABEL, belongs_to,
-};
-use super::resource::{GROUP, PLURAL, WatchedJob};
+use super::owner::{self, Controller};
+use super::resource::{WatchedJob, group};
 use crate::cluster::RunState;
 use crate::job::ObservedJob;
-use crate::pytorch_job::PyTorchJob;
+use crate::job_kind::JobKind;
+use crate::train_job;
 
 /// The time limit of a call. The API server itself gives up after 60 s, a client earlier.
 const CALL_TIME: Duration = Duration::from_secs(10);
@@ -73,20 +74,20 @@ impl Calls {
     /// Creates a job, without retries. If the response is lost, the job may or may not exist.
     pub(super) async fn create(
         &self,
-        namespace: &str,
-        job: &PyTorchJob,
+        (kind, namespace): (JobKind, &str),
+        manifest: &impl Serialize,
         earnest: CreateMode,
     ) -> Result<ObservedJob, CallError> {
         let dry_run = match earnest {
             CreateMode::Create => "",
             CreateMode::DryRun => "&dryRun=All",
         };
-        // Strict: an operator whose PyTorchJob does not have a field must not silently drop it.
+        // Strict: a cluster whose version of the kind does not have a field must not silently drop it.
         let path = format!(
             "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{dry_run}",
-            WatchedJob::url_path(&(), Some(namespace))
+            WatchedJob::url_path(&kind, Some(namespace))
         );
-        let body = serde_json::to_vec(job).map_err(|e| CallError::NoRequest(e.into()))?;
+        let body = serde_json::to_vec(manifest).map_err(|e| CallError::NoRequest(e.into()))?;
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         let request = request
             .body(body)
@@ -101,16 +102,22 @@ impl Calls {
     /// Reads a job as the requested type.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
+        kind: JobKind,
         namespace: &str,
         name: &str,
     ) -> Result<T, CallError> {
-        self.again(jobs(namespace).get(name, &GetParams::default()))
+        self.again(jobs(kind, namespace).get(name, &GetParams::default()))
             .await
     }
 
-    pub(super) async fn delete(&self, namespace: &str, name: &str) -> Result<(), CallError> {
+    pub(super) async fn delete(
+        &self,
+        kind: JobKind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), CallError> {
         // The garbage collector deletes the pods afterwards.
-        self.delete_with(namespace, name, &DeleteParams::background())
+        self.delete_with(kind, namespace, name, &DeleteParams::background())
             .await
     }
 
@@ -120,58 +127,64 @@ impl Calls {
             uid: job.metadata.uid.clone(),
             resource_version: None,
         });
-        self.delete_with(job.namespace(), job.name(), &parameters)
+        self.delete_with(job.kind, job.namespace(), job.name(), &parameters)
             .await
     }
 
     async fn delete_with(
         &self,
+        kind: JobKind,
         namespace: &str,
         name: &str,
         parameters: &DeleteParams,
     ) -> Result<(), CallError> {
-        let deleted: Value = self.again(jobs(namespace).delete(name, parameters)).await?;
+        let request = jobs(kind, namespace).delete(name, parameters);
+        let deleted: Value = self.again(request).await?;
         drop(deleted);
         Ok(())
     }
 
     pub(super) async fn set_running(
         &self,
-        namespace: &str,
-        name: &str,
+        job: &ObservedJob,
         wish: RunState,
     ) -> Result<ObservedJob, CallError> {
         let suspend = wish == RunState::Suspend;
-        let patch = json!({"spec": {"runPolicy": {"suspend": suspend}}});
-        self.patch(namespace, name, patch).await
+        let patch = match job.kind {
+            JobKind::PyTorchJob => json!({"spec": {"runPolicy": {"suspend": suspend}}}),
+            JobKind::TrainJob => json!({"spec": {"suspend": suspend}}),
+        };
+        self.patch(job.kind, job.namespace(), job.name(), patch)
+            .await
     }
 
     /// Writes annotations of exactly this job: the API server rejects the uid if it is a newer one
     /// with the same name.
     pub(super) async fn annotate(
         &self,
-        job: &Controller,
+        job: &ObservedJob,
         annotations: &BTreeMap<String, String>,
     ) -> Result<(), CallError> {
-        let patch = json!({"metadata": {"uid": job.uid, "annotations": annotations}});
-        let patched: ObservedJob = self.patch(&job.namespace, &job.name, patch).await?;
-        drop(patched);
-        Ok(())
+        let patch = json!({"metadata": {"uid": job.metadata.uid, "annotations": annotations}});
+        self.patch(job.kind, job.namespace(), job.name(), patch)
+            .await
+            .map(drop)
     }
 
-    /// Takes the backoff limit of this very job down to nothing: the next restart fails it.
+    /// Takes the backoff limit of this very PyTorchJob down to nothing: the next restart fails it.
     pub(super) async fn limit_restarts(&self, job: &Controller) -> Result<(), CallError> {
         let patch = json!({
-            "metadata": {"uid": job.uid},
+            "metadata": {"uid": job.id},
             "spec": {"runPolicy": {"backoffLimit": 0}},
         });
-        let patched: ObservedJob = self.patch(&job.namespace, &job.name, patch).await?;
-        drop(patched);
-        Ok(())
+        self.patch(JobKind::PyTorchJob, &job.namespace, &job.name, patch)
+            .await
+            .map(drop)
     }
 
     pub(super) async fn patch(
         &self,
+        kind: JobKind,
         namespace: &str,
         name: &str,
         patch: Value,
@@ -180,42 +193,38 @@ impl Calls {
             field_manager: Some(FIELD_MANAGER.to_string()),
             ..PatchParams::default()
         };
-        self.again(jobs(namespace).patch(name, &parameters, &Patch::Merge(patch)))
-            .await
+        let request = jobs(kind, namespace).patch(name, &parameters, &Patch::Merge(patch));
+        self.again(request).await
     }
 
     /// The pods of a job.
     pub(super) async fn pods(&self, job: &Controller) -> Result<Vec<Pod>, CallError> {
-        self.labelled_pods(job, &format!("{JOB_NAME_LABEL}={}", job.name))
-            .await
+        self.labelled_pods(job, &owner::selector(job)).await
     }
 
-    /// The pod of a replica, such as `master-0`.
-    pub(super) async fn pod(
+    /// The pods of a replica, such as `master-0`, the newest first: a pod that is being deleted may
+    /// coexist with its successor.
+    pub(super) async fn pods_of(
         &self,
         job: &Controller,
         replica: &str,
-    ) -> Result<Option<Pod>, CallError> {
-        let (kind, index) = replica.rsplit_once('-').unwrap_or((replica, "0"));
-        let labels = format!(
-            "{JOB_NAME_LABEL}={},{REPLICA_TYPE_LABEL}={kind},{REPLICA_INDEX_LABEL}={index}",
-            job.name
-        );
-        let pods = self.labelled_pods(job, &labels).await?;
-        // A pod that is being deleted may coexist with its successor.
-        Ok(pods.into_iter().max_by_key(|pod| {
+    ) -> Result<Vec<Pod>, CallError> {
+        let selector = owner::replica_selector(job, replica);
+        let mut pods = self.labelled_pods(job, &selector).await?;
+        pods.sort_by_key(|pod| {
             let created = pod.metadata.creation_timestamp.as_ref();
-            created.map(|created| created.0)
-        }))
+            std::cmp::Reverse(created.map(|created| created.0))
+        });
+        Ok(pods)
     }
 
-    /// The pods with these labels that are controlled by exactly this job.
+    /// The pods with these labels that belong to exactly this job.
     async fn labelled_pods(&self, job: &Controller, labels: &str) -> Result<Vec<Pod>, CallError> {
         let parameters = ListParams::default().labels(labels);
         let path = Path::new(Pod::url_path(&(), Some(&job.namespace)));
         let pods: ObjectList<Pod> = self.again(path.list(&parameters)).await?;
         let own = pods.items.into_iter();
-        Ok(own.filter(|pod| belongs_to(pod, &job.uid)).collect())
+        Ok(own.filter(|pod| owner::belongs_to(pod, job)).collect())
     }
 
     /// Streams the log of a pod.
@@ -236,19 +245,21 @@ impl Calls {
     /// The jobs of a namespace with a label.
     pub(super) async fn labelled(
         &self,
+        kind: JobKind,
         namespace: &str,
         label: &str,
         value: &str,
     ) -> Result<Vec<ObservedJob>, CallError> {
         let parameters = ListParams::default().labels(&format!("{label}={value}"));
-        let jobs: ObjectList<ObservedJob> = self.again(jobs(namespace).list(&parameters)).await?;
+        let request = jobs(kind, namespace).list(&parameters);
+        let jobs: ObjectList<ObservedJob> = self.again(request).await?;
         Ok(jobs.items)
     }
 
     /// The jobs of a namespace with a label, at an earlier resource version.
     pub(super) async fn labelled_at(
         &self,
-        namespace: &str,
+        (kind, namespace): (JobKind, &str),
         label: (&str, &str),
         resource_version: &str,
     ) -> Result<Vec<ObservedJob>, CallError> {
@@ -257,7 +268,8 @@ impl Calls {
             .labels(&format!("{label}={value}"))
             .at(resource_version)
             .matching(VersionMatch::Exact);
-        let jobs: ObjectList<ObservedJob> = self.again(jobs(namespace).list(&parameters)).await?;
+        let request = jobs(kind, namespace).list(&parameters);
+        let jobs: ObjectList<ObservedJob> = self.again(request).await?;
         Ok(jobs.items)
     }
 
@@ -275,15 +287,20 @@ impl Calls {
         Ok(events.items)
     }
 
-    /// Whether this service may create jobs in a namespace. This check needs no permission.
-    pub(super) async fn may_create(&self, namespace: &str) -> Result<bool, CallError> {
+    /// Whether this service has a permission in a namespace, or in all. This check needs none itself.
+    pub(super) async fn may(
+        &self,
+        verb: &str,
+        kind: JobKind,
+        namespace: Option<&str>,
+    ) -> Result<bool, CallError> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {
-                    group: Some(GROUP.to_string()),
-                    resource: Some(PLURAL.to_string()),
-                    verb: Some("create".to_string()),
-                    namespace: Some(namespace.to_string()),
+                    group: Some(group(kind).to_string()),
+                    resource: Some(kind.plural().to_string()),
+                    verb: Some(verb.to_string()),
+                    namespace: namespace.map(str::to_string),
                     ..ResourceAttributes::default()
                 }),
                 ..SelfSubjectAccessReviewSpec::default()
@@ -321,6 +338,33 @@ impl Calls {
         call.retry(AGAIN).when(CallError::is_passing).await
     }
 
+    /// Whether the API server has a kind of jobs. Every account may read this.
+    pub(super) async fn serves(&self, kind: JobKind) -> Result<bool, CallError> {
+        let path = format!("/apis/{}", kind.api_version());
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(|e| CallError::NoRequest(e.into()))?;
+        match self.once::<APIResourceList>(request).await {
+            Ok(list) => Ok(list.resources.iter().any(|one| one.name == kind.plural())),
+            Err(error) if error.status().is_some_and(|status| status.code == 404) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a ClusterTrainingRuntime exists.
+    pub(super) async fn has_runtime(&self, name: &str) -> Result<bool, CallError> {
+        let path = format!(
+            "/apis/{}/clustertrainingruntimes/{name}",
+            train_job::API_VERSION
+        );
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(|e| CallError::NoRequest(e.into()))?;
+        match self.text(request, PROBE_TIME).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.status().is_some_and(|status| status.code == 404) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the API server is reachable.
     pub(super) async fn probe(&self) -> Result<(), CallError> {
         let version = Request::get("/version").body(Vec::new());
@@ -351,6 +395,6 @@ impl Calls {
     }
 }
 
-fn jobs(namespace: &str) -> Path {
-    Path::new(WatchedJob::url_path(&(), Some(namespace)))
+fn jobs(kind: JobKind, namespace: &str) -> Path {
+    Path::new(WatchedJob::url_path(&kind, Some(namespace)))
 }

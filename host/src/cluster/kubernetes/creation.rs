@@ -10,25 +10,23 @@ use super::prefixes::{Creation, NotBegun, Recent};
 use crate::cluster::{Cluster, ClusterError, Created, WritingJob};
 use crate::gang::no_gang_warning;
 use crate::job::{ObservedJob, queue};
-use crate::keys::{IDEMPOTENCY_LABEL, RUN_ID_LABEL};
+use crate::job_kind::JobKind;
+use crate::keys::{IDEMPOTENCY_LABEL, RUN_ID_LABEL, SUBMISSION_ANNOTATION};
 use crate::manifest;
 use crate::pytorch_job::PyTorchJob;
-
-/// Own annotation: the call that created the job. It shows whether a creation whose response was
-/// lost was ours; two equal requests are two calls.
-const SUBMISSION_ANNOTATION: &str = "trainer.deepfinery/submission";
 
 impl KubernetesCluster {
     /// The outcome of a creation without a conclusive response.
     async fn look_up(
         &self,
+        kind: JobKind,
         job: &PyTorchJob,
         submission: &str,
         failed: CallError,
     ) -> Result<ObservedJob, ClusterError> {
         let found = self
             .calls
-            .get::<ObservedJob>(job.namespace(), job.name())
+            .get::<ObservedJob>(kind, job.namespace(), job.name())
             .await;
         match found {
             Ok(found) if found.annotation(SUBMISSION_ANNOTATION) == Some(submission) => Ok(found),
@@ -40,37 +38,60 @@ impl KubernetesCluster {
                     job = name,
                     error, "creating a job failed, and no matching job exists"
                 );
-                Err(failed.doing("creating the PyTorchJob"))
+                Err(failed.doing("creating the job"))
             }
         }
     }
 
     /// The meaning of a refused creation.
-    async fn refused(&self, job: &PyTorchJob, error: CallError) -> ClusterError {
-        let action = "creating the PyTorchJob";
+    async fn refused(&self, kind: JobKind, job: &PyTorchJob, error: CallError) -> ClusterError {
+        let action = "creating the job";
         let Some(status) = error.status() else {
             return error.doing(action);
         };
         let message = status.message.clone();
-        let kind = status.details.as_ref().map(|details| details.kind.as_str());
+        let of_details = status.details.as_ref().map(|details| details.kind.as_str());
+        let was_refused = matches!(status.code, 400 | 403 | 422);
+        if was_refused && let Some(missing) = self.missing_runtime(kind, job).await {
+            return missing;
+        }
         match status.code {
             409 if status.is_already_exists() => self.taken(job).await,
-            404 if kind == Some("namespaces") => ClusterError::NoSuchNamespace {
+            404 if of_details == Some("namespaces") => ClusterError::NoSuchNamespace {
                 namespace: job.namespace().to_string(),
             },
             404 => ClusterError::Unavailable {
-                action: "the cluster has no PyTorchJob resource; is the training operator \
-                         installed?",
+                action: match kind {
+                    JobKind::PyTorchJob => {
+                        "the cluster has no PyTorchJob resource; is the training operator installed?"
+                    }
+                    JobKind::TrainJob => {
+                        "the cluster has no TrainJob resource; is Kubeflow Trainer installed?"
+                    }
+                },
                 source: Box::new(error),
             },
             400 | 413 | 422 => ClusterError::Refused { message },
             // Quotas, policies and missing permissions have the same status; an access review
             // distinguishes them.
-            403 => match self.calls.may_create(job.namespace()).await {
+            403 => match self.calls.may("create", kind, Some(job.namespace())).await {
                 Ok(true) => ClusterError::Refused { message },
                 _ => error.doing(action),
             },
             _ => error.doing(action),
+        }
+    }
+
+    /// The error for a TrainJob whose runtime does not exist. Kubeflow refuses such a job with the same
+    /// status as any other.
+    async fn missing_runtime(&self, kind: JobKind, job: &PyTorchJob) -> Option<ClusterError> {
+        if kind != JobKind::TrainJob {
+            return None;
+        }
+        let runtime = manifest::train_job(job).spec.runtime_ref.name;
+        match self.calls.has_runtime(&runtime).await {
+            Ok(false) => Some(ClusterError::NoRuntime { runtime }),
+            Ok(true) | Err(_) => None,
         }
     }
 
@@ -94,14 +115,15 @@ impl KubernetesCluster {
         let annotations = job.metadata.annotations.get_or_insert_default();
         annotations.insert(SUBMISSION_ANNOTATION.to_string(), submission.clone());
         manifest::identify(&mut job, &submission);
-        let namespace = job.namespace().to_string();
+        let kind = self.kind()?;
+        self.check_other_kinds(kind, &job)?;
         let creation = self.begin(&job).await?;
-        let created = match self.calls.create(&namespace, &job, earnest).await {
+        let created = match self.created(kind, &job, earnest).await {
             Ok(job) => job,
             Err(error) if error.was_not_processed() || earnest == CreateMode::DryRun => {
-                return Err(self.refused(&job, error).await);
+                return Err(self.refused(kind, &job, error).await);
             }
-            Err(error) => self.look_up(&job, &submission, error).await?,
+            Err(error) => self.look_up(kind, &job, &submission, error).await?,
         };
         if earnest == CreateMode::Create {
             self.check_key(&created).await?;
@@ -118,6 +140,43 @@ impl KubernetesCluster {
             job: created,
             warnings,
         })
+    }
+
+    async fn created(
+        &self,
+        kind: JobKind,
+        job: &PyTorchJob,
+        earnest: CreateMode,
+    ) -> Result<ObservedJob, CallError> {
+        let place = (kind, job.namespace());
+        match kind {
+            JobKind::PyTorchJob => self.calls.create(place, job, earnest).await,
+            JobKind::TrainJob => {
+                let job = manifest::train_job(job);
+                self.calls.create(place, &job, earnest).await
+            }
+        }
+    }
+
+    /// The kind that this service creates.
+    fn kind(&self) -> Result<JobKind, ClusterError> {
+        self.kinds.created().ok_or_else(|| {
+            let why = self.cache.not_known().unwrap_or_default();
+            ClusterError::Unavailable {
+                action: "finding out which kind of jobs the cluster has",
+                source: why.into(),
+            }
+        })
+    }
+
+    /// Checks that no job of another kind has the name. The API server cannot: to it, they are
+    /// unrelated.
+    fn check_other_kinds(&self, kind: JobKind, job: &PyTorchJob) -> Result<(), ClusterError> {
+        let known = self.cache.get(job.namespace(), job.name());
+        match known.filter(|known| known.kind != kind) {
+            Some(taken) => Err(already_exists(&taken)),
+            None => Ok(()),
+        }
     }
 
     /// Begins the creation of a job, unless another one writes to its prefix.
@@ -138,7 +197,7 @@ impl KubernetesCluster {
     /// counts as one that writes.
     async fn still_writes(&self, recent: &Recent) -> bool {
         let WritingJob { namespace, name } = &recent.job;
-        match self.calls.get::<ObservedJob>(namespace, name).await {
+        match self.live::<ObservedJob>(namespace, name).await {
             Ok(found) => {
                 found.metadata.uid.as_ref() == Some(&recent.uid) && !found.status.has_ended()
             }
@@ -161,7 +220,7 @@ impl KubernetesCluster {
         let label = (IDEMPOTENCY_LABEL, key);
         let known = self
             .calls
-            .labelled_at(created.namespace(), label, version)
+            .labelled_at((created.kind, created.namespace()), label, version)
             .await;
         let known = known.unwrap_or_else(|error| {
             let cause = &error as &dyn std::error::Error;

@@ -3,12 +3,15 @@
 //!
 //! The kubelet starts a failed container again whatever it exited with, and the operator fails a job when
 //! there were as many restarts as its backoff limit. So the limit is taken down to nothing when a restart
-//! cannot help: the operator fails the job at the next restart, which the image ends at once.
+//! cannot help: the operator fails the job at the next restart, which the image ends at once. The limit
+//! of a TrainJob is in its runtime and stays.
 //!
 //! When a job reaches its backoff limit, the operator deletes its pods, because most of them are
 //! just being restarted (kubeflow/trainer v1.9.4, pkg/controller.v1/common/job.go), and their exit
 //! codes are lost. So each failure is recorded in an annotation of the job, where every service can
 //! read it as long as the job exists.
+//!
+//! The watch of pods also tells when the master of a TrainJob runs, which the job itself does not.
 //!
 //! Of this nothing is written before the job has failed. The operator deletes the pods first and writes the
 //! job's status after that: a write of ours in between is a conflict to it, upon which it finds a job
@@ -29,8 +32,10 @@ use tracing::{info, warn};
 use super::cache::{Cache, Scope, WATCH_SECONDS};
 use super::calls::Calls;
 use super::error::CallError;
-use super::pods::{self, Controller};
+use super::owner::{self, Controller, MasterPod};
+use super::pods;
 use crate::job::{self, ObservedJob, PodDetails, Restart};
+use crate::job_kind::JobKind;
 use crate::pytorch_job::ConditionType;
 
 /// Selects the pods of jobs that this service created.
@@ -51,8 +56,10 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
     loop {
         tokio::select! {
             Some(event) = events.next() => {
-                let Some((job, failure)) = look_at(event, &cache) else { continue };
-                if failure.restart == Restart::IsUseless && given_up.insert(job.uid.clone()) {
+                let Some((job, failure)) = look_at(event, &cache, &scope) else { continue };
+                let is_useless = failure.restart == Restart::IsUseless;
+                let has_limit = job.kind == JobKind::PyTorchJob;
+                if is_useless && has_limit && given_up.insert(job.id.clone()) {
                     tokio::spawn(give_up(calls.clone(), job.clone(), failure.restarts));
                 }
                 if failure.is_first {
@@ -60,10 +67,10 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
                 }
             }
             Some(Ok((job, failed))) = ends.join_next() => {
-                given_up.remove(&job.uid);
-                let failures = cache.take_failures(&job.uid);
-                if failed {
-                    write(&calls, &job, &failures).await;
+                given_up.remove(&job.id);
+                let failures = cache.take_failures(&job.id);
+                if let Some(failed) = failed {
+                    write(&calls, &failed, &failures).await;
                 }
             }
             else => return,
@@ -84,14 +91,23 @@ struct Failure {
 fn look_at(
     event: Result<Event<Pod>, watcher::Error>,
     cache: &Cache,
+    scope: &Scope,
 ) -> Option<(Controller, Failure)> {
     match event {
         // Remaining pods of a job that finished earlier are ignored.
-        Ok(Event::InitApply(pod)) if pods::job(&pod).is_some_and(|job| has_ended(cache, &job)) => {
+        Ok(Event::InitApply(pod)) if owner::job(&pod).is_some_and(|job| has_ended(cache, &job)) => {
             None
         }
         Ok(Event::InitApply(pod) | Event::Apply(pod)) => take_in(&pod, cache),
-        Ok(Event::Delete(_) | Event::Init | Event::InitDone) => None,
+        Ok(Event::Delete(pod)) => {
+            note_master(&pod, cache, |_| MasterPod::NotRunning);
+            None
+        }
+        Ok(Event::Init) => {
+            cache.forget_masters(scope);
+            None
+        }
+        Ok(Event::InitDone) => None,
         Err(error) => {
             let cause = &CallError::from(error) as &dyn std::error::Error;
             warn!(cause, "the watch of pods was interrupted");
@@ -100,16 +116,24 @@ fn look_at(
     }
 }
 
+/// Takes in whether the master of a TrainJob runs.
+fn note_master(pod: &Pod, cache: &Cache, state: impl Fn(MasterPod) -> MasterPod) {
+    if let (Some(master), Some(job)) = (owner::master(pod), owner::job(pod)) {
+        cache.note_master(&job, state(master));
+    }
+}
+
 fn take_in(pod: &Pod, cache: &Cache) -> Option<(Controller, Failure)> {
+    note_master(pod, cache, |master| master);
     let details = pods::details(pod);
     if !details.has_failed() {
         return None;
     }
-    let job = pods::job(pod)?;
+    let job = owner::job(pod)?;
     let failure = Failure {
         restart: pods::restart(pod),
         restarts: details.restarts,
-        is_first: cache.add_failure(&job.uid, details),
+        is_first: cache.add_failure(&job.id, details),
     };
     Some((job, failure))
 }
@@ -131,7 +155,7 @@ async fn give_up(calls: Calls, job: Controller, restarts: u32) {
 }
 
 async fn limit_restarts(calls: &Calls, job: &Controller, restarts: u32) -> Result<(), CallError> {
-    let found: Value = calls.get(&job.namespace, &job.name).await?;
+    let found: Value = calls.get(job.kind, &job.namespace, &job.name).await?;
     let limit = found["spec"]["runPolicy"]["backoffLimit"].as_u64();
     match limit {
         // The operator is about to write the job's status.
@@ -146,23 +170,29 @@ fn has_ended(cache: &Cache, job: &Controller) -> bool {
 }
 
 fn is_it(found: &ObservedJob, job: &Controller) -> bool {
-    found.metadata.uid.as_ref() == Some(&job.uid)
+    found.kind == job.kind && found.id_of_pods() == job.id
 }
 
-/// Waits until a job finishes, and returns whether it failed.
-async fn end(calls: Calls, cache: Arc<Cache>, job: Controller) -> (Controller, bool) {
-    let found = calls.get::<ObservedJob>(&job.namespace, &job.name).await;
-    let Some(found) = found.ok().filter(|found| is_it(found, &job)) else {
-        return (job, false);
+/// Waits until a job finishes, and returns it if it failed.
+async fn end(
+    calls: Calls,
+    cache: Arc<Cache>,
+    job: Controller,
+) -> (Controller, Option<Arc<ObservedJob>>) {
+    let found = calls.get::<ObservedJob>(job.kind, &job.namespace, &job.name);
+    let found = found.await.ok();
+    let Some(found) = found.filter(|found| is_it(found, &job)) else {
+        return (job, None);
     };
     let mut sight = cache.sight(Arc::new(found));
     let is_over = |seen: &Option<Arc<ObservedJob>>| {
         let still = seen.as_ref().filter(|seen| is_it(seen, &job));
         still.is_none_or(|seen| seen.status.has_ended())
     };
-    let failed = sight.wait_for(is_over).await.is_ok_and(|seen| {
+    let seen = sight.wait_for(is_over).await.ok();
+    let failed = seen.and_then(|seen| {
         let seen = seen.as_ref().filter(|seen| is_it(seen, &job));
-        seen.is_some_and(|seen| has_failed(seen))
+        seen.filter(|seen| has_failed(seen)).cloned()
     });
     (job, failed)
 }
@@ -171,11 +201,11 @@ fn has_failed(job: &ObservedJob) -> bool {
     job.status.is_true(ConditionType::Failed).is_some()
 }
 
-async fn write(calls: &Calls, job: &Controller, failures: &[PodDetails]) {
+async fn write(calls: &Calls, job: &ObservedJob, failures: &[PodDetails]) {
     let annotations = failures.iter().map(job::failure_annotation).collect();
     if let Err(error) = calls.annotate(job, &annotations).await {
         let cause = &error as &dyn std::error::Error;
-        let job = &job.name;
+        let job = job.name();
         warn!(
             job,
             cause, "cannot record the failures of replicas in the job"

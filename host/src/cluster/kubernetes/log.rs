@@ -15,11 +15,12 @@ use tracing::debug;
 
 use super::calls::Calls;
 use super::error::CallError;
-use super::pods::{Controller, trainer};
+use super::owner::{self, Controller};
+use super::pods::trainer;
 use super::resume::{SeenLines, text_of, time_of};
 use crate::cluster::{ClusterError, JobWatch, LogStream};
 use crate::job::{LogEnd, LogLines, LogSelection, LogStart, Unfinished};
-use crate::keys::CONTAINER;
+use crate::job_kind::JobKind;
 use lines::{Lines, Piece, Read};
 
 /// The delay before looking again for a missing pod or an interrupted stream.
@@ -36,9 +37,10 @@ pub(super) struct Replica {
     pub name: String,
 }
 
-/// One attempt: the pod's uid and the restart count of the container.
+/// One attempt: the pod, and the restart count of the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Instance {
+    pod: String,
     uid: String,
     restarts: i32,
 }
@@ -230,7 +232,7 @@ impl Follower {
             self.given = SeenLines::default();
         }
         let is_there = match stage {
-            Stage::NotStarted => start == LogStart::Previous,
+            Stage::NotStarted => start == LogStart::Previous && !self.has_own_pods(),
             Stage::Ended => !self.is_complete || start == LogStart::Previous,
             Stage::Running => true,
         };
@@ -240,7 +242,7 @@ impl Follower {
         let follows = matches!(stage, Stage::Running)
             && start == LogStart::Latest
             && self.selection.end == LogEnd::WithJob;
-        let opened = self.lines(start, follows).await;
+        let opened = self.lines(&instance.pod, start, follows).await;
         let lines = match opened {
             // The kubelet has removed it, for example for lack of disk space.
             Err(error) if start == LogStart::Previous && is_refusal(&error) => {
@@ -277,19 +279,31 @@ impl Follower {
     /// The current state of the container.
     async fn look(&mut self) -> Result<Option<(Instance, Stage)>, CallError> {
         let Replica { job, name } = &self.replica;
-        let pod = self.calls.pod(job, name).await?;
-        Ok(pod.as_ref().map(instance))
+        let pods = self.calls.pods_of(job, name).await?;
+        let before = self.selection.start == LogStart::Previous && self.has_own_pods();
+        Ok(pods.get(usize::from(before)).map(instance))
     }
 
-    async fn lines(&mut self, start: LogStart, follows: bool) -> Result<Lines, CallError> {
+    /// Whether each attempt has a pod of its own, rather than being a restart of the container. Those
+    /// of earlier attempts are deleted, so there may be none.
+    fn has_own_pods(&self) -> bool {
+        self.replica.job.kind == JobKind::TrainJob
+    }
+
+    async fn lines(
+        &mut self,
+        pod: &str,
+        start: LogStart,
+        follows: bool,
+    ) -> Result<Lines, CallError> {
         let resumed = self.given.resume();
         let asked = &self.selection;
         let is_first = resumed.is_none() && !self.is_begun;
         let asked_since = asked.since.filter(|_| is_first);
         let parameters = LogParams {
-            container: Some(CONTAINER.to_string()),
+            container: Some(owner::container_name(self.replica.job.kind).to_string()),
             follow: follows,
-            previous: start == LogStart::Previous,
+            previous: start == LogStart::Previous && !self.has_own_pods(),
             // The client would round to the nearest second and could skip lines.
             since_time: resumed.or(asked_since.and_then(floor)),
             tail_lines: asked
@@ -299,9 +313,8 @@ impl Follower {
             timestamps: true,
             ..LogParams::default()
         };
-        let Replica { job, name } = &self.replica;
-        let pod = format!("{}-{name}", job.name);
-        let stream = self.calls.log(&job.namespace, &pod, &parameters).await?;
+        let namespace = &self.replica.job.namespace;
+        let stream = self.calls.log(namespace, pod, &parameters).await?;
         let cut = asked.tail.filter(|_| is_first).unwrap_or_default();
         Ok(Lines::of(stream, cut, !follows))
     }
@@ -358,6 +371,7 @@ fn floor(time: Timestamp) -> Option<Timestamp> {
 fn instance(pod: &Pod) -> (Instance, Stage) {
     let container = pod.status.as_ref().and_then(trainer);
     let instance = Instance {
+        pod: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         restarts: container.map_or(0, |container| container.restart_count),
     };

@@ -5,15 +5,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
+use super::owner::{is_trainer, replica, restarts};
 use crate::job::{self, JobEvent, ObservedJob, PodDetails, Restart};
-use crate::keys::CONTAINER;
-use crate::pytorch_job::KIND;
-
-/// The operator's labels of a pod (kubeflow/trainer v1.9.4,
-/// pkg/apis/kubeflow.org/v1/common_types.go).
-pub(super) const JOB_NAME_LABEL: &str = "training.kubeflow.org/job-name";
-pub(super) const REPLICA_TYPE_LABEL: &str = "training.kubeflow.org/replica-type";
-pub(super) const REPLICA_INDEX_LABEL: &str = "training.kubeflow.org/replica-index";
 
 /// Why a pod waits or how it ended.
 #[derive(Default)]
@@ -25,8 +18,6 @@ struct Cause {
 
 /// Converts a pod.
 pub(super) fn details(pod: &Pod) -> PodDetails {
-    let labels = pod.metadata.labels.clone().unwrap_or_default();
-    let label = |key| labels.get(key).map_or("", String::as_str);
     let nothing = PodStatus::default();
     let status = pod.status.as_ref().unwrap_or(&nothing);
     let container = trainer(status);
@@ -40,19 +31,13 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
     let message = job::with_hint(message, hint);
     PodDetails {
         name: pod.metadata.name.clone().unwrap_or_default(),
-        replica: format!(
-            "{}-{}",
-            label(REPLICA_TYPE_LABEL),
-            label(REPLICA_INDEX_LABEL)
-        ),
+        replica: replica(pod),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         phase: status
             .phase
             .clone()
             .unwrap_or_else(|| "Unknown".to_string()),
-        restarts: container
-            .and_then(|container| u32::try_from(container.restart_count).ok())
-            .unwrap_or(0),
+        restarts: restarts(pod, container),
         exit_code,
         reason,
         message,
@@ -65,33 +50,8 @@ pub(super) fn details(pod: &Pod) -> PodDetails {
 /// Why the programs of a pod may not be found.
 fn search_path(pod: &Pod, code: i32) -> Option<String> {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let mut trainers = containers.filter(|container| container.name == CONTAINER);
+    let mut trainers = containers.filter(|container| is_trainer(&container.name));
     job::replaced_in(trainers.next()?.env.as_deref()?, code)
-}
-
-/// The job that controls a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Controller {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-}
-
-/// The job of a pod. The name is not sufficient: pods of a deleted job exist until the end of their
-/// grace period, when another job may already have the same name.
-pub(super) fn job(pod: &Pod) -> Option<Controller> {
-    let mut owners = pod.metadata.owner_references.iter().flatten();
-    let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == KIND)?;
-    Some(Controller {
-        namespace: pod.metadata.namespace.clone()?,
-        name: owner.name.clone(),
-        uid: owner.uid.clone(),
-    })
-}
-
-/// Whether a pod belongs to the job with this uid.
-pub(super) fn belongs_to(pod: &Pod, uid: &str) -> bool {
-    job(pod).is_some_and(|job| job.uid == uid)
 }
 
 /// Whether another start of a pod's container may end otherwise than its last one.
@@ -108,7 +68,7 @@ pub(super) fn restart(pod: &Pod) -> Restart {
 /// The training container.
 pub(super) fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
     let mut containers = status.container_statuses.iter().flatten();
-    containers.find(|container| container.name == CONTAINER)
+    containers.find(|container| is_trainer(&container.name))
 }
 
 /// The latest termination of the container, possibly before a restart.
@@ -215,13 +175,13 @@ fn waiting(state: &ContainerState) -> Option<Cause> {
 /// name, and events from before the job's creation belong to an earlier job.
 pub(super) fn is_about(event: &Event, job: &ObservedJob, pods: &[Pod]) -> bool {
     let object = &event.involved_object;
-    let of_job = object.kind.as_deref() == Some(KIND);
     let mut there = pods.iter().map(|pod| &pod.metadata);
-    let uid = match of_job {
-        true => job.metadata.uid.as_ref(),
-        false => there
+    let uid = match object.kind.as_deref() {
+        Some(kind) if kind == job.kind.name() => job.metadata.uid.as_ref(),
+        Some("Pod") => there
             .find(|pod| pod.name == object.name)
             .and_then(|pod| pod.uid.as_ref()),
+        _ => None,
     };
     match (uid, &object.uid) {
         (Some(uid), Some(of_event)) => uid == of_event,
@@ -363,29 +323,6 @@ mod tests {
             {"type": "DisruptionTarget", "status": "False", "reason": "PreemptionByScheduler"},
         ]});
         assert_eq!(told(spared), (None, None));
-    }
-
-    #[test]
-    fn a_pod_belongs_to_the_job_that_controls_it_and_not_to_its_namesake() {
-        let owner = |uid: &str, controller: bool| {
-            json!({
-                "apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": "run", "uid": uid,
-                "controller": controller,
-            })
-        };
-        let pod = |owners: Value| -> Pod {
-            serde_json::from_value(json!({"metadata": {
-                "name": "run-master-0", "namespace": "team-a",
-                "labels": {"training.kubeflow.org/job-name": "run"},
-                "ownerReferences": owners,
-            }}))
-            .unwrap()
-        };
-        let old = pod(json!([owner("old", true)]));
-        assert!(belongs_to(&old, "old"));
-        assert!(!belongs_to(&old, "new"));
-        assert!(!belongs_to(&pod(json!([owner("new", false)])), "new"));
-        assert!(!belongs_to(&pod(json!([])), "new"));
     }
 
     #[test]

@@ -232,7 +232,10 @@ impl KubernetesCluster {
             RunState::Resume => Value::Null,
         };
         let patch = json!({"metadata": {"annotations": {HELD_ANNOTATION: held}}});
-        let patched = self.calls.patch(job.namespace(), job.name(), patch).await;
+        let patched = self
+            .calls
+            .patch(job.kind, job.namespace(), job.name(), patch)
+            .await;
         let patched = patched.map_err(|error| error.doing(action))?;
         Ok(workload.is_some().then_some(patched))
     }

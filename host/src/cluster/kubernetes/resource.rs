@@ -1,4 +1,4 @@
-//! Describes PyTorchJobs to the client, for listing and watching.
+//! Describes jobs to the client, for listing and watching.
 
 use std::borrow::Cow;
 
@@ -7,35 +7,43 @@ use kube::Resource;
 use serde::Deserialize;
 
 use crate::job::ObservedJob;
-use crate::pytorch_job::KIND;
+use crate::job_kind::JobKind;
 
-pub(super) const GROUP: &str = "kubeflow.org";
-pub(super) const VERSION: &str = "v1";
-pub(super) const PLURAL: &str = "pytorchjobs";
-
-/// A job as read by the watch.
+/// A job as read by the watch. The kind is part of its JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub(super) struct WatchedJob(pub(super) ObservedJob);
 
+/// The API group of a kind.
+pub(super) fn group(kind: JobKind) -> &'static str {
+    let (group, _) = group_and_version(kind);
+    group
+}
+
+fn group_and_version(kind: JobKind) -> (&'static str, &'static str) {
+    let api = kind.api_version();
+    api.split_once('/').unwrap_or((api, ""))
+}
+
 impl Resource for WatchedJob {
-    type DynamicType = ();
-    type Scope = kube::core::NamespaceResourceScope;
+    type DynamicType = JobKind;
+    type Scope = kube::core::DynamicResourceScope;
 
-    fn kind((): &()) -> Cow<'_, str> {
-        KIND.into()
+    fn kind(kind: &JobKind) -> Cow<'_, str> {
+        kind.name().into()
     }
 
-    fn group((): &()) -> Cow<'_, str> {
-        GROUP.into()
+    fn group(kind: &JobKind) -> Cow<'_, str> {
+        group(*kind).into()
     }
 
-    fn version((): &()) -> Cow<'_, str> {
-        VERSION.into()
+    fn version(kind: &JobKind) -> Cow<'_, str> {
+        let (_, version) = group_and_version(*kind);
+        version.into()
     }
 
-    fn plural((): &()) -> Cow<'_, str> {
-        PLURAL.into()
+    fn plural(kind: &JobKind) -> Cow<'_, str> {
+        kind.plural().into()
     }
 
     fn meta(&self) -> &ObjectMeta {

@@ -11,10 +11,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower::util::MapResponseLayer;
 
-use super::cache::{Cache, Scope};
+use super::cache::{Cache, Scope, Watch};
 use super::calls::Calls;
+use super::kinds::{Kinds, Undecided};
 use super::{failures, unusable};
 use crate::cluster::ClusterError;
+use crate::job_kind::JobKind;
 use crate::scheduling::yield_to_others;
 
 /// The watches of a cluster, until this is dropped.
@@ -27,6 +29,7 @@ impl Watches {
     /// drives their connections. `once` is for calls that must not be retried.
     pub(super) fn start(
         scopes: Vec<Scope>,
+        kinds: &Kinds,
         configuration: &Config,
         once: &Config,
     ) -> Result<(Arc<Cache>, Self), ClusterError> {
@@ -36,14 +39,19 @@ impl Watches {
         let entered = runtime.enter();
         let pods = Client::try_from(configuration.clone()).map_err(unusable)?;
         let calls = Calls::new(Client::try_from(once.clone()).map_err(unusable)?);
-        let cache = Cache::of(&scopes);
+        let cache = Cache::of(&watches(&scopes, &kinds.read()));
         let mut tasks = JoinSet::new();
-        for scope in scopes {
-            let jobs = client_that_tells(configuration, &cache, &scope)?;
-            tasks.spawn(cache.clone().follow(scope.clone(), jobs));
+        for scope in &scopes {
             let (pods, calls) = (pods.clone(), calls.clone());
-            tasks.spawn(failures::keep(pods, calls, cache.clone(), scope));
+            tasks.spawn(failures::keep(pods, calls, cache.clone(), scope.clone()));
         }
+        tasks.spawn(watch(WatchedKinds {
+            scopes,
+            kinds: kinds.clone(),
+            configuration: configuration.clone(),
+            calls,
+            cache: cache.clone(),
+        }));
         drop(entered);
         let (stop, stopped) = oneshot::channel();
         std::thread::Builder::new()
@@ -54,17 +62,76 @@ impl Watches {
     }
 }
 
-/// A client for the watch of a scope that notifies the cache of every response of the API server.
-/// Events alone cannot distinguish a quiet cluster from an unreachable one.
+/// What the watches of jobs are made of.
+struct WatchedKinds {
+    scopes: Vec<Scope>,
+    kinds: Kinds,
+    configuration: Config,
+    calls: Calls,
+    cache: Arc<Cache>,
+}
+
+/// One watch for each scope and kind.
+fn watches(scopes: &[Scope], kinds: &[JobKind]) -> Vec<Watch> {
+    let of_scope = |scope: &Scope| {
+        let scope = scope.clone();
+        kinds.iter().map(move |kind| Watch {
+            scope: scope.clone(),
+            kind: *kind,
+        })
+    };
+    scopes.iter().flat_map(of_scope).collect()
+}
+
+/// Watches the jobs of a kind that was set at once, and those of the others when it is known which
+/// ones the API server has.
+async fn watch(of: WatchedKinds) {
+    let mut tasks = JoinSet::new();
+    let first = match of.kinds.created() {
+        Some(_) => watches(&of.scopes, &of.kinds.read()),
+        None => Vec::new(),
+    };
+    of.spawn(&mut tasks, &first);
+    let expected = watches(&of.scopes, &of.kinds.read());
+    let waits = |why: &Undecided| {
+        for watch in expected.iter().filter(|_| first.is_empty()) {
+            of.cache.waits(watch, why);
+        }
+    };
+    of.kinds.find(&of.calls, &of.scopes, waits).await;
+    let all = watches(&of.scopes, &of.kinds.read());
+    of.cache.expect(&all);
+    let others: Vec<Watch> = all.into_iter().filter(|w| !first.contains(w)).collect();
+    of.spawn(&mut tasks, &others);
+    // They never end.
+    while tasks.join_next().await.is_some() {}
+}
+
+impl WatchedKinds {
+    fn spawn(&self, tasks: &mut JoinSet<()>, watches: &[Watch]) {
+        for watch in watches {
+            match client_that_tells(&self.configuration, &self.cache, watch) {
+                Ok(client) => {
+                    tasks.spawn(self.cache.clone().follow(watch.clone(), client));
+                }
+                // The same configuration has made the other clients.
+                Err(error) => self.cache.waits(watch, &error),
+            }
+        }
+    }
+}
+
+/// A client for a watch that notifies the cache of every response of the API server. Events alone
+/// cannot distinguish a quiet cluster from an unreachable one.
 fn client_that_tells(
     configuration: &Config,
     cache: &Arc<Cache>,
-    scope: &Scope,
+    watch: &Watch,
 ) -> Result<Client, ClusterError> {
-    let (cache, scope) = (cache.clone(), scope.clone());
+    let (cache, watch) = (cache.clone(), watch.clone());
     let tell = move |response: Response<_>| {
         if response.status().is_success() {
-            cache.heard(&scope);
+            cache.heard(&watch);
         }
         response
     };

@@ -120,6 +120,9 @@ impl From<ClusterError> for Problem {
             ClusterError::NoSuchNamespace { .. } => {
                 vec![Finding::new(Code::NoSuchNamespace, "/namespace", detail)].into()
             }
+            ClusterError::NoRuntime { .. } => {
+                Self::new(Kind::ClusterUnavailable, detail).with_header("retry-after", "60")
+            }
             ClusterError::Refused { .. } => Self::new(Kind::NotAdmitted, detail),
             ClusterError::Forbidden { .. } => {
                 let detail = "this service is missing permissions in the cluster; ask its operator \
