@@ -96,7 +96,7 @@ pub enum UriError {
         given: String,
         accepted: Vec<Scheme>,
     },
-    #[error("{scheme}:// is read-only{}", use_instead(.instead.as_deref()))]
+    #[error("{scheme}:// is read-only; {}", writable(.instead.as_deref()))]
     ReadOnly {
         scheme: Scheme,
         instead: Option<String>,
@@ -230,6 +230,14 @@ fn list(schemes: &[Scheme]) -> String {
 
 fn use_instead(instead: Option<&str>) -> String {
     instead.map_or_else(String::new, |uri| format!("; use {uri} instead"))
+}
+
+/// What to write to in place of a scheme that can only be read.
+fn writable(instead: Option<&str>) -> String {
+    match instead {
+        Some(uri) => format!("use {uri} instead"),
+        None => "use a scheme that can be written, such as s3://".to_string(),
+    }
 }
 
 /// Splits a text at its first slash.

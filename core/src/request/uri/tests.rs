@@ -81,8 +81,14 @@ fn each_mistake_is_told_with_the_right_spelling() {
             "hdfs://x/y",
             &format!("scheme hdfs:// is not supported; accepted schemes: {schemes}"),
         ),
-        ("hf://org/name", "hf:// is read-only"),
-        ("https://x/y", "https:// is read-only"),
+        (
+            "hf://org/name",
+            "hf:// is read-only; use a scheme that can be written, such as s3://",
+        ),
+        (
+            "https://x/y",
+            "https:// is read-only; use a scheme that can be written, such as s3://",
+        ),
         (
             "https://bucket.s3.eu-west-1.amazonaws.com/runs",
             "https:// is read-only; use s3://bucket/runs instead",
