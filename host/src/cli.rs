@@ -11,9 +11,11 @@ mod secret;
 mod serve;
 mod token;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::cluster::local::contain::Stage;
@@ -74,9 +76,29 @@ pub enum Command {
     MakePlugin,
 }
 
+impl CommandLine {
+    /// Parses the words of a command line, of which the first is the program.
+    pub fn read<W: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = W>,
+    ) -> Result<Self, clap::Error> {
+        Self::try_parse_from(words).map_err(with_tip)
+    }
+}
+
+/// Says what to do about a command that resembles no other one.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let has_suggestion = error.get(ContextKind::SuggestedSubcommand).is_some();
+    if error.kind() == ErrorKind::InvalidSubcommand && !has_suggestion {
+        let tip = ContextValue::StyledStrs(vec!["--help lists the commands".into()]);
+        error.insert(ContextKind::Suggested, tip);
+    }
+    error
+}
+
 /// Parses the command line and runs its command.
 pub fn run() -> ExitCode {
-    let done = match CommandLine::parse().command {
+    let line = CommandLine::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let done = match line.command {
         Command::Serve(settings) => serve::serve_in_private(*settings),
         Command::Preview(settings) => printed(on_runtime(preview::preview(settings))),
         Command::Runtimes(settings) => printed(runtimes::runtimes(&settings)),

@@ -186,7 +186,7 @@ pub enum ClusterError {
          resume_from_checkpoint to continue it, overwrite to replace it, or choose another run_id"
     )]
     HasCheckpoints { prefix: String, step: u64 },
-    #[error("Job {name} not found")]
+    #[error("Job {name} not found; list the jobs to see their names")]
     NotFound { name: String },
     #[error(
         "job {name} does not exist in namespace {namespace}, but in {}; choose one with \

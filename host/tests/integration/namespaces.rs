@@ -54,7 +54,10 @@ async fn a_job_of_a_namespace_that_is_not_served_does_not_exist() {
     service.router = allowing(&service, &["default", "team-a"]);
     for path in READS {
         let answer = service.get(&format!("/train/meta-secret{path}")).await;
-        assert_eq!(answer.problem(404)["detail"], "Job meta-secret not found");
+        assert_eq!(
+            answer.problem(404)["detail"],
+            "Job meta-secret not found; list the jobs to see their names"
+        );
     }
     for (method, path) in [
         (Method::POST, "/suspend"),
@@ -62,7 +65,10 @@ async fn a_job_of_a_namespace_that_is_not_served_does_not_exist() {
         (Method::DELETE, ""),
     ] {
         let answer = send(&service, method, &format!("/train/meta-secret{path}")).await;
-        assert_eq!(answer.problem(404)["detail"], "Job meta-secret not found");
+        assert_eq!(
+            answer.problem(404)["detail"],
+            "Job meta-secret not found; list the jobs to see their names"
+        );
     }
     assert_eq!(service.get("/train").await.json()["jobs"], json!([]));
     assert_eq!(service.cluster_jobs().await, ["meta-secret"]);
@@ -98,7 +104,7 @@ async fn what_changes_a_job_never_guesses_its_namespace() {
     assert!(service.cluster_jobs().await.is_empty());
     assert_eq!(
         delete("/train/meta-x").await.problem(404)["detail"],
-        "Job meta-x not found"
+        "Job meta-x not found; list the jobs to see their names"
     );
     service.stop().await;
 }

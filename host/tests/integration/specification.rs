@@ -300,7 +300,10 @@ async fn an_unknown_job_is_404() {
         .get("/train/nobody")
         .await
         .problem(404);
-    assert_eq!(problem["detail"], "Job nobody not found");
+    assert_eq!(
+        problem["detail"],
+        "Job nobody not found; list the jobs to see their names"
+    );
 }
 
 #[tokio::test]

@@ -376,7 +376,7 @@ fn what_torchrun_would_read_is_refused() {
         let name = key.replace('-', "_");
         let refused = format!(
             "E03 extra_args.{key}: reserved by torchrun (it would read --{name} as its own option \
-             --{option})"
+             --{option}); remove it"
         );
         assert_eq!(suggested(&json!({key: 1})), [refused]);
     }

@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
         {
             let detail = format!(
                 "extra_args.{key}: reserved by torchrun (it would read --{name} as its own option \
-                 --{theirs})"
+                 --{theirs}); remove it"
             );
             return self.refuse("E03", pointer(&key), detail);
         }
