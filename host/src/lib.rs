@@ -19,6 +19,7 @@ pub mod document;
 pub mod http;
 pub mod listen;
 pub mod measure;
+mod memory;
 mod parser;
 pub mod plugin;
 pub mod preflight;

@@ -18,7 +18,7 @@ use crate::cluster::local::LocalCluster;
 use crate::config::{ClusterKind, ServeSettings};
 use crate::http::{App, Failures, router};
 use crate::plugin::watch;
-use crate::{listen, measure, preflight, secrets, telemetry};
+use crate::{listen, measure, memory, preflight, secrets, telemetry};
 
 /// Serves, with secrets hidden from other processes of this user.
 pub(super) fn serve_in_private(mut settings: ServeSettings) -> anyhow::Result<()> {
@@ -95,6 +95,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
         tokio::spawn(access::keep_current(control, file, every));
     }
     tokio::spawn(measure::run_upkeep());
+    tokio::spawn(memory::return_unused());
     let grace = Duration::from_secs(settings.shutdown_grace);
     let mut late = draining.clone();
     let limits = settings.connections(getrlimit(Resource::Nofile).current);

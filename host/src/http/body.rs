@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -33,11 +33,23 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_type(request.headers())?;
         let (parts, body) = request.into_parts();
-        let bytes = tokio::time::timeout(LONGEST_READ, read(body)).await;
-        let bytes = bytes.map_err(|_| Problem::slow_body(LONGEST_READ))??;
         let large = parts.extensions.get::<LargeRequests>();
         let large = large.cloned().unwrap_or_default();
-        let load = large.load(bytes.len(), &parts.extensions).await?;
+        // Before the body is read, so that a client with too many large requests costs no memory.
+        let place = match large.admit(declared_length(&parts.headers), &parts.extensions) {
+            Ok(place) => place,
+            Err(busy) => {
+                discard(body).await;
+                return Err(busy);
+            }
+        };
+        let bytes = tokio::time::timeout(LONGEST_READ, read(body)).await;
+        let bytes = bytes.map_err(|_| Problem::slow_body(LONGEST_READ))??;
+        let place = match place {
+            None => large.admit(bytes.len(), &parts.extensions)?,
+            place => place,
+        };
+        let load = large.load(place).await?;
         let value = load.run(move || json::parse(&bytes)).await??;
         Ok(Self { value, load })
     }
@@ -53,6 +65,28 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
         true => Ok(()),
         false => Err(Problem::media_type(given)),
     }
+}
+
+/// The length in the headers, or zero for a body that is sent in pieces.
+fn declared_length(headers: &HeaderMap) -> usize {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or_default()
+}
+
+/// Reads a body that is not needed, because a client that is still sending does not read the response.
+async fn discard(mut body: Body) {
+    let frames = async {
+        let mut size = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            size += frame.data_ref().map_or(0, Bytes::len);
+            if size > MAX_DISCARDED_BYTES {
+                break;
+            }
+        }
+    };
+    // A slow one is closed.
+    let _ = tokio::time::timeout(LONGEST_READ, frames).await;
 }
 
 async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {

@@ -52,21 +52,33 @@ struct Turn {
 }
 
 impl LargeRequests {
-    /// Decides how to process a body of this size; `extensions` are those of the request.
+    /// Takes a place for a body of this size if it is large; `extensions` are those of the request.
     ///
     /// # Errors
     ///
-    /// If the client has too many large requests, or the wait is too long.
-    pub(super) async fn load(
+    /// If the client has too many large requests.
+    pub(super) fn admit(
         &self,
         bytes: usize,
         extensions: &Extensions,
-    ) -> Result<Load, Problem> {
+    ) -> Result<Option<Place>, Problem> {
         if bytes <= LARGE_BYTES {
-            return Ok(Load { permit: None });
+            return Ok(None);
         }
         let address = extensions.get::<ConnectInfo<SocketAddr>>();
         let place = self.place(address.map(|address| address.0.ip()))?;
+        Ok(Some(place))
+    }
+
+    /// Decides how to process a body, and waits for a turn if it is large.
+    ///
+    /// # Errors
+    ///
+    /// If the wait is too long.
+    pub(super) async fn load(&self, place: Option<Place>) -> Result<Load, Problem> {
+        let Some(place) = place else {
+            return Ok(Load { permit: None });
+        };
         let permit = self.permits.clone().acquire_owned();
         match tokio::time::timeout(LONGEST_WAIT, permit).await {
             Ok(Ok(permit)) => {
@@ -119,7 +131,7 @@ impl Load {
 
 /// Counts one large request of a client.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     callers: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
     caller: Option<IpAddr>,
 }
@@ -147,18 +159,18 @@ mod tests {
         extensions
     }
 
-    #[tokio::test]
-    async fn one_caller_has_a_few_large_requests_and_others_still_get_in() {
+    #[test]
+    fn one_caller_has_a_few_large_requests_and_others_still_get_in() {
         let large = LargeRequests::default();
         let (one, other) = (from("192.0.2.1:1000"), from("192.0.2.2:1000"));
         let places: Vec<_> = (0..OF_ONE_CALLER)
-            .map(|_| large.place(Some("192.0.2.1".parse().unwrap())).unwrap())
+            .map(|_| large.admit(LARGE_BYTES + 1, &one).unwrap())
             .collect();
-        assert!(large.load(LARGE_BYTES + 1, &one).await.is_err());
-        assert!(large.load(LARGE_BYTES, &one).await.is_ok());
-        assert!(large.load(LARGE_BYTES + 1, &other).await.is_ok());
+        assert!(large.admit(LARGE_BYTES + 1, &one).is_err());
+        assert!(large.admit(LARGE_BYTES, &one).unwrap().is_none());
+        assert!(large.admit(LARGE_BYTES + 1, &other).is_ok());
         drop(places);
-        assert!(large.load(LARGE_BYTES + 1, &one).await.is_ok());
+        assert!(large.admit(LARGE_BYTES + 1, &one).is_ok());
         assert!(large.callers.lock().unwrap().is_empty());
     }
 
@@ -166,10 +178,11 @@ mod tests {
     async fn a_large_request_waits_for_its_turn_but_not_for_long() {
         let large = LargeRequests::default();
         let (one, two) = (from("192.0.2.1:1"), from("192.0.2.2:1"));
-        let first = large.load(LARGE_BYTES + 1, &one).await.unwrap();
-        let _second = large.load(LARGE_BYTES + 1, &one).await.unwrap();
-        assert!(large.load(LARGE_BYTES + 1, &two).await.is_err());
+        let place = |from: &Extensions| large.admit(LARGE_BYTES + 1, from).unwrap();
+        let first = large.load(place(&one)).await.unwrap();
+        let _second = large.load(place(&one)).await.unwrap();
+        assert!(large.load(place(&two)).await.is_err());
         drop(first);
-        assert!(large.load(LARGE_BYTES + 1, &two).await.is_ok());
+        assert!(large.load(place(&two)).await.is_ok());
     }
 }
