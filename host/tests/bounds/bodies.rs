@@ -274,24 +274,16 @@ fn put(body: &mut Value, place: &str, members: Map<String, Value>) {
     }
 }
 
-/// SplitMix64: the same bodies everywhere.
-pub struct Random(u64);
+/// What a body is made from: the same for a seed.
+pub struct Random(fastrand::Rng);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     pub fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit.max(1) as u64).unwrap()
+        self.0.usize(..limit.max(1))
     }
 
     pub fn of<T: Clone>(&mut self, choices: &[T]) -> T {
@@ -321,8 +313,8 @@ impl Random {
         match self.below(if depth == 0 { 5 } else { 7 }) {
             0 => Value::Null,
             1 => json!(true),
-            2 => json!(self.next()),
-            3 => json!(f64::from_bits(self.next())),
+            2 => json!(self.0.u64(..)),
+            3 => json!(f64::from_bits(self.0.u64(..))),
             4 => self.of(&["", "x", "1e-4", "s3://b/x"]).into(),
             5 => json!([self.value(depth - 1)]),
             _ => json!({"a": self.value(depth - 1)}),
