@@ -11,7 +11,6 @@
 )]
 
 #[path = "../../host/tests/bounds/bodies.rs"]
-#[expect(dead_code, reason = "the tests need more of it")]
 mod bodies;
 #[path = "../../host/tests/bounds/measure.rs"]
 mod measure;

@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzzer_mutate;
 use serde_json::{Map, Value, json};
 use trainer_host::request::json_schema;
 
+use crate::MIB;
 use crate::bodies::{FAMILIES, Random, Recipe};
 use crate::service::request;
 
@@ -98,6 +99,11 @@ fn changed(mut value: Value, random: &mut Random) -> Vec<u8> {
     }
 }
 
+/// How many parts of a size there is room for in a body.
+fn room_for(bytes: usize) -> usize {
+    MIB / bytes.max(1)
+}
+
 /// A value within a value.
 fn somewhere<'a>(value: &'a mut Value, random: &mut Random) -> &'a mut Value {
     let count = match &*value {
@@ -120,8 +126,9 @@ fn change(value: &mut Value, whole: &Value, random: &mut Random) {
     match (value, random.below(6)) {
         (Value::Object(members), 0..4) => change_members(members, random),
         (Value::Array(items), 0..4) if !items.is_empty() => {
-            let count = random.of(&[1, 2, 10, 100, 1000, 20_000]);
             let item = items[random.below(items.len())].clone();
+            let count = random.of(&[1, 2, 10, 100, 1000, 20_000]);
+            let count = count.min(room_for(item.to_string().len()));
             items.extend(vec![item; count]);
         }
         (Value::String(text), 0..4) => {
@@ -148,6 +155,7 @@ fn change_members(members: &mut Map<String, Value>, random: &mut Random) {
         0 | 1 => drop(members.insert(name(random), value)),
         2 => {
             let (count, name) = (random.of(&[10, 60, 256, 2000, 10_000]), name(random));
+            let count = count.min(room_for(name.len() + value.to_string().len()));
             members.extend((0..count).map(|at| (format!("{name}{at}"), value.clone())));
         }
         _ => {
@@ -177,7 +185,11 @@ fn doubled(members: &Map<String, Value>, random: &mut Random) -> Vec<u8> {
     let mut parts = Vec::new();
     for (number, (name, value)) in members.iter().enumerate() {
         let part = format!("{}:{value}", json!(name));
-        let times = if number == at { count + 1 } else { 1 };
+        let times = if number == at {
+            1 + count.min(room_for(part.len()))
+        } else {
+            1
+        };
         parts.extend(vec![part; times]);
     }
     format!("{{{}}}", parts.join(",")).into()

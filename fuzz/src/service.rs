@@ -17,7 +17,7 @@ use trainer_host::cluster::local::quota::Limits as Quota;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::http::{App, Failures, router};
 use trainer_host::plugin::golden::SelfTests;
-use trainer_host::plugin::{Limits, Loader, LoaderSettings, Registry, UnknownArguments, Compiler};
+use trainer_host::plugin::{Compiler, Limits, Loader, LoaderSettings, Registry, UnknownArguments};
 use trainer_host::request::RequestPolicy;
 
 use crate::measure::{Measured, measured};
