@@ -1,25 +1,19 @@
 //! What one caller notices of another one that attacks the service in every way at once.
 
-use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use e2e::{Server, Site, root, training};
+use e2e::{Server, Site, training};
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
+
+use crate::callers::{
+    ATTACKER, HONEST, NICENESS, TOKEN, Times, connect, get, plugins, post, read_answer,
+};
 
 /// The sparse job has a log of 4 TiB that takes nothing on disk; others wait for a slot.
 const LAUNCHER: &str = "#!/bin/sh\ntruncate --size=4T /proc/self/fd/1\nexec sleep 600\n";
-const TOKEN: &str = "right-token";
-/// Linux has all of 127.0.0.0/8, so the two callers have two addresses.
-const ATTACKER: [u8; 4] = [127, 0, 0, 1];
-const HONEST: [u8; 4] = [127, 0, 0, 2];
-/// Hostile clients are on other machines, so they do not compete for this one's processors.
-const NICENESS: i32 = 19;
-
 #[derive(Clone, Copy, Debug)]
 enum Attack {
     RepeatedNames,
@@ -100,7 +94,7 @@ impl Attack {
                 let wrong = get("/train").replace(TOKEN, "guessed-token");
                 (wrong, Reads::Everything)
             }
-            Self::ListsOfJobs => (get("/train?limit=1000"), Reads::Everything),
+            Self::ListsOfJobs => (get("/train?page_size=1000"), Reads::Everything),
         }
     }
 }
@@ -114,63 +108,6 @@ enum Reads {
     Nothing,
     /// It keeps the connection, and sends a byte a second.
     ByteASecond,
-}
-
-fn headers(method: &str, path: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-TRAINER-TOKEN: {TOKEN}\r\n")
-}
-
-fn get(path: &str) -> String {
-    headers("GET", path) + "\r\n"
-}
-
-fn post(path: &str, body: &str) -> String {
-    let length = body.len();
-    let headers = headers("POST", path);
-    format!("{headers}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
-}
-
-/// A connection from an address of this machine.
-fn connect(from: [u8; 4], server: &Server) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from((from, 0)).into())?;
-    let address: SocketAddr = server.address.parse().map_err(io::Error::other)?;
-    socket.connect(&address.into())?;
-    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-    socket.set_write_timeout(Some(Duration::from_secs(10)))?;
-    Ok(socket.into())
-}
-
-/// Reads one answer with a length, and gives its status.
-fn read_answer(stream: &mut TcpStream) -> io::Result<u16> {
-    let mut answer = Vec::new();
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        let count = stream.read(&mut buffer)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        answer.extend_from_slice(&buffer[..count]);
-        if let Some(status) = whole(&answer) {
-            return Ok(status);
-        }
-    }
-}
-
-/// The status of an answer that has come whole.
-fn whole(answer: &[u8]) -> Option<u16> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "));
-    let length: usize = length.map_or(0, |length| length.parse().unwrap());
-    let is_chunked = head.contains("transfer-encoding: chunked");
-    let is_whole = match is_chunked {
-        true => answer.ends_with(b"0\r\n\r\n"),
-        false => answer.len() >= end + length,
-    };
-    is_whole.then(|| head[9..12].parse().unwrap())
 }
 
 /// Attacks until it is over.
@@ -211,28 +148,6 @@ fn attack_once(
     Ok(())
 }
 
-/// How long requests of one kind took.
-struct Times(Vec<Duration>);
-
-impl Times {
-    fn percentile(&self, percent: usize) -> Duration {
-        let mut times = self.0.clone();
-        times.sort();
-        times[(times.len() * percent / 100).min(times.len() - 1)]
-    }
-}
-
-impl fmt::Display for Times {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [half, most, all] = [50, 99, 100].map(|percent| self.percentile(percent));
-        let count = self.0.len();
-        write!(
-            formatter,
-            "p50 {half:.1?}, p99 {most:.1?}, max {all:.1?} of {count}"
-        )
-    }
-}
-
 /// What an honest caller sees.
 struct Seen {
     health: Times,
@@ -270,109 +185,136 @@ fn honest(server: &Server, body: &Value, name: &str, time: Duration) -> Seen {
     }
 }
 
-/// The plugins of the service, and the hostile one.
-fn plugins() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for name in ["meta", "hf", "nemo"] {
-        let file = format!("{name}.wasm");
-        let built = root().join("target/plugins").join(&file);
-        std::fs::copy(built, folder.path().join(file)).unwrap();
+/// A service with the hostile plugin and a job whose log never ends.
+struct Attacked {
+    server: Server,
+    /// A submission that waits for a slot for ever.
+    job: Value,
+    _site: Site,
+    _plugins: TempDir,
+}
+
+impl Attacked {
+    fn start() -> Self {
+        let plugins = plugins("nothing");
+        let site = Site::with_launcher(LAUNCHER)
+            .unwrap()
+            .set("TRAINER_PLUGINS", plugins.path().to_str().unwrap())
+            .set("TRAINER_LOCAL_SLOTS", "1")
+            .set("TRAINER_LOG", "warn")
+            .set("TRAINER_API_TOKEN", TOKEN);
+        let server = site.start_with_token().unwrap();
+        let mut job = training(site.data.path(), "sparse", 1).unwrap();
+        let right = ("X-TRAINER-TOKEN", TOKEN);
+        let (status, answer) = server.post_with_header("/train", right, &job).unwrap();
+        assert_eq!(status, 201, "{answer}");
+        job["gpus_per_node"] = json!(64);
+        Self {
+            server,
+            job,
+            _site: site,
+            _plugins: plugins,
+        }
     }
-    let hostile = root().join("target/wasm32-unknown-unknown/plugin/hostile.wasm");
-    std::fs::copy(hostile, folder.path().join("hostile.wasm")).unwrap();
-    folder
-}
 
-/// What an honest caller sees alone and beside so many clients of each attack, and the memory of the
-/// service before, during and at most so long after.
-struct Beside {
-    alone: Seen,
-    beside: Seen,
-    memory: [u64; 3],
-}
+    /// What the honest caller sees for so long, with `name` in the names of its jobs.
+    fn honest(&self, name: &str, time: Duration) -> Seen {
+        honest(&self.server, &self.job, name, time)
+    }
 
-fn beside(clients: usize, time: Duration, patience: Duration) -> Beside {
-    let plugins = plugins();
-    let site = Site::with_launcher(LAUNCHER).unwrap();
-    let site = site
-        .set("TRAINER_PLUGINS", plugins.path().to_str().unwrap())
-        .set("TRAINER_LOCAL_SLOTS", "1")
-        .set("TRAINER_LOG", "warn")
-        .set("TRAINER_API_TOKEN", TOKEN);
-    let server = site.start_with_token().unwrap();
-    let mut job = training(site.data.path(), "sparse", 1).unwrap();
-    let right = ("X-TRAINER-TOKEN", TOKEN);
-    let (status, answer) = server.post_with_header("/train", right, &job).unwrap();
-    assert_eq!(status, 201, "{answer}");
-    job["gpus_per_node"] = json!(64);
-    let alone = honest(&server, &job, "alone", time);
-    let mut memory = [server.resident_memory().unwrap(); 3];
-    let is_over = AtomicBool::new(false);
-    let sent: Vec<AtomicU64> = ATTACKS.map(|_| AtomicU64::new(0)).into();
-    let (target, over) = (&server, &is_over);
-    let beside = std::thread::scope(|scope| {
-        for (kind, sent) in ATTACKS.into_iter().zip(&sent) {
-            for _ in 0..clients {
-                scope.spawn(move || attack(kind, target, over, sent));
+    /// What it sees beside so many clients of each attack.
+    fn beside(&self, attacks: &[Attack], clients: usize, time: Duration) -> Seen {
+        let is_over = AtomicBool::new(false);
+        let sent: Vec<AtomicU64> = attacks.iter().map(|_| AtomicU64::new(0)).collect();
+        let (server, over) = (&self.server, &is_over);
+        let seen = std::thread::scope(|scope| {
+            for (kind, sent) in attacks.iter().zip(&sent) {
+                for _ in 0..clients {
+                    scope.spawn(move || attack(*kind, server, over, sent));
+                }
             }
+            std::thread::sleep(time / 10);
+            let name = format!("beside-{}-{}", attacks[0] as u8, attacks.len());
+            let seen = self.honest(&name, time);
+            is_over.store(true, Ordering::Relaxed);
+            seen
+        });
+        for (kind, sent) in attacks.iter().zip(&sent) {
+            let sent = sent.load(Ordering::Relaxed);
+            print!("{kind:?} ({sent} requests) ");
+            assert!(sent > 0, "{kind:?}");
         }
-        std::thread::sleep(time / 10);
-        let seen = honest(&server, &job, "beside", time);
-        memory[1] = server.resident_memory().unwrap();
-        is_over.store(true, Ordering::Relaxed);
+        println!();
         seen
-    });
-    for (kind, sent) in ATTACKS.iter().zip(&sent) {
-        let sent = sent.load(Ordering::Relaxed);
-        println!("{kind:?}: {sent} requests");
-        assert!(sent > 0, "{kind:?}");
     }
-    memory[2] = memory_within(patience, &server, memory[0] + 32_000_000);
-    Beside {
-        alone,
-        beside,
-        memory,
-    }
-}
 
-/// The memory of a service as soon as it is not more than `enough`, or after `patience`.
-fn memory_within(patience: Duration, server: &Server, enough: u64) -> u64 {
-    let begun = Instant::now();
-    loop {
-        let memory = server.resident_memory().unwrap();
-        if memory <= enough || begun.elapsed() > patience {
-            return memory;
+    fn memory(&self) -> u64 {
+        self.server.resident_memory().unwrap()
+    }
+
+    /// The memory of the service as soon as it is not more than `enough`, or after a minute.
+    fn memory_within_a_minute(&self, enough: u64) -> u64 {
+        let begun = Instant::now();
+        loop {
+            let memory = self.memory();
+            if memory <= enough || begun.elapsed() > Duration::from_secs(60) {
+                return memory;
+            }
+            std::thread::sleep(Duration::from_millis(500));
         }
-        std::thread::sleep(Duration::from_millis(500));
     }
 }
 
 /// Small, and without a look at the clock: how fast this machine is does not matter.
 #[test]
 fn another_caller_is_served_beside_every_attack() {
-    let Beside { beside, .. } = beside(1, Duration::from_secs(3), Duration::ZERO);
-    assert!(beside.health.0.len() > 1);
+    let attacked = Attacked::start();
+    let seen = attacked.beside(&ATTACKS, 1, Duration::from_secs(3));
+    assert!(seen.health.0.len() > 1);
 }
 
 #[test]
 #[ignore = "measures: make bench-connections"]
-fn another_caller_hardly_notices_eight_clients_of_every_attack() {
-    let Beside {
-        alone,
-        beside,
-        memory,
-    } = beside(8, Duration::from_secs(20), Duration::from_secs(60));
-    let [before, during, after] = memory.map(|bytes| bytes / 1_000_000);
-    println!("health checks alone: {}", alone.health);
-    println!(
-        "health checks beside 8 clients of each of {} attacks: {}",
-        ATTACKS.len(),
-        beside.health
-    );
-    println!("submissions alone: {}", alone.submissions);
-    println!("submissions beside them: {}", beside.submissions);
+fn another_caller_hardly_notices_eight_clients_of_an_attack() {
+    let attacked = Attacked::start();
+    let mut noticed = Vec::new();
+    let first = attacked.honest("first", Duration::from_secs(4));
+    let before = attacked.memory();
+    println!("alone: health checks {}", first.health);
+    println!("  submissions {}", first.submissions);
+    for kind in ATTACKS {
+        let alone = attacked.honest(&format!("alone-{}", kind as u8), Duration::from_secs(3));
+        let beside = attacked.beside(&[kind], 8, Duration::from_secs(5));
+        let [usual, median] = [&alone, &beside].map(|seen| seen.submissions.percentile(50));
+        println!("  health checks {}", beside.health);
+        println!(
+            "  submissions {} (p50 alone {usual:.1?})",
+            beside.submissions
+        );
+        println!("  memory {} MB", attacked.memory() / 1_000_000);
+        if beside.health.percentile(99) > Duration::from_millis(20) || median > 2 * usual {
+            noticed.push(kind);
+        }
+    }
+    let after = attacked.memory_within_a_minute(before + 32_000_000);
+    let [before, after] = [before, after].map(|bytes| bytes / 1_000_000);
+    println!("memory before {before} MB, within a minute after {after} MB");
+    assert!(noticed.is_empty(), "{noticed:?}");
+    assert!(after <= before + 32);
+}
+
+/// More than the processors of a machine can do, so no limit of time: the service stays there.
+#[test]
+#[ignore = "measures: make bench-connections"]
+fn another_caller_is_served_beside_eight_clients_of_every_attack_at_once() {
+    let attacked = Attacked::start();
+    let before = attacked.memory();
+    let seen = attacked.beside(&ATTACKS, 8, Duration::from_secs(20));
+    let during = attacked.memory();
+    let after = attacked.memory_within_a_minute(before + 32_000_000);
+    println!("  health checks {}", seen.health);
+    println!("  submissions {}", seen.submissions);
+    let [before, during, after] = [before, during, after].map(|bytes| bytes / 1_000_000);
     println!("memory before {before} MB, during {during} MB, within a minute after {after} MB");
-    assert!(beside.health.percentile(99) <= Duration::from_millis(20));
-    assert!(beside.submissions.percentile(50) <= 2 * alone.submissions.percentile(50));
     assert!(after <= before + 32);
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use e2e::{Server, Site, root};
 use serde_json::{Value, json};
 
+use crate::callers::hostile_plugin;
+
 /// Compiling is given little here, so that a bomb is seen soon.
 const SETTINGS: &str = "[host]\ncompile_seconds = 3\ncompile_memory_mib = 512\n";
 
@@ -21,16 +23,6 @@ fn request() -> Value {
         "checkpoint_base_uri": "s3://bucket/runs",
         "dataset_uri": "s3://bucket/data/",
     })
-}
-
-/// The hostile plugin, which loops in `describe`.
-fn endless() -> Vec<u8> {
-    let file = root().join("target/wasm32-unknown-unknown/plugin/hostile.wasm");
-    let mut bytes = std::fs::read(file).unwrap();
-    let word = b"on-describe:nothing             ";
-    let at = bytes.windows(word.len()).position(|w| w == word).unwrap();
-    bytes[at..at + word.len()].copy_from_slice(b"on-describe:loop                ");
-    bytes
 }
 
 fn leb(mut number: usize) -> Vec<u8> {
@@ -137,7 +129,7 @@ fn the_version_before_serves_whatever_file_comes() {
         ("100 MB", vec![0; 100 << 20], "(limit file_mib)"),
         (
             "endless describe",
-            endless(),
+            hostile_plugin("loop"),
             "1000 ms allowed (limit time_ms)",
         ),
         ("compile bomb", bomb(), "(limit compile_"),

@@ -26,7 +26,6 @@ done
 fn fifty_kills_lose_no_run_and_run_none_twice() {
     let site = alone::site(STEPS, 16);
     let mut random = Random::new();
-    println!("seed {random:?}");
     let mut server = site.start().unwrap();
     let jobs: Vec<String> = (0..RUNS)
         .map(|n| server.submit(&request(n)).unwrap())

@@ -129,7 +129,6 @@ fn kills_of_service_and_shims_lose_nothing_and_leave_nothing() {
     let mut shim_kills = setting("TRAINER_SHIM_KILLS", 8);
     let site = alone::site(STEPS, 6);
     let mut random = Random::new();
-    println!("seed {random:?}");
     let (mut server, mut told, mut killed) = (site.start().unwrap(), BTreeMap::new(), 0);
     for number in 0..kills {
         let over = AtomicBool::new(false);

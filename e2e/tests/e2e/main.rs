@@ -13,8 +13,10 @@
 mod alone;
 mod attackers;
 mod authors;
+mod bad_client;
 mod bad_plugins;
 mod bad_registries;
+mod callers;
 mod client;
 mod command_line;
 mod connections;

@@ -1,27 +1,22 @@
 //! Chance, and how often something is done: what tests of random moments share.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Numbers without a pattern (xorshift), from the clock: another test run takes other moments.
-#[derive(Debug)]
-pub struct Random(u64);
+/// Random choices: other ones in each run, or those of the seed in `TRAINER_SEED`.
+pub struct Random(fastrand::Rng);
 
 impl Random {
     pub fn new() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Self(now.as_nanos() as u64 | 1)
+        let seed = setting("TRAINER_SEED", fastrand::u64(..));
+        println!("TRAINER_SEED={seed}");
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     /// Other numbers, for another thread.
     pub fn fork(&mut self) -> Self {
-        Self(self.below(u64::MAX) | 1)
+        Self(self.0.fork())
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
+        self.0.u64(..bound)
     }
 }
 
