@@ -44,6 +44,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(15);
 const NEXT_REQUEST: Duration = Duration::from_secs(75);
 /// The time limit for a client that reads nothing of a pending response.
 const UNREAD: Duration = Duration::from_secs(30);
+/// The size of the kernel's send buffer, of which Linux allocates twice as much. Without a limit, it
+/// grows to megabytes for a client that reads nothing.
+const SEND_BUFFER: usize = 128 * 1024;
 /// How long a connection is idle before TCP keepalive probes start.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The maximum size of request headers.
@@ -177,12 +180,15 @@ fn protocol() -> http1::Builder {
     protocol
 }
 
-/// Sends small pieces of events and logs immediately, and detects clients that disappeared.
+/// Sends small pieces of events and logs immediately, limits what waits for a slow client, and detects
+/// clients that disappeared.
 fn prepare(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(SILENCE);
-    let prepared = stream
-        .set_nodelay(true)
-        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
+    let socket = SockRef::from(stream);
+    let prepared = socket
+        .set_tcp_nodelay(true)
+        .and_then(|()| socket.set_tcp_keepalive(&keepalive))
+        .and_then(|()| socket.set_send_buffer_size(SEND_BUFFER));
     if let Err(error) = prepared {
         debug!(%error, "a connection closed during setup");
     }

