@@ -12,6 +12,10 @@
 )]
 
 mod bodies;
+/// What `make fuzz` sends its bodies to. It is compiled here, too, so that it stays up to date.
+#[path = "../../../fuzz/src/service.rs"]
+#[expect(dead_code, reason = "only the fuzzer sends requests with it")]
+mod fuzzed;
 mod measure;
 #[path = "../integration/service.rs"]
 #[expect(dead_code, reason = "these tests need less of the service than others")]
