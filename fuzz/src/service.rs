@@ -77,8 +77,6 @@ impl Service {
             token: None,
             access: None,
             audit: None,
-            access: None,
-            audit: None,
             allowed_hosts: Arc::new([]),
             allowed_origins: Arc::new([]),
             failures: Failures::default(),
