@@ -187,6 +187,10 @@ impl ControlPlane {
     ///
     /// When it does not start.
     pub fn extend(&self, extension: Extension) -> Result<()> {
+        // Its webhooks for TrainJobs answer only where there are TrainJobs.
+        if extension == Extension::Kueue {
+            self.extend(Extension::Trainer)?;
+        }
         let extensions = self.extensions.lock();
         let mut extensions = extensions.unwrap_or_else(PoisonError::into_inner);
         if extensions.contains(&extension) {
