@@ -62,9 +62,11 @@ fn trainer(job: &PyTorchJob, num_nodes: u32) -> Trainer {
     let command = container.and_then(|container| container.command.as_ref());
     let own = container.and_then(|container| container.env.as_ref());
     let num_proc_per_node = job.spec.nproc_per_node.parse().unwrap_or(1);
+    let own = own.map_or(&[][..], Vec::as_slice);
     let mut env = operator_variables(job, num_nodes * num_proc_per_node);
-    let own = own.into_iter().flatten();
-    env.extend(own.map(variable));
+    // The names must be unique, and what the job sets comes first.
+    env.retain(|variable| own.iter().all(|set| set.name != variable.name));
+    env.extend(own.iter().map(variable));
     Trainer {
         image: container
             .and_then(|container| container.image.clone())

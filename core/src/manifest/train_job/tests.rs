@@ -19,6 +19,7 @@ fn pytorch_job(profile: Option<&str>) -> PyTorchJob {
                 "command": ["torchrun", "--node_rank=$(RANK)", "--note=$$(RANK)"],
                 "env": [
                     {"name": "RUN_ID", "value": "r1"},
+                    {"name": "PYTHONUNBUFFERED", "value": "0"},
                     {"name": "SHARD", "value": "$(PET_NODE_RANK)"},
                     {"name": "TRAINER_JOB_NAME", "valueFrom": {"fieldRef": {
                         "fieldPath": "metadata.labels['training.kubeflow.org/job-name']",
@@ -94,12 +95,12 @@ fn the_variables_of_the_training_operator_come_before_those_that_may_refer_to_th
     assert_eq!(
         names,
         [
-            "PYTHONUNBUFFERED",
             "MASTER_ADDR",
             "MASTER_PORT",
             "WORLD_SIZE",
             "RANK",
             "RUN_ID",
+            "PYTHONUNBUFFERED",
             "SHARD",
             "TRAINER_JOB_NAME"
         ]
