@@ -298,11 +298,12 @@ image-files: plugins # Build the files of the image (needs musl-gcc from musl-to
 	@cp -r target/plugins $(TARGET)/image/
 
 .PHONY: docs
-docs: build ## Generate docs/frameworks from the plugins
+docs: build ## Generate docs/frameworks and trainer/defaults.json from the plugins
 	@mkdir -p docs/frameworks
 	@for framework in $(FRAMEWORKS); do \
 		target/release/trainer explain $$framework --output markdown > docs/frameworks/$$framework.md; \
 	done
+	@$(PYTHON) trainer/tests/known_defaults.py target/release/trainer > trainer/defaults.json
 
 .PHONY: known-options
 known-options: python ## Generate the lists of options of torchrun and the frameworks

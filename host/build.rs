@@ -23,7 +23,9 @@ fn main() -> io::Result<()> {
         "wasm",
         &out.join("plugins"),
     )?;
-    copy(&workspace.join("trainer"), "py", &out.join("trainer"))?;
+    for extension in ["py", "json"] {
+        copy(&workspace.join("trainer"), extension, &out.join("trainer"))?;
+    }
     copy(
         &workspace.join("trainer/runners"),
         "py",

@@ -37,8 +37,9 @@ class Run:
     config_uri: str
     config_path: str | None
     resume: bool
-    # Typed values by canonical name.
+    # All arguments that have a value, by canonical name, and the names of those that the job sets.
     arguments: dict[str, Any]
+    given: frozenset[str]
     argv: list[str]
     environment: Mapping[str, str]
 
@@ -108,6 +109,12 @@ class Run:
         # Several prefixes may use the same run id.
         prefix = hashlib.sha256(self.prefix.encode()).hexdigest()[:12]
         return self.local_root / f"{self.run_id}-{prefix}" / f"node-{self.node}"
+
+    @property
+    def tokenizer_id(self) -> str | None:
+        """The tokenizer of the job, if it is not that of the model."""
+        name = self.arguments.get("tokenizer_name")
+        return None if name == self.model_id else name
 
     @property
     def wants_gpu(self) -> bool:

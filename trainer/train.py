@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import failure
 import repeat
+import resolved
 import runners
 import session
 from run import Run, Terminated, TrainingError
@@ -29,6 +30,8 @@ OPTIONS = {
     "config_uri": "CONFIG_URI",
     "config": "CONFIG_PATH",
 }
+# The arguments that the job sets, with types.
+GIVEN = "TRAINING_EXTRA_ARGS_JSON"
 REQUIRED = ("framework", "run_id", "model_id", "checkpoint_prefix", "dataset_uri")
 # Exit code after SIGTERM: the run was interrupted and has not succeeded.
 EXIT_CODE_TERMINATED = 128 + signal.SIGTERM
@@ -77,6 +80,7 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
         flags = ", ".join("--" + name.replace("_", "-") for name in missing)
         raise TrainingError(f"missing required options: {flags}")
     prefix = options.checkpoint_prefix.rstrip("/")
+    given = read_arguments(rest, environment)
     return Run(
         framework=options.framework,
         run_id=options.run_id,
@@ -87,27 +91,22 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
         config_uri=options.config_uri or f"{prefix}/config",
         config_path=options.config,
         resume=options.resume,
-        arguments=read_arguments(rest, environment),
+        arguments=resolved.arguments(options.framework, given, options.model_id, environment),
+        given=frozenset(given),
         argv=list(argv),
         environment=environment,
     )
 
 
 def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of the framework, from the variable (with types) or the command line.
+    """The arguments that the job sets, from the variable (with types) or the command line.
 
     If the variable is set, the command line is ignored: it has no types and cannot express `false`.
     """
-    typed = environment.get("TRAINING_EXTRA_ARGS_JSON")
+    typed = environment.get(GIVEN)
     if typed is not None:
-        try:
-            arguments = json.loads(typed)
-        except ValueError as error:
-            raise TrainingError(f"TRAINING_EXTRA_ARGS_JSON is not valid JSON: {error}") from error
-        if not isinstance(arguments, dict):
-            raise TrainingError("TRAINING_EXTRA_ARGS_JSON is not a JSON object")
-        return arguments
-    arguments = {}
+        return resolved.parse(GIVEN, typed)
+    given = {}
     words = list(words)
     while words:
         word = words.pop(0)
@@ -115,8 +114,8 @@ def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> dict
             raise TrainingError(f"expected an argument such as --max_steps, got {word!r}")
         has_value = words and not words[0].startswith("--")
         value = from_text(words.pop(0)) if has_value else True
-        arguments[word[2:].replace("-", "_")] = value
-    return arguments
+        given[word[2:].replace("-", "_")] = value
+    return given
 
 
 def from_text(text: str) -> Any:

@@ -29,6 +29,8 @@ pub const CHECKPOINT_LAYOUT_ANNOTATION: &str = "trainer.deepfinery/checkpoint-la
 pub const PLUGIN_ANNOTATION: &str = "trainer.deepfinery/plugin";
 pub const PLUGIN_VERSION_ANNOTATION: &str = "trainer.deepfinery/plugin-version";
 pub const PLUGIN_DIGEST_ANNOTATION: &str = "trainer.deepfinery/plugin-digest";
+/// The arguments of the framework with all defaults and derived values, as JSON.
+pub const RESOLVED_ARGS_ANNOTATION: &str = "trainer.deepfinery/resolved-args";
 /// The warnings of the submission, as JSON.
 pub const WARNINGS_ANNOTATION: &str = "trainer.deepfinery/warnings";
 /// Own label: the hash of the client's idempotency key, by which the job is found.

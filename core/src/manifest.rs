@@ -36,7 +36,8 @@ use crate::json::to_string;
 use crate::keys::{
     CHECKPOINT_LAYOUT_ANNOTATION, CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, DATASET_URI_ANNOTATION,
     FRAMEWORK_LABEL, MODEL_ID_ANNOTATION, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION,
-    PLUGIN_VERSION_ANNOTATION, PRIORITY_CLASS_LABEL, QUEUE_LABEL, RESUME_VARIABLE, RUN_ID_LABEL,
+    PLUGIN_VERSION_ANNOTATION, PRIORITY_CLASS_LABEL, QUEUE_LABEL, RESOLVED_ARGS_ANNOTATION,
+    RESUME_VARIABLE, RUN_ID_LABEL,
 };
 use crate::plan::{Plan, Text};
 use crate::profile::{
@@ -153,6 +154,7 @@ fn annotations(request: &JobRequest, plan: &Plan) -> BTreeMap<String, String> {
         (PLUGIN_ANNOTATION, &plan.plugin.name),
         (PLUGIN_VERSION_ANNOTATION, &plan.plugin.version),
         (PLUGIN_DIGEST_ANNOTATION, &plan.plugin.digest),
+        (RESOLVED_ARGS_ANNOTATION, plan.resolved_args.get()),
     ];
     let profile = request.profile.as_ref();
     let name = profile.map(|chosen| (PROFILE_ANNOTATION, chosen.name.as_str()));

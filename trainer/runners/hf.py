@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import resolved
 import session as sessions
 from run import TrainingError
 from runners import explained, hf_data, hf_model, hf_resuming, hf_trl
@@ -23,19 +24,20 @@ def run(session: Session) -> None:
 
     # Each checkpoint has a progress bar, which would interrupt the progress lines.
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    wish = HfArguments.read(session.run.arguments)
-    check_metric(wish)
-    chosen = hf_model.choose(session.run, session.storage, wish)
-    device = sessions.join(session.run)
-    arguments = training_arguments(session, wish, device)
-    trainer, counted = build(session, wish, arguments, chosen)
+    device = sessions.device(session.run)
+    options = HfArguments.read(resolved.for_device(session.run, device))
+    check_metric(options)
+    chosen = hf_model.choose(session.run, session.storage, options)
+    sessions.join(session.run, device)
+    arguments = training_arguments(session, options, device)
+    trainer, counted = build(session, options, arguments, chosen)
     publishing = Publishing(session, trainer, counted)
     trainer.add_callback(publishing)
     trainer.before_copying = session.publisher.wait
     trainer.remove_callback(PrinterCallback)
-    session.publisher.keep(wish.value("save_total_limit"))
-    record = {**wish.resolved(), "precision": precision(arguments)}
-    found = session.prepare(record, terms(session, wish, trainer))
+    session.publisher.keep(options.value("save_total_limit"))
+    record = {**session.run.arguments, "precision": options.value("precision")}
+    found = session.prepare(record, terms(session, options, trainer))
     if found:
         hf_resuming.prepare(session, trainer, *found)
         if 0 < arguments.max_steps <= found[0].step:
@@ -47,50 +49,45 @@ def run(session: Session) -> None:
     publishing.end()
 
 
-def terms(session: Session, wish: HfArguments, trainer: Any) -> dict[str, Any]:
+def terms(session: Session, options: HfArguments, trainer: Any) -> dict[str, Any]:
     """What a run that resumes has in common with the one that saved."""
-    run, arguments, method = session.run, trainer.args, wish.value("peft_method")
+    run, arguments, method = session.run, trainer.args, options.value("peft_method")
     adapters = ("lora_rank", "lora_alpha", "lora_target_modules") if method != "none" else ()
     data = trainer.train_dataset
     return {
         "global_batch_size": hf_resuming.global_batch(arguments),
-        "max_seq_len": wish.value("max_seq_len"),
-        "packing": wish.value("packing"),
-        "assistant_only_loss": wish.value("assistant_only_loss"),
-        "dataset_streaming": wish.value("dataset_streaming"),
+        "max_seq_len": options.value("max_seq_len"),
+        "packing": options.value("packing"),
+        "assistant_only_loss": options.value("assistant_only_loss"),
+        "dataset_streaming": options.value("dataset_streaming"),
         "evaluation": arguments.eval_strategy != "no",
         "dataset_uri": run.dataset_uri,
         "sequences": len(data) if hasattr(data, "__len__") else None,
-        "tokenizer": wish.value("tokenizer_name") or run.model_id,
+        "tokenizer": options.value("tokenizer_name") or run.model_id,
         "seed": arguments.seed,
         "optim": str(getattr(arguments.optim, "value", arguments.optim)),
         "peft_method": method,
-        **{name: wish.value(name) for name in adapters},
+        **{name: options.value(name) for name in adapters},
     }
 
 
-def precision(arguments: Any) -> str:
-    """The precision of computations. Weights are always float32."""
-    return "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32"
-
-
-def check_metric(wish: HfArguments) -> None:
+def check_metric(options: HfArguments) -> None:
     """Refuses an unknown metric before training, instead of at the first evaluation."""
-    name = str(wish.value_of("metric_for_best_model")).removeprefix("eval_")
-    known = ("loss", *(hf_trl.METRICS if wish.needs_trl else ()))
+    name = str(options.value("metric_for_best_model")).removeprefix("eval_")
+    known = ("loss", *(hf_trl.METRICS if options.needs_trl else ()))
     if name not in known:
         raise TrainingError(
             f"metric_for_best_model {name}: unknown metric; choose one of {', '.join(known)}"
         )
 
 
-def training_arguments(session: Session, wish: HfArguments, device: str) -> Any:
+def training_arguments(session: Session, options: HfArguments, device: str) -> Any:
     """The training arguments of transformers, or of TRL if the job needs it."""
     native = {
-        **wish.native(on_cpu=device == "cpu"),
+        **options.native(),
         # These models use every weight in every pass.
         "ddp_find_unused_parameters": False,
-        **wish.passed,
+        **options.passed,
         "output_dir": str(session.saving),
         "use_cpu": device == "cpu",
         "disable_tqdm": True,
@@ -102,33 +99,33 @@ def training_arguments(session: Session, wish: HfArguments, device: str) -> Any:
         "remove_unused_columns": False,
     }
     with explained("transformers rejects the arguments", others=(RuntimeError,)):
-        if wish.needs_trl:
-            return hf_trl.arguments(native, wish)
+        if options.needs_trl:
+            return hf_trl.arguments(native, options)
         from transformers import TrainingArguments
 
         return TrainingArguments(**native)
 
 
 def build(
-    session: Session, wish: HfArguments, arguments: Any, chosen: hf_model.Chosen
+    session: Session, options: HfArguments, arguments: Any, chosen: hf_model.Chosen
 ) -> tuple[Any, float]:
     """The trainer, and the average number of tokens in a sequence."""
     from transformers import Trainer
 
     with explained("transformers rejects the job", others=(RuntimeError,)):
-        model = hf_model.build(session.run.model_id, chosen.model, wish, arguments)
-        adapters = hf_model.adapters(wish)
-        tokens = hf_data.tokenizer(session.run, chosen.tokenizer, wish)
-        hf_model.check_fits(model.config, tokens, wish)
-        if wish.needs_trl:
+        model = hf_model.build(session.run.model_id, chosen.model, options, arguments)
+        adapters = hf_model.adapters(options)
+        tokens = hf_data.tokenizer(session.run, chosen.tokenizer, options)
+        hf_model.check_fits(model.config, tokens, options)
+        if options.needs_trl:
             return hf_trl.build(
-                session, wish, tokens, model=model, args=arguments, peft_config=adapters
+                session, options, tokens, model=model, args=arguments, peft_config=adapters
             )
         if adapters:
             from peft import get_peft_model
 
             model = get_peft_model(model, adapters)
-        data = hf_data.read(session, wish, tokens)
+        data = hf_data.read(session, options, tokens)
         trainer = deferred_saving(Trainer)(
             model=model,
             args=arguments,

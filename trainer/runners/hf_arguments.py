@@ -9,30 +9,6 @@ from typing import Any
 
 LOG = logging.getLogger("trainer")
 
-# The defaults in the table of the plugin (plugins/hf/src/arguments.rs).
-DEFAULTS: dict[str, Any] = {
-    "batch_size": 2,
-    "dataloader_workers": 0,
-    "fsdp": "none",
-    "gradient_accumulation": 1,
-    "gradient_checkpointing": False,
-    "load_best_model_at_end": False,
-    "logging_steps": 10,
-    "lr": 5e-05,
-    "lr_scheduler": "linear",
-    "max_grad_norm": 1.0,
-    "metric_for_best_model": "loss",
-    "num_epochs": 1,
-    "optim": "adamw_torch_fused",
-    "report_to": ["none"],
-    "save_only_model": False,
-    "save_steps": 100,
-    "save_strategy": "steps",
-    "seed": 42,
-    "warmup_steps": 0,
-    "weight_decay": 0.0,
-}
-
 # Arguments that transformers has too, with their names there.
 NATIVE = {
     "batch_size": "per_device_train_batch_size",
@@ -57,22 +33,12 @@ NATIVE = {
 }
 
 # Arguments of the model and the data, which are not in `TrainingArguments`.
-OTHERS: dict[str, Any] = {
-    "assistant_only_loss": False,
-    "attn_implementation": "sdpa",
-    "dataset_streaming": False,
-    "dataset_text_field": "text",
-    "lora_alpha": 32,
-    "lora_dropout": 0.05,
-    "lora_rank": 16,
-    "lora_target_modules": None,
-    "max_seq_len": 2048,
-    "packing": False,
-    "peft_method": "none",
-    "save_total_limit": None,
-    "tokenizer_name": None,
-    "trust_remote_code": False,
-}
+OTHERS = {
+    "assistant_only_loss", "attn_implementation", "dataset_streaming", "dataset_text_field",
+    "lora_alpha", "lora_dropout", "lora_rank", "lora_target_modules", "max_seq_len",
+    "model_parameters", "packing", "peft_method", "save_total_limit", "tokenizer_name",
+    "trust_remote_code",
+}  # fmt: skip
 # Arguments that `training_arguments` reads in addition to NATIVE.
 READ = {
     "bf16", "dataloader_prefetch_factor", "decay_steps", "deepspeed", "eval_batch_size",
@@ -80,15 +46,12 @@ READ = {
     "precision", "warmup_ratio",
 }  # fmt: skip
 
-# Default number of steps between two evaluations.
-EVAL_STEPS = 100
-
 
 @dataclass(frozen=True)
 class HfArguments:
     """The arguments of a job."""
 
-    given: Mapping[str, Any]
+    values: Mapping[str, Any]
     # Arguments that only `TrainingArguments` has.
     passed: Mapping[str, Any]
 
@@ -97,14 +60,14 @@ class HfArguments:
         """Separates known arguments from those of transformers, and warns about all others."""
         from transformers import TrainingArguments
 
-        known = set(NATIVE) | set(OTHERS) | READ
+        known = set(NATIVE) | OTHERS | READ
         theirs = {field.name for field in fields(TrainingArguments)}
         rest = set(arguments) - known
         aside = sorted(rest - theirs)
         if aside:
             LOG.warning("ignoring arguments that transformers does not have: %s", ", ".join(aside))
         return HfArguments(
-            given={name: value for name, value in arguments.items() if name in known},
+            values={name: value for name, value in arguments.items() if name in known},
             passed={name: arguments[name] for name in rest & theirs},
         )
 
@@ -114,30 +77,19 @@ class HfArguments:
         return bool(self.value("packing") or self.value("assistant_only_loss"))
 
     def value(self, name: str) -> Any:
-        """An argument that transformers does not have."""
-        return self.given.get(name, OTHERS[name])
+        """The value of an argument, or None."""
+        return self.values.get(name)
 
-    def value_of(self, name: str) -> Any:
-        """An argument of transformers, by its canonical name."""
-        return self.given.get(name, DEFAULTS[name])
-
-    def native(self, *, on_cpu: bool) -> dict[str, Any]:
+    def native(self) -> dict[str, Any]:
         """The keyword arguments of `TrainingArguments`."""
-        native = {**training_arguments(self.given), **self.passed}
-        if "warmup_ratio" in self.given and _has("warmup_ratio"):
+        native = {**training_arguments(self.values), **self.passed}
+        if "warmup_ratio" in self.values and _has("warmup_ratio"):
             # transformers 4 has warmup_ratio, and warmup_steps must be an integer.
-            native |= {"warmup_ratio": self.given["warmup_ratio"], "warmup_steps": 0}
+            native |= {"warmup_ratio": self.values["warmup_ratio"], "warmup_steps": 0}
         if not native["gradient_checkpointing"] and not self.needs_trl:
             # transformers 5 deprecates the name, and its default is False.
             del native["gradient_checkpointing"]
-        # On a CPU, bfloat16 is slower than float32, so it is used only if the job sets it.
-        if on_cpu and not {"precision", "bf16", "fp16"} & set(self.given):
-            native["bf16"] = False
         return native
-
-    def resolved(self) -> dict[str, Any]:
-        """All arguments by canonical name, for the record of the run."""
-        return {**DEFAULTS, **OTHERS, **self.given, **self.passed}
 
 
 def _has(name: str) -> bool:
@@ -147,12 +99,11 @@ def _has(name: str) -> bool:
     return name in {field.name for field in fields(TrainingArguments)}
 
 
-def training_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+def training_arguments(value: Mapping[str, Any]) -> dict[str, Any]:
     """Converts arguments by canonical name to keyword arguments of `TrainingArguments`."""
-    value = {**DEFAULTS, **given}
     native = {theirs: value[ours] for ours, theirs in NATIVE.items()}
     native["max_steps"] = value.get("max_steps", -1)
-    native["per_device_eval_batch_size"] = value.get("eval_batch_size", value["batch_size"])
+    native["per_device_eval_batch_size"] = value["eval_batch_size"]
     for name in ("dataloader_prefetch_factor", "save_total_limit"):
         native[name] = value.get(name)
     if "warmup_ratio" in value:
@@ -174,19 +125,15 @@ def _schedule(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluation(value: Mapping[str, Any]) -> dict[str, Any]:
-    by_steps = "steps" if "eval_steps" in value else "no"
-    strategy = value.get("eval_strategy", by_steps)
-    evaluation = {"eval_strategy": strategy}
-    if strategy == "steps" or "eval_steps" in value:
-        evaluation["eval_steps"] = value.get("eval_steps", EVAL_STEPS)
+    evaluation = {"eval_strategy": value["eval_strategy"]}
+    if "eval_steps" in value:
+        evaluation["eval_steps"] = value["eval_steps"]
     return evaluation
 
 
 def _precision(value: Mapping[str, Any]) -> dict[str, bool]:
-    fp16 = bool(value.get("fp16"))
-    precision = value.get("precision", "fp16" if fp16 else "bf16")
-    bf16 = bool(value.get("bf16"))
-    return {"bf16": bf16 or precision == "bf16", "fp16": fp16 or precision == "fp16"}
+    precision = value["precision"]
+    return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
 
 
 def _sharding(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,12 +152,12 @@ def _sharding(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**sharding, "fsdp": True, "fsdp_config": config}
 
 
-def _deepspeed(wish: str) -> str | dict[str, Any]:
+def _deepspeed(stage: str) -> str | dict[str, Any]:
     """The configuration of DeepSpeed: the path of a file, or the name of a stage."""
-    if wish.endswith(".json"):
-        return wish
+    if stage.endswith(".json"):
+        return stage
     return {
-        "zero_optimization": {"stage": int(wish.removeprefix("zero"))},
+        "zero_optimization": {"stage": int(stage.removeprefix("zero"))},
         "bf16": {"enabled": "auto"},
         "fp16": {"enabled": "auto"},
         "train_micro_batch_size_per_gpu": "auto",

@@ -33,18 +33,18 @@ class Data:
     tokens_per_sequence: float
 
 
-def tokenizer(run: Run, folder: Path | None, wish: HfArguments) -> Tokenizer:
+def tokenizer(run: Run, folder: Path | None, options: HfArguments) -> Tokenizer:
     """The tokenizer of a job: the one in a folder, or bytes for a model of this image."""
-    return Pretrained(hf_model.tokenizer(run, folder, wish)) if folder else Bytes()
+    return Pretrained(hf_model.tokenizer(run, folder, options)) if folder else Bytes()
 
 
-def read(session: Session, wish: HfArguments, tokens: Tokenizer) -> Data:
+def read(session: Session, options: HfArguments, tokens: Tokenizer) -> Data:
     """Reads the dataset, or prepares to read it while training."""
-    run, field = session.run, wish.value("dataset_text_field")
-    layout = Layout(wish.value("max_seq_len"), 0, packing=False)
+    run, field = session.run, options.value("dataset_text_field")
+    layout = Layout(options.value("max_seq_len"), 0, packing=False)
     collate = Collate(tokens)
-    evaluates = wish.native(on_cpu=False)["eval_strategy"] != "no"
-    if wish.value("dataset_streaming"):
+    evaluates = options.value("eval_strategy") != "no"
+    if options.value("dataset_streaming"):
         if evaluates:
             raise TrainingError(
                 "dataset_streaming reads rows in order and cannot reserve any for an evaluation: "

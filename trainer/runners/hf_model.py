@@ -41,18 +41,18 @@ class Chosen:
     tokenizer: Path | None
 
 
-def choose(run: Run, storage: Storage, wish: HfArguments) -> Chosen:
+def choose(run: Run, storage: Storage, options: HfArguments) -> Chosen:
     """Finds the model and the tokenizer of a job, before the processes meet."""
     known = tuple(sorted(DEBUG))
     folder = None
     if run.model_id not in DEBUG:
         folder = models.resolve(run, storage, run.model_id, models.MODEL, known=known)
-    if name := wish.value("tokenizer_name"):
+    if name := run.tokenizer_id:
         return Chosen(folder, models.resolve(run, storage, name, models.TOKENIZER))
     return Chosen(folder, folder)
 
 
-def build(model_id: str, folder: Path | None, wish: HfArguments, arguments: Any) -> Any:
+def build(model_id: str, folder: Path | None, options: HfArguments, arguments: Any) -> Any:
     """The model, with pretrained weights, or with new ones from a configuration.
 
     Weights are always float32, whatever type they are stored in, and `precision` determines the
@@ -63,13 +63,13 @@ def build(model_id: str, folder: Path | None, wish: HfArguments, arguments: Any)
     # All processes create the same new weights.
     transformers.set_seed(arguments.seed)
     made = folder is None or _has_no_weights(folder)
-    if made and wish.value("peft_method") == "qlora":
+    if made and options.value("peft_method") == "qlora":
         raise TrainingError(
             f"peft_method qlora: {model_id} has no weights to quantize; use lora, or a model with "
             f"weights"
         )
-    attention = wish.value("attn_implementation")
-    trust = wish.value("trust_remote_code")
+    attention = options.value("attn_implementation")
+    trust = options.value("trust_remote_code")
     try:
         if folder is None:
             kind, shape = DEBUG[model_id]
@@ -86,7 +86,7 @@ def build(model_id: str, folder: Path | None, wish: HfArguments, arguments: Any)
             attn_implementation=attention,
             trust_remote_code=trust,
             dtype=torch.float32,
-            quantization_config=_quantization(wish, arguments),
+            quantization_config=_quantization(options, arguments),
         )
         # Adapters name the model that they belong to: as the job does, not as this machine.
         model.name_or_path = model.config._name_or_path = model_id
@@ -98,14 +98,14 @@ def build(model_id: str, folder: Path | None, wish: HfArguments, arguments: Any)
         ) from error
 
 
-def tokenizer(run: Run, folder: Path, wish: HfArguments) -> Any:
+def tokenizer(run: Run, folder: Path, options: HfArguments) -> Any:
     """The tokenizer of transformers."""
     import transformers
 
-    name = wish.value("tokenizer_name") or run.model_id
+    name = options.value("tokenizer_name") or run.model_id
     try:
         found = transformers.AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=wish.value("trust_remote_code")
+            folder, trust_remote_code=options.value("trust_remote_code")
         )
     except (OSError, ValueError) as error:
         raise TrainingError(
@@ -116,14 +116,16 @@ def tokenizer(run: Run, folder: Path, wish: HfArguments) -> Any:
     return found
 
 
-def check_fits(config: Any, tokens: Tokenizer, wish: HfArguments) -> None:
+def check_fits(config: Any, tokens: Tokenizer, options: HfArguments) -> None:
     """Refuses sequence lengths and tokenizers that do not fit the model, before reading data."""
     shape = config.get_text_config()
-    length, positions = wish.value("max_seq_len"), getattr(shape, "max_position_embeddings", None)
+    length, positions = (
+        options.value("max_seq_len"),
+        getattr(shape, "max_position_embeddings", None),
+    )
     if positions and length > positions:
-        default = "" if "max_seq_len" in wish.given else " (the default)"
         raise TrainingError(
-            f"max_seq_len {length}{default}: the model has {positions} positions "
+            f"max_seq_len {length}: the model has {positions} positions "
             f"(max_position_embeddings in its config.json); set at most {positions}"
         )
     words, size = tokens.vocabulary - 1, getattr(shape, "vocab_size", None)
@@ -134,9 +136,9 @@ def check_fits(config: Any, tokens: Tokenizer, wish: HfArguments) -> None:
         )
 
 
-def adapters(wish: HfArguments) -> Any:
+def adapters(options: HfArguments) -> Any:
     """The configuration of PEFT, or None if the job does not use adapters."""
-    method = wish.value("peft_method")
+    method = options.value("peft_method")
     if method == "none":
         return None
     try:
@@ -145,10 +147,10 @@ def adapters(wish: HfArguments) -> Any:
         raise lacks(f"peft_method {method}", "peft") from error
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=wish.value("lora_rank"),
-        lora_alpha=wish.value("lora_alpha"),
-        lora_dropout=wish.value("lora_dropout"),
-        target_modules=_modules(wish.value("lora_target_modules")),
+        r=options.value("lora_rank"),
+        lora_alpha=options.value("lora_alpha"),
+        lora_dropout=options.value("lora_dropout"),
+        target_modules=_modules(options.value("lora_target_modules")),
         use_dora=method == "dora",
     )
 
@@ -157,8 +159,8 @@ def _modules(names: list[str] | None) -> list[str] | str | None:
     return "all-linear" if names == ["all-linear"] else names
 
 
-def _quantization(wish: HfArguments, arguments: Any) -> Any:
-    if wish.value("peft_method") != "qlora":
+def _quantization(options: HfArguments, arguments: Any) -> Any:
+    if options.value("peft_method") != "qlora":
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
         raise lacks("peft_method qlora", "bitsandbytes")

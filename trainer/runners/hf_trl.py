@@ -18,7 +18,7 @@ from tokens import Tokenizer
 LOG = logging.getLogger("trainer")
 
 
-def arguments(native: dict[str, Any], wish: HfArguments) -> Any:
+def arguments(native: dict[str, Any], options: HfArguments) -> Any:
     """The arguments of TRL, which extend those of transformers."""
     try:
         from trl.trainer.sft_config import SFTConfig
@@ -26,27 +26,27 @@ def arguments(native: dict[str, Any], wish: HfArguments) -> Any:
         raise lacks("packing and assistant_only_loss", "trl") from error
     return SFTConfig(
         **{**native, "remove_unused_columns": True},
-        dataset_text_field=wish.value("dataset_text_field"),
-        max_length=wish.value("max_seq_len"),
-        packing=wish.value("packing"),
+        dataset_text_field=options.value("dataset_text_field"),
+        max_length=options.value("max_seq_len"),
+        packing=options.value("packing"),
         # Produces sequences of equal length with any attention kernel.
         packing_strategy="wrapped",
-        assistant_only_loss=wish.value("assistant_only_loss"),
+        assistant_only_loss=options.value("assistant_only_loss"),
     )
 
 
 def build(
-    session: Session, wish: HfArguments, tokens: Tokenizer, *, args: Any, **given: Any
+    session: Session, options: HfArguments, tokens: Tokenizer, *, args: Any, **given: Any
 ) -> tuple[Any, float]:
     """The trainer, and the length of a sequence. `args` and `given` are arguments of TRL."""
     from trl.trainer.sft_trainer import SFTTrainer
 
-    if wish.value("dataset_streaming"):
+    if options.value("dataset_streaming"):
         # The plugin accepts this combination, because a vector of the specification contains it.
         LOG.warning(
             "dataset_streaming has no effect with packing: training starts after reading all data"
         )
-    rows = gather(session, wish, tokens)
+    rows = gather(session, options, tokens)
     held = None
     if args.eval_strategy != "no":
         if len(rows) < data.HELD_OUT:
@@ -64,7 +64,7 @@ def build(
         processing_class=tokens.pretrained(),
         **given,
     )
-    return trainer, float(wish.value("max_seq_len"))
+    return trainer, float(options.value("max_seq_len"))
 
 
 # Metrics that TRL evaluates in addition to the loss (trainer/sft_trainer.py).
@@ -74,11 +74,11 @@ CHAT = ("messages", "tools", "chat_template_kwargs")
 PROMPTED = ("prompt", "completion", "tools", "chat_template_kwargs")
 
 
-def gather(session: Session, wish: HfArguments, tokens: Tokenizer) -> Any:
+def gather(session: Session, options: HfArguments, tokens: Tokenizer) -> Any:
     """Gathers all rows with the columns that TRL needs. Each process reads a share."""
     from datasets import Dataset
 
-    field = wish.value("dataset_text_field")
+    field = options.value("dataset_text_field")
     own = [
         _columns(place, row, field, tokens)
         for place, row in data.rows(session.run, session.storage)
@@ -90,7 +90,7 @@ def gather(session: Session, wish: HfArguments, tokens: Tokenizer) -> Any:
             f"dataset {session.run.dataset_uri} mixes rows with text, messages and prompts: "
             f"packing and assistant_only_loss need rows of a single kind"
         )
-    if wish.value("assistant_only_loss") and "input_ids" in rows[0]:
+    if options.value("assistant_only_loss") and "input_ids" in rows[0]:
         raise TrainingError(
             f"assistant_only_loss needs rows with a field 'messages', but the rows of dataset "
             f"{session.run.dataset_uri} contain text"

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import numpy
@@ -32,10 +31,10 @@ from session import Session
 LOG = logging.getLogger("trainer")
 
 
-def train(session: Session, arguments: Arguments) -> None:
-    """Trains one run to its end."""
+def train(session: Session, arguments: Arguments, device: str) -> None:
+    """Trains one run to completion."""
     chosen = choose(session.run, session.storage, arguments)
-    device = sessions.join(session.run)
+    sessions.join(session.run, device)
     Training(session, Plan(arguments, device, session.run.world_size), chosen).train()
 
 
@@ -46,7 +45,7 @@ class Training:
         self.session, self.plan, self.arguments = session, plan, plan.arguments
         run, arguments = session.run, plan.arguments
         self.run = run
-        self.accumulation = arguments.accumulation(run.world_size)
+        self.accumulation = arguments.gradient_accumulation
         self.chosen = chosen
         tokens, field = chosen.tokens, arguments.dataset_text_field
         self.padding = tokens.padding
@@ -75,7 +74,8 @@ class Training:
         """Trains from the step that it stands at to the last."""
         arguments, session = self.arguments, self.session
         session.publisher.keep(arguments.save_total_limit)
-        found = session.prepare(self._resolved(), self._terms())
+        record = {**self.run.arguments, "precision": arguments.precision}
+        found = session.prepare(record, self._terms())
         if found:
             self.keeper.load(found[1])
             self.step = found[0].step
@@ -110,14 +110,6 @@ class Training:
             if last or self.step % arguments.save_steps == 0:
                 self._save()
 
-    def _resolved(self) -> dict[str, Any]:
-        """The arguments as this run reads them, for its record."""
-        return {
-            **asdict(self.arguments),
-            "gradient_accumulation": self.accumulation,
-            "precision": self.plan.precision,
-        }
-
     def _terms(self) -> dict[str, Any]:
         """What a run that resumes has in common with the one that saved."""
         arguments, method = self.arguments, self.arguments.peft_method
@@ -130,7 +122,7 @@ class Training:
             "evaluation": self.held is not None,
             "dataset_uri": self.run.dataset_uri,
             "sequences": len(self.sequences),
-            "tokenizer": arguments.tokenizer_name,
+            "tokenizer": self.run.tokenizer_id,
             "seed": arguments.seed,
             "optimizer_in_bwd": arguments.optimizer_in_bwd,
             "peft_method": method,

@@ -56,12 +56,6 @@ class Plan:
     world_size: int
 
     @property
-    def precision(self) -> str:
-        """The number format: a CPU trains in float32 unless the job itself says otherwise."""
-        default = "bf16-mixed" if self.device == "cuda" else "fp32"
-        return self.arguments.precision or default
-
-    @property
     def mesh(self) -> tuple[int, int]:
         """Copies of the model, and the processes that each is sharded over."""
         copies = self.arguments.dp_replicate
@@ -71,7 +65,7 @@ class Plan:
     @property
     def parameter_type(self) -> torch.dtype:
         """What weights are kept in."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return torch.bfloat16 if self.arguments.precision == "bf16" else torch.float32
 
     @property
     def recompute_every(self) -> int:
@@ -80,7 +74,7 @@ class Plan:
 
     def sharding(self) -> tuple[MixedPrecisionPolicy, OffloadPolicy]:
         """FSDP's own settings."""
-        mixed = self.precision == "bf16-mixed"
+        mixed = self.arguments.precision == "bf16-mixed"
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if mixed else None,
             reduce_dtype=torch.float32 if mixed else None,
@@ -96,7 +90,7 @@ class Plan:
 
     def computing(self) -> Any:
         """What a forward pass runs in."""
-        if self.precision == "bf16-mixed" and self.world_size == 1:
+        if self.arguments.precision == "bf16-mixed" and self.world_size == 1:
             return torch.autocast(self.device, dtype=torch.bfloat16)
         return nullcontext()
 
@@ -129,7 +123,7 @@ def choose(run: Run, storage: Storage, arguments: Arguments) -> Chosen:
         kind = models.MODEL if own else models.SHAPE
         folder = models.resolve(run, storage, run.model_id, kind, known=tuple(MODELS))
     config = _config(run.model_id, folder, arguments) if folder else MODELS[run.model_id]
-    tokens = tokenizer(run, storage, arguments, folder)
+    tokens = tokenizer(run, storage, folder)
     # A model of this image has as many tokens as its tokenizer.
     words = config.vocabulary if folder else tokens.vocabulary
     config = replace(config, vocabulary=words, padding=tokens.padding)
@@ -147,11 +141,9 @@ def choose(run: Run, storage: Storage, arguments: Arguments) -> Chosen:
     return chosen
 
 
-def tokenizer(
-    run: Run, storage: Storage, arguments: Arguments, folder: Path | None = None
-) -> Tokenizer:
-    """The job's tokenizer: the named one, else the model's; bytes for a model of this image."""
-    if name := arguments.tokenizer_name:
+def tokenizer(run: Run, storage: Storage, folder: Path | None = None) -> Tokenizer:
+    """The tokenizer of the job: the one it names, that of the model, or bytes for debug models."""
+    if name := run.tokenizer_id:
         return Pretrained.load(
             name, models.resolve(run, storage, name, models.TOKENIZER), "tokenizer_name"
         )

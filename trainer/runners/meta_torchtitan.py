@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ MODELS = {"llama-debug": "llama3_debugmodel"}
 REFUSED: dict[str, Any] = {
     "optimizer_in_bwd": False, "activation_offloading": False, "assistant_only_loss": False,
 }  # fmt: skip
-PRECISION = "bf16-mixed"
 WEIGHTS = {"bf16": "bfloat16", "fp32": "float32", "bf16-mixed": "float32"}
 # What is trained on and what is held out, as torchtitan knows them.
 DATASET, HELD_OUT = "job", "job-held-out"
@@ -51,7 +50,7 @@ def settings(arguments: Arguments, world_size: int) -> dict[str, Any]:
         raise TrainingError("peft_method: backend torchtitan trains whole weights; leave it out")
     if arguments.max_steps is None:
         raise TrainingError("max_steps: backend torchtitan trains by steps; give them")
-    steps, precision = arguments.max_steps, arguments.precision or PRECISION
+    steps, precision = arguments.max_steps, arguments.precision
     constant = arguments.lr_scheduler == "constant"
     return {
         "training.local_batch_size": arguments.batch_size,
@@ -110,7 +109,7 @@ def choose(run: Run, storage: Storage, arguments: Arguments) -> Chosen:
         scratch = arguments.init == "random" or arguments.initial_load_path
         kind = models.SHAPE if scratch else models.MODEL
         folder = models.resolve(run, storage, run.model_id, kind, known=tuple(MODELS))
-    if name := arguments.tokenizer_name:
+    if name := run.tokenizer_id:
         return Chosen(folder, models.resolve(run, storage, name, models.TOKENIZER))
     return Chosen(folder, folder)
 
@@ -162,8 +161,8 @@ def _registered(arguments: Arguments, model_id: str) -> Any:
 
 def _starts_from(arguments: Arguments, folder: Path) -> bool:
     """Whether a run starts from the weights of its model."""
-    wished = arguments.init == "pretrained" and not arguments.initial_load_path
-    return wished and WeightFiles.find(folder) is not None
+    pretrained = arguments.init == "pretrained" and not arguments.initial_load_path
+    return pretrained and WeightFiles.find(folder) is not None
 
 
 def _of_folder(arguments: Arguments, model_id: str, folder: Path) -> Any:
@@ -206,11 +205,9 @@ def _rotate(rope: Any, shape: ModelConfig) -> None:
         rope.original_max_position_embeddings = scaling.original_positions
 
 
-def train(session: Session, arguments: Arguments) -> None:
-    """Trains one run to its end."""
-    import torch
-
-    if not torch.cuda.is_available():
+def train(session: Session, arguments: Arguments, device: str) -> None:
+    """Trains one run to completion."""
+    if device != "cuda":
         raise TrainingError("backend torchtitan needs a GPU: leave backend out to train on a CPU")
     chosen = choose(session.run, session.storage, arguments)
     config = configure(arguments, session.run.model_id, session.run.world_size, chosen)
@@ -222,13 +219,7 @@ def train(session: Session, arguments: Arguments) -> None:
     # A sequence for each row that is held out, at most.
     config.validator.steps = max(1, len(held) // config.training.global_batch_size)
     batch = config.training.global_batch_size
-    micro = arguments.batch_size * replicas(arguments, session.run.world_size)
-    record = {
-        **asdict(arguments),
-        "gradient_accumulation": batch // micro,
-        "precision": arguments.precision or PRECISION,
-    }
-    found = session.prepare(record, terms(session.run, arguments, batch, len(kept)))
+    found = session.prepare(session.run.arguments, terms(session.run, arguments, batch, len(kept)))
     if found:
         _place(found[1], session.saving / config.checkpoint.folder, found[0].step)
     barrier()
@@ -270,7 +261,7 @@ def terms(run: Run, arguments: Arguments, batch: int, rows: int) -> dict[str, An
         "evaluation": arguments.eval_steps is not None,
         "dataset_uri": run.dataset_uri,
         "rows": rows,
-        "tokenizer": arguments.tokenizer_name,
+        "tokenizer": run.tokenizer_id,
         "seed": arguments.seed,
     }
 

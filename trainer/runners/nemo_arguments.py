@@ -1,4 +1,4 @@
-"""Shared code of the nemo runners: the plugin's defaults, and datasets as files of rows."""
+"""Shared code of the nemo runners: arguments, and datasets as files of rows."""
 
 from __future__ import annotations
 
@@ -19,42 +19,33 @@ from storage import Storage
 
 LOG = logging.getLogger("trainer")
 
-# Defaults of the plugin (plugins/nemo/src/arguments.rs) that differ from the libraries.
-DEFAULTS: dict[str, Any] = {
-    "batch_size": 1, "context_parallel": 1, "dataloader_workers": 2, "dataset_text_field": "text",
-    "expert_parallel": 1, "gradient_accumulation": 1, "logging_steps": 10, "lora_alpha": 32,
-    "lora_dropout": 0.0, "lora_rank": 32, "lr": 2e-5, "lr_scheduler": "cosine",
-    "max_grad_norm": 1.0, "max_seq_len": 2048, "min_lr": 0.0, "num_epochs": 1,
-    "peft_method": "none", "pipeline_parallel": 1, "precision": "bf16-mixed",
-    "recompute_granularity": "none", "save_steps": 100, "seed": 1234, "tensor_parallel": 1,
-    "warmup_steps": 0, "weight_decay": 0.01,
+# All arguments of the plugin, some of which only the plugin uses.
+KNOWN = {
+    "async_save", "batch_size", "context_parallel", "dataloader_workers", "dataset_text_field",
+    "eval_batch_size", "eval_steps", "expert_parallel", "expert_tensor_parallel", "fsdp",
+    "global_batch_size", "gpu_arch", "gradient_accumulation", "logging_steps", "lora_alpha",
+    "lora_dropout", "lora_rank", "lora_target_modules", "lr", "lr_scheduler", "max_grad_norm",
+    "max_seq_len", "max_steps", "min_lr", "model_parameters", "num_epochs", "num_moe_experts",
+    "overrides", "packing", "peft_method", "pipeline_parallel", "precision", "recipe",
+    "recompute_granularity", "restore_from", "resume_past_end", "save_steps", "save_total_limit",
+    "seed", "sequence_parallel", "tensor_parallel", "tokenizer_name", "virtual_pipeline_parallel",
+    "warmup_ratio", "warmup_steps", "weight_decay",
 }  # fmt: skip
-# Arguments without a default.
-OPTIONAL = (
-    "async_save", "eval_batch_size", "eval_steps", "expert_tensor_parallel", "fsdp",
-    "global_batch_size", "lora_target_modules", "max_steps", "overrides", "packing", "recipe",
-    "restore_from", "resume_past_end", "save_total_limit", "sequence_parallel", "tokenizer_name",
-    "virtual_pipeline_parallel", "warmup_ratio",
-)  # fmt: skip
-# Arguments that only the plugin uses.
-OF_THE_PLUGIN = ("gpu_arch", "num_moe_experts")
 
 
 def warn_unsupported(arguments: Mapping[str, Any]) -> None:
     """Warns about arguments that no nemo runner has."""
-    known = {*DEFAULTS, *OPTIONAL, *OF_THE_PLUGIN}
-    if aside := sorted(set(arguments) - known):
+    if aside := sorted(set(arguments) - KNOWN):
         LOG.warning("ignoring arguments that this runner does not have: %s", ", ".join(aside))
 
 
 def at_hand(run: Run, storage: Storage) -> Run:
     """The run with local folders for its model and tokenizer, downloaded if necessary."""
-    arguments = dict(run.arguments)
-    if name := arguments.get("tokenizer_name"):
-        found = models.resolve(run, storage, name, models.TOKENIZER)
-        arguments["tokenizer_name"] = str(found)
-    kind = models.SHAPE if arguments.get("restore_from") else models.MODEL
-    folder = models.resolve(run, storage, run.model_id, kind)
+    kind = models.SHAPE if run.arguments.get("restore_from") else models.MODEL
+    folder = tokenizer = models.resolve(run, storage, run.model_id, kind)
+    if run.tokenizer_id:
+        tokenizer = models.resolve(run, storage, run.tokenizer_id, models.TOKENIZER)
+    arguments = {**run.arguments, "tokenizer_name": str(tokenizer)}
     return replace(run, model_id=str(folder), arguments=arguments)
 
 
@@ -70,18 +61,12 @@ def global_batch(run: Run, value: Mapping[str, Any]) -> int:
     return int(value.get("global_batch_size") or micro)
 
 
-def resolved(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All effective arguments of the run, for its record."""
-    value = {**DEFAULTS, **arguments}
-    micro = int(value["batch_size"]) * replicas(run, value)
-    return {**value, "gradient_accumulation": max(1, global_batch(run, value) // micro)}
-
-
-def terms(run: Run, arguments: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
+def terms(run: Run, value: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
     """What a run that resumes has in common with the one that saved."""
-    value = {**DEFAULTS, **arguments}
     method = value["peft_method"]
-    adapters = ("lora_rank", "lora_alpha", "lora_target_modules") if method != "none" else ()
+    adapters = ["lora_rank", "lora_alpha"] if method != "none" else []
+    if "lora_target_modules" in run.given:
+        adapters.append("lora_target_modules")
     return {
         "global_batch_size": global_batch(run, value),
         "max_seq_len": value["max_seq_len"],
@@ -89,7 +74,7 @@ def terms(run: Run, arguments: Mapping[str, Any], rows: tuple[int, int]) -> dict
         "evaluation": bool(value.get("eval_steps")),
         "dataset_uri": run.dataset_uri,
         "rows": rows[0],
-        "tokenizer": value.get("tokenizer_name") or run.model_id,
+        "tokenizer": value["tokenizer_name"],
         "seed": value["seed"],
         "peft_method": method,
         **{name: value.get(name) for name in adapters},

@@ -17,10 +17,8 @@ from publisher import Draft
 from run import Run, TrainingError
 from runners import explained
 from runners.nemo_arguments import (
-    DEFAULTS,
     at_hand,
     global_batch,
-    resolved,
     terms,
     warmup,
     warn_unsupported,
@@ -47,13 +45,12 @@ CHECKPOINT = re.compile(r"^epoch_(\d+)_step_(\d+)$")
 
 
 def settings(
-    run: Run, arguments: Mapping[str, Any], data_file: str, checkpoints: str
+    run: Run, value: Mapping[str, Any], data_file: str, checkpoints: str
 ) -> dict[str, Any]:
     """The configuration of AutoModel, as in its YAML files."""
     for name, nothing in REFUSED.items():
-        if arguments.get(name) is not None and arguments[name] not in nothing:
+        if name in run.given and value[name] not in nothing:
             raise TrainingError(f"{name}: not supported by NeMo AutoModel; remove it")
-    value = {**DEFAULTS, **arguments}
     batch = value["batch_size"]
     epochs = None if "max_steps" in value else value["num_epochs"]
     config: dict[str, Any] = {
@@ -109,7 +106,7 @@ def settings(
         },
         "clip_grad_norm": {"max_norm": value["max_grad_norm"] or None},
         "loss_fn": {"_target_": "nemo_automodel.components.loss.masked_ce.MaskedCrossEntropy"},
-        "dataset": {**_dataset(data_file, value), "split": "train"},
+        "dataset": {**_dataset(data_file, value, run.tokenizer_id), "split": "train"},
         "dataloader": {
             "_target_": "torchdata.stateful_dataloader.StatefulDataLoader",
             "collate_fn": "nemo_automodel.components.datasets.utils.default_collater",
@@ -129,16 +126,18 @@ def settings(
     if value["peft_method"] != "none":
         config["peft"] = _adapters(value)
     if value.get("eval_steps"):
-        config["validation_dataset"] = {**_dataset(f"{data_file}.held", value), "split": "train"}
-        held = value.get("eval_batch_size") or batch
+        config["validation_dataset"] = {
+            **_dataset(f"{data_file}.held", value, run.tokenizer_id),
+            "split": "train",
+        }
+        held = value["eval_batch_size"]
         config["validation_dataloader"] = {**config["dataloader"], "batch_size": held}
     for override in value.get("overrides") or []:
         _override(config, override)
     return config
 
 
-def _dataset(file: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    name = value.get("tokenizer_name")
+def _dataset(file: str, value: Mapping[str, Any], tokenizer: str | None) -> dict[str, Any]:
     module = "nemo_automodel.components.datasets.llm.column_mapped_text_instruction_dataset"
     return {
         "_target_": f"{module}.ColumnMappedTextInstructionDataset",
@@ -147,16 +146,16 @@ def _dataset(file: str, value: Mapping[str, Any]) -> dict[str, Any]:
         "answer_only_loss_mask": False,
         "seq_length": value["max_seq_len"],
         "truncation": True,
-        # The default is the tokenizer of the model.
-        **({"tokenizer": {"pretrained_model_name_or_path": name}} if name else {}),
+        # Without this setting, AutoModel uses the tokenizer of the model.
+        **({"tokenizer": {"pretrained_model_name_or_path": tokenizer}} if tokenizer else {}),
     }
 
 
 def _adapters(value: Mapping[str, Any]) -> dict[str, Any]:
-    wished = value.get("lora_target_modules") or list(MODULES)
+    named = value.get("lora_target_modules") or list(MODULES)
     return {
         "_target_": "nemo_automodel.components._peft.lora.PeftConfig",
-        "target_modules": [theirs for name in wished for theirs in MODULES.get(name, [name])],
+        "target_modules": [theirs for name in named for theirs in MODULES.get(name, [name])],
         "dim": value["lora_rank"],
         "alpha": value["lora_alpha"],
         "dropout": value["lora_dropout"],
@@ -221,10 +220,10 @@ def train(session: Session) -> None:
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
     local = at_hand(run, session.storage)
     config = settings(local, local.arguments, str(file), str(session.saving))
-    sessions.join(run)
+    sessions.join(run, "cuda")
     session.publisher.keep(arguments.get("save_total_limit"))
     rows = write_rows(session, arguments, file, Path(f"{file}.held"))
-    found = session.prepare(resolved(run, arguments), terms(run, arguments, rows))
+    found = session.prepare(run.arguments, terms(run, arguments, rows))
     if found and run.is_leader:
         place(found[1], session.saving, str(found[0].metadata.get("native_name", "")))
     barrier()
@@ -255,7 +254,7 @@ def _publish_from(recipe: Any, session: Session) -> None:
     """
     save, log, scheduler = recipe.save_checkpoint, recipe.log_train_metrics, recipe.step_scheduler
     progress = Progress(session.run, scheduler.step, scheduler.max_steps)
-    first, every = scheduler.step + 1, {**DEFAULTS, **session.run.arguments}["logging_steps"]
+    first, every = scheduler.step + 1, session.run.arguments["logging_steps"]
     stops = False
 
     def log_and_count(data: Any) -> None:

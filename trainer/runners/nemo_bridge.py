@@ -17,10 +17,8 @@ from publisher import Draft
 from run import Run, TrainingError
 from runners import explained
 from runners.nemo_arguments import (
-    DEFAULTS,
     at_hand,
     global_batch,
-    resolved,
     terms,
     warmup,
     warn_unsupported,
@@ -78,13 +76,12 @@ STATE, TRACKER = "train_state.pt", "latest_train_state.pt"
 
 
 def settings(
-    run: Run, arguments: Mapping[str, Any], saving: Path, rows: tuple[int, int]
+    run: Run, value: Mapping[str, Any], saving: Path, rows: tuple[int, int]
 ) -> dict[str, Any]:
     """The settings by dotted name. `rows` are the numbers of training and evaluation rows."""
     for name, why in REFUSED.items():
-        if arguments.get(name):
+        if name in run.given and value[name]:
             raise TrainingError(f"{name}: not supported with Megatron-Bridge ({why}); remove it")
-    value = {**DEFAULTS, **arguments}
     batch = global_batch(run, value)
     steps = _steps(value, batch, rows[0])
     return {
@@ -101,7 +98,7 @@ def settings(
         "checkpoint.save": str(saving),
         "checkpoint.load": str(saving),
         "checkpoint.pretrained_checkpoint": value.get("restore_from"),
-        "tokenizer.tokenizer_model": value.get("tokenizer_name") or run.model_id,
+        "tokenizer.tokenizer_model": value["tokenizer_name"],
         "mixed_precision": PRECISIONS[value["precision"]],
         **_recomputation(value["recompute_granularity"]),
         **(_sharding() if value.get("fsdp") else {}),
@@ -153,11 +150,8 @@ def _context() -> dict[str, Any]:
     return {"model.calculate_per_token_loss": True, "ddp.average_in_collective": False}
 
 
-def configure(
-    settings: Mapping[str, Any], model: Any, arguments: Mapping[str, Any], root: Path
-) -> Any:
+def configure(settings: Mapping[str, Any], model: Any, value: Mapping[str, Any], root: Path) -> Any:
     """The configuration of Megatron-Bridge for a job whose dataset is in a folder."""
-    value = {**DEFAULTS, **arguments}
     config = importlib.import_module(f"{BRIDGE}.training.config")
     container = config.ConfigContainer(
         model=model,
@@ -260,11 +254,11 @@ def train(session: Session) -> None:
     if not torch.cuda.is_available():
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
     local = at_hand(run, session.storage)
-    sessions.join(run)
+    sessions.join(run, "cuda")
     session.publisher.keep(arguments.get("save_total_limit"))
     root = run.scratch / "data"
     rows = _write(session, arguments, root)
-    found = session.prepare(resolved(run, arguments), terms(run, arguments, rows))
+    found = session.prepare(run.arguments, terms(run, arguments, rows))
     if found and run.is_leader:
         place(found[1], session.saving, found[0].step)
     barrier()
@@ -290,7 +284,7 @@ def _write(session: Session, arguments: Mapping[str, Any], root: Path) -> tuple[
         # Remove the index of other rows.
         shutil.rmtree(root, ignore_errors=True)
     files = [root / TRAINING, root / VALIDATION]
-    batch = global_batch(session.run, {**DEFAULTS, **arguments})
+    batch = global_batch(session.run, arguments)
     rows = write_rows(session, arguments, *files, whole_batches_of=batch)
     if session.run.is_leader:
         index = importlib.import_module(f"{BRIDGE}.data.datasets.utils").build_index_files
@@ -329,7 +323,7 @@ class Publishing:
     def __init__(self, session: Session, step: int, train: Any) -> None:
         self._session, self._published = session, step
         self._progress = Progress(session.run, step, train.train_iters)
-        value = {**DEFAULTS, **session.run.arguments}
+        value = session.run.arguments
         self._tokens = train.global_batch_size * value["max_seq_len"]
         self._every = value["logging_steps"]
         self._last = train.train_iters

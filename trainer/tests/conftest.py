@@ -16,7 +16,9 @@ from typing import Any
 import kernels
 import pytest
 
+import resolved
 from run import Run
+from runners.meta_arguments import Arguments as MetaArguments
 
 # No test accesses the hub. The package reads this variable at import, before processes fork.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -55,6 +57,12 @@ def make_run(tmp_path: Path) -> MakeRun:
         **arguments: Any,
     ) -> Run:
         prefix = f"file://{tmp_path}/runs/run-1/framework={framework}"
+        variables = {
+            "TRAINER_JOB_UID": uid,
+            "TRAINING_LOCAL_ROOT": f"{tmp_path}/scratch",
+            "GPUS_PER_NODE": "0",
+            **(environment or {}),
+        }
         return Run(
             framework=framework,
             run_id="run-1",
@@ -65,16 +73,19 @@ def make_run(tmp_path: Path) -> MakeRun:
             config_uri=f"{prefix}/config",
             config_path=None,
             resume=resume,
-            arguments=arguments,
+            arguments=resolved.arguments(framework, arguments, model_id, variables),
+            given=frozenset(arguments),
             argv=[],
-            environment={
-                "TRAINER_JOB_UID": uid,
-                "TRAINING_LOCAL_ROOT": f"{tmp_path}/scratch",
-                **(environment or {}),
-            },
+            environment=variables,
         )
 
     return make
+
+
+def meta_arguments(**given: Any) -> MetaArguments:
+    """The arguments of a meta job that trains on CPUs."""
+    values = resolved.arguments("meta", given, "llama-debug", {"GPUS_PER_NODE": "0"})
+    return MetaArguments.read(values)
 
 
 def english() -> list[str]:

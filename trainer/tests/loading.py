@@ -101,9 +101,10 @@ def load(model: str) -> Loaded:
     words = ["--framework", "meta", "--run-id", "x", "--model-id", model]
     words += ["--checkpoint-prefix", "file:///x", "--dataset-uri", "file:///x"]
     run = read_command(words, os.environ)
-    arguments = Arguments()
+    arguments = Arguments.read(run.arguments)
     chosen = choose(run, Storage(os.environ), arguments)
-    device = session.join(run)
+    device = session.device(run)
+    session.join(run, device)
     before = memory("VmRSS")
     loaded = build(chosen, Plan(arguments, device, run.world_size))
     parameters = list(loaded.parameters())

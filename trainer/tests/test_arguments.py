@@ -17,7 +17,7 @@ from service import Service
 from test_command import COMMAND
 from test_frameworks import Json, run_trainer
 
-from run import TrainingError
+from run import Run, TrainingError
 from runners import hf_model, meta_torchtitan, nemo_automodel, nemo_bridge
 from runners.hf_arguments import OTHERS, HfArguments
 from runners.meta_arguments import Arguments
@@ -101,32 +101,28 @@ def job(framework: str, arguments: Json) -> Json:
     }  # fmt: skip
 
 
-def plan_of_hf(arguments: Json) -> object:
-    wish = HfArguments.read(arguments)
-    others = {name: wish.value(name) for name in OTHERS}
-    native = [wish.native(on_cpu=on_cpu) for on_cpu in (True, False)]
-    return native, others, wish.needs_trl, str(hf_model.adapters(wish))
+def plan_of_hf(run: Run) -> object:
+    values = HfArguments.read(run.arguments)
+    others = {name: values.value(name) for name in OTHERS}
+    return values.native(), others, values.needs_trl, str(hf_model.adapters(values))
 
 
-def plan_of_meta(arguments: Json) -> object:
-    read = Arguments.read(arguments)
-    plan = Plan(read, "cuda", 4)
+def plan_of_meta(run: Run) -> object:
+    read = Arguments.read(run.arguments)
     if read.backend == "torchtitan":
         return meta_torchtitan.settings(read, 4)
-    return asdict(read), plan.mesh, plan.precision, read.accumulation(4)
+    return asdict(read), Plan(read, "cuda", 4).mesh
 
 
-def plan_of_automodel(arguments: Json) -> object:
-    run = read_command(COMMAND, {"WORLD_SIZE": "4"})
-    limit = arguments.get("save_total_limit")
-    return nemo_automodel.settings(run, arguments, "/data.jsonl", "/checkpoints"), limit
+def plan_of_automodel(run: Run) -> object:
+    limit = run.arguments.get("save_total_limit")
+    return nemo_automodel.settings(run, run.arguments, "/data.jsonl", "/checkpoints"), limit
 
 
-def plan_of_bridge(arguments: Json) -> object:
-    run = read_command(COMMAND, {"WORLD_SIZE": "4"})
-    settings = nemo_bridge.settings(run, arguments, Path("/checkpoints"), (1000, 100))
-    config = nemo_bridge.configure(settings, SimpleNamespace(), arguments, Path("/data"))
-    return str(config), arguments.get("save_total_limit")
+def plan_of_bridge(run: Run) -> object:
+    settings = nemo_bridge.settings(run, run.arguments, Path("/checkpoints"), (1000, 100))
+    config = nemo_bridge.configure(settings, SimpleNamespace(), run.arguments, Path("/data"))
+    return str(config), run.arguments.get("save_total_limit")
 
 
 # The configuration that each runner creates for a job.
@@ -138,37 +134,42 @@ PLANS = {
 }
 
 
-def typed(service: Service, framework: str, arguments: Json) -> tuple[Json, Json] | str:
-    """The arguments and variables of the runner, or the reason why the plugin refuses the job."""
+def planned(service: Service, framework: str, arguments: Json) -> tuple[Run, Json] | str:
+    """The run and the other variables, or the reason why the plugin refuses the job."""
     shown = service.preview(job(framework, arguments))
     if "env" not in shown:
         return str(shown["detail"])
     variables = {entry["name"]: entry["value"] for entry in shown["env"]}
     # An argument that changes the estimate has been read by the plugin.
     variables["memory"] = shown.get("memory")
-    return json.loads(variables.pop("TRAINING_EXTRA_ARGS_JSON")), variables
+    environment = {
+        "WORLD_SIZE": "4",
+        "TRAINING_EXTRA_ARGS_JSON": variables.pop("TRAINING_EXTRA_ARGS_JSON"),
+        "TRAINER_RESOLVED_ARGS_JSON": json.dumps(shown["resolved_args"]),
+    }
+    return read_command(COMMAND, environment), variables
 
 
 def outcome(service: Service, runner: str, name: str, schema: Json, known: Json) -> str:
     """The effect of an argument."""
     framework, plan = PLANS[runner]
     base = {key: value for key, value in WITH.get(name, {}).items() if key in known and key != name}
-    without = typed(service, framework, base)
-    having = typed(service, framework, {**base, name: other_value(name, schema)})
+    without = planned(service, framework, base)
+    having = planned(service, framework, {**base, name: other_value(name, schema)})
     assert not isinstance(without, str), (name, without)
     if isinstance(having, str):
         return f"refused by the plugin: {having}"
     if without[1] != having[1]:
         return "read by the plugin"
     try:
-        plans = [plan(arguments) for arguments, _ in (without, having)]
+        plans = [plan(run) for run, _ in (without, having)]
     except TrainingError as error:
         assert name in str(error)
         return f"refused by the runner: {error}"
     if plans[0] != plans[1]:
         return "read"
     # An argument that only validates a job is used if it can make the plugin refuse a job.
-    checked = typed(service, framework, CHECKS[name]) if name in CHECKS else None
+    checked = planned(service, framework, CHECKS[name]) if name in CHECKS else None
     return "read by the plugin" if isinstance(checked, str) else "ignored"
 
 

@@ -12,7 +12,7 @@ import llamas
 import pytest
 from processes import Training
 
-WISH: dict[str, Any] = {"max_steps": 2, "max_seq_len": 32, "batch_size": 2}
+ARGUMENTS: dict[str, Any] = {"max_steps": 2, "max_seq_len": 32, "batch_size": 2}
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 
 
@@ -81,7 +81,7 @@ def test_a_broken_model_is_refused_at_once(tmp_path: Path, dataset: Path, fault:
     folder = llamas.saved(tmp_path / "model")
     spoil, message = FAULTS[fault]
     spoil(folder)
-    ended = here.run(tmp_path / "run", dataset, framework="meta", model=folder, **WISH)
+    ended = here.run(tmp_path / "run", dataset, framework="meta", model=folder, **ARGUMENTS)
     assert ended.code == 78, ended.output
     (line,) = ended.errors
     assert message in line
@@ -94,7 +94,7 @@ def test_hf_refuses_broken_files_alike(tmp_path: Path, dataset: Path, fault: str
     folder = llamas.saved(tmp_path / "model")
     spoil, message = FAULTS[fault]
     spoil(folder)
-    ended = here.run(tmp_path / "run", dataset, framework="hf", model=folder, **WISH)
+    ended = here.run(tmp_path / "run", dataset, framework="hf", model=folder, **ARGUMENTS)
     assert ended.code == 78, ended.output
     (line,) = ended.errors
     assert message in line
@@ -104,7 +104,7 @@ def test_conversations_need_a_chat_template(tmp_path: Path) -> None:
     folder = llamas.saved(tmp_path / "model")
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps(CHAT))
-    ended = here.run(tmp_path / "run", rows, framework="meta", model=folder, **WISH)
+    ended = here.run(tmp_path / "run", rows, framework="meta", model=folder, **ARGUMENTS)
     assert ended.code == 78, ended.output
     (line,) = ended.errors
     assert "line 1: it has 'messages', and the tokenizer has no chat template" in line
@@ -118,7 +118,7 @@ def test_a_model_that_is_nowhere_is_refused_with_the_places(
     root = tmp_path / "models"
     root.mkdir()
     training = Training(
-        tmp_path, WISH, framework=framework, model_id="meta-llama-3-70b", ranks=ranks,
+        tmp_path, ARGUMENTS, framework=framework, model_id="meta-llama-3-70b", ranks=ranks,
         dataset_uri=f"file://{dataset}", variables={"TRAINER_MODELS_URI": f"file://{root}"},
     )  # fmt: skip
     assert training.wait() == 78

@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from conftest import MakeRun
 
 import logs
+import resolved
 from run import Run, Terminated, TrainingError
 from runners import nemo, nemo_bridge
 from runners.nemo_arguments import lines
@@ -38,6 +40,11 @@ def run_of_eight(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Run:
     return make_run(framework="nemo", environment={"WORLD_SIZE": "8"})
 
 
+def with_arguments(run: Run, given: dict[str, Any]) -> Run:
+    values = resolved.arguments("nemo", given, run.model_id, run.environment)
+    return replace(run, arguments=values, given=frozenset(given))
+
+
 def bridge(module: str) -> Any:
     return importlib.import_module(f"megatron.bridge.{module}")
 
@@ -48,8 +55,9 @@ def configured(run: Run, root: Path = Path("/data"), **arguments: Any) -> Any:
 
     own = bridge("models.conversion.auto_bridge").AutoBridge.from_hf_config(LlamaConfig(**SHAPE))
     model = own.to_megatron_provider(load_weights=False)
-    settings = nemo_bridge.settings(run, arguments, Path("/saving"), (1000, 100))
-    config = nemo_bridge.configure(settings, model, arguments, root)
+    run = with_arguments(run, arguments)
+    settings = nemo_bridge.settings(run, run.arguments, Path("/saving"), (1000, 100))
+    config = nemo_bridge.configure(settings, model, run.arguments, root)
     bridge("training.config").runtime_config_update(config)
     return config
 
@@ -148,7 +156,7 @@ def test_epochs_become_steps(run_of_eight: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
+    ("given", "error"),
     [
         ({"recipe": "llama3_8b"}, "recipe: not supported with Megatron-Bridge"),
         ({"eval_batch_size": 2}, "eval_batch_size: not supported with Megatron-Bridge"),
@@ -166,9 +174,9 @@ def test_epochs_become_steps(run_of_eight: Run) -> None:
         ({"overrides": ["++train.manual_cg=1"]}, "overrides: .*: Megatron-Bridge has no such"),
     ],
 )
-def test_what_it_lacks_is_refused(run_of_eight: Run, wish: dict[str, Any], error: str) -> None:
+def test_what_it_lacks_is_refused(run_of_eight: Run, given: dict[str, Any], error: str) -> None:
     with pytest.raises(TrainingError, match=error):
-        configured(run_of_eight, **{"max_steps": 5, **wish})
+        configured(run_of_eight, **{"max_steps": 5, **given})
 
 
 def test_its_dataset_reads_the_rows(run_of_eight: Run, make_run: MakeRun, tmp_path: Path) -> None:
@@ -183,19 +191,20 @@ def test_its_dataset_reads_the_rows(run_of_eight: Run, make_run: MakeRun, tmp_pa
     )
     data = [{"body": f"Sentence number {number}."} for number in range(90)]
     (tmp_path / "data.jsonl").write_text(lines(data))
-    wish = {"dataset_text_field": "body", "max_seq_len": 64, "eval_steps": 5, "max_steps": 30}
+    given = {"dataset_text_field": "body", "max_seq_len": 64, "eval_steps": 5, "max_steps": 30}
     root = tmp_path / "scratch"
     # One process reads for all eight.
     session: Any = SimpleNamespace(
-        run=make_run(framework="nemo", **wish), storage=Storage({})
+        run=make_run(framework="nemo", **given, global_batch_size=8), storage=Storage({})
     )  # fmt: skip
-    rows = nemo_bridge._write(session, {**wish, "global_batch_size": 8}, root)
+    rows = nemo_bridge._write(session, session.run.arguments, root)
     # A tenth, truncated to whole batches.
     assert rows == (81, 8)
     # Each node has the index, which the library creates only on the first node.
     assert len(list(root.glob("*.jsonl.idx.npy"))) == 2
-    settings = nemo_bridge.settings(run_of_eight, wish, Path("/saving"), rows)
-    config = nemo_bridge.configure(settings, SimpleNamespace(), wish, root)
+    run = with_arguments(run_of_eight, given)
+    settings = nemo_bridge.settings(run, run.arguments, Path("/saving"), rows)
+    config = nemo_bridge.configure(settings, SimpleNamespace(), run.arguments, root)
     provide = bridge("data.utils").finetuning_train_valid_test_datasets_provider
     train, held, test = provide([240, 8, 0], config.dataset, tokenizer=tokenizer)
     # The number of samples in all steps, so that the position of a step is fixed.

@@ -24,8 +24,8 @@ def run(snippet: str, **names: Any) -> dict[str, Any]:
 
 def test_weights_in_the_format_of_hugging_face_load(tmp_path: Path, dataset: Path) -> None:
     plain = here.run(tmp_path / "hf", dataset, **BASE).checkpoints / "step-000002"
-    wish = {**BASE, "save_hf": True}
-    export = here.run(tmp_path / "meta", dataset, framework="meta", **wish).checkpoints
+    given = {**BASE, "save_hf": True}
+    export = here.run(tmp_path / "meta", dataset, framework="meta", **given).checkpoints
     for step in (plain, export / "step-000002/hf"):
         loaded = run(FULL, step=step)
         tokens = loaded["tokenizer"]("some text", return_tensors="pt")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeRun
+from conftest import MakeRun, meta_arguments
 from test_frameworks import run_preview, run_trainer
 
 import logs
@@ -73,7 +73,7 @@ def choices(framework: str, tmp_path: Path) -> list[Choice]:
     return found
 
 
-def wishes(chosen: list[Choice]) -> Iterator[Json]:
+def pairs(chosen: list[Choice]) -> Iterator[Json]:
     """All pairs of choices of two arguments, with their required arguments."""
     for one, other in itertools.combinations(chosen, 2):
         if one[0] != other[0]:
@@ -81,7 +81,7 @@ def wishes(chosen: list[Choice]) -> Iterator[Json]:
             yield {**STEPS, **needed, **dict([one, other])}
 
 
-def accepted(framework: str, wish: Json, gpus: int, tmp_path: Path) -> Json | None:
+def accepted(framework: str, given: Json, gpus: int, tmp_path: Path) -> Json | None:
     """The arguments of the process, if a preview accepts them."""
     request = {
         "framework": framework,
@@ -90,7 +90,7 @@ def accepted(framework: str, wish: Json, gpus: int, tmp_path: Path) -> Json | No
         "checkpoint_base_uri": "s3://bucket/runs",
         "dataset_uri": "s3://bucket/data/",
         "gpus_per_node": gpus,
-        "extra_args": wish,
+        "extra_args": given,
     }
     done = run_preview(request, tmp_path)
     if done.returncode:
@@ -107,26 +107,26 @@ def refusals(
     """Choices that the preview accepts but the runner refuses."""
     failed = []
 
-    def works(wish: Json) -> bool:
-        arguments = accepted(framework, wish, gpus, tmp_path)
+    def works(given: Json) -> bool:
+        arguments = accepted(framework, given, gpus, tmp_path)
         if arguments is None or arguments.get("backend") in FOREIGN_BACKENDS:
             return False
         try:
             set_up(arguments)
         except TrainingError as error:
             if OF_THE_IMAGE not in str(error):
-                failed.append(f"{wish}: {error}")
+                failed.append(f"{given}: {error}")
             return False
         except Exception as error:
-            failed.append(f"{wish}: {error!r}")
+            failed.append(f"{given}: {error!r}")
             return False
         return True
 
     found = choices(framework, tmp_path)
     alone = [one for one in found if works({**STEPS, **COMPANIONS.get(one, {}), one[0]: one[1]})]
     assert len(alone) > len(found) / 4
-    for wish in wishes(alone):
-        works(wish)
+    for given in pairs(alone):
+        works(given)
     return failed
 
 
@@ -137,10 +137,10 @@ def test_hf_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_pat
         )
         with Termination() as termination:
             session = Session(run, logs.start(run), termination)
-            wish = HfArguments.read(run.arguments)
-            chosen = hf_model.choose(run, session.storage, wish)
-            arguments = hf.training_arguments(session, wish, "cpu")
-            trainer, _ = hf.build(session, wish, arguments, chosen)
+            given = HfArguments.read(run.arguments)
+            chosen = hf_model.choose(run, session.storage, given)
+            arguments = hf.training_arguments(session, given, "cpu")
+            trainer, _ = hf.build(session, given, arguments, chosen)
             trainer.create_optimizer_and_scheduler(num_training_steps=4)
 
     assert not "\n".join(refusals("hf", 0, tmp_path, set_up))
@@ -163,15 +163,15 @@ def test_torchtitan_sets_up_what_a_preview_accepts(tmp_path: Path) -> None:
     aside = ("backend", "float8")
     failed, taken = [], 0
     for one in choices("meta", tmp_path):
-        wish = {**STEPS, **COMPANIONS.get(one, {}), "backend": "torchtitan", one[0]: one[1]}
-        arguments = None if one[0] in aside else accepted("meta", wish, 1, tmp_path)
+        given = {**STEPS, **COMPANIONS.get(one, {}), "backend": "torchtitan", one[0]: one[1]}
+        arguments = None if one[0] in aside else accepted("meta", given, 1, tmp_path)
         if arguments is None:
             continue
         try:
-            meta_torchtitan.configure(Arguments.read(arguments), "llama-debug", 1)
+            meta_torchtitan.configure(meta_arguments(**arguments), "llama-debug", 1)
             taken += 1
         except (TrainingError, ValueError, TypeError) as error:
-            failed.append(f"{wish}: {error}")
+            failed.append(f"{given}: {error}")
     assert not "\n".join(failed)
     assert taken > 10
 
@@ -180,16 +180,16 @@ def test_torchtitan_sets_up_what_a_preview_accepts(tmp_path: Path) -> None:
 def test_automodel_configures_what_a_preview_accepts(make_run: MakeRun, tmp_path: Path) -> None:
     failed, taken = [], 0
     for one, other in itertools.combinations(choices("nemo", tmp_path), 2):
-        wish = {**STEPS, "batch_size": 1, **dict([one, other])}
-        arguments = accepted("nemo", wish, 1, tmp_path)
+        given = {**STEPS, "batch_size": 1, **dict([one, other])}
+        arguments = accepted("nemo", given, 1, tmp_path)
         if arguments is None or one[0] == other[0]:
             continue
-        run = make_run(framework="nemo", environment={"WORLD_SIZE": "1"})
+        run = make_run(framework="nemo", environment={"WORLD_SIZE": "1"}, **arguments)
         try:
-            nemo_automodel.settings(run, arguments, "/data.jsonl", "/checkpoints")
+            nemo_automodel.settings(run, run.arguments, "/data.jsonl", "/checkpoints")
             taken += 1
         except TrainingError as error:
             if not any(shown in str(error) for shown in OF_A_LIBRARY):
-                failed.append(f"{wish}: {error}")
+                failed.append(f"{given}: {error}")
     assert not "\n".join(failed)
     assert taken > 50

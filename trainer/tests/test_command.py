@@ -24,13 +24,14 @@ def test_the_plugins_command_is_read() -> None:
     run = read_command([*COMMAND, "--resume", "--max_steps", "10", "--flag"], {})
     assert run.checkpoints_uri == "file:///runs/run-1/framework=meta/checkpoints"
     assert run.resume
-    assert run.arguments == {"max_steps": 10, "flag": True}
+    assert run.given == {"max_steps", "flag"}
+    assert (run.arguments["max_steps"], run.arguments["flag"]) == (10, True)
 
 
 def test_a_prefix_of_an_option_is_not_the_option() -> None:
     run = read_command([*COMMAND, "--dataset", "x"], {})
     assert run.dataset_uri == "file:///data/"
-    assert run.arguments == {"dataset": "x"}
+    assert run.arguments["dataset"] == "x"
 
 
 def test_typed_arguments_win_over_the_command_line_as_a_whole() -> None:

@@ -101,13 +101,13 @@ def test_the_loss_counts_what_is_learned(tmp_path: Path, only: bool) -> None:
     tokens.pretrained().save_pretrained(folder)
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"messages": MESSAGES}))
-    wish: dict[str, Any] = {
+    given: dict[str, Any] = {
         "max_steps": 1,
         "max_seq_len": 96,
         "batch_size": 1,
         "assistant_only_loss": only,
     }
-    ended = here.run(tmp_path / "run", rows, framework="meta", model=folder, **wish)
+    ended = here.run(tmp_path / "run", rows, framework="meta", model=folder, **given)
     assert ended.code == 0, ended.output
     learned = Learned.ASSISTANT if only else Learned.EVERYTHING
     found = numpy.array(encoded(tokens, learned, {"messages": MESSAGES}))

@@ -15,6 +15,7 @@ from torch.distributed.run import config_from_args, parse_args
 from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
 
+import resolved
 from runners import hf_arguments
 
 ROOT = Path(__file__).parent.parent.parent
@@ -73,10 +74,11 @@ def request(arguments: Json, **fields: Any) -> Json:
     }
 
 
-def native(arguments: Json, tmp_path: Path) -> TrainingArguments:
+def native(given: Json, tmp_path: Path) -> TrainingArguments:
+    values = resolved.arguments("hf", given, "gpt2", {})
     # transformers accepts bf16 on a CPU only with use_cpu.
     return TrainingArguments(
-        output_dir=str(tmp_path), use_cpu=True, **hf_arguments.training_arguments(arguments)
+        output_dir=str(tmp_path), use_cpu=True, **hf_arguments.training_arguments(values)
     )
 
 
@@ -112,12 +114,12 @@ def test_transformers_takes_every_golden_launch(golden: Json, tmp_path: Path) ->
     # Only the package of DeepSpeed, which needs a compiler, can parse its configuration.
     arguments.pop("deepspeed", None)
     taken = native(arguments, tmp_path)
-    resolved = shown["resolved_args"]
-    assert taken.learning_rate == resolved["lr"]
-    assert taken.per_device_train_batch_size == resolved["batch_size"]
-    assert taken.eval_strategy == resolved["eval_strategy"]
-    assert taken.max_steps == resolved.get("max_steps", -1)
-    assert (taken.bf16, taken.fp16) == (resolved["precision"] == "bf16", False)
+    expected = shown["resolved_args"]
+    assert taken.learning_rate == expected["lr"]
+    assert taken.per_device_train_batch_size == expected["batch_size"]
+    assert taken.eval_strategy == expected["eval_strategy"]
+    assert taken.max_steps == expected.get("max_steps", -1)
+    assert (taken.bf16, taken.fp16) == (expected["precision"] == "bf16", False)
 
 
 @pytest.mark.parametrize("case", RULES, ids=lambda case: f"{case['rule']}-{case['fires']}")
@@ -171,13 +173,6 @@ def test_transformers_takes_what_the_plugin_accepts(tmp_path: Path) -> None:
         native(json.loads(environment["TRAINING_EXTRA_ARGS_JSON"]), tmp_path)
         accepted += 1
     assert accepted > JOBS / 3
-
-
-def test_the_defaults_are_those_of_the_plugin(tmp_path: Path) -> None:
-    resolved = preview(request({}), tmp_path)["resolved_args"]
-    assert {name: resolved[name] for name in hf_arguments.DEFAULTS} == hf_arguments.DEFAULTS
-    by_steps = preview(request({"eval_strategy": "steps"}), tmp_path)["resolved_args"]
-    assert by_steps["eval_steps"] == hf_arguments.EVAL_STEPS
 
 
 @pytest.mark.parametrize(

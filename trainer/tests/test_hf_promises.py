@@ -49,8 +49,8 @@ def test_a_stored_type_does_not_change_the_curve(tmp_path: Path, dataset: Path) 
     curves = []
     for stored in ("float32", "float16"):
         model = here.model(tmp_path / stored, stored=stored)
-        wish = {**SHORT, "max_steps": 6, "precision": "fp32", "lr": 0.001}
-        curves.append(here.run(tmp_path / f"run-{stored}", dataset, model=model, **wish).losses)
+        given = {**SHORT, "max_steps": 6, "precision": "fp32", "lr": 0.001}
+        curves.append(here.run(tmp_path / f"run-{stored}", dataset, model=model, **given).losses)
     assert curves[1] == pytest.approx(curves[0], rel=0.01)
 
 
@@ -154,13 +154,13 @@ STREAMED: dict[str, Any] = {
 def test_a_stream_resumes_where_it_was_in_any_pass(
     tmp_path: Path, ten: Path, batches: dict[str, Any], cut: int
 ) -> None:
-    wish = {**STREAMED, **batches}
-    whole = here.run(tmp_path / "whole", ten, **wish)
+    given = {**STREAMED, **batches}
+    whole = here.run(tmp_path / "whole", ten, **given)
     assert whole.code == 0, whole.output
     # Killed after a step, so the schedule is that of the whole run.
     for later in range(cut + 1, 8):
         (whole.checkpoints / f"step-{later:06}.json").rename(tmp_path / f"{later}.json")
-    cut_run = here.run(tmp_path / "whole", ten, resume=True, **wish)
+    cut_run = here.run(tmp_path / "whole", ten, resume=True, **given)
     assert cut_run.code == 0, cut_run.output
     assert cut_run.losses == {step: whole.losses[step] for step in range(cut + 1, 8)}
 
@@ -214,7 +214,7 @@ def test_packing_trains_on_the_tokens_of_the_plain_path(tmp_path: Path, make_run
 
 @pytest.mark.parametrize("more", [{}, {"packing": True}])
 @pytest.mark.parametrize(
-    ("model", "wish", "words"),
+    ("model", "given", "words"),
     [
         ({"kind": "gpt2"}, {}, "max_seq_len 2048 (the default): the model has 128 positions"),
         ({"kind": "gpt2"}, {"max_seq_len": 129}, "max_seq_len 129: the model has 128 positions"),
@@ -227,11 +227,11 @@ def test_packing_trains_on_the_tokens_of_the_plain_path(tmp_path: Path, make_run
     ],
 )
 def test_what_a_model_has_no_embeddings_for_is_refused_before_the_data(
-    tmp_path: Path, model: dict[str, Any], wish: dict[str, Any], words: str, more: dict[str, Any]
+    tmp_path: Path, model: dict[str, Any], given: dict[str, Any], words: str, more: dict[str, Any]
 ) -> None:
     folder = here.model(tmp_path / "model", **model)
     ended = here.run(
-        tmp_path / "run", tmp_path / "no.jsonl", model=folder, max_steps=2, **wish, **more
+        tmp_path / "run", tmp_path / "no.jsonl", model=folder, max_steps=2, **given, **more
     )
     assert ended.code != 0
     (line,) = ended.errors

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import MakeRun
+from conftest import MakeRun, meta_arguments
 
 from run import TrainingError
 from runners import meta_torchtitan, nemo_automodel
-from runners.meta_arguments import Arguments
 
 pytestmark = [
     pytest.mark.skipif(
@@ -25,8 +24,8 @@ pytestmark = [
 
 def automodel(make_run: MakeRun, **arguments: Any) -> Any:
     """The typed configuration of AutoModel for a job."""
-    run = make_run(framework="nemo", environment={"WORLD_SIZE": "4"})
-    config = nemo_automodel.settings(run, arguments, "/data.jsonl", "/checkpoints")
+    run = make_run(framework="nemo", environment={"WORLD_SIZE": "4"}, **arguments)
+    config = nemo_automodel.settings(run, run.arguments, "/data.jsonl", "/checkpoints")
     # These names import kernels that need a GPU.
     for section in ("model", "peft"):
         config.pop(section, None)
@@ -67,11 +66,11 @@ def test_automodel_takes_data_and_its_packing(make_run: MakeRun) -> None:
 def test_automodel_takes_the_parallel_plan(make_run: MakeRun) -> None:
     parse = importlib.import_module("nemo_automodel.recipes._dist_utils").parse_distributed_section
     run = make_run(framework="nemo", environment={"WORLD_SIZE": "16"})
-    wish = {
+    given = {
         "tensor_parallel": 2, "pipeline_parallel": 2, "context_parallel": 2, "expert_parallel": 2,
         "sequence_parallel": True, "recompute_granularity": "full",
     }  # fmt: skip
-    section = nemo_automodel.settings(run, wish, "/data.jsonl", "/checkpoints")["distributed"]
+    section = nemo_automodel.settings(run, given, "/data.jsonl", "/checkpoints")["distributed"]
     parsed = parse(section)
     assert [parsed[f"{axis}_size"] for axis in ("tp", "pp", "cp", "ep")] == [2, 2, 2, 2]
     assert parsed["strategy_config"].sequence_parallel
@@ -98,8 +97,8 @@ def test_automodel_has_float32_weights_and_computes_in_what_is_asked(
 
     parse = importlib.import_module("nemo_automodel.recipes._dist_utils").parse_distributed_section
     run = make_run(framework="nemo", environment={"WORLD_SIZE": "2"})
-    wish = {"precision": precision}
-    config = nemo_automodel.settings(run, wish, "/data.jsonl", "/checkpoints")
+    given = {"precision": precision}
+    config = nemo_automodel.settings(run, given, "/data.jsonl", "/checkpoints")
     assert config["model"]["torch_dtype"] == "float32"
     policy = parse(config["distributed"])["strategy_config"].mp_policy
     assert policy.param_dtype == (torch.float32 if precision == "32" else torch.bfloat16)
@@ -107,29 +106,29 @@ def test_automodel_has_float32_weights_and_computes_in_what_is_asked(
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "given",
     [
         {"lr_scheduler": "WSD", "max_steps": 10},
         {"lr_scheduler": "cosine", "max_steps": 10, "warmup_ratio": 0.95},
         {"lr_scheduler": "linear", "max_steps": 1, "warmup_ratio": 0.5},
     ],
 )
-def test_automodel_has_every_schedule(make_run: MakeRun, wish: dict[str, Any]) -> None:
+def test_automodel_has_every_schedule(make_run: MakeRun, given: dict[str, Any]) -> None:
     import torch
 
     steps = importlib.import_module("nemo_automodel.components.optim.optimizer")
     run = make_run(framework="nemo")
-    config = nemo_automodel.settings(run, wish, "/data.jsonl", "/checkpoints")["lr_scheduler"]
+    config = nemo_automodel.settings(run, given, "/data.jsonl", "/checkpoints")["lr_scheduler"]
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=2e-5)
-    length = SimpleNamespace(epoch_len=None, max_steps=wish["max_steps"])
+    length = SimpleNamespace(epoch_len=None, max_steps=given["max_steps"])
     (rates,) = steps.LRSchedulerConfig(**config).build(optimizer, length)
-    for _ in range(wish["max_steps"]):
+    for _ in range(given["max_steps"]):
         rates.step(1)
     assert optimizer.param_groups[0]["lr"] <= 2e-5
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
+    ("given", "error"),
     [
         ({"lr_scheduler": "WSD"}, "lr_scheduler WSD: NeMo AutoModel also needs max_steps"),
         ({"recipe": "llama3_8b"}, "recipe: not supported by NeMo AutoModel"),
@@ -143,10 +142,10 @@ def test_automodel_has_every_schedule(make_run: MakeRun, wish: dict[str, Any]) -
     ],
 )
 def test_what_automodel_lacks_is_refused(
-    make_run: MakeRun, wish: dict[str, Any], error: str
+    make_run: MakeRun, given: dict[str, Any], error: str
 ) -> None:
     with pytest.raises(TrainingError, match=error):
-        automodel(make_run, **wish)
+        automodel(make_run, **given)
 
 
 def test_overrides_reach_automodel(make_run: MakeRun) -> None:
@@ -155,13 +154,13 @@ def test_overrides_reach_automodel(make_run: MakeRun) -> None:
 
 
 def test_torchtitan_takes_a_job() -> None:
-    wish = Arguments(
+    given = meta_arguments(
         max_steps=700, lr=1e-4, weight_decay=0.2, batch_size=2, gradient_accumulation=3,
         tensor_parallel=2, activation_checkpoint="full", eval_steps=30, save_steps=50, compile=True,
         seed=9, warmup_ratio=0.1, lr_scheduler="cosine", async_checkpoint="async",
         max_seq_len=512, cpu_offload=True, precision="bf16", backend="torchtitan",
     )  # fmt: skip
-    config = meta_torchtitan.configure(wish, "llama-debug", 4)
+    config = meta_torchtitan.configure(given, "llama-debug", 4)
     training = config.training
     assert (training.steps, training.local_batch_size, training.global_batch_size) == (700, 2, 12)
     assert (training.seq_len, training.dtype, training.enable_cpu_offload) == (
@@ -182,7 +181,7 @@ def test_torchtitan_takes_a_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
+    ("given", "error"),
     [
         ({"optimizer_in_bwd": True}, "optimizer_in_bwd: backend torchtitan does not have it"),
         ({"activation_offloading": True}, "activation_offloading: backend torchtitan"),
@@ -190,10 +189,10 @@ def test_torchtitan_takes_a_job() -> None:
         ({"max_steps": None}, "max_steps: backend torchtitan trains by steps"),
     ],
 )
-def test_what_torchtitan_lacks_is_refused(wish: dict[str, Any], error: str) -> None:
+def test_what_torchtitan_lacks_is_refused(given: dict[str, Any], error: str) -> None:
     with pytest.raises(TrainingError, match=error):
-        meta_torchtitan.configure(Arguments(**{"max_steps": 5, **wish}), "llama-debug", 1)
+        meta_torchtitan.configure(meta_arguments(**{"max_steps": 5, **given}), "llama-debug", 1)
     with pytest.raises(
         TrainingError, match="torchtitan does not have it; known: llama3_debugmodel"
     ):
-        meta_torchtitan.configure(Arguments(max_steps=5), "nothing", 1)
+        meta_torchtitan.configure(meta_arguments(max_steps=5), "nothing", 1)

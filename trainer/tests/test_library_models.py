@@ -13,7 +13,7 @@ import here
 import llamas
 import pytest
 import torch
-from conftest import MakeRun
+from conftest import MakeRun, meta_arguments
 
 from gpu_check import SHAPE
 from run import TrainingError
@@ -28,7 +28,7 @@ pytestmark = [
     ),
     pytest.mark.usefixtures("libraries"),
 ]
-WISH = Arguments(backend="torchtitan", max_steps=10, max_seq_len=512)
+ARGUMENTS = meta_arguments(backend="torchtitan", max_steps=10, max_seq_len=512)
 
 
 def folder_of(path: Path, **settings: Any) -> Path:
@@ -42,15 +42,15 @@ def folder_of(path: Path, **settings: Any) -> Path:
     return path
 
 
-def titan(run: Any, wish: Arguments) -> Any:
-    chosen = meta_torchtitan.choose(run, Storage(run.environment), wish)
-    return meta_torchtitan.configure(wish, run.model_id, 1, chosen)
+def titan(run: Any, given: Arguments) -> Any:
+    chosen = meta_torchtitan.choose(run, Storage(run.environment), given)
+    return meta_torchtitan.configure(given, run.model_id, 1, chosen)
 
 
 def test_torchtitan_starts_from_the_weights_of_a_name(tmp_path: Path, make_run: MakeRun) -> None:
     folder = folder_of(tmp_path / "models/meta-llama/Llama-3.2-1B")
     root = {"TRAINER_MODELS_URI": f"file://{tmp_path}/models"}
-    config = titan(make_run(model_id="llama-3.2-1b", environment=root), WISH)
+    config = titan(make_run(model_id="llama-3.2-1b", environment=root), ARGUMENTS)
     assert config.checkpoint.initial_load_in_hf
     assert config.checkpoint.initial_load_path == str(folder)
     assert config.hf_assets_path == str(folder)
@@ -61,14 +61,14 @@ def test_torchtitan_starts_from_the_weights_of_a_name(tmp_path: Path, make_run: 
         assert (rope.theta, rope.scaling, rope.scaling_factor) == (500000.0, "llama", 32.0)
 
 
-@pytest.mark.parametrize("wish", [{"init": "random"}, {"initial_load_path": "/own/weights"}])
+@pytest.mark.parametrize("given", [{"init": "random"}, {"initial_load_path": "/own/weights"}])
 def test_torchtitan_leaves_the_weights_where_others_are_asked_for(
-    tmp_path: Path, make_run: MakeRun, wish: dict[str, Any]
+    tmp_path: Path, make_run: MakeRun, given: dict[str, Any]
 ) -> None:
     folder = folder_of(tmp_path / "model", rope_scaling=None)
-    config = titan(make_run(model_id=str(folder)), replace(WISH, **wish))
+    config = titan(make_run(model_id=str(folder)), replace(ARGUMENTS, **given))
     assert not config.checkpoint.initial_load_in_hf
-    assert config.checkpoint.initial_load_path == wish.get("initial_load_path")
+    assert config.checkpoint.initial_load_path == given.get("initial_load_path")
     assert config.model_spec.model.layers[0].attention.rope.scaling == "none"
 
 
@@ -77,7 +77,7 @@ def test_torchtitan_refuses_a_shape_that_it_does_not_have(
 ) -> None:
     folder = folder_of(tmp_path / "model", num_hidden_layers=17)
     with pytest.raises(TrainingError, match="torchtitan has no Llama of 17 layers, dimension 2048"):
-        titan(make_run(model_id=str(folder)), WISH)
+        titan(make_run(model_id=str(folder)), ARGUMENTS)
 
 
 def test_torchtitan_has_the_names_of_hugging_face_for_its_weights() -> None:
@@ -103,6 +103,7 @@ def test_automodel_gets_folders_for_model_and_tokenizer(tmp_path: Path, make_run
 
 
 def test_automodel_takes_the_tokenizer_of_its_model(make_run: MakeRun) -> None:
-    # Its recipe (recipes/llm/train_ft.py) does so where the dataset has no such setting at all.
+    # Its recipe (recipes/llm/train_ft.py) does so if the dataset has no tokenizer.
     run = make_run(framework="nemo", model_id="/model")
-    assert "tokenizer" not in nemo_automodel.settings(run, {}, "/rows", "/saving")["dataset"]
+    settings = nemo_automodel.settings(run, run.arguments, "/rows", "/saving")
+    assert "tokenizer" not in settings["dataset"]

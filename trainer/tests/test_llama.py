@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,26 @@ import here
 import llamas
 import pytest
 import torch
-from conftest import MakeRun
+from conftest import MakeRun, meta_arguments
 from processes import train
 
 import data
 from llama import Llama
 from run import Run
-from runners.meta_arguments import Arguments
 from runners.meta_model import Plan, build, choose
 from storage import Storage
 from tokens import Pretrained
 
 STEPS, LENGTH, BATCH = 50, 64, 2
-WISH: dict[str, Any] = {
+ARGUMENTS: dict[str, Any] = {
     "max_steps": STEPS, "max_seq_len": LENGTH, "batch_size": BATCH, "lr": 1e-3,
     "weight_decay": 0.0, "logging_steps": 1, "save_steps": STEPS,
 }  # fmt: skip
 
 
-def ours(run: Run, **wish: Any) -> Llama:
+def ours(run: Run, **given: Any) -> Llama:
     """The model that a job gets, in this process."""
-    arguments = replace(Arguments(max_seq_len=LENGTH), **wish)
+    arguments = meta_arguments(max_seq_len=LENGTH, **given)
     return build(choose(run, Storage({}), arguments), Plan(arguments, "cpu", 1))
 
 
@@ -73,7 +71,7 @@ def test_the_loss_curve_is_that_of_the_bare_trainer(
 ) -> None:
     folder = llamas.saved(tmp_path / "model", shape)
     expected = bare_losses(folder, make_run(dataset_uri=f"file://{dataset}"), tmp_path)
-    ended = here.run(tmp_path / "run", dataset, framework="meta", model=folder, **WISH)
+    ended = here.run(tmp_path / "run", dataset, framework="meta", model=folder, **ARGUMENTS)
     assert ended.code == 0, ended.output
     assert expected[STEPS] < 0.8 * expected[1]
     assert ended.losses == pytest.approx(expected, rel=0.005)
@@ -124,8 +122,8 @@ def test_an_export_loads_and_says_what_the_run_says(
     import transformers
 
     folder = llamas.saved(tmp_path / "model", shape)
-    wish = {**WISH, "max_steps": 3, "save_hf": True}
-    ended = here.run(tmp_path / "run", dataset, framework="meta", model=folder, **wish)
+    given = {**ARGUMENTS, "max_steps": 3, "save_hf": True}
+    ended = here.run(tmp_path / "run", dataset, framework="meta", model=folder, **given)
     assert ended.code == 0, ended.output
     export = ended.checkpoints / "step-000003/hf"
     tokens = llamas.some_tokens()
@@ -142,11 +140,11 @@ def test_an_export_loads_and_says_what_the_run_says(
 
 def test_many_processes_export_what_one_does(tmp_path: Path, dataset: Path) -> None:
     folder = str(llamas.saved(tmp_path / "model", "llama-3.2"))
-    wish = {**WISH, "max_steps": 3, "save_hf": True, "global_batch_size": 4, "batch_size": 2}
+    given = {**ARGUMENTS, "max_steps": 3, "save_hf": True, "global_batch_size": 4, "batch_size": 2}
     at = {"dataset_uri": f"file://{dataset}", "model_id": folder}
     exports = []
     for ranks in (1, 2):
-        train(tmp_path / str(ranks), wish, ranks=ranks, **at)
+        train(tmp_path / str(ranks), given, ranks=ranks, **at)
         (export,) = (tmp_path / str(ranks)).glob("runs/*/*/checkpoints/step-000003/hf")
         exports.append(llamas.logits(llamas.theirs(export), llamas.some_tokens()))
     assert close(*exports)
@@ -157,8 +155,8 @@ def test_adapters_load_with_peft(tmp_path: Path, dataset: Path, make_run: MakeRu
 
     folder = llamas.saved(tmp_path / "model")
     lora = {"peft_method": "lora", "lora_target_modules": ["q_proj", "o_proj", "w1", "down_proj"]}
-    wish = {**WISH, **lora, "max_steps": 5, "lr": 0.02}
-    ended = here.run(tmp_path / "run", dataset, framework="meta", model=folder, **wish)
+    given = {**ARGUMENTS, **lora, "max_steps": 5, "lr": 0.02}
+    ended = here.run(tmp_path / "run", dataset, framework="meta", model=folder, **given)
     assert ended.code == 0, ended.output
     own = ours(make_run(model_id=str(folder)), **lora)
     state = torch.load(ended.checkpoints / "step-000005.pt", weights_only=True)
@@ -177,12 +175,12 @@ def test_new_weights_do_not_depend_on_the_processes(
     tmp_path: Path, dataset: Path, ranks: int
 ) -> None:
     folder = llamas.saved(tmp_path / "model", "llama-3.1")
-    wish = {**WISH, "max_steps": 1, "global_batch_size": 4, "batch_size": 2, "init": "random"}
+    given = {**ARGUMENTS, "max_steps": 1, "global_batch_size": 4, "batch_size": 2, "init": "random"}
     at = {"dataset_uri": f"file://{dataset}"}
-    log = train(tmp_path / "run", wish, ranks=ranks, model_id=str(folder), **at)
+    log = train(tmp_path / "run", given, ranks=ranks, model_id=str(folder), **at)
     for path in folder.glob("*.safetensors*"):
         path.unlink()
-    alone = train(tmp_path / "alone", {**wish, "init": "pretrained"}, model_id=str(folder), **at)
+    alone = train(tmp_path / "alone", {**given, "init": "pretrained"}, model_id=str(folder), **at)
     assert "has no weights: it is trained from scratch" in alone
     first, other = (json.loads(next(iter(lines(text)))) for text in (log, alone))
     assert first["loss"] == pytest.approx(other["loss"], rel=1e-5)

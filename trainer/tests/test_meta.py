@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import meta_arguments
 from processes import Training, train
 
 from run import TrainingError
@@ -89,16 +90,16 @@ def test_a_sharded_run_goes_on_with_any_number_of_processes(
     tmp_path: Path, dataset: Path, mode: str
 ) -> None:
     assert dataset.exists()
-    wish = {
+    given = {
         **BASE, "async_checkpoint": mode, "global_batch_size": 8, "batch_size": 2,
         "lr_scheduler": "constant",
     }  # fmt: skip
-    alone = losses(train(tmp_path / "alone", {**wish, "max_steps": 15}, **at(tmp_path)))
-    first = train(tmp_path / "x", {**wish, "max_steps": 5}, ranks=2, **at(tmp_path))
+    alone = losses(train(tmp_path / "alone", {**given, "max_steps": 15}, **at(tmp_path)))
+    first = train(tmp_path / "x", {**given, "max_steps": 5}, ranks=2, **at(tmp_path))
     assert (checkpoints(tmp_path / "x") / "step-000005/.metadata").exists()
     more = {"flags": ("--resume",), **at(tmp_path)}
-    second = train(tmp_path / "x", {**wish, "max_steps": 10}, ranks=1, **more)
-    third = train(tmp_path / "x", {**wish, "max_steps": 15}, ranks=2, nodes=2, **more)
+    second = train(tmp_path / "x", {**given, "max_steps": 10}, ranks=1, **more)
+    third = train(tmp_path / "x", {**given, "max_steps": 15}, ranks=2, nodes=2, **more)
     assert "resumed from step 5" in second
     assert "resumed from step 10" in third
     curve = losses(first) + losses(second) + losses(third)
@@ -116,11 +117,11 @@ def test_copies_of_shards_and_recomputed_activations_give_the_same_curve(
     assert dataset.exists()
     base = {**BASE, "max_steps": 5, "global_batch_size": 8}
     alone = losses(train(tmp_path / "a", base, **at(tmp_path)))
-    wish = {
+    given = {
         **base, "dp_replicate": 2, "dp_shard": 2, "batch_size": 2, "activation_checkpoint": "full",
         "activation_offloading": True, "dataloader_workers": 1, "cpu_offload": True,
     }  # fmt: skip
-    many = losses(train(tmp_path / "b", wish, ranks=4, nodes=2, **at(tmp_path)))
+    many = losses(train(tmp_path / "b", given, ranks=4, nodes=2, **at(tmp_path)))
     assert many == pytest.approx(alone, rel=0.002)
 
 
@@ -133,8 +134,8 @@ def test_a_restart_within_one_job_resumes(tmp_path: Path, dataset: Path) -> None
 
 def test_epochs_are_counted_in_steps_and_unknown_arguments_are_named(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text(json.dumps({"body": "x" * 319}))
-    wish = {"num_epochs": 2, "batch_size": 2, "dataset_text_field": "body", "other": 1}
-    log = train(tmp_path, {**BASE, **wish})
+    given = {"num_epochs": 2, "batch_size": 2, "dataset_text_field": "body", "other": 1}
+    log = train(tmp_path, {**BASE, **given})
     assert "from step 0 to 10: 10 sequences of 32 tokens" in log
     assert "arguments that this runner does not have: other" in log
 
@@ -185,30 +186,29 @@ def test_the_last_weights_are_a_llama_of_transformers_if_asked(
     assert dataset.exists()
     train(tmp_path, {**BASE, "max_steps": 2, "save_hf": True})
     theirs = AutoModelForCausalLM.from_pretrained(checkpoints(tmp_path) / "step-000002/hf")
-    wish = {"initial_load_path": str(checkpoints(tmp_path) / "step-000002.pt")}
-    ours, tokens = model(tmp_path, wish), torch.randint(0, 256, (2, 17))
+    given = {"initial_load_path": str(checkpoints(tmp_path) / "step-000002.pt")}
+    ours, tokens = model(tmp_path, given), torch.randint(0, 256, (2, 17))
     with torch.no_grad():
         their_loss = theirs(input_ids=tokens, labels=tokens).loss.item()
         our_loss = ours(tokens).item() / 32
     assert our_loss == pytest.approx(their_loss, rel=1e-5)
 
 
-def model(tmp_path: Path, wish: dict[str, Any]) -> torch.nn.Module:
+def model(tmp_path: Path, given: dict[str, Any]) -> torch.nn.Module:
     """The model that a job gets, in this process."""
-    from dataclasses import replace
-
     from train import read_command
 
     run = read_command(
         ["--framework", "meta", "--run-id", "x", "--model-id", "llama-debug",
-         "--checkpoint-prefix", f"file://{tmp_path}", "--dataset-uri", "file:///x"], {},
+         "--checkpoint-prefix", f"file://{tmp_path}", "--dataset-uri", "file:///x"],
+        {"TRAINING_EXTRA_ARGS_JSON": json.dumps(given), "GPUS_PER_NODE": "0"},
     )  # fmt: skip
-    arguments = replace(Arguments(), **wish)
+    arguments = Arguments.read(run.arguments)
     return build(choose(run, Storage({}), arguments), Plan(arguments, "cpu", 1))
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
+    ("given", "error"),
     [
         ({"peft_method": "qlora"}, "peft_method qlora: the plain loop has no 4 bit weights"),
         ({"float8": True}, "float8 needs a GPU of the Hopper generation"),
@@ -219,10 +219,10 @@ def model(tmp_path: Path, wish: dict[str, Any]) -> torch.nn.Module:
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(
-    tmp_path: Path, wish: dict[str, Any], error: str
+    tmp_path: Path, given: dict[str, Any], error: str
 ) -> None:
     with pytest.raises(TrainingError, match=error):
-        model(tmp_path, wish)
+        model(tmp_path, given)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(
 def test_the_rate_rises_to_its_peak_and_falls_by_the_schedule(
     schedule: str, expected: list[float]
 ) -> None:
-    by_steps = Arguments(lr=1.0, warmup_steps=1, lr_scheduler=schedule)
+    by_steps = meta_arguments(lr=1.0, warmup_steps=1, lr_scheduler=schedule)
     assert [by_steps.rate(step, 11) for step in (0, 1, 6)] == pytest.approx(expected)
-    by_ratio = Arguments(lr=1.0, warmup_ratio=1 / 11, lr_scheduler=schedule)
+    by_ratio = meta_arguments(lr=1.0, warmup_ratio=1 / 11, lr_scheduler=schedule)
     assert [by_ratio.rate(step, 11) for step in (0, 1, 6)] == pytest.approx(expected)

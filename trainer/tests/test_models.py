@@ -16,7 +16,7 @@ import models
 from run import TrainingError
 from storage import Storage
 
-WISH: dict[str, Any] = {"max_steps": 2, "max_seq_len": 32, "batch_size": 2}
+ARGUMENTS: dict[str, Any] = {"max_steps": 2, "max_seq_len": 32, "batch_size": 2}
 
 
 def folder_with(path: Path, **files: str) -> Path:
@@ -96,17 +96,17 @@ def test_a_prefix_is_fetched_once_for_all_processes_and_runs_of_a_node(
         "model_id": "s3://bucket/models/llama",
     }  # fmt: skip
     two: dict[str, Any] = {"ranks": 2, **at}
-    log = train(tmp_path / "run", WISH, **two)
+    log = train(tmp_path / "run", ARGUMENTS, **two)
     fetched = fetches(log)
     assert sorted(set(fetched)) == sorted(fetched)
     assert any(name.endswith("config.json") for name in fetched)
     assert not [name for name in fetched if "original" in name or name.endswith(".bin")]
-    again = {**WISH, "max_steps": 3}
+    again = {**ARGUMENTS, "max_steps": 3}
     assert fetches(train(tmp_path / "run", again, flags=("--resume",), **two)) == []
     # What has changed in the store is fetched, and nothing else.
     config = stored / "generation_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "temperature": 0.75}))
-    log = train(tmp_path / "run", {**WISH, "max_steps": 4}, flags=("--resume",), **two)
+    log = train(tmp_path / "run", {**ARGUMENTS, "max_steps": 4}, flags=("--resume",), **two)
     assert [name.rsplit("/", 1)[-1] for name in fetches(log)] == ["generation_config.json"]
 
 
@@ -134,11 +134,11 @@ def test_a_tokenizer_alone_is_found_and_no_weights_are_fetched(
 
 def test_a_job_may_name_a_tokenizer_of_its_own(tmp_path: Path, dataset: Path) -> None:
     here.tokenizer(270).save_pretrained(tmp_path / "tokens")
-    wish = {**WISH, "tokenizer_name": str(tmp_path / "tokens")}
+    given = {**ARGUMENTS, "tokenizer_name": str(tmp_path / "tokens")}
     model = llamas.saved(tmp_path / "model")
     for path in model.glob("tokenizer*"):
         path.unlink()
-    ended = here.run(tmp_path / "run", dataset, framework="meta", model=model, **wish)
+    ended = here.run(tmp_path / "run", dataset, framework="meta", model=model, **given)
     assert ended.code == 0, ended.output
 
 
@@ -153,8 +153,8 @@ def test_an_export_keeps_the_chat_template(
     tokens.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
     tokens.save_pretrained(model)
     more = {"save_hf": True} if export else {}
-    wish: dict[str, Any] = {**WISH, **more}
-    ended = here.run(tmp_path / "run", dataset, framework=framework, model=model, **wish)
+    given: dict[str, Any] = {**ARGUMENTS, **more}
+    ended = here.run(tmp_path / "run", dataset, framework=framework, model=model, **given)
     folder = ended.checkpoints / "step-000002" / export
     auto: Any = AutoTokenizer
     assert auto.from_pretrained(folder).chat_template == tokens.chat_template, ended.output

@@ -20,14 +20,14 @@ REQUEST, TEXT, CONVERSATION = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    ("row", "wish"),
+    ("row", "given"),
     [(TEXT, {}), (CONVERSATION, {}), (CONVERSATION, {"assistant_only_loss": True})],
     ids=["text", "conversation", "answers"],
 )
-def test_a_row_of_the_page_trains(tmp_path: Path, row: str, wish: dict[str, Any]) -> None:
+def test_a_row_of_the_page_trains(tmp_path: Path, row: str, given: dict[str, Any]) -> None:
     (tmp_path / "rows.jsonl").write_text(row)
-    wish = {"max_steps": 1, "max_seq_len": 64, "batch_size": 1, **wish}
-    ended = here.run(tmp_path / "run", tmp_path / "rows.jsonl", framework="meta", **wish)
+    given = {"max_steps": 1, "max_seq_len": 64, "batch_size": 1, **given}
+    ended = here.run(tmp_path / "run", tmp_path / "rows.jsonl", framework="meta", **given)
     assert ended.code == 0, ended.output
     assert ended.losses[1] > 0
 
@@ -38,12 +38,12 @@ def test_the_request_of_the_page_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_folders_of_the_page_are_those_of_an_export(tmp_path: Path, dataset: Path) -> None:
-    wish: dict[str, Any] = {"max_steps": 1, "max_seq_len": 32, "batch_size": 1}
+    given: dict[str, Any] = {"max_steps": 1, "max_seq_len": 32, "batch_size": 1}
     model = llamas.saved(tmp_path / "model")
     for more, name in (({"save_hf": True}, "hf"), ({"peft_method": "lora"}, "adapters")):
         assert f"`step-001000/{name}/`" in PAGE
         folder = tmp_path / name
-        ended = here.run(folder, dataset, framework="meta", model=model, **{**wish, **more})
+        ended = here.run(folder, dataset, framework="meta", model=model, **{**given, **more})
         assert (ended.checkpoints / f"step-000001/{name}").is_dir(), ended.output
 
 

@@ -123,10 +123,10 @@ def test_a_second_job_is_refused_while_the_first_one_trains(tmp_path: Path, data
 
 def test_weights_alone_are_not_resumed_from(tmp_path: Path, dataset: Path) -> None:
     assert dataset.exists()
-    wish = {**BASE, "save_only_model": True}
+    given = {**BASE, "save_only_model": True}
     options = {"framework": "hf", **job("one")}
-    train(tmp_path, {**wish, "max_steps": 3}, **options)
-    log = train(tmp_path, wish, **options)
+    train(tmp_path, {**given, "max_steps": 3}, **options)
+    log = train(tmp_path, given, **options)
     assert "step 3 contains only weights (save_only_model): restarting at step 0" in log
     assert commits(tmp_path) == ["step-000003.json", "step-000006.json"]
     asked = Training(tmp_path, BASE, flags=("--resume",), framework="hf", **job("two"))

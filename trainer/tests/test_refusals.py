@@ -21,7 +21,7 @@ CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "co
 
 
 @pytest.mark.parametrize(
-    ("wish", "words"),
+    ("given", "words"),
     [
         ({"lr_scheduler": "cosine_with_min_lr"}, "lr_scheduler cosine_with_min_lr: "),
         ({"lr_scheduler": "cosine_warmup_with_min_lr"}, "lr_scheduler cosine_warmup_with_min_lr: "),
@@ -46,9 +46,9 @@ CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "co
     ],
 )
 def test_hf_says_what_it_refuses(
-    tmp_path: Path, dataset: Path, wish: dict[str, Any], words: str
+    tmp_path: Path, dataset: Path, given: dict[str, Any], words: str
 ) -> None:
-    ended = here.run(tmp_path, dataset, **{**BASE, **wish})
+    ended = here.run(tmp_path, dataset, **{**BASE, **given})
     assert ended.code != 0
     (line,) = ended.errors
     assert words in line
@@ -108,8 +108,8 @@ def test_what_another_try_may_pass_is_left_alone(error: Exception) -> None:
 def test_a_bad_row_of_a_stream_is_reported_with_its_place(tmp_path: Path, workers: int) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text('{"text": "a"}\n' * 3 + "{\n")
-    wish = {**BASE, "dataset_streaming": True, "dataloader_workers": workers}
-    ended = here.run(tmp_path, file, **wish)
+    given = {**BASE, "dataset_streaming": True, "dataloader_workers": workers}
+    ended = here.run(tmp_path, file, **given)
     (line,) = ended.errors
     assert line.startswith(f"train.py: error: dataset file://{file}, line 4: invalid JSON")
 
@@ -136,13 +136,13 @@ def test_columns_beside_messages_may_have_any_type(tmp_path: Path) -> None:
 
 
 def test_save_only_model_is_not_resumed_from(tmp_path: Path, dataset: Path) -> None:
-    wish = {**BASE, "save_only_model": True, "lr_scheduler": "linear", "lr": 0.01}
+    given = {**BASE, "save_only_model": True, "lr_scheduler": "linear", "lr": 0.01}
     job = {"TRAINER_JOB_UID": "job-1"}
-    whole = here.run(tmp_path, dataset, variables=job, **wish)
+    whole = here.run(tmp_path, dataset, variables=job, **given)
     assert whole.commit(2)["metadata"]["weights_only"] is True
     (whole.checkpoints / "step-000004.json").unlink()
     # A restarted job cannot resume from weights only.
-    again = here.run(tmp_path, dataset, variables=job, **wish)
+    again = here.run(tmp_path, dataset, variables=job, **given)
     assert "step 2 contains only weights (save_only_model)" in again.output
     assert again.losses == whole.losses
     shutil.rmtree(tmp_path / "scratch")
@@ -151,9 +151,9 @@ def test_save_only_model_is_not_resumed_from(tmp_path: Path, dataset: Path) -> N
 
 
 def test_a_run_records_what_it_does(tmp_path: Path, dataset: Path) -> None:
-    def recorded(framework: str, **wish: Any) -> dict[str, Any]:
+    def recorded(framework: str, **given: Any) -> dict[str, Any]:
         folder = tmp_path / framework
-        assert here.run(folder, dataset, framework=framework, **BASE, **wish).code == 0
+        assert here.run(folder, dataset, framework=framework, **BASE, **given).code == 0
         file = folder / f"runs/run-1/framework={framework}/config/run.json"
         content: dict[str, Any] = json.loads(file.read_text())["resolved_args"]
         return content
@@ -171,11 +171,11 @@ def test_no_empty_folders_are_left(tmp_path: Path, dataset: Path, framework: str
 
 
 def test_a_run_stopped_at_an_evaluation_saves_that_step(tmp_path: Path, dataset: Path) -> None:
-    wish = {
+    given = {
         **BASE, "max_steps": 500, "save_strategy": "best", "eval_steps": 1, "lr": 0.9,
         "lr_scheduler": "constant", "max_grad_norm": 0, "load_best_model_at_end": True,
     }  # fmt: skip
-    training = Training(tmp_path, wish, framework="hf", dataset_uri=f"file://{dataset}")
+    training = Training(tmp_path, given, framework="hf", dataset_uri=f"file://{dataset}")
     while '"step": 8' not in training.log:
         assert training.is_running(), training.log
     training.terminate()
@@ -192,13 +192,13 @@ def test_an_export_has_its_tokenizer(tmp_path: Path, dataset: Path) -> None:
     names = here.tokenizer()
     names.save_pretrained(tmp_path / "tokenizer")
     for name in (None, str(tmp_path / "tokenizer")):
-        wish: dict[str, Any] = {
+        given: dict[str, Any] = {
             **BASE,
             "save_hf": True,
             **({"tokenizer_name": name} if name else {}),
         }
         folder = tmp_path / f"run-{bool(name)}"
-        ended = here.run(folder, dataset, framework="meta", **wish)
+        ended = here.run(folder, dataset, framework="meta", **given)
         assert ended.code == 0, ended.output
         export = ended.checkpoints / "step-000004/hf"
         loaded = AutoTokenizer.from_pretrained(export)

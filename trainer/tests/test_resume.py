@@ -16,7 +16,7 @@ from processes import Training, train
 
 KILLS = 20
 FRAMEWORKS = {"meta": "llama-debug", "hf": "llama-debug"}
-WISH: dict[str, dict[str, Any]] = {
+ARGUMENTS: dict[str, dict[str, Any]] = {
     "meta": {"async_checkpoint": "async", "save_steps": 4},
     "hf": {"save_steps": 4},
 }
@@ -54,7 +54,7 @@ def test_twenty_kills_change_nothing(s3: S3, tmp_path: Path, framework: str) -> 
     steps = 250
     arguments = {
         "max_steps": steps, "max_seq_len": 32, "batch_size": 2, "lr": 0.003,
-        "save_total_limit": 3, "logging_steps": 1, **WISH[framework],
+        "save_total_limit": 3, "logging_steps": 1, **ARGUMENTS[framework],
     }  # fmt: skip
     options: dict[str, Any] = {
         "framework": framework,

@@ -8,16 +8,26 @@ use k8s_openapi::api::core::v1::EnvVar;
 use super::{LAST_LINES, escaped, of_field, of_value};
 use crate::keys::{
     CONTAINER, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION,
+    RESOLVED_ARGS_ANNOTATION,
 };
 use crate::plan::Text;
 use crate::pytorch_job::PyTorchJob;
 use crate::request::metadata::{
-    FAILURE_FILE_VARIABLE, JOB_NAME_VARIABLE, JOB_NAMESPACE_VARIABLE, JOB_VARIABLES,
+    FAILURE_FILE_VARIABLE, JOB_NAME_VARIABLE, JOB_NAMESPACE_VARIABLE,
 };
 
-/// The values of the variables. A job that is created again under the same name is a different job,
-/// which `train.py` prevents from writing to the same prefix. The image and the plugin are recorded
-/// in `config/run.json`.
+/// The uid of the job: a job that is created again under the same name is a different job, which
+/// `train.py` prevents from writing to the same prefix.
+const JOB_UID_VARIABLE: &str = "TRAINER_JOB_UID";
+/// The image and the plugin, which `train.py` records in `config/run.json`.
+const IMAGE_VARIABLE: &str = "TRAINER_IMAGE";
+const PLUGIN_VARIABLE: &str = "TRAINER_PLUGIN_NAME";
+const PLUGIN_VERSION_VARIABLE: &str = "TRAINER_PLUGIN_VERSION";
+const PLUGIN_DIGEST_VARIABLE: &str = "TRAINER_PLUGIN_SHA256";
+/// The arguments of the framework with all defaults and derived values. The runners read these.
+const RESOLVED_ARGS_VARIABLE: &str = "TRAINER_RESOLVED_ARGS_JSON";
+
+/// The values of the variables.
 pub fn identity_variables(job: &PyTorchJob, uid: &str) -> Vec<(&'static str, String)> {
     let annotations = job.metadata.annotations.as_ref();
     let annotation = |key| annotations.and_then(|all| all.get(key)).map(String::as_str);
@@ -26,19 +36,27 @@ pub fn identity_variables(job: &PyTorchJob, uid: &str) -> Vec<(&'static str, Str
     let trainer = containers.find(|container| container.name == CONTAINER);
     let digest = annotation(PLUGIN_DIGEST_ANNOTATION);
     let values = [
-        Some(uid),
-        trainer.and_then(|container| container.image.as_deref()),
-        annotation(PLUGIN_ANNOTATION),
-        annotation(PLUGIN_VERSION_ANNOTATION),
-        digest.map(|digest| digest.trim_start_matches("sha256:")),
+        (JOB_UID_VARIABLE, Some(uid)),
+        (
+            IMAGE_VARIABLE,
+            trainer.and_then(|container| container.image.as_deref()),
+        ),
+        (PLUGIN_VARIABLE, annotation(PLUGIN_ANNOTATION)),
+        (
+            PLUGIN_VERSION_VARIABLE,
+            annotation(PLUGIN_VERSION_ANNOTATION),
+        ),
+        (
+            PLUGIN_DIGEST_VARIABLE,
+            digest.map(|digest| digest.trim_start_matches("sha256:")),
+        ),
+        (RESOLVED_ARGS_VARIABLE, annotation(RESOLVED_ARGS_ANNOTATION)),
+        (JOB_NAME_VARIABLE, Some(job.name())),
+        (JOB_NAMESPACE_VARIABLE, Some(job.namespace())),
     ];
-    let known = JOB_VARIABLES.into_iter().zip(values);
-    known
+    values
+        .into_iter()
         .filter_map(|(name, value)| Some((name, value?.to_string())))
-        .chain([
-            (JOB_NAME_VARIABLE, job.name().to_string()),
-            (JOB_NAMESPACE_VARIABLE, job.namespace().to_string()),
-        ])
         .collect()
 }
 

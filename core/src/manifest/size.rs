@@ -1,22 +1,22 @@
-//! How large a job may be, and its annotations: known before the cluster is asked.
+//! Limits on the size of a job and of its annotations, checked before the cluster is called.
 
 use k8s_openapi::api::core::v1::Container;
 
 use crate::finding::{Code, Finding};
 use crate::job_kind::JobKind;
 use crate::json::to_string;
-use crate::keys::{CONTAINER, WARNINGS_ANNOTATION};
+use crate::keys::{CONTAINER, RESOLVED_ARGS_ANNOTATION, WARNINGS_ANNOTATION};
 use crate::pytorch_job::PyTorchJob;
 use crate::request::metadata::MAX_ANNOTATIONS_BYTES;
 use crate::request::size::json_bytes;
 
-/// Most bytes of a PyTorchJob as JSON. etcd takes objects of 1.5 MiB (`--max-request-bytes`), and
+/// Maximum size of a PyTorchJob as JSON. etcd takes objects of 1.5 MiB (`--max-request-bytes`), and
 /// the API server and the operator add to it.
 const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
-/// Room in the annotations for what is added when the job is there: which call created it, and how
-/// its replicas failed.
+/// Room for annotations that are added later: the call that created the job, and how its replicas
+/// failed.
 const LATER_ANNOTATIONS_BYTES: usize = 16 * 1024;
-/// Most bytes of [`WARNINGS_ANNOTATION`]: an eighth of what all annotations may take.
+/// Maximum size of [`WARNINGS_ANNOTATION`]: an eighth of the limit of all annotations.
 const MAX_WARNINGS_BYTES: usize = 32 * 1024;
 /// Most words of the command of a TrainJob, and most of its variables.
 const MAX_TRAIN_JOB_ITEMS: usize = 128;
@@ -26,7 +26,7 @@ const LATER_VARIABLES: usize = 16;
 /// Most characters of the image of a TrainJob.
 const MAX_TRAIN_JOB_IMAGE: usize = 500;
 
-/// Checks that the cluster can take a job of this size as this kind.
+/// Checks that the cluster accepts a job of this size and kind.
 ///
 /// # Errors
 ///
@@ -38,11 +38,15 @@ pub fn check_size(job: &PyTorchJob, kind: JobKind) -> Result<(), Finding> {
     let annotations = annotations(job);
     let allowed = MAX_ANNOTATIONS_BYTES - LATER_ANNOTATIONS_BYTES;
     if annotations > allowed {
+        let field = match resolved_args(job) > annotations / 2 {
+            true => "extra_args",
+            false => "annotations",
+        };
         let detail = format!(
-            "annotations: {annotations} bytes with those of the service are more than the {allowed} \
-             that Kubernetes has room for; put large values into a file that the job reads"
+            "{field}: the annotations of the job would have {annotations} bytes, {allowed} are \
+             allowed; put large values into a file that the job reads"
         );
-        return Err(Finding::new(Code::Size, "/annotations", detail));
+        return Err(Finding::new(Code::Size, format!("/{field}"), detail));
     }
     let bytes = json_bytes(job);
     if bytes <= MAX_MANIFEST_BYTES {
@@ -63,22 +67,22 @@ pub fn check_size(job: &PyTorchJob, kind: JobKind) -> Result<(), Finding> {
     Err(Finding::new(Code::Size, format!("/{field}"), detail))
 }
 
-/// Has a job record what its submission was warned of, as far as its annotations have room for it.
-/// It is not part of the manifest: warnings name arguments as the request spells them.
+/// Records the warnings of a submission in the annotations of its job, as far as there is room.
+/// They are not part of the manifest, because warnings name arguments as the request spells them.
 pub fn record_warnings<'a>(job: &mut PyTorchJob, warnings: impl Iterator<Item = &'a Finding>) {
     let taken = annotations(job) + WARNINGS_ANNOTATION.len() + LATER_ANNOTATIONS_BYTES;
     let room = MAX_ANNOTATIONS_BYTES.saturating_sub(taken);
     let room = room.min(MAX_WARNINGS_BYTES);
     let mut bytes = 2;
-    let told: Vec<&Finding> = warnings
+    let recorded: Vec<&Finding> = warnings
         .take_while(|warning| {
             bytes += to_string(warning).len() + 1;
             bytes < room
         })
         .collect();
-    if !told.is_empty() {
+    if !recorded.is_empty() {
         let annotations = job.metadata.annotations.get_or_insert_default();
-        annotations.insert(WARNINGS_ANNOTATION.to_string(), to_string(&told));
+        annotations.insert(WARNINGS_ANNOTATION.to_string(), to_string(&recorded));
     }
 }
 
@@ -88,6 +92,14 @@ fn annotations(job: &PyTorchJob) -> usize {
     annotations
         .map(|(key, value)| key.len() + value.len())
         .sum()
+}
+
+/// The bytes of the annotation with the arguments of the framework.
+fn resolved_args(job: &PyTorchJob) -> usize {
+    let annotations = job.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(RESOLVED_ARGS_ANNOTATION))
+        .map_or(0, String::len)
 }
 
 /// The bytes of the variables of a replica.

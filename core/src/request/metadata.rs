@@ -79,16 +79,6 @@ pub fn is_of_every_pod(name: &str) -> bool {
             .any(|prefix| name.starts_with(prefix))
 }
 
-/// The variables that identify a replica's job and what created it. The cluster sets them when it
-/// creates a job, see [`crate::manifest::identify`].
-pub const JOB_VARIABLES: [&str; 5] = [
-    "TRAINER_JOB_UID",
-    "TRAINER_IMAGE",
-    "TRAINER_PLUGIN_NAME",
-    "TRAINER_PLUGIN_VERSION",
-    "TRAINER_PLUGIN_SHA256",
-];
-
 /// The typed arguments. Only plugins set this variable.
 pub const ARGUMENTS_VARIABLE: &str = "TRAINING_EXTRA_ARGS_JSON";
 

@@ -111,7 +111,7 @@ pub static ARGUMENTS: Table = Table::new(&[
     number("min_lr", Interval::closed(0.0, 1.0)).alias(&["lr_min"]).example(Number(1e-6)).native("lr_scheduler_kwargs.min_lr").about("Final learning rate, for schedules that support one"),
     integer("decay_steps", 1, 10_000_000).alias(&["num_decay_steps", "lr_wsd_decay_iters"]).unit("steps").example(Integer(600)).native("lr_scheduler_kwargs.num_decay_steps").about("Optimizer steps of the decay phase of warmup_stable_decay"),
     choice("optim", OPTIMIZERS).alias(&["optimizer"]).default(Text("adamw_torch_fused")).native("optim").about("Optimizer"),
-    choice("precision", &["bf16", "fp16", "fp32"]).alias(&["mixed_precision"]).default(Text("bf16")).derived("bf16; fp16 if fp16 is set", precision).value_alias(&[(Word("bf16-mixed"), "bf16"), (Word("16-mixed"), "fp16"), (Word("no"), "fp32")]).native("bf16 and fp16").about("Number format for training"),
+    choice("precision", &["bf16", "fp16", "fp32"]).alias(&["mixed_precision"]).default(Text("bf16")).derived("bf16; fp32 without GPUs; fp16 if fp16 is set", precision).value_alias(&[(Word("bf16-mixed"), "bf16"), (Word("16-mixed"), "fp16"), (Word("no"), "fp32")]).native("bf16 and fp16").about("Number format for training"),
     boolean("bf16").native("bf16").about("Same as precision bf16"),
     boolean("fp16").native("fp16").about("Same as precision fp16"),
     choice("eval_strategy", &["no", "steps", "epoch"]).alias(&["evaluation_strategy"]).default(Text("no")).derived("no; steps if eval_steps is set", eval_strategy).native("eval_strategy").about("When to evaluate"),
@@ -149,10 +149,14 @@ fn eval_strategy(launch: &Launch) -> Option<Value> {
     }))
 }
 
+/// On a CPU, bfloat16 is slower than float32.
 fn precision(launch: &Launch) -> Option<Value> {
-    Some(json!(match launch.is_on("fp16") {
-        true => "fp16",
-        false => "bf16",
+    Some(json!(if launch.is_on("fp16") {
+        "fp16"
+    } else if launch.has_gpus() || launch.is_on("bf16") {
+        "bf16"
+    } else {
+        "fp32"
     }))
 }
 

@@ -5,7 +5,9 @@
 use trainer_plugin::Literal::{Integer, List, Number, Text};
 use trainer_plugin::Spelling::{Boolean, Text as Word};
 use trainer_plugin::vocabulary::*;
-use trainer_plugin::{Excluded, Kind, Table, boolean, choice, integer, parallel, text};
+use trainer_plugin::{
+    Excluded, Kind, Launch, Table, Value, boolean, choice, integer, json, parallel, text,
+};
 
 /// Backends of the frameworks that people come from, which cannot keep what a run is promised.
 const EXCLUDED: &[Excluded] = &[
@@ -54,7 +56,7 @@ pub static ARGUMENTS: Table = Table::new(&[
     choice("pipeline_schedule", &["1F1B", "GPipe", "Interleaved1F1B", "LoopedBFS", "ZBVZeroBubble", "InterleavedZeroBubble", "DualPipeV"]).alias(&["pipeline_parallel_schedule"]).default(Text("1F1B")).native("titan parallelism.pipeline_parallel_schedule").about("Pipeline schedule"),
     integer("pipeline_microbatch_size", 1, 4096).alias(&["pipeline_parallel_microbatch_size"]).default(Integer(1)).native("titan parallelism.pipeline_parallel_microbatch_size").unit("sequences").about("Sequences per pipeline microbatch"),
     boolean("cpu_offload").alias(&["fsdp_cpu_offload", "enable_cpu_offload"]).native("titan training.enable_cpu_offload").about("Offload parameters to CPU memory"),
-    choice("precision", &["bf16", "fp32", "bf16-mixed"]).alias(&["dtype", "mixed_precision"]).default(Text("bf16-mixed")).value_alias(&[(Word("bfloat16"), "bf16"), (Word("float32"), "fp32")]).native("titan training.mixed_precision_param").about("Number format for training; no backend supports fp16"),
+    choice("precision", &["bf16", "fp32", "bf16-mixed"]).alias(&["dtype", "mixed_precision"]).default(Text("bf16-mixed")).derived("bf16-mixed; fp32 without GPUs", precision).value_alias(&[(Word("bfloat16"), "bf16"), (Word("float32"), "fp32")]).native("titan training.mixed_precision_param").about("Number format for training; no backend supports fp16"),
     boolean("float8").alias(&["enable_fp8", "fp8"]).native("titan model.converters=float8").about("Compute linear layers in float8; requires Hopper or later"),
     choice("activation_checkpoint", &["none", "selective", "full"]).alias(&["activation_checkpointing", "gradient_checkpointing", "recompute"]).default(Text("none")).value_alias(&[(Boolean(true), "full"), (Boolean(false), "none")]).native("titan activation_checkpoint.mode").about("Which activations to recompute in the backward pass to save memory"),
     boolean("activation_offloading").alias(&["enable_activation_offloading"]).about("Offload activations to CPU memory"),
@@ -75,6 +77,14 @@ pub static ARGUMENTS: Table = Table::new(&[
     MODEL_PARAMETERS,
 ])
 .with_options(include_str!("../../sdk/known/meta.txt"));
+
+/// On a CPU, bfloat16 is slower than float32.
+fn precision(launch: &Launch) -> Option<Value> {
+    Some(json!(match launch.has_gpus() {
+        true => "bf16-mixed",
+        false => "fp32",
+    }))
+}
 
 fn is_loadable(path: &str) -> bool {
     path.starts_with('/') || path.contains("://")

@@ -76,6 +76,11 @@ impl Launch {
         }
     }
 
+    /// Whether the job trains on GPUs.
+    pub fn has_gpus(&self) -> bool {
+        self.job.gpus_per_node > 0
+    }
+
     /// Processes of each node: one a GPU, and one on a node without GPUs.
     pub fn processes_per_node(&self) -> i64 {
         i64::from(self.job.gpus_per_node.max(1))

@@ -35,7 +35,7 @@ def cut(tokens: list[int], length: int, end: int) -> Iterator[dict[str, Any]]:
 
 
 def losses(
-    model_id: Path, texts: list[str], wish: dict[str, Any], folder: Path
+    model_id: Path, texts: list[str], given: dict[str, Any], folder: Path
 ) -> dict[int, float]:
     """The loss of each step."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_id)
@@ -44,24 +44,24 @@ def losses(
     transformers.set_seed(42)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(model_id, dtype=torch.float32)
     adapters = None
-    if wish.get("peft_method") == "lora":
+    if given.get("peft_method") == "lora":
         from peft import LoraConfig
 
         adapters = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, lora_dropout=0.05)
     native: dict[str, Any] = {
-        "output_dir": str(folder), "max_steps": wish["max_steps"], "learning_rate": wish["lr"],
-        "per_device_train_batch_size": wish["batch_size"], "logging_steps": 1, "report_to": [],
-        "gradient_accumulation_steps": wish.get("gradient_accumulation", 1), "use_cpu": True,
-        "lr_scheduler_type": wish.get("lr_scheduler", "linear"), "save_strategy": "no",
-        "bf16": wish.get("precision") == "bf16", "disable_tqdm": True,
-        "max_grad_norm": wish.get("max_grad_norm", 1.0), "seed": 42,
+        "output_dir": str(folder), "max_steps": given["max_steps"], "learning_rate": given["lr"],
+        "per_device_train_batch_size": given["batch_size"], "logging_steps": 1, "report_to": [],
+        "gradient_accumulation_steps": given.get("gradient_accumulation", 1), "use_cpu": True,
+        "lr_scheduler_type": given.get("lr_scheduler", "linear"), "save_strategy": "no",
+        "bf16": given.get("precision") == "bf16", "disable_tqdm": True,
+        "max_grad_norm": given.get("max_grad_norm", 1.0), "seed": 42,
         # Otherwise each worker would return all rows.
         "dataloader_num_workers": 0
-        if wish.get("dataset_streaming")
-        else wish.get("dataloader_workers", 0),
+        if given.get("dataset_streaming")
+        else given.get("dataloader_workers", 0),
     }  # fmt: skip
-    length = wish["max_seq_len"]
-    if wish.get("packing"):
+    length = given["max_seq_len"]
+    if given.get("packing"):
         from datasets import Dataset
         from trl.trainer.sft_config import SFTConfig
         from trl.trainer.sft_trainer import SFTTrainer
@@ -81,7 +81,7 @@ def losses(
             model = get_peft_model(model, adapters)
         end = tokenizer.eos_token_id
         sequences = [sequence for row in rows for sequence in cut(row, length, end)]
-        data: Any = Endless(sequences) if wish.get("dataset_streaming") else sequences
+        data: Any = Endless(sequences) if given.get("dataset_streaming") else sequences
         trainer = transformers.Trainer(
             model=model, args=transformers.TrainingArguments(**native), train_dataset=data
         )

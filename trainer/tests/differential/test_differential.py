@@ -69,16 +69,16 @@ def wish_of(job: Job) -> dict[str, Any]:
 def test_a_job_trains_as_the_bare_framework_does(tmp_path: Path, dataset: Path, job: Job) -> None:
     # Both use float32 weights, also for weights that are stored in bfloat16.
     model = here.model(tmp_path / "model", stored=job["stored"])
-    wish = wish_of(job)
-    expected = bare.losses(model, english(), wish, tmp_path / "bare")
-    whole = here.run(tmp_path / "run", dataset, model=model, **wish)
+    given = wish_of(job)
+    expected = bare.losses(model, english(), given, tmp_path / "bare")
+    whole = here.run(tmp_path / "run", dataset, model=model, **given)
     assert whole.code == 0, whole.output
     assert whole.losses == pytest.approx(expected, rel=1e-4)
     # After an interruption, it continues with the same losses.
     cut = random.Random(str(job)).randint(1, 5)
     for step in range(cut + 1, 7):
         (whole.checkpoints / f"step-{step:06}.json").unlink()
-    again = here.run(tmp_path / "run", dataset, model=model, resume=True, **wish)
+    again = here.run(tmp_path / "run", dataset, model=model, resume=True, **given)
     assert again.code == 0, again.output
     rest = {step: whole.losses[step] for step in range(cut + 1, 7)}
     assert again.losses == pytest.approx(rest, rel=1e-6)
