@@ -2,7 +2,7 @@
 //! operator with its webhook, and kwok for the kubelets; Kubeflow Trainer with JobSet, and Kueue, for
 //! the tests that ask for them. `make control-plane` builds it.
 //!
-//! What a pod does is told by annotations: see `e2e/control-plane/stages.yaml`.
+//! Annotations determine what happens to a pod: see `e2e/control-plane/stages.yaml`.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};

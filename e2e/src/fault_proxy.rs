@@ -1,7 +1,7 @@
-//! Stands between the service and the API server and breaks what a network and an API server break.
+//! A proxy between the service and the API server that injects faults of a network and of an API server.
 //!
 //! The service speaks plain HTTP to it, through a kubeconfig that it writes; it speaks TLS to the API
-//! server with the token of the service's account. Without a fault, everything passes as it is.
+//! server with the token of the service's account. Without a fault, it passes everything unchanged.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,9 +34,9 @@ type Body = UnsyncBoxBody<Bytes, Error>;
 pub enum Fault {
     /// The API server hears of the call only after this time.
     Slow(Duration),
-    /// The API server does what it is asked, and its answer breaks off in the middle.
+    /// The API server executes the request, and its response breaks off in the middle.
     Cut,
-    /// The API server does what it is asked, and the connection closes without an answer.
+    /// The API server executes the request, and the connection closes without a response.
     LoseAnswer,
     /// This is answered, and the API server hears nothing.
     Answer(Refusal),

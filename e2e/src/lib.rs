@@ -396,11 +396,11 @@ pub fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// A request that trains the debug model on English text beneath a folder.
+/// A request that trains the debug model on English text in a folder.
 ///
 /// # Errors
 ///
-/// When the dataset cannot be written.
+/// The dataset cannot be written.
 pub fn training(folder: &Path, run_id: &str, max_steps: u32) -> Result<Value> {
     let dataset = folder.join("data/licence.jsonl");
     if !dataset.exists() {

@@ -61,7 +61,7 @@ static FIELDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     properties.keys().cloned().collect()
 });
 
-/// Writes another body over the one of so many bytes, and gives its size.
+/// Replaces the body of `size` bytes by a mutated one, and returns its size.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u64) -> usize {
     let mut random = Random::new(seed);
     let body = match random.below(16) {

@@ -228,7 +228,7 @@ pub enum ClusterError {
     /// A quota, a policy or a webhook rejected the job; the message is the cluster's.
     #[error("the cluster rejected the job: {message}")]
     Refused { message: String },
-    /// This service lacks a permission.
+    /// The service does not have a permission.
     #[error("{action}: permission denied by the cluster")]
     Forbidden {
         action: &'static str,

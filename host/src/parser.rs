@@ -30,7 +30,7 @@ pub fn positive_u32(text: &str) -> Result<u32, String> {
     whole(1..=u64::from(u32::MAX))(text)
 }
 
-/// So many seconds or milliseconds; no clock counts more.
+/// A number of seconds or milliseconds, within the range of the clock.
 pub fn duration(text: &str) -> Result<u64, String> {
     whole(0..=u64::from(u32::MAX))(text)
 }

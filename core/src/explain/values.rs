@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::argument::{plain, texts};
 
-/// So deep unions and lists are told.
+/// Maximum depth to which unions and lists are described.
 const MOST_DEPTH: usize = 4;
 
 /// What values a schema takes.

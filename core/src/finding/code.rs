@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What comes of a finding.
+/// The effect of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The request is refused.
@@ -29,7 +29,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// What comes of it.
+            /// The effect of the finding.
             pub const fn effect(self) -> Effect {
                 match self { $(Self::$variant => Effect::$effect,)* }
             }

@@ -1,4 +1,4 @@
-//! Failures that follow from a replaced `PATH`: what the image has is not found any more.
+//! Failures that follow from a replaced `PATH`: programs of the image are not found.
 
 use k8s_openapi::api::core::v1::{EnvVar, PodTemplateSpec};
 

@@ -130,7 +130,7 @@ fn rate(server: &Server, request: &str) -> Result<f64> {
     Ok(answers? as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// One client on one connection: counts the answers until it is told to stop.
+/// One client on one connection: counts the responses until `stop` is set.
 fn ask(address: &str, request: &str, stop: &AtomicBool) -> Result<usize> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;

@@ -39,8 +39,8 @@ impl Row {
     }
 }
 
-/// Calls are measured in rounds, of which the quietest counts: whoever shares the cores with this machine
-/// makes everything half as slow again for seconds.
+/// Calls are measured in rounds, and the quietest round counts: other users of the cores slow everything
+/// down by half for seconds.
 const ROUNDS: usize = 10;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(300);
 

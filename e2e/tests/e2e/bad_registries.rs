@@ -300,7 +300,7 @@ fn bad_registries_hold_up_neither_start_nor_reload_nor_rollback_nor_stop() {
     let memory = server.resident_memory().unwrap();
     assert!(memory < 400 << 20, "{memory} bytes");
 
-    // All of them are asked again while the service is told to stop.
+    // The service contacts all of them again while it stops.
     signal(&server, "-HUP");
     std::thread::sleep(Duration::from_millis(300));
     signal(&server, "-TERM");

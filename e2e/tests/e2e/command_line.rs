@@ -111,7 +111,7 @@ fn sigterm_ends_the_service_its_replicas_and_nothing_is_lost() {
     server.wait_for(&job, "running").unwrap();
 }
 
-/// What a service says until it serves or ends, and whether it serves.
+/// Whether a service starts to serve, and its output until then or until it exits.
 fn started(settings: &[(&str, &str)]) -> (bool, String) {
     let data = tempfile::tempdir().unwrap();
     let mut service = Command::new(binary())

@@ -1,5 +1,5 @@
-//! A job that attacks the service it runs beneath: containment keeps it from the token, the store,
-//! other jobs and the machine, and nothing of it outlives its deletion.
+//! A job attacks the service that started it: containment protects the token, the store, other jobs
+//! and the machine, and no process of the job outlives its deletion.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

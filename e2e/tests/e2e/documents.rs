@@ -1,4 +1,4 @@
-//! What the documents say is what happens.
+//! The commands and examples in the documentation work.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What the local cluster keeps is bounded, and whoever meets a bound is told which.
+//! The local cluster has quotas, and an error names the quota that a request exceeds.
 
 use e2e::{Server, Site};
 use serde_json::{Value, json};

@@ -56,7 +56,7 @@ impl S3 {
         }
     }
 
-    /// What lies beneath the prefix of a run.
+    /// The files under the prefix of a run.
     fn files(&self, run: &str) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.folder.path().join("bucket/runs").join(run)];

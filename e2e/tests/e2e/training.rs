@@ -1,4 +1,4 @@
-//! Real PyTorch trains under torchrun, and leaves what the specification says.
+//! Real PyTorch trains under torchrun, and writes the layout of the specification.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

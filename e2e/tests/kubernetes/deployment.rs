@@ -1,5 +1,5 @@
-//! `deploy/` as it is: each overlay is applied by kubectl, strictly, and rolls out, and so is what the
-//! documents tell an operator to write.
+//! `deploy/` unmodified: kubectl applies each overlay strictly, and it rolls out. The same holds for the
+//! examples of the documentation.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -28,8 +28,8 @@ fn rolls_out(overlay: Overlay, namespace: &str) {
     plane.kubectl(&[&rollout[..], &own].concat()).unwrap();
 }
 
-/// A folder beside `deploy/` with one of the kustomizations that docs/operator.md tells to write, and
-/// what has to live as long.
+/// A folder beside `deploy/` with one of the kustomizations in docs/operator.md, and the guard that
+/// deletes it.
 fn kustomization_of_the_documents(number: usize) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own");

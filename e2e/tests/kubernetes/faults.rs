@@ -1,5 +1,5 @@
-//! What a network and an API server break: each fault gets its answer, nothing is created twice, and
-//! the service goes on without a restart.
+//! Faults of the network and of the API server: each one causes the right response, nothing is created
+//! twice, and the service recovers without a restart.
 
 use std::time::Duration;
 
@@ -270,7 +270,7 @@ fn a_watch_that_is_dropped_or_has_expired_is_taken_up_again() {
         broken.proxy.drop_watches();
         let job = format!("meta-{run_id}");
         let own = ["--namespace", &broken.namespace];
-        // Its master ends well, which only a watch that goes on can tell.
+        // Its master succeeds. Only a watch that has recovered can report it.
         let ended = json!({"status": {"phase": "Succeeded", "containerStatuses": []}}).to_string();
         let pod = format!("{job}-master-0");
         let patch = [

@@ -1,4 +1,4 @@
-//! End-to-end tests on Kubernetes: a real API server, the real training operator, `deploy/` as it is.
+//! End-to-end tests on Kubernetes: a real API server, the real training operator, unmodified `deploy/`.
 //!
 //! `make e2e-kubernetes` builds what they need. They share one control plane; those that break it
 //! start one of their own.

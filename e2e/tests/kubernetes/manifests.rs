@@ -29,7 +29,7 @@ async fn every_snapshot_passes_the_strict_dry_run() {
             .is_some_and(|extension| extension == "json")
         {
             let text = std::fs::read(&file).unwrap();
-            // Cases that are no JSON have no manifest.
+            // Cases that are not JSON have no manifest.
             if let Ok(request) = serde_json::from_slice(&text) {
                 requests.push((file.display().to_string(), request));
             }
@@ -108,7 +108,7 @@ async fn cases(requests: &[(String, Value)], job_kind: JobKind) -> Vec<Case> {
     cases
 }
 
-/// Asks the API server for each, in the namespaces that they name, and tells all that it refuses.
+/// Sends each to the API server, in its namespace, and reports all that it refuses.
 async fn all_pass(cases: Vec<Case>) {
     let plane = ControlPlane::shared().unwrap();
     plane.extend(Extension::Trainer).unwrap();

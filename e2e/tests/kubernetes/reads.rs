@@ -93,7 +93,7 @@ fn fill(plane: &ControlPlane, manifest: &Value) {
     runtime.block_on(create).unwrap();
 }
 
-/// How often the API server was asked for PyTorchJobs, apart from the watches that go on.
+/// The number of requests for PyTorchJobs to the API server, except open watches.
 fn calls_for_jobs(plane: &ControlPlane) -> u64 {
     let metrics = plane.kubectl(&["get", "--raw", "/metrics"]).unwrap();
     let asked = metrics.lines().filter(|line| {

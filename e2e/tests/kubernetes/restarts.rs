@@ -1,4 +1,4 @@
-//! How pods end, which ends end the job, and what is told of them: the real operator decides.
+//! Exits of pods: which ones end the job, and how they are reported. The real operator decides.
 
 use serde_json::{Value, json};
 

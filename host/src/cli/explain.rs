@@ -58,7 +58,7 @@ pub(super) fn explain(settings: &ExplainSettings) -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Explains what the plugins say of themselves.
+/// Prints the descriptions that the plugins publish.
 fn of_plugins(
     topic: Option<&str>,
     style: Style,

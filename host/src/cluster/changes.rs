@@ -39,7 +39,7 @@ impl Changes {
         &self.feed
     }
 
-    /// Tells those who follow a job how it stands now, after how it stood before.
+    /// Sends the new state of a job to its followers.
     pub(super) fn tell(&self, before: Option<&ObservedJob>, job: &Arc<ObservedJob>) {
         self.feed.changed(before, job);
         if let Some(sender) = self.followed().get(&key(job)) {

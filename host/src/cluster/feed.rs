@@ -20,7 +20,7 @@ const MAX_KEPT: usize = 2048;
 /// The changes of all jobs of a cluster.
 #[derive(Debug)]
 pub struct Feed {
-    /// Tells the numbers of this process from those of others.
+    /// Distinguishes the numbers of this process from those of earlier ones.
     epoch: String,
     state: Mutex<State>,
     newest: watch::Sender<u64>,
@@ -139,7 +139,7 @@ impl Feed {
         }
     }
 
-    /// Forgets the progress of jobs that are not there any more.
+    /// Discards the progress of deleted jobs.
     fn keep_progress_of(&self, jobs: &[Arc<ObservedJob>]) {
         let mut state = self.state();
         let mut left = BTreeMap::new();
@@ -184,7 +184,7 @@ impl Feed {
         FeedPosition { epoch, number }
     }
 
-    /// The changes after a position; nothing where some of them are not kept any more.
+    /// The changes after a position, or `None` if some of them have been discarded.
     pub fn after(&self, position: &FeedPosition) -> Option<Vec<Arc<Change>>> {
         let state = self.state();
         let newest = *self.newest.borrow();
@@ -205,7 +205,7 @@ impl Feed {
         Follower(self.clone())
     }
 
-    /// Whether progress is to be read: not when nobody is there any more.
+    /// Whether to read progress: only while somebody follows the feed.
     fn wants_progress(&self) -> bool {
         let mut state = self.state();
         let is_followed = state.readers.followers > 0;

@@ -58,8 +58,8 @@ use slots::Slots;
 use store::{Record, Store, key};
 use usage::LogUsage;
 
-/// How long torchrun leaves its processes to write a last checkpoint when it is told to stop: by
-/// itself half a minute. `trainer/Dockerfile` says the same; a pod has ten seconds more.
+/// The time in seconds that torchrun gives its processes to write a last checkpoint after SIGTERM.
+/// The default of torchrun is 30 s. `trainer/Dockerfile` has the same value; a pod has 10 s more.
 const PROCESS_GRACE_SECONDS: u32 = 110;
 
 /// How the local cluster runs jobs.
@@ -122,11 +122,11 @@ impl Newest {
 }
 
 impl LocalCluster {
-    /// Opens the cluster and takes up every job that had not ended when it was last left.
+    /// Opens the cluster and resumes every job that has not ended.
     ///
     /// # Errors
     ///
-    /// When the data folder or the store in it cannot be used.
+    /// The data folder or the store in it cannot be used.
     pub async fn open(settings: LocalSettings) -> Result<Self, ClusterError> {
         let LocalSettings {
             program,
@@ -357,8 +357,8 @@ impl Cluster for LocalCluster {
 }
 
 impl LocalCluster {
-    /// Refuses a job whose dataset or model this machine should have and does not, and a prefix on
-    /// this machine that has checkpoints, unless the job says what becomes of them.
+    /// Refuses a job whose dataset or model is missing on this machine, and a prefix on this machine
+    /// that has checkpoints, unless the job resumes or overwrites them.
     async fn check_folders(&self, job: &PyTorchJob) -> Result<(), ClusterError> {
         let key = key(job.namespace(), job.name());
         if self.machine.observed_job(&key).is_some() {

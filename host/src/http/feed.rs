@@ -83,7 +83,7 @@ enum Stage {
 }
 
 impl FeedReader {
-    /// Takes the changes since the position; nothing where some are not kept any more.
+    /// Reads the changes since the position, or returns `None` if some have been discarded.
     fn catch_up(&mut self) -> Option<()> {
         let changes = self.feed.after(&self.position)?;
         if let Some(last) = changes.last() {

@@ -1,5 +1,5 @@
-//! Slows down whoever guesses tokens, by address: the answers to wrong tokens wait. The right token
-//! never waits, since one address can be a proxy with many callers behind it.
+//! Slows down clients that guess tokens, by address: responses to wrong tokens are delayed. The right
+//! token is never delayed, because one address can be a proxy with many callers behind it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

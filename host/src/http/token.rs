@@ -182,8 +182,8 @@ async fn unauthorized(app: &App, address: Option<IpAddr>, reason: &'static str) 
     })
 }
 
-/// Failed authentications. Of an address the first is logged, and then how many there were, so that
-/// whoever guesses tokens does not fill the log.
+/// Failed authentications. For each address, the first one is logged, and later the number of
+/// further ones, so that a client that guesses tokens does not fill the log.
 #[derive(Clone, Default)]
 pub struct Failures {
     noted: Arc<Mutex<HashMap<Option<IpAddr>, Noted>>>,

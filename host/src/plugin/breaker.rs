@@ -16,7 +16,7 @@ const MOST_SUSPECTS: usize = 64;
 /// Most arguments in a row that are counted, whatever the operator allows.
 const MOST_COUNTED: usize = 1000;
 
-/// What tells the arguments of one call from those of another.
+/// A hash that distinguishes the arguments of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Arguments(u64);
 
@@ -71,7 +71,7 @@ struct Suspect {
 /// Why a call is not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotNow {
-    /// The plugin is still out of service for so long.
+    /// The plugin is out of service. Contains the remaining time.
     Resting(Duration),
     /// A call with these arguments failed, and another one runs.
     Suspect,

@@ -94,7 +94,7 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// Why it is none.
+    /// The reason why the file is not a valid plugin.
     pub fn file(&self, file: &Path) -> Result<Plugin, LoadError> {
         let name = file.file_name().unwrap_or_default();
         let here = Location::File(self.folder().join(name));

@@ -27,7 +27,7 @@ const QUIET: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 /// How long a listing may take before the folder counts as one that does not answer.
 const LISTING: Duration = Duration::from_secs(2);
-/// How often registries are asked again that could not be reached.
+/// The interval between attempts to reach a registry that is unreachable.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// The reason for a reload.
@@ -37,14 +37,14 @@ enum Occasion {
     Retry,
 }
 
-/// How changes of the folder are noticed, for whoever runs the service.
+/// How changes of the folder are detected. `/readyz?verbose` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Watching {
     #[default]
     NotYet,
-    /// The system tells of changes, and the folder is listed as well.
+    /// The system reports changes, and the folder is listed as well.
     Notified { every: Duration },
-    /// The system does not tell, and why; the folder is listed.
+    /// The folder is only listed, because the system does not report changes.
     Listed { every: Duration, why: String },
     /// Listing the folder does not come to an end, as on a mount whose server is gone.
     Silent,

@@ -57,7 +57,7 @@ pub const FAMILIES: [Family; 17] = [
 pub struct Recipe {
     family: Family,
     seed: u64,
-    /// About so many bytes.
+    /// The approximate size in bytes.
     size: usize,
 }
 
@@ -223,7 +223,7 @@ impl Family {
     }
 }
 
-/// Members that fill so many bytes: few with long values, or many with short ones.
+/// Members of a total size: few with long values, or many with short ones.
 fn members(size: usize, random: &mut Random) -> Map<String, Value> {
     let count = [3, 60, 120, 255, 2_000, 9_000, 19_000][random.below(7)];
     let count = count.min(size / 8).max(1);
@@ -290,7 +290,7 @@ impl Random {
         choices[self.below(choices.len())].clone()
     }
 
-    /// A text of so many bytes, or a few less.
+    /// A text of a size, or a few bytes less.
     pub fn text(&mut self, size: usize) -> String {
         let piece = self.of(&[
             "a",

@@ -12,7 +12,7 @@ static MOST: AtomicUsize = AtomicUsize::new(0);
 pub struct CountingAllocator;
 
 #[expect(unsafe_code, reason = "an allocator has no safe form")]
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: every call is passed to the system's allocator unchanged.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let in_use = IN_USE.fetch_add(layout.size(), Relaxed) + layout.size();

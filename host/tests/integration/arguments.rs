@@ -211,8 +211,8 @@ fn assert_flags_are_of(table: &Table, members: &[(String, Value)], words: &[Stri
     assert!(values <= flags.len(), "{words:?} of {sent}");
 }
 
-/// The same arguments by their canonical names; a null is none. Of two equal values the one that is
-/// written shorter stands: 1 and not 1.0.
+/// The same arguments by canonical name, without those that are null. Of two equal values, the
+/// shorter form is kept: 1 and not 1.0.
 fn canonical(table: &Table, members: &[(String, Value)]) -> Vec<(String, Value)> {
     let mut canonical = BTreeMap::<String, Value>::new();
     for (key, value) in members.iter().filter(|(_, value)| !value.is_null()) {

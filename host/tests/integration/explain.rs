@@ -1,4 +1,4 @@
-//! What the plugins say of themselves, as people read it.
+//! The descriptions of the plugins, in the form that people read.
 
 use serde_json::{Value, json};
 use trainer_host::explain::{Style, Unexplained, explain, overview, own_codes};

@@ -270,7 +270,7 @@ async fn each_change_of_status_is_an_event_until_the_job_ends() {
     let known = Request::get("/train/meta-told/events").header("last-event-id", end);
     let known = service.send(known.body(Body::empty()).unwrap()).await;
     assert_eq!(known.status, 204);
-    // Who knows less is told the rest.
+    // A client that has seen fewer events gets the rest.
     let rest = events(&service, "/train/meta-told/events", Some(&told[0]["id"])).await;
     assert_eq!(statuses(&rest), ["succeeded"]);
     service.get("/train/meta-missing/events").await.problem(404);

@@ -1,4 +1,4 @@
-//! Files that are no plugin are refused with a reason, and keep nothing else from being served.
+//! Files that are not plugins are refused with a reason, and do not affect other plugins.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ fn load(folder: &Path) -> Arc<Plugins> {
     .unwrap()
 }
 
-/// What a host says of a file that stands beside a good plugin.
+/// The error for a file in a folder with a valid plugin.
 fn refusal(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(

@@ -159,7 +159,7 @@ async fn the_full_view_tells_the_newest_progress_of_the_first_replica() {
             "seconds_left": 12.5,
         })
     );
-    // A job that says nothing of the kind is told without.
+    // A job that reports no cause has none.
     service.submit(&request("fail", "silent")).await;
     service.wait_for("meta-silent", "failed").await;
     assert_eq!(full("meta-silent").await.get("progress"), None);

@@ -1,5 +1,5 @@
-//! What people are told of thousands of bad inputs: in the words of this project, with a place and
-//! a remedy. `TRAINER_WORDS_SEED` and `TRAINER_WORDS_INPUTS` choose other inputs and more of them.
+//! The errors for thousands of bad inputs use the terms of this project and name a place and a
+//! remedy. `TRAINER_WORDS_SEED` and `TRAINER_WORDS_INPUTS` select other inputs and their number.
 
 mod inputs;
 mod judge;
@@ -69,7 +69,7 @@ impl Held {
         }
     }
 
-    /// What a command says of a file: each title, with the lines of the file that it shows.
+    /// The output of a command for a file: each title, with the lines of the file that it shows.
     fn report(&mut self, of: &'static str, input: &str, report: &str) {
         let place = if report.contains("--> ") { "file" } else { "" };
         let is_said = |line: &&str| line.starts_with("error") || line.contains("= help: ");

@@ -7,7 +7,7 @@ pub fn add(launch: &Launch, environment: &mut Environment) {
     environment.set("HF_XET_HIGH_PERFORMANCE", "1");
     let mut reporters = launch.items("report_to");
     if reporters.any(|name| matches!(name, "tensorboard" | "all")) {
-        // transformers 5 has no logging_dir any more.
+        // transformers 5 has removed logging_dir.
         let folder = format!("/tmp/trainer/{}/logs", launch.job.run_id);
         environment.set("TENSORBOARD_LOGGING_DIR", folder);
     }

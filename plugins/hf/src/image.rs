@@ -16,7 +16,7 @@ pub const RULES: &[Rule] = &[
 /// The image of this project, whatever its tag.
 const TRAINER_IMAGE: &str = "ghcr.io/deepfinery/trainer";
 
-/// Packages that the trainer image lacks, with the optimizers that need them.
+/// Packages that the trainer image does not contain, with the optimizers that need them.
 const OPTIMIZERS: &[(&str, &[&str])] = &[
     ("apollo-torch", &["apollo_adamw", "apollo_adamw_layerwise"]),
     (
@@ -67,7 +67,7 @@ const OPTIMIZERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Reporters whose packages the trainer image lacks; most are called as their package.
+/// Reporters whose packages the trainer image does not contain. Most have the name of their package.
 const REPORTERS: &[(&str, &str)] = &[
     ("clearml", "clearml"),
     ("comet_ml", "comet-ml"),

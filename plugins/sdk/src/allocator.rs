@@ -9,7 +9,7 @@ use core::ptr::null_mut;
 const PAGE: usize = 64 * 1024;
 
 unsafe extern "C" {
-    /// Where the linker says that nothing of the program lies any more.
+    /// The end of the program's data, set by the linker.
     static __heap_base: u8;
 }
 

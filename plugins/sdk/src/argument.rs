@@ -67,7 +67,7 @@ pub enum Kind {
     },
     Number(Interval),
     Boolean,
-    /// A string of so many characters.
+    /// A string with a range of lengths in characters.
     Text {
         minimum: usize,
         maximum: usize,
@@ -364,8 +364,8 @@ impl Argument {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
-    /// The JSON Schema of its values. Each spelling of a value that the plugin takes is in it, so
-    /// that whoever checks a request against it refuses nothing that the plugin accepts.
+    /// The JSON Schema of its values. It contains every spelling of a value that the plugin accepts, so
+    /// that a validator of requests refuses nothing that the plugin accepts.
     pub fn schema(&self) -> Value {
         let mut schema = self.kind.schema(self.value_aliases);
         let mut put = |name: &str, value: Value| schema.insert(name.to_string(), value);

@@ -1,5 +1,5 @@
-//! `extra_args` of a job against a framework's table: names and values checked, aliases merged,
-//! what is left ready for the command line. The codes E01 to E11 and W05 are told here.
+//! Checks `extra_args` of a job against a framework's table, merges aliases, and prepares the values
+//! for the command line. Reports the codes E01 to E11 and W05.
 
 mod reader;
 mod value;
@@ -50,7 +50,7 @@ impl GivenArgument {
 }
 
 impl Arguments {
-    /// Reads `extra_args` against a table. What is wrong is told and left out; the rest is read.
+    /// Reads `extra_args` against a table. Reports and skips invalid arguments, and reads the rest.
     pub(crate) fn read(
         framework: &str,
         table: &'static Table,

@@ -226,9 +226,9 @@ fn extensions(launch: &Launch) -> String {
     ["{", &known.collect::<Vec<_>>().join(","), "}"].concat()
 }
 
-/// What the host says beside the job.
+/// The context from the host, in addition to the job.
 struct Context {
-    /// What becomes of arguments that are in no table.
+    /// The handling of arguments that are not in the table.
     unknown: Unknown,
     gpu_memory_gb: Option<u64>,
 }

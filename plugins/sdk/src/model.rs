@@ -95,7 +95,7 @@ impl Shape {
         }
     }
 
-    /// A typical shape of so many parameters: layers of 128 numbers each, as from 1 to 70 billion.
+    /// A typical shape for a number of parameters, with heads of size 128, as in models of 1 to 70 billion.
     fn typical(parameters: f64) -> Self {
         // Of a layer's 13 * hidden^2, and hidden / 128 layers.
         let hidden = (parameters * 128.0 / 13.0).cbrt().max(128.0) as u64;

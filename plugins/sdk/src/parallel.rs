@@ -31,7 +31,7 @@ impl Parallelism {
     }
 }
 
-/// The micro steps of an optimizer step: what the job says, else what makes its global batch.
+/// The micro steps of an optimizer step: as given, or derived from the global batch.
 ///
 /// For [`crate::Argument::derived`].
 pub fn gradient_accumulation(launch: &Launch) -> Option<Value> {

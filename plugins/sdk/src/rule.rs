@@ -12,12 +12,12 @@ pub struct Rule {
     pub about: &'static str,
     /// Who enforces or documents it: the framework's file, or `definition`.
     pub source: &'static str,
-    /// Says how the job breaks the rule. The accessors of [`Launch`] give `None` for an argument
-    /// that was itself refused, so `?` keeps a rule silent about what is already told.
+    /// Returns how the job violates the rule. The accessors of [`Launch`] return `None` for a refused
+    /// argument, so `?` prevents a second finding about it.
     pub check: fn(&Launch) -> Option<Violation>,
 }
 
-/// What comes of a broken rule.
+/// The effect of a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     Refuse,
@@ -54,7 +54,7 @@ pub const fn refuse(
     }
 }
 
-/// A rule whose breach is only told.
+/// A rule whose violation is a warning.
 pub const fn warn(
     code: &'static str,
     about: &'static str,

@@ -274,7 +274,7 @@ mod tests {
         cost(schema).unwrap_err()
     }
 
-    /// `allOf` of the same reference twice, so many levels deep: each level doubles the work.
+    /// `allOf` of the same reference twice, nested: each level doubles the work.
     fn doubling(levels: usize, keyword: &str) -> Value {
         let mut defs = Map::new();
         for level in 0..levels {

@@ -179,7 +179,7 @@ impl Call<'_> {
     }
 }
 
-/// What an answer says that is not a problem document, such as that of a proxy.
+/// The text of a response that is not a problem document, such as that of a proxy.
 fn foreign(url: &str, status: u16, text: &str) -> String {
     /// Longest part of it that is repeated, in characters.
     const MOST: usize = 200;

@@ -25,7 +25,7 @@ pub struct Source {
     name: String,
     text: String,
     places: Option<Places>,
-    /// Pointers to what `--set` has put in place of what the file says.
+    /// Pointers to values that `--set` has replaced.
     set: BTreeSet<String>,
 }
 
@@ -46,7 +46,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or a setting is none; a [`Report`] when its text is wrong.
+    /// The file cannot be read, a setting is invalid, or its text is invalid (a [`Report`]).
     pub fn read(file: &Path, settings: &[String]) -> Result<(Self, Value), anyhow::Error> {
         let name = file.display().to_string();
         let text = text::read(file)?;

@@ -87,7 +87,7 @@ struct Failure {
     is_first: bool,
 }
 
-/// Takes in what the watch tells. Gives the job and its failure, where it is one.
+/// Processes an event of the watch. Returns the job and its failure, if it is one.
 fn look_at(
     event: Result<Event<Pod>, watcher::Error>,
     cache: &Cache,

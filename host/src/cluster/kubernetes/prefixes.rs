@@ -1,5 +1,5 @@
-//! Who writes to which checkpoint prefix: jobs that the watch has told of, those that are being created
-//! here, and those that were and that the watch has not told of yet.
+//! The writers of checkpoint prefixes: jobs that the watch has reported, jobs that this service is
+//! creating, and jobs that it has created and that the watch has not reported yet.
 //!
 //! The last ones are apart from the jobs of the watch: nothing keeps their status current, so they answer
 //! no read. Between two services, and two clusters, the lease that `train.py` takes decides.
@@ -106,7 +106,7 @@ impl Writer {
         self.number().is_some() && self.number() == creation.number
     }
 
-    /// Whether the watch has told of it, and keeps its status current.
+    /// Whether the watch has reported it, and keeps its status current.
     fn is_known_to(&self, cache: &Cache) -> bool {
         let Stage::Created(recent) = &self.stage else {
             return false;
@@ -117,7 +117,7 @@ impl Writer {
 }
 
 impl Creation {
-    /// The job is there: it writes to its prefix until the watch tells otherwise.
+    /// The job exists: it writes to its prefix until the watch reports its end.
     pub(super) fn created(&self, job: &ObservedJob) {
         let recent = Recent {
             job: WritingJob::from(job),

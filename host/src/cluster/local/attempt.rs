@@ -1,4 +1,4 @@
-//! One attempt of a replica: starts its shim, and tells the machine what happens to it.
+//! One attempt of a replica: starts its shim, and reports its events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +96,7 @@ async fn follow(
     }
 }
 
-/// Kills what a killed shim left, and tells that the replica has ended.
+/// Kills the processes that a killed shim has left behind, and reports that the replica has ended.
 pub(super) async fn end_lost(machine: Arc<LocalJobs>, id: JobId, attempt: Attempt) {
     if let Err(error) = tokio::task::spawn_blocking(orphans::end).await {
         warn!(%error, "what a shim left cannot be killed");

@@ -1,9 +1,9 @@
-//! Containment of replicas: what keeps a job from the service, its files and other jobs.
+//! Containment of replicas: protects the service, its files and other jobs from a job.
 //!
 //! The local cluster runs trusted code of one user; this is a second line of defence. A contained
 //! replica has its own PID and mount namespaces, in a user namespace unless the service is root. It
-//! sees no process but its own, none of the service's files, and cannot gain rights. The user's own
-//! files, devices and network stay as they are.
+//! sees only its own processes and none of the service's files, and cannot gain rights. It keeps
+//! access to the user's files, devices and network.
 
 #[cfg(target_os = "linux")]
 mod init;
@@ -85,7 +85,7 @@ impl std::str::FromStr for User {
     }
 }
 
-/// What the init of a replica is told, in one line of JSON on its standard input.
+/// The input of a replica's init process: one line of JSON on standard input.
 #[derive(Debug, Serialize, Deserialize)]
 struct Start {
     command: Vec<String>,
@@ -140,11 +140,11 @@ pub struct Contained<'a> {
 }
 
 impl Contained<'_> {
-    /// Starts the command beneath an init, with the rest as `prepare` says.
+    /// Starts the command under an init process, with the other settings from `prepare`.
     ///
     /// # Errors
     ///
-    /// When it cannot be contained or started.
+    /// The command cannot be contained or started.
     pub fn start(self, prepare: impl FnOnce(&mut Command)) -> io::Result<Child> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = Command::new(self.program);

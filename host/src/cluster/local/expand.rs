@@ -1,7 +1,7 @@
 //! `$(NAME)` in commands and values, as the kubelet expands it.
 //!
 //! Source: kubernetes/kubernetes third_party/forked/golang/expansion/expand.go. `$$` is `$`, a
-//! name without a value stays as it is, and so does anything else after a `$`.
+//! name without a value is unchanged, and so is any other text after a `$`.
 
 use std::collections::BTreeMap;
 

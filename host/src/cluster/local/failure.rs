@@ -15,7 +15,7 @@ pub const FILE_VARIABLE: &str = "TRAINER_FAILURE_FILE";
 /// More than any message. What is longer is not ours.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// What the file says.
+/// The content of the failure file.
 #[derive(Debug, Default, Deserialize)]
 pub struct Failure {
     #[serde(default)]
@@ -51,7 +51,7 @@ pub fn read(file: &Path) -> Option<Failure> {
     serde_json::from_str(&text).ok()
 }
 
-/// What a failure says about the next start: its cause, the file and the log.
+/// Whether a restart can help after a failure, from its cause, the file and the log.
 pub fn kind(restart: Restart, told: Option<&Failure>, log: &str, master_port: u16) -> ExitKind {
     if restart == Restart::IsUseless || told.is_some_and(|failure| failure.permanent) {
         return ExitKind::Permanent;

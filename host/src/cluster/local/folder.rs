@@ -58,7 +58,7 @@ fn holder(pid: Option<i32>) -> String {
 #[derive(Debug)]
 pub struct DataFolder {
     pub path: PathBuf,
-    /// Tells this folder from all others of this machine.
+    /// Identifies this folder on this machine.
     pub id: String,
     /// A lock of this process alone: its children do not inherit it, as they do redb's.
     _lock: File,

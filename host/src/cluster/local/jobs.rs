@@ -73,7 +73,7 @@ struct Jobs {
 #[derive(Debug)]
 struct Known {
     job: Job,
-    /// The same as answers tell it, so that a read copies nothing.
+    /// The same, prepared for responses, so that a read copies nothing.
     observed: Arc<ObservedJob>,
 }
 
@@ -107,7 +107,7 @@ struct Effort {
     wake: watch::Sender<Option<Timestamp>>,
     /// Where the nodes of the job meet.
     port: Option<HeldPort>,
-    /// How each attempt is told to stop.
+    /// The channel that asks each attempt to stop.
     stops: BTreeMap<Attempt, mpsc::UnboundedSender<Duration>>,
 }
 
@@ -124,7 +124,7 @@ pub(super) struct MachineSettings {
     pub environment: BTreeMap<String, String>,
     /// What stands for a pod's own temporary folder.
     pub scratch: PathBuf,
-    /// Tells the jobs of this service from those of others on this machine.
+    /// Distinguishes the jobs of this service from those of other services on this machine.
     pub owner: String,
     pub secrets: Secrets,
     pub pace: Pace,
@@ -336,7 +336,7 @@ impl LocalJobs {
         }
     }
 
-    /// Shows everybody what became of a job.
+    /// Publishes the new state of a job.
     fn show(self: &Arc<Self>, id: &JobId, job: Job) {
         self.set_wake(id, &job);
         let mut jobs = self.jobs_mut();
@@ -522,7 +522,7 @@ impl LocalJobs {
     }
 }
 
-/// There is no job of a key any more.
+/// The error for a job that does not exist.
 fn not_found(key: &str) -> ClusterError {
     let (_, name) = key.split_once('/').unwrap_or(("", key));
     ClusterError::NotFound {

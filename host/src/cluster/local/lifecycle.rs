@@ -258,7 +258,7 @@ impl Job {
         self.turn == Turn::Behind
     }
 
-    /// What becomes of the job when something happens.
+    /// The next state of the job after an event, and the actions to take.
     pub fn step(&self, event: &Event, now: Timestamp) -> Step {
         let mut job = self.clone();
         let mut actions = Vec::new();
@@ -488,7 +488,7 @@ impl Job {
         match self.turn {
             Turn::None if !self.is_live() => {
                 self.turn = Turn::Asked;
-                // Whoever has its turn again starts over with all its replicas.
+                // A job whose turn has come again starts all its replicas.
                 self.replicas.iter_mut().for_each(Replica::reset);
                 self.requests += 1;
                 actions.push(Action::AskForSlots(self.requests));

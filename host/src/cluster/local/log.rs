@@ -124,7 +124,7 @@ struct Follower {
     selection: LogSelection,
     sight: JobWatch,
     reads: Arc<Semaphore>,
-    /// That nothing can come into this log any more, seen before its end was last read.
+    /// Set once the log has ended. It is checked before each read of the end of the log.
     over: Option<LogEnded>,
 }
 

@@ -1,11 +1,11 @@
-//! Processes that a killed shim left behind, and their end.
+//! Finds and kills processes that a killed shim has left behind.
 //!
 //! A shim is the subreaper of its replica, and the service is the subreaper of its shims. When a
-//! shim is killed, the kernel therefore hands what it left to the service, also processes that
-//! dropped their environment or started a session. The service tells them from its own children by
-//! their session: each shim starts one, and a process cannot join a session that it has left.
+//! shim is killed, the kernel therefore makes its processes children of the service, also those
+//! that dropped their environment or started a session. The service recognises them by their
+//! session: each shim starts one, and a process cannot join a session that it has left.
 //!
-//! Where the service was killed as well, the next one finds the rest by the marker in their
+//! If the service was killed as well, the next one finds the processes by the marker in their
 //! environment.
 
 use std::io;

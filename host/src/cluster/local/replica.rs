@@ -45,7 +45,7 @@ pub struct ReplicaContext {
     /// Where the nodes of the job meet.
     pub master_port: u16,
     pub job_uid: String,
-    /// Tells the jobs of this service from those of others on this machine.
+    /// Distinguishes the jobs of this service from those of other services on this machine.
     pub owner: String,
     /// What stands for a pod's own temporary folder.
     pub scratch: PathBuf,
@@ -94,7 +94,7 @@ impl ReplicaIndex {
         format!("{job}-{self}")
     }
 
-    /// What is told of the replica before it is started.
+    /// The reported state of the replica before it is started.
     pub fn waiting(self, job: &str) -> PodDetails {
         PodDetails {
             name: self.pod(job),
@@ -191,7 +191,7 @@ impl Replica {
         self.shim.wait().await;
     }
 
-    /// Tells the replica to stop: SIGTERM, then SIGKILL when the grace is over.
+    /// Stops the replica: SIGTERM, then SIGKILL after the grace period.
     pub async fn stop(&mut self, grace: std::time::Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         if let Ok(line) = line(&ShimCommand::Stop { grace_ms }) {

@@ -12,8 +12,8 @@
 //! * if it was killed itself, its successor finds what it left by the replica's marker in the
 //!   environment of each process.
 //!
-//! It is told what to run in one line of JSON on standard input, and reports on standard output in
-//! lines of JSON. It is single-purpose and has no async runtime: it starts in a millisecond.
+//! It reads what to run from one line of JSON on standard input, and reports on standard output in
+//! lines of JSON. It has a single purpose and no async runtime: it starts in a millisecond.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -63,10 +63,10 @@ pub struct Assignment {
     pub lock: PathBuf,
 }
 
-/// What the service tells a shim after that.
+/// Further commands from the service.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ShimCommand {
-    /// SIGTERM, and SIGKILL for what is left after so many milliseconds.
+    /// Sends SIGTERM, and SIGKILL to the remaining processes after `grace_ms` milliseconds.
     Stop { grace_ms: u64 },
 }
 
@@ -94,8 +94,8 @@ static KILLING: AtomicBool = AtomicBool::new(false);
 ///
 /// When it cannot even read what it is to run.
 pub fn run() -> std::io::Result<()> {
-    // A session of its own: the service tells what this process leaves from its own children by it,
-    // and a Ctrl-C at the terminal is for the service, which stops its replicas itself.
+    // The service recognises processes that this one leaves behind by their session. A Ctrl-C at
+    // the terminal reaches only the service, which stops its replicas itself.
     let _ = rustix::process::setsid();
     let mut lines = std::io::stdin().lock().lines();
     let Some(line) = lines.next() else {
@@ -306,7 +306,7 @@ fn end_leftovers(replica: &str) {
 }
 
 fn report(report: &Report) {
-    // Nobody may be listening any more, which is no reason to stop.
+    // The service may have ended. Continue nevertheless.
     if let Ok(line) = serde_json::to_string(report) {
         let mut output = std::io::stdout().lock();
         let _ = writeln!(output, "{line}").and_then(|()| output.flush());

@@ -78,7 +78,7 @@ impl Slots {
         replicas.saturating_mul(each)
     }
 
-    /// Why so many slots will never be free on this machine, if so.
+    /// The reason if this machine will never have the needed number of slots.
     pub fn never(&self, needed: u32) -> Option<String> {
         let kind = match self.kind {
             SlotKind::Gpu => "GPUs",
@@ -93,7 +93,7 @@ impl Slots {
         })
     }
 
-    /// What a job that waits for its turn is told.
+    /// The reason why a job waits for its turn.
     pub fn waiting(&self, needed: u32) -> String {
         self.never(needed).unwrap_or_else(|| {
             let (free, total) = (self.free, self.total);

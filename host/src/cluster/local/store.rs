@@ -35,8 +35,8 @@ pub struct Record {
     /// What stands for pods here, by name, once their replicas have been started.
     #[serde(default)]
     pub pods: BTreeMap<String, PodDetails>,
-    /// The creation time in microseconds since 1970. The manifest's has whole seconds, which do not
-    /// tell jobs of one second apart.
+    /// The creation time in microseconds since 1970. The time in the manifest has a resolution of one
+    /// second, which does not order jobs that are created in the same second.
     #[serde(default)]
     created_us: Option<i64>,
 }

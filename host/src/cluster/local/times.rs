@@ -161,7 +161,7 @@ impl Marks {
         before.map_or(0, |mark| mark.end)
     }
 
-    /// A reader that goes on from an offset of the log.
+    /// A reader that starts at an offset of the log.
     pub fn from(mut self, offset: u64) -> MarkReader {
         let next = self.first(|mark| mark.end > offset);
         MarkReader {
@@ -172,7 +172,7 @@ impl Marks {
     }
 }
 
-/// Tells the times of one line after the other.
+/// Returns the times of consecutive lines.
 #[derive(Debug)]
 pub struct MarkReader {
     marks: Marks,

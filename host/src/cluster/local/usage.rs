@@ -54,7 +54,7 @@ impl LogUsage {
         if self.begins_to_measure(Instant::now()) {
             let usage = self.clone();
             let measured = tokio::task::spawn_blocking(move || usage.measure());
-            // Only whoever would be refused waits.
+            // Wait only if the job would be refused otherwise.
             if self.known().bytes > self.allowed {
                 let _ = measured.await;
             }

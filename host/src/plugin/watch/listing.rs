@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// So many files of a folder are looked at.
+/// Maximum number of files that are read in a folder.
 const MOST_FILES: usize = 10_000;
 
 /// A folder and its files, without what is in them.

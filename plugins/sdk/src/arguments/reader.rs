@@ -16,7 +16,7 @@ const MAX_KEY_BYTES: usize = 64;
 /// Most bytes of JSON in all. Linux limits one environment string to 128 KiB.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// What every argument is checked for: the code, what comes of it, what it asks for.
+/// The checks of every argument: code, effect and description.
 pub(crate) const CHECKS: &[(&str, &str, &str)] = &[
     (
         "E01",
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
                 };
                 self.read_known(number, argument, key, value);
             }
-            // A table has no reserved names: `Framework::mistakes` tells.
+            // A table has no reserved names: `Framework::mistakes` reports them.
             None if reserved::is_request_field(&name) => {
                 let detail = format!("extra_args.{key}: set the top-level field {name} instead");
                 self.refuse("E02", pointer(&key), detail);

@@ -45,7 +45,7 @@ impl std::fmt::Display for Wrong {
 /// The value of a known argument in its canonical form.
 pub(crate) fn checked(argument: &Argument, value: Value) -> Result<Value, Wrong> {
     let value = canonical_spelling(argument, value);
-    // What the schema says too comes first: the host may find it without asking the plugin.
+    // Checks that the schema expresses come first: the host may find these errors itself.
     let value = typed(&argument.kind, value)?;
     if let Some(range) = argument.kind.out_of_range(&value) {
         return Err(Wrong::new("E06", range));

@@ -192,7 +192,7 @@ impl Training {
         })
     }
 
-    /// The same with everything shared by so many times as many processes.
+    /// The same with everything sharded over more processes, by a factor.
     fn shared_by_more(&self, factor: i64) -> Self {
         let mut training = *self;
         if self.sharding.stage < Stage::Weights {

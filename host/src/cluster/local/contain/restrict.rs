@@ -1,7 +1,7 @@
 //! `trainer start-replica restricted`: containment by Landlock, for machines where this user may
-//! not make namespaces. What runs under it cannot signal or trace other processes, whoever they
-//! belong to, nor read the memory and environment of any. It cannot open the files of the service
-//! where Landlock can distinguish them from those of the user.
+//! not create namespaces. Contained processes cannot signal or trace other processes of any user,
+//! and cannot read their memory or environment. They cannot open the files of the service if
+//! Landlock can distinguish them from those of the user.
 
 use std::collections::BTreeSet;
 use std::fs;

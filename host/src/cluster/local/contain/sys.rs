@@ -34,7 +34,7 @@ pub struct Mount<'a> {
 impl Mount<'_> {
     /// # Errors
     ///
-    /// When the kernel does not allow it.
+    /// The kernel does not allow it.
     pub fn make(&self) -> io::Result<()> {
         let [source, target] = [self.source, self.target].map(|path| text(path.as_os_str()));
         let [kind, options] = [self.kind, self.options].map(|word| text(OsStr::new(word)));
@@ -60,7 +60,7 @@ impl Mount<'_> {
     }
 }
 
-/// Makes a mount and all beneath it read-only.
+/// Makes a mount and all mounts under it read-only.
 ///
 /// # Errors
 ///

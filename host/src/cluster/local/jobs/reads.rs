@@ -20,7 +20,7 @@ impl LocalJobs {
             .map(|known| known.job.record.clone())
     }
 
-    /// A job as answers tell it.
+    /// The state of a job, for responses.
     pub fn observed_job(&self, key: &str) -> Option<Arc<ObservedJob>> {
         self.jobs()
             .kept
@@ -143,7 +143,7 @@ impl LocalJobs {
         kept.or_else(|| jobs.leaving.get(&id.uid)).cloned()
     }
 
-    /// The jobs that waited for another one, and need not any more.
+    /// The jobs that waited for another one that has ended.
     pub(super) fn unblocked(&self) -> Vec<JobId> {
         let jobs = self.jobs();
         let behind = jobs.kept.values().map(|known| &known.job);

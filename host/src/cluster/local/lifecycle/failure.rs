@@ -19,12 +19,12 @@ const MAX_TAKEN_PORTS: u32 = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster::local) struct Exit {
     pub code: i32,
-    /// What the log says of a failure.
+    /// The cause of the failure, from the log.
     pub cause: Option<String>,
     pub kind: ExitKind,
 }
 
-/// What a failure says about the next start.
+/// Whether a restart can help after an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cluster::local) enum ExitKind {
     Ordinary,

@@ -4,7 +4,7 @@
 /// A fix of a fault that the local cluster once had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cluster::local) enum Fix {
-    /// The start of a replica that was told to stop meanwhile changes nothing.
+    /// A start has no effect if the replica has been asked to stop in the meantime.
     LateStart,
     /// A replica whose shim was killed has ended when its processes are gone.
     LostShim,

@@ -1,4 +1,4 @@
-//! What is told of a job while it lives: its counts, its pods, and what it waits for.
+//! The reported state of a job: its counts, its pods, and what it waits for.
 
 use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -64,7 +64,7 @@ impl Job {
     /// Brings the stored counts and pods in line with the replicas.
     pub(super) fn report(&mut self) {
         if self.has_ended() && self.turn == Turn::None {
-            // What was told of an ended job stays, also where its replicas are not known any more.
+            // Keep the reported state of an ended job, even if its replicas are unknown.
             return;
         }
         let status = self.record.job.status.get_or_insert_default();
@@ -165,7 +165,7 @@ impl Job {
         pod.restarts_at = Some(Time(until));
     }
 
-    /// What is told of a replica.
+    /// The reported state of a replica.
     fn pod(&mut self, index: ReplicaIndex) -> &mut PodDetails {
         let job = self.record.job.name().to_string();
         let pod = self.record.pods.entry(index.pod(&job));

@@ -51,7 +51,7 @@ pub struct OpenLog {
     begun: usize,
     /// Long lines that begin before this offset are cut, those behind it broken.
     cut_before: u64,
-    /// What becomes of a line whose end does not come; nothing while it may not be given.
+    /// How to return a line without an end, or `None` while it must be held back.
     unfinished: Option<Unfinished>,
     /// Since when a line waits for its end.
     waiting_since: Option<Instant>,
@@ -59,9 +59,9 @@ pub struct OpenLog {
 
 /// How the next line ends.
 enum LineEnd {
-    /// With a newline, after so many bytes.
+    /// The line is complete. Contains the number of bytes before the newline.
     Newline(usize),
-    /// It is too long, and its next so many bytes are given.
+    /// The line is too long. Contains the number of bytes to return next.
     TooLong(usize),
     NotYet,
 }

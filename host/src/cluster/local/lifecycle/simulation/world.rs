@@ -32,7 +32,7 @@ pub struct World {
     pub stored: BTreeMap<String, Record>,
     pub processes: Vec<Process>,
     pub service: Option<Service>,
-    /// Jobs of which it was told that they have ended.
+    /// Jobs that have been reported as ended.
     pub told_ended: BTreeSet<Uid>,
     submissions: u64,
     pub trace: Vec<String>,
@@ -66,7 +66,7 @@ pub enum ProcessStage {
 }
 
 impl Service {
-    /// The jobs that waited for another one, and need not any more.
+    /// The jobs that waited for another one that has ended.
     fn unblocked(&self) -> Vec<Uid> {
         let behind = self.jobs.iter().filter(|(_, job)| job.is_behind());
         let is_blocked = |job: &Job| self.jobs.values().any(|other| other.blocks(job));
@@ -346,7 +346,7 @@ impl World {
         }
     }
 
-    /// The shim of a process tells the service something.
+    /// Delivers an event from the shim of a process to the service.
     fn report(&mut self, number: usize, event: Event) {
         let process = &self.processes[number];
         let facts = (process.uid.clone(), process.attempt.replica);
@@ -489,7 +489,7 @@ impl World {
             waited += Duration::from_millis(20);
         }
         self.note("the service starts".to_string());
-        // What is marked is killed before any job is taken up.
+        // Marked processes are killed before the service resumes any job.
         self.processes.clear();
         let jobs = self.stored.values().cloned();
         let jobs = jobs.map(|record| (uid_of(&record), Job::new(record, PACE)));
