@@ -125,8 +125,8 @@ lint: toolchain python ## Check formatting and lints
 # The prose linter and the tests on Kubernetes need Go, which is optional.
 GO := $(shell command -v go)
 VALE := $(TARGET)/vale/vale
-# What the prose linter checks. `make prose PROSE=.` also checks files that are not clean yet.
-PROSE := $(wildcard *.md) .ci deploy docs examples host/templates trainer
+# What the prose linter checks: everything except build output.
+PROSE := $(filter-out target,$(wildcard *)) .ci
 NOT_PROSE := '!{docs/frameworks/*,trainer/lock.txt}'
 
 .PHONY: prose

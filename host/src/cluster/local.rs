@@ -187,7 +187,7 @@ impl LocalCluster {
         let slots = Slots::of_this_machine(slots);
         let machine = Arc::new(LocalJobs::open(settings, slots, store)?);
         removal::sweep(&machine.settings, &machine.keys());
-        machine.take_up().await;
+        machine.adopt_stored().await;
         Ok(Self {
             quota: Quota::new(limits, sizes(&machine)),
             usage: LogUsage::new(machine.settings.jobs_folder.clone(), limits.all_logs_bytes),

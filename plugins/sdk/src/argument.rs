@@ -1,7 +1,12 @@
-//! One argument of a framework: a line of its table, and the checks and the schema that follow.
+//! An argument of a framework: one line of its table, and its JSON Schema.
 
-use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+mod kind;
+mod literal;
+
+use serde_json::{Value, json};
+
+pub use kind::{Format, Interval, Kind};
+pub use literal::{Literal, Spelling};
 
 use crate::Launch;
 
@@ -13,102 +18,46 @@ use crate::Launch;
 pub struct Argument {
     /// The canonical name, which reaches the command line as `--<name>`.
     pub name: &'static str,
-    /// Other spellings, from the frameworks that people come from.
+    /// Other spellings, from other frameworks.
     pub aliases: &'static [&'static str],
     pub kind: Kind,
     pub default: DefaultValue,
-    /// What the framework itself calls it.
+    /// Its name in the framework.
     pub native: &'static str,
-    /// What it means, in one line.
+    /// A description in one line.
     pub about: &'static str,
-    /// The unit of its values, empty where there is none.
+    /// The unit of its values, or empty.
     pub unit: &'static str,
-    /// A value that somebody may want, where neither default nor choices show one.
+    /// An example, if neither the default nor the choices provide one.
     pub example: Option<Literal>,
-    /// Other spellings of values, each with the value that it stands for.
+    /// Other spellings of values, each with the canonical value.
     pub value_aliases: &'static [(Spelling, &'static str)],
-    /// Values that people may expect and that it does not take, with the reason.
+    /// Values that users may expect but that are not supported, with the reasons.
     pub excluded: &'static [Excluded],
     pub delivery: Delivery,
 }
 
-/// A value as a request may spell it, for [`Argument::value_aliases`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spelling {
-    Text(&'static str),
-    Boolean(bool),
-}
-
-/// A value that an argument does not take, for [`Argument::excludes`].
+/// A value that is not supported, for [`Argument::excludes`].
 #[derive(Clone, Copy, Debug)]
 pub struct Excluded {
     pub value: &'static str,
-    /// Why, and what would be right.
+    /// The reason, and what to use instead.
     pub why: &'static str,
 }
 
-/// Whom an argument is for.
+/// Who reads an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
     /// It goes to the command line and to `TRAINING_EXTRA_ARGS_JSON`.
     Forwarded,
-    /// It only steers the plugin.
+    /// Only the plugin reads it.
     PluginOnly,
 }
 
-/// The values that an argument takes.
-#[derive(Clone, Copy, Debug)]
-pub enum Kind {
-    Integer {
-        minimum: i64,
-        maximum: i64,
-        /// One value outside the range that has a meaning of its own, such as -1.
-        also: Option<i64>,
-    },
-    Number(Interval),
-    Boolean,
-    /// A string with a range of lengths in characters.
-    Text {
-        minimum: usize,
-        maximum: usize,
-        form: Option<Format>,
-    },
-    Choice(&'static [&'static str]),
-    /// A flat list of strings.
-    List(Option<Format>),
-}
-
-/// What a string has to look like beyond its length.
-#[derive(Clone, Copy, Debug)]
-pub struct Format {
-    /// Completes "is not …" in the error: what a right value is.
-    pub expected: &'static str,
-    pub accepts: fn(&str) -> bool,
-}
-
-/// A range of numbers, each end in or out.
-#[derive(Clone, Copy, Debug)]
-pub struct Interval {
-    pub low: f64,
-    pub high: f64,
-    pub low_open: bool,
-    pub high_open: bool,
-}
-
-/// A value that stands in a table.
-#[derive(Clone, Copy, Debug)]
-pub enum Literal {
-    Integer(i64),
-    Number(f64),
-    Boolean(bool),
-    Text(&'static str),
-    List(&'static [&'static str]),
-}
-
-/// The value that stands for an argument nobody gave.
+/// The value of an argument that a job does not set.
 #[derive(Clone, Copy, Debug)]
 pub enum DefaultValue {
-    /// None: the framework's own, or none at all.
+    /// The default of the framework, if it has one.
     Framework,
     Literal(Literal),
     /// The value of another argument.
@@ -117,64 +66,22 @@ pub enum DefaultValue {
     ModelId,
     /// A value that follows from other arguments.
     Derived {
-        /// The default in words.
+        /// A description of the default.
         about: &'static str,
-        /// What it mostly is.
+        /// The usual value.
         usual: Option<Literal>,
         value: fn(&Launch) -> Option<Value>,
     },
 }
 
 impl DefaultValue {
-    /// The value that the table itself names.
+    /// The value in the table.
     pub(crate) const fn literal(self) -> Option<Literal> {
         match self {
             Self::Literal(literal) => Some(literal),
             Self::Derived { usual, .. } => usual,
             _ => None,
         }
-    }
-}
-
-impl Interval {
-    /// `[low, high]`
-    pub const fn closed(low: f64, high: f64) -> Self {
-        Self {
-            low,
-            high,
-            low_open: false,
-            high_open: false,
-        }
-    }
-
-    /// `(low, high]`
-    pub const fn above(low: f64, high: f64) -> Self {
-        Self {
-            low_open: true,
-            ..Self::closed(low, high)
-        }
-    }
-
-    /// `[low, high)`
-    pub const fn below(low: f64, high: f64) -> Self {
-        Self {
-            high_open: true,
-            ..Self::closed(low, high)
-        }
-    }
-
-    fn contains(&self, value: f64) -> bool {
-        let low = if self.low_open {
-            value > self.low
-        } else {
-            value >= self.low
-        };
-        let high = if self.high_open {
-            value < self.high
-        } else {
-            value <= self.high
-        };
-        low && high
     }
 }
 
@@ -223,20 +130,20 @@ pub const fn text(name: &'static str, minimum: usize, maximum: usize) -> Argumen
     )
 }
 
-/// A switch. It is off unless given: `false` vanishes on the command line, so a behaviour that is
-/// on by default needs a [`choice`] or an inverse name.
+/// A boolean. Its default is `false`, because the command line cannot express `false`: a behaviour that
+/// is on by default needs a [`choice`] or an inverse name.
 pub const fn boolean(name: &'static str) -> Argument {
     let mut boolean = argument(name, Kind::Boolean);
     boolean.default = DefaultValue::Literal(Literal::Boolean(false));
     boolean
 }
 
-/// One of a few words.
+/// One of several strings.
 pub const fn choice(name: &'static str, choices: &'static [&'static str]) -> Argument {
     argument(name, Kind::Choice(choices))
 }
 
-/// A list of strings, which reaches the command line as one value with commas.
+/// A list of strings. On the command line, it is one value with commas.
 pub const fn list(name: &'static str) -> Argument {
     argument(name, Kind::List(None))
 }
@@ -248,26 +155,26 @@ impl Argument {
         self
     }
 
-    /// The value that stands for it when it is not given.
+    /// Sets the default.
     pub const fn default(mut self, default: Literal) -> Self {
         self.default = DefaultValue::Literal(default);
         self
     }
 
-    /// Has the value of another argument when it is not given.
+    /// Uses the value of another argument by default.
     pub const fn same_as(mut self, other: &'static str) -> Self {
         self.default = DefaultValue::Argument(other);
         self
     }
 
-    /// Has the request's `model_id` when it is not given.
+    /// Uses the request's `model_id` by default.
     pub const fn same_as_model_id(mut self) -> Self {
         self.default = DefaultValue::ModelId;
         self
     }
 
-    /// Has a value that follows from other arguments when it is not given. The default that it has
-    /// so far is what a form may show.
+    /// Derives the default from other arguments. A default that was set before remains as the usual value,
+    /// which a form may show.
     pub const fn derived(
         mut self,
         about: &'static str,
@@ -282,19 +189,19 @@ impl Argument {
         self
     }
 
-    /// A value that somebody may want.
+    /// Sets an example.
     pub const fn example(mut self, example: Literal) -> Self {
         self.example = Some(example);
         self
     }
 
-    /// What the framework itself calls it.
+    /// Sets its name in the framework.
     pub const fn native(mut self, native: &'static str) -> Self {
         self.native = native;
         self
     }
 
-    /// What it means, in one line.
+    /// Sets the description, in one line.
     pub const fn about(mut self, about: &'static str) -> Self {
         self.about = about;
         self
@@ -354,12 +261,12 @@ impl Argument {
         self
     }
 
-    /// Whether a key of `extra_args`, with `-` already made `_`, means this argument.
+    /// Whether a key of `extra_args` (with `_` in place of `-`) is a name of this argument.
     pub fn is_called(&self, key: &str) -> bool {
         self.name == key || self.aliases.contains(&key)
     }
 
-    /// Its name and the other spellings of it.
+    /// Its name and aliases.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
@@ -402,7 +309,7 @@ impl Argument {
 }
 
 impl Argument {
-    /// A valid value of it.
+    /// A valid value.
     pub(crate) fn an_example(&self) -> Value {
         match (self.example.or(self.default.literal()), self.kind) {
             (Some(Literal::Boolean(_)), _) | (None, Kind::Boolean) => json!(true),
@@ -412,141 +319,6 @@ impl Argument {
             (None, Kind::Choice(choices)) => json!(choices.first()),
             (None, Kind::Text { .. }) => json!(self.name),
             (None, Kind::List(_)) => json!([]),
-        }
-    }
-}
-
-impl Kind {
-    /// What the errors call a value of this kind.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Integer { .. } => "integer",
-            Self::Number(_) => "number",
-            Self::Boolean => "boolean",
-            Self::Text { .. } | Self::Choice(_) => "string",
-            Self::List(_) => "list of strings",
-        }
-    }
-
-    /// The range in the words of an E06 error, if the kind has one and the value is outside it.
-    pub(crate) fn out_of_range(&self, value: &Value) -> Option<String> {
-        match *self {
-            Self::Integer {
-                minimum,
-                maximum,
-                also,
-            } => {
-                let given = value.as_i64();
-                if given.is_some_and(|n| (minimum..=maximum).contains(&n) || also == Some(n)) {
-                    return None;
-                }
-                let or = also.map(|n| format!("{n} or ")).unwrap_or_default();
-                Some(format!("{value} is out of range {or}{minimum}..{maximum}"))
-            }
-            Self::Number(interval) => {
-                if value.as_f64().is_some_and(|n| interval.contains(n)) {
-                    return None;
-                }
-                let open = if interval.low_open { '(' } else { '[' };
-                let close = if interval.high_open { ')' } else { ']' };
-                let Interval { low, high, .. } = interval;
-                Some(format!("{value} is out of range {open}{low},{high}{close}"))
-            }
-            Self::Text {
-                minimum, maximum, ..
-            } => {
-                let length = value.as_str().unwrap_or_default().chars().count();
-                (!(minimum..=maximum).contains(&length))
-                    .then(|| format!("a length of {length} is out of range {minimum}..{maximum}"))
-            }
-            _ => None,
-        }
-    }
-
-    fn schema(&self, value_aliases: &[(Spelling, &str)]) -> Map<String, Value> {
-        let schema = match *self {
-            Self::Integer {
-                minimum,
-                maximum,
-                also: None,
-            } => json!({"type": "integer", "minimum": minimum, "maximum": maximum}),
-            Self::Integer {
-                minimum,
-                maximum,
-                also: Some(also),
-            } => json!({
-                "type": "integer",
-                "anyOf": [{"const": also}, {"minimum": minimum, "maximum": maximum}],
-            }),
-            Self::Number(interval) => {
-                let low = if interval.low_open {
-                    "exclusiveMinimum"
-                } else {
-                    "minimum"
-                };
-                let high = if interval.high_open {
-                    "exclusiveMaximum"
-                } else {
-                    "maximum"
-                };
-                json!({"type": "number", low: interval.low, high: interval.high})
-            }
-            Self::Boolean => json!({"type": "boolean"}),
-            Self::Text {
-                minimum,
-                maximum,
-                form,
-            } => {
-                let mut schema =
-                    json!({"type": "string", "minLength": minimum, "maxLength": maximum});
-                if let Some(form) = form {
-                    schema["x-form"] = json!(form.expected);
-                }
-                schema
-            }
-            Self::Choice(choices) => {
-                let aliases = value_aliases.iter().map(|(spelling, _)| spelling.value());
-                let choices: Vec<Value> = choices.iter().map(|c| json!(c)).chain(aliases).collect();
-                json!({ "enum": choices })
-            }
-            Self::List(form) => {
-                let mut schema = json!({"type": "array", "items": {"type": "string"}});
-                if let Some(form) = form {
-                    schema["x-form"] = json!(form.expected);
-                }
-                schema
-            }
-        };
-        match schema {
-            Value::Object(schema) => schema,
-            _ => Map::new(),
-        }
-    }
-}
-
-impl Spelling {
-    pub(crate) fn value(&self) -> Value {
-        match self {
-            Self::Text(text) => json!(text),
-            Self::Boolean(boolean) => json!(boolean),
-        }
-    }
-}
-
-impl Literal {
-    pub(crate) fn value(&self) -> Value {
-        json!(self)
-    }
-}
-
-impl Serialize for Literal {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Integer(integer) => integer.serialize(serializer),
-            Self::Number(number) => number.serialize(serializer),
-            Self::Boolean(boolean) => boolean.serialize(serializer),
-            Self::Text(text) => text.serialize(serializer),
-            Self::List(list) => list.serialize(serializer),
         }
     }
 }

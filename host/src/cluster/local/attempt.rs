@@ -51,7 +51,7 @@ pub(super) async fn run(
     if let Event::Exited(_, Exit { code, .. }) = &event {
         info!(pod = index.pod(job.name()), code, "a replica ended");
     }
-    machine.insist(id, event).await;
+    machine.handle_until_stored(id, event).await;
 }
 
 /// Reports the start of a replica, and gives how it ended.
@@ -77,7 +77,9 @@ async fn follow(
                     pod = launch.index.pod(launch.job.name()),
                     pid, "a replica started"
                 );
-                machine.insist(&launch.id, Event::Started(attempt)).await;
+                machine
+                    .handle_until_stored(&launch.id, Event::Started(attempt))
+                    .await;
             }
             Some(Report::CannotStart { reason }) => cannot_start = Some(reason),
             Some(Report::Exited { code }) => {
@@ -103,5 +105,7 @@ pub(super) async fn end_lost(machine: Arc<LocalJobs>, id: JobId, attempt: Attemp
     }
     let cause = Some("its shim was killed".to_string());
     let exit = Exit::ordinary(KILLED, cause);
-    machine.insist(&id, Event::Exited(attempt, exit)).await;
+    machine
+        .handle_until_stored(&id, Event::Exited(attempt, exit))
+        .await;
 }

@@ -1,12 +1,13 @@
-//! This machine as the local cluster sees it: its jobs, on disk and in memory, its slots, and what
-//! is done for each job that has not ended.
+//! The jobs of the local cluster, on disk and in memory, with their slots and tasks.
 //!
-//! What happens to a job goes through [`LocalJobs::happen`]: the state machine of [`lifecycle`] says
-//! what follows, the store keeps it, then everybody sees it, and then it is done.
+//! Every event of a job goes through [`LocalJobs::handle`]: the state machine in [`lifecycle`]
+//! computes the next state, which is stored and then published. Then its actions are executed.
 //!
 //! [`lifecycle`]: super::lifecycle
 
+mod actions;
 mod reads;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,27 +19,22 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-use super::attempt::{self, Launch};
 use super::contain::Containment;
-use super::lifecycle::{Action, Attempt, Event, Job, Pace, Step, Write};
+use super::lifecycle::{Attempt, Event, Job, Pace, Step, Write};
 use super::ports::HeldPort;
-use super::replica::{ReplicaContext, ReplicaIndex};
+use super::removal;
 use super::secrets::Secrets;
-use super::slots::{Request, Slots};
+use super::slots::Slots;
 use super::store::{Record, Store};
-use super::{removal, timer};
+use crate::cluster::ClusterError;
 use crate::cluster::changes::Changes;
-use crate::cluster::{ClusterError, RunState, WritingJob};
-use crate::job::{ObservedJob, Prefix};
-use crate::keys::RUN_ID_LABEL;
-use crate::manifest::gpus_per_replica;
-use crate::pytorch_job::PyTorchJob;
+use crate::job::ObservedJob;
 use reads::is;
 
-/// How long to wait before writing again what could not be stored.
+/// The wait before a failed write is repeated.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
-/// The jobs of this machine and what is done for them.
+/// The jobs of this machine.
 #[derive(Debug)]
 pub(super) struct LocalJobs {
     pub settings: MachineSettings,
@@ -46,11 +42,11 @@ pub(super) struct LocalJobs {
     store: Arc<Store>,
     jobs: RwLock<Jobs>,
     changes: Changes,
-    /// What is done for jobs that are not at rest, by uid.
-    efforts: Mutex<BTreeMap<String, Effort>>,
-    /// Keeps what happens to the jobs in order.
+    /// The resources of jobs that are not at rest, by uid.
+    resources: Mutex<BTreeMap<String, Resources>>,
+    /// Serialises the changes of jobs.
     changing: tokio::sync::Mutex<Service>,
-    /// Attempts and what follows them.
+    /// The tasks of attempts and their events.
     tasks: TaskTracker,
 }
 
@@ -84,7 +80,7 @@ impl From<Job> for Known {
     }
 }
 
-/// Which job, also when another has its name by now.
+/// Identifies a job, even if another one has its name by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct JobId {
     pub key: String,
@@ -100,12 +96,12 @@ impl From<&Record> for JobId {
     }
 }
 
-/// What is done for a job.
+/// The resources of a job that is not at rest.
 #[derive(Debug)]
-struct Effort {
+struct Resources {
     /// When [`Event::Wake`] is due.
     wake: watch::Sender<Option<Timestamp>>,
-    /// Where the nodes of the job meet.
+    /// The port of the master.
     port: Option<HeldPort>,
     /// The channel that asks each attempt to stop.
     stops: BTreeMap<Attempt, mpsc::UnboundedSender<Duration>>,
@@ -120,9 +116,9 @@ pub(super) struct MachineSettings {
     /// Where the folders of deleted jobs wait for the end of their replicas.
     pub deleted_folder: PathBuf,
     pub working_directory: PathBuf,
-    /// What every replica has in its environment.
+    /// Environment variables of every replica.
     pub environment: BTreeMap<String, String>,
-    /// What stands for a pod's own temporary folder.
+    /// The counterpart of a pod's temporary folder.
     pub scratch: PathBuf,
     /// Distinguishes the jobs of this service from those of other services on this machine.
     pub owner: String,
@@ -131,7 +127,7 @@ pub(super) struct MachineSettings {
 }
 
 impl LocalJobs {
-    /// Takes the jobs of a store over. None of them is started yet.
+    /// Loads the jobs of a store. None of them is started yet.
     pub fn open(
         settings: MachineSettings,
         slots: Slots,
@@ -150,112 +146,21 @@ impl LocalJobs {
             store: Arc::new(store),
             jobs: RwLock::new(jobs),
             changes: Changes::default(),
-            efforts: Mutex::default(),
+            resources: Mutex::default(),
             changing: tokio::sync::Mutex::new(Service::Runs),
             tasks: TaskTracker::new(),
         })
     }
 
-    /// Starts again what was cut off, the oldest first, as after a reboot of the machine.
-    pub async fn take_up(self: &Arc<Self>) {
+    /// Resumes jobs that have not ended, the oldest first, as after a reboot of the machine.
+    pub async fn adopt_stored(self: &Arc<Self>) {
         for id in self.unfinished() {
-            info!(job = id.key, "taking up a job that was cut off");
-            if self.happen(&id, &Event::TakenUp).await.is_err() {
-                // The disk does not take writes now. The service serves until it does.
-                self.report(id, Event::TakenUp);
+            info!(job = id.key, "resuming a job that was interrupted");
+            if self.handle(&id, &Event::Adopted).await.is_err() {
+                // The disk does not accept writes at the moment. The service serves nevertheless.
+                self.report(id, Event::Adopted);
             }
         }
-    }
-
-    /// Adds a job, on disk first, and sees to it.
-    pub async fn add(self: &Arc<Self>, record: Record) -> Result<(), ClusterError> {
-        // Who hears that a name is taken has to find the job that has it.
-        let service = self.changing.lock().await;
-        if *service == Service::Stops {
-            let action = "creating a job";
-            let source = "the service stops".into();
-            return Err(ClusterError::Unavailable { action, source });
-        }
-        let id = JobId::from(&record);
-        if let Some(taken) = self.observed_job(&id.key) {
-            return Err(ClusterError::AlreadyExists {
-                name: taken.name().to_string(),
-                run_id: taken.label(RUN_ID_LABEL).map(str::to_string),
-            });
-        }
-        self.check_prefix(&record.job)?;
-        let store = self.store.clone();
-        let stored = record.clone();
-        blocking("storing a job", move || store.put(&stored)).await?;
-        let job = Job::new(record, self.settings.pace);
-        let is_blocked = self.jobs().blocking(&job).next().is_some();
-        let job = match is_blocked {
-            true => job.behind_another(),
-            false => job,
-        };
-        let step = job.step(&Event::Created, Timestamp::now());
-        self.take(&id, step).await
-    }
-
-    /// Refuses a job whose checkpoint prefix another one writes to.
-    ///
-    /// # Errors
-    ///
-    /// [`ClusterError::PrefixTaken`] with that job.
-    pub fn check_prefix(&self, job: &PyTorchJob) -> Result<(), ClusterError> {
-        let Some(prefix) = Prefix::of(&job.metadata) else {
-            return Ok(());
-        };
-        let jobs = self.observed(None);
-        let taken =
-            |other: &&Arc<ObservedJob>| prefix.is_taken_by(other, job.namespace(), job.name());
-        match jobs.iter().find(taken) {
-            Some(writer) => Err(ClusterError::prefix_taken(
-                &prefix,
-                WritingJob::from(&**writer),
-            )),
-            None => Ok(()),
-        }
-    }
-
-    /// Lets a job run or wait.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such job, it has ended, or the wish cannot be stored.
-    pub async fn set_running(
-        self: &Arc<Self>,
-        key: &str,
-        wish: RunState,
-    ) -> Result<Arc<ObservedJob>, ClusterError> {
-        let _in_order = self.changing.lock().await;
-        let job = self.kept(key).ok_or_else(|| not_found(key))?;
-        if job.has_ended() {
-            let name = job.record.job.name().to_string();
-            return Err(ClusterError::Ended { name });
-        }
-        let event = match wish {
-            RunState::Suspend => Event::Suspend,
-            RunState::Resume => Event::Resume,
-        };
-        let id = JobId::from(&job.record);
-        self.take(&id, job.step(&event, Timestamp::now())).await?;
-        self.observed_job(key).ok_or_else(|| not_found(key))
-    }
-
-    /// Forgets a job at once, and lets its replicas end.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such job, or the store cannot be written.
-    pub async fn delete(self: &Arc<Self>, key: &str) -> Result<(), ClusterError> {
-        let _in_order = self.changing.lock().await;
-        let job = self.kept(key).ok_or_else(|| not_found(key))?;
-        let id = JobId::from(&job.record);
-        self.take(&id, job.step(&Event::Delete, Timestamp::now()))
-            .await?;
-        info!(job = key, "a job was deleted");
-        Ok(())
     }
 
     /// Stops all replicas, and waits until they have ended.
@@ -265,7 +170,7 @@ impl LocalJobs {
         for id in self.all() {
             if let Some(job) = self.living(&id) {
                 let step = job.step(&Event::Leave, Timestamp::now());
-                // Nothing is written of a job that is left.
+                // This step writes nothing.
                 let _ = self.take(&id, step).await;
             }
         }
@@ -274,12 +179,12 @@ impl LocalJobs {
         self.tasks.wait().await;
     }
 
-    /// Takes note of something that happened.
+    /// Handles an event of a job.
     ///
     /// # Errors
     ///
-    /// When it cannot be stored. Then it did not happen yet.
-    pub async fn happen(self: &Arc<Self>, id: &JobId, event: &Event) -> Result<(), ClusterError> {
+    /// The new state cannot be stored. The job is then unchanged.
+    pub async fn handle(self: &Arc<Self>, id: &JobId, event: &Event) -> Result<(), ClusterError> {
         let _in_order = self.changing.lock().await;
         match self.living(id) {
             Some(job) => self.take(id, job.step(event, Timestamp::now())).await,
@@ -287,30 +192,28 @@ impl LocalJobs {
         }
     }
 
-    /// Takes note of something that happened, as soon as the disk takes it.
-    pub async fn insist(self: &Arc<Self>, id: &JobId, event: Event) {
-        let mut told = false;
-        while let Err(error) = self.happen(id, &event).await {
-            if !told {
-                told = true;
+    /// Handles an event of a job, and retries until the new state is stored.
+    pub async fn handle_until_stored(self: &Arc<Self>, id: &JobId, event: Event) {
+        let mut is_logged = false;
+        while let Err(error) = self.handle(id, &event).await {
+            if !is_logged {
+                is_logged = true;
                 let error = &error as &dyn std::error::Error;
-                error!(
-                    job = id.key,
-                    error, "a state cannot be stored; trying again"
-                );
+                error!(job = id.key, error, "a state cannot be stored; retrying");
             }
             tokio::time::sleep(STORE_RETRY).await;
         }
     }
 
-    /// The same, beside whatever else is done.
+    /// The same, in a task of its own.
     fn report(self: &Arc<Self>, id: JobId, event: Event) {
         let machine = self.clone();
         self.tasks
-            .spawn(async move { machine.insist(&id, event).await });
+            .spawn(async move { machine.handle_until_stored(&id, event).await });
     }
 
-    /// Takes a step of a job, on disk first, so that nobody reads what a crash would take back.
+    /// Takes a step of a job. It is stored first, so that no client reads a state that a crash would
+    /// undo.
     async fn take(self: &Arc<Self>, id: &JobId, step: Step) -> Result<(), ClusterError> {
         let written = self.write(&step).await;
         let (job, actions) = step.stored(written)?;
@@ -359,147 +262,6 @@ impl LocalJobs {
         jobs.kept.insert(id.key.clone(), known);
     }
 
-    fn act(self: &Arc<Self>, id: &JobId, action: Action) {
-        match action {
-            Action::AskForSlots(number) => {
-                if let Some(job) = self.living(id) {
-                    let needed = self.slots_needed(&job.record.job);
-                    let job = id.uid.clone();
-                    let granted = self.slots().ask(Request { job, number }, needed);
-                    self.grant(granted);
-                }
-            }
-            Action::ReturnSlots => {
-                let granted = self.slots().give_back(&id.uid);
-                self.grant(granted);
-                self.unblock();
-            }
-            Action::ChoosePort => self.choose_port(id),
-            Action::Start(attempt) => self.start(id, attempt),
-            Action::Stop(attempt, grace) => {
-                if let Some(stop) = self
-                    .efforts()
-                    .get(&id.uid)
-                    .and_then(|e| e.stops.get(&attempt))
-                {
-                    // An attempt that does not listen has ended.
-                    let _ = stop.send(grace);
-                }
-            }
-            Action::EndLost(attempt) => {
-                let lost = attempt::end_lost(self.clone(), id.clone(), attempt);
-                self.tasks.spawn(lost);
-            }
-            Action::Forget => self.forget(id),
-        }
-    }
-
-    fn grant(self: &Arc<Self>, granted: Vec<Request>) {
-        for Request { job, number } in granted {
-            if let Some(id) = self.of_uid(&job) {
-                self.report(id, Event::SlotsGranted(number));
-            }
-        }
-    }
-
-    fn choose_port(&self, id: &JobId) {
-        let port = HeldPort::choose();
-        let port = port.inspect_err(|error| error!(job = id.key, %error, "no port is free"));
-        if let Some(effort) = self.efforts().get_mut(&id.uid) {
-            effort.port = port.ok();
-        }
-    }
-
-    fn start(self: &Arc<Self>, id: &JobId, attempt: Attempt) {
-        let Some(job) = self.living(id) else { return };
-        let Some(index) = job.index(attempt) else {
-            return;
-        };
-        let record = job.record;
-        let mut efforts = self.efforts();
-        let Some(effort) = efforts.get_mut(&id.uid) else {
-            return;
-        };
-        let context = ReplicaContext {
-            containment: self.settings.containment.clone(),
-            most_log_bytes: self.settings.most_log_bytes,
-            program: self.settings.program.clone(),
-            working_directory: self.settings.working_directory.clone(),
-            base: self.settings.environment.clone(),
-            folder: self.folder(record.job.namespace(), record.job.name()),
-            master_port: effort.port.as_ref().map_or(0, HeldPort::number),
-            job_uid: id.uid.clone(),
-            owner: self.settings.owner.clone(),
-            scratch: self.settings.scratch.clone(),
-            secrets: self.settings.secrets.clone(),
-        };
-        let launch = Launch {
-            id: id.clone(),
-            attempt,
-            gpus: self.gpus_of(id, attempt.replica, &record.job),
-            job: record.job,
-            index,
-            context,
-        };
-        let (stop, stops) = mpsc::unbounded_channel();
-        effort
-            .stops
-            .retain(|other, _| other.replica != attempt.replica);
-        effort.stops.insert(attempt, stop);
-        self.tasks.spawn(attempt::run(self.clone(), launch, stops));
-    }
-
-    /// Nothing is left of a deleted job.
-    fn forget(self: &Arc<Self>, id: &JobId) {
-        let job = self.jobs_mut().leaving.remove(&id.uid);
-        self.efforts().remove(&id.uid);
-        if let Some(job) = job {
-            let folder = removal::away(&self.settings, &job.record.job);
-            self.tasks.spawn(removal::remove(folder));
-        }
-    }
-
-    /// Lets the jobs start that waited for another one to end.
-    fn unblock(self: &Arc<Self>) {
-        for id in self.unblocked() {
-            self.report(id, Event::Unblocked);
-        }
-    }
-
-    /// Sets the alarm of a job, or lets go of everything when nothing is left to do for it.
-    fn set_wake(self: &Arc<Self>, id: &JobId, job: &Job) {
-        let mut efforts = self.efforts();
-        if job.is_at_rest() {
-            efforts.remove(&id.uid);
-            return;
-        }
-        let effort = efforts.entry(id.uid.clone()).or_insert_with(|| {
-            let (wake, due) = watch::channel(None);
-            tokio::spawn(timer::run(self.clone(), id.clone(), due));
-            Effort {
-                wake,
-                port: None,
-                stops: BTreeMap::new(),
-            }
-        });
-        let next = job.next_wake();
-        effort
-            .wake
-            .send_if_modified(|wake| std::mem::replace(wake, next) != next);
-    }
-
-    fn gpus_of(&self, id: &JobId, number: usize, job: &PyTorchJob) -> Option<Vec<u32>> {
-        let each = gpus_per_replica(job) as usize;
-        let gpus = self.slots().gpus(&id.uid)?;
-        Some(gpus.into_iter().skip(number * each).take(each).collect())
-    }
-
-    fn slots_needed(&self, job: &PyTorchJob) -> u32 {
-        let replicas = ReplicaIndex::all(&job.spec).len();
-        let replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
-        self.slots().needed(replicas, gpus_per_replica(job))
-    }
-
     /// The folder of a job: the logs and locks of its replicas.
     pub fn folder(&self, namespace: &str, name: &str) -> PathBuf {
         self.settings.jobs_folder.join(namespace).join(name)
@@ -509,8 +271,10 @@ impl LocalJobs {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn efforts(&self) -> MutexGuard<'_, BTreeMap<String, Effort>> {
-        self.efforts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn resources(&self) -> MutexGuard<'_, BTreeMap<String, Resources>> {
+        self.resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn jobs(&self) -> RwLockReadGuard<'_, Jobs> {
@@ -530,7 +294,7 @@ fn not_found(key: &str) -> ClusterError {
     }
 }
 
-/// Waits for the disk without keeping a thread of the runtime from its other work.
+/// Runs a blocking operation on the disk without blocking a thread of the runtime.
 pub(super) async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> Result<T, ClusterError> + Send + 'static,

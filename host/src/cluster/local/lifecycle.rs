@@ -1,7 +1,7 @@
-//! The life of a local job as a state machine: what happens to it, what follows, and what to do.
+//! The life of a local job as a state machine: events, the states that follow, and actions.
 //!
-//! A job moves only in [`Job::step`], which is pure: it knows no clock, disk or process. The
-//! machine stores the job that comes out before it shows it to anybody, and then does the actions.
+//! A job changes only in [`Job::step`], which is pure: it uses no clock, disk or process. The
+//! cluster stores the new state before it publishes it, and then executes the actions.
 //!
 //! ```text
 //! turn:      Behind ──Unblocked──▶ None ──▶ Asked ──SlotsGranted──▶ Held ──▶ Returning ──▶ None
@@ -11,34 +11,39 @@
 //! ```
 //!
 //! * A job that should not run (suspended, deleted, ended, or the service stops) stops its
-//!   replicas, and gives its slots back when the last of them has ended.
-//! * A job that should run asks for slots when it has none and no replica is left. So a resumed job
-//!   waits for its old replicas.
+//!   replicas, and returns its slots when the last of them has ended.
+//! * A job that should run asks for slots when it has none and no replica is live. A resumed job
+//!   therefore waits for its old replicas.
 //! * A new job waits for the replicas of a deleted job of its name, and for those of a job that was
 //!   deleted or has ended and writes to its checkpoint prefix.
-//! * A replica whose shim was killed is `Lost` until its processes are gone.
-//! * An event of an earlier attempt changes nothing.
+//! * A replica whose shim was killed is `Lost` until its processes have ended.
+//! * An event of an earlier attempt has no effect.
 
+mod event;
 mod failure;
 mod fixes;
+mod replicas;
 mod report;
 #[cfg(test)]
 mod simulation;
+mod state;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub(super) use event::{Action, Attempt, Event, Step, Write};
 pub(super) use failure::{Exit, ExitKind};
 pub(super) use fixes::{Fix, holds};
 
+use self::state::{LostEnd, Presence, Replica, ReplicaState, Stage, Turn};
 use super::conditions::{self, Transition};
 use super::replica::ReplicaIndex;
 use super::store::Record;
 use crate::job::Prefix;
 use crate::pytorch_job::{PyTorchJob, ReplicaType};
 
-/// How jobs of this machine are restarted and stopped.
+/// Durations for restarting and stopping jobs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// The wait before a failed replica starts again. It doubles with each failure.
@@ -47,169 +52,21 @@ pub(super) struct Pace {
     pub shutdown_grace: Duration,
 }
 
-/// A job and where it is in its life.
+/// A job and its state.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
-    /// What is stored.
+    /// The stored part.
     pub record: Record,
     pace: Pace,
     turn: Turn,
     replicas: Vec<Replica>,
-    /// How many attempts there were of all replicas. It numbers them.
+    /// The number of attempts of all replicas, and of the latest one.
     attempts: u64,
-    /// How many requests for slots there were. It numbers them.
+    /// The number of requests for slots, and of the latest one.
     requests: u64,
-    /// How often the port of the master was taken.
+    /// How often the port of the master was in use.
     taken_ports: u32,
     presence: Presence,
-}
-
-/// Whether the job's slots are its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// Replicas of an earlier job have to end first: see [`Job::blocks`].
-    Behind,
-    None,
-    /// With the request that was made last.
-    Asked,
-    Held,
-    /// Held until the last replica has ended.
-    Returning,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
-    Kept,
-    Deleted,
-    /// The service stops. The next one takes the job up.
-    Left,
-}
-
-#[derive(Clone, Debug)]
-struct Replica {
-    index: ReplicaIndex,
-    state: ReplicaState,
-    /// Failures in this service's life. They lengthen the wait before the next start.
-    failures: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReplicaState {
-    Idle,
-    Live {
-        attempt: u64,
-        stage: Stage,
-    },
-    /// It failed and starts again then.
-    Waiting {
-        until: Timestamp,
-    },
-    Succeeded,
-    Failed,
-}
-
-/// How far a replica with processes is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Starting,
-    Running,
-    Stopping,
-    /// Its shim was killed and its processes are being killed.
-    Lost {
-        end: LostEnd,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LostEnd {
-    Failure,
-    Stop,
-}
-
-/// Something that happens to a job.
-#[derive(Clone, Debug)]
-pub(super) enum Event {
-    /// It was submitted.
-    Created,
-    /// An earlier service left it. Its replicas are gone.
-    TakenUp,
-    /// The last replica of the last job that blocked this one has ended.
-    Unblocked,
-    /// The request of this number was granted.
-    SlotsGranted(u64),
-    Started(Attempt),
-    /// A shim has ended and did not say how its replica ended.
-    ShimLost(Attempt),
-    /// No process of the replica is left.
-    Exited(Attempt, Exit),
-    /// The time that [`Job::next_wake`] gave has come.
-    Wake,
-    Suspend,
-    Resume,
-    Delete,
-    /// The service stops.
-    Leave,
-}
-
-/// One run of one replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Attempt {
-    /// Position in [`ReplicaIndex::all`].
-    pub replica: usize,
-    pub number: u64,
-}
-
-/// What to do after a step, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// With the number of the request.
-    AskForSlots(u64),
-    /// Also withdraws the job's request for slots.
-    ReturnSlots,
-    /// The replicas that start now meet at another port.
-    ChoosePort,
-    Start(Attempt),
-    /// SIGTERM, and SIGKILL after the grace.
-    Stop(Attempt, Duration),
-    /// Kill what a killed shim left, and then report [`Event::Exited`].
-    EndLost(Attempt),
-    /// Nothing is left of a deleted job.
-    Forget,
-}
-
-/// What a step changes on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Write {
-    Nothing,
-    Update,
-    Remove,
-}
-
-/// A step that was thought through and not taken yet.
-#[derive(Debug)]
-pub(super) struct Step {
-    job: Job,
-    actions: Vec<Action>,
-    pub write: Write,
-}
-
-impl Step {
-    /// What is to be written.
-    pub fn record(&self) -> &Record {
-        &self.job.record
-    }
-
-    /// Takes the step if it was stored. Otherwise the job stays as it was, and nothing is done.
-    ///
-    /// # Errors
-    ///
-    /// The error of the store.
-    pub fn stored<E>(self, written: Result<(), E>) -> Result<(Job, Vec<Action>), E> {
-        match written {
-            Err(error) if holds(Fix::Unstored) => Err(error),
-            _ => Ok((self.job, self.actions)),
-        }
-    }
 }
 
 impl Job {
@@ -233,7 +90,7 @@ impl Job {
         }
     }
 
-    /// The same, where another job blocks it.
+    /// The same job, blocked by another one.
     pub fn behind_another(self) -> Self {
         let turn = match holds(Fix::Successor) {
             true => Turn::Behind,
@@ -294,7 +151,7 @@ impl Job {
         restarts.chain(self.deadline()).min()
     }
 
-    /// Whether nothing of the job is left to do on this machine.
+    /// Whether the job needs nothing more on this machine.
     pub fn is_at_rest(&self) -> bool {
         self.turn == Turn::None && !self.should_run() && !self.is_live()
     }
@@ -330,7 +187,7 @@ impl Job {
 
     fn take(&mut self, event: &Event, now: Timestamp, actions: &mut Vec<Action>) {
         match event {
-            Event::TakenUp => self.taken_up(now),
+            Event::Adopted => self.adopt(now),
             Event::Unblocked if self.turn == Turn::Behind => self.turn = Turn::None,
             Event::SlotsGranted(request)
                 if self.turn == Turn::Asked && *request == self.requests =>
@@ -355,7 +212,7 @@ impl Job {
         }
     }
 
-    fn taken_up(&mut self, now: Timestamp) {
+    fn adopt(&mut self, now: Timestamp) {
         let status = self.record.job.status.as_ref();
         let was_running = status.is_some_and(|status| status.start_time.is_some());
         if was_running && self.should_run() {
@@ -381,7 +238,7 @@ impl Job {
         if self.presence == Presence::Kept {
             self.presence = Presence::Left;
         }
-        // Replicas that have longer to stop are given no more than the service has.
+        // Replicas with a longer grace period get no more than the service has.
         for (attempt, stage) in self.live() {
             if stage == Stage::Stopping {
                 actions.push(Action::Stop(attempt, self.pace.shutdown_grace));
@@ -402,7 +259,7 @@ impl Job {
             return;
         }
         replica.set_stage(Stage::Running);
-        self.tell_started(index, now);
+        self.report_started(index, now);
         if index.replica_type == ReplicaType::Master {
             conditions::apply(&mut self.record.job, &Transition::Running, now);
         }
@@ -424,7 +281,7 @@ impl Job {
         actions.push(Action::EndLost(attempt));
     }
 
-    /// Brings what the job does in line with what it should do.
+    /// Starts and stops replicas so that the job does what it should do.
     fn settle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if !self.should_run() {
             self.stop_all(actions);
@@ -434,97 +291,9 @@ impl Job {
             actions.push(Action::ReturnSlots);
         }
         if self.should_run() {
-            self.go_on(now, actions);
+            self.start_replicas(now, actions);
         } else if self.presence == Presence::Deleted && self.is_at_rest() {
             actions.push(Action::Forget);
-        }
-    }
-
-    fn stop_all(&mut self, actions: &mut Vec<Action>) {
-        let grace = match self.presence {
-            Presence::Left => self.pace.shutdown_grace,
-            Presence::Kept | Presence::Deleted => self.grace(),
-        };
-        for number in 0..self.replicas.len() {
-            self.stop(number, grace, actions);
-        }
-        self.turn = match self.turn {
-            Turn::Asked => {
-                actions.push(Action::ReturnSlots);
-                Turn::None
-            }
-            Turn::Held => Turn::Returning,
-            // A job that is not to run any more waits for nothing.
-            Turn::Behind if self.presence != Presence::Kept => Turn::None,
-            turn => turn,
-        };
-    }
-
-    fn stop(&mut self, number: usize, grace: Duration, actions: &mut Vec<Action>) {
-        let replica = &mut self.replicas[number];
-        match replica.state {
-            ReplicaState::Live {
-                attempt,
-                stage: Stage::Starting | Stage::Running,
-            } => {
-                replica.set_stage(Stage::Stopping);
-                let replica = number;
-                let number = attempt;
-                actions.push(Action::Stop(Attempt { replica, number }, grace));
-            }
-            ReplicaState::Live {
-                stage: Stage::Lost { .. },
-                ..
-            } => {
-                let end = LostEnd::Stop;
-                replica.set_stage(Stage::Lost { end });
-            }
-            ReplicaState::Waiting { .. } => replica.state = ReplicaState::Idle,
-            _ => {}
-        }
-    }
-
-    fn go_on(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        match self.turn {
-            Turn::None if !self.is_live() => {
-                self.turn = Turn::Asked;
-                // A job whose turn has come again starts all its replicas.
-                self.replicas.iter_mut().for_each(Replica::reset);
-                self.requests += 1;
-                actions.push(Action::AskForSlots(self.requests));
-            }
-            Turn::Held if self.may_start() => self.start_due(now, actions),
-            _ => {}
-        }
-    }
-
-    /// Whether replicas may start. Single replicas are stopped to start all of them together.
-    fn may_start(&self) -> bool {
-        self.turn == Turn::Held && !self.live().any(|(_, stage)| stage.stops())
-    }
-
-    fn start_due(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let was_live = self.is_live();
-        let mut starts = Vec::new();
-        for (number, replica) in self.replicas.iter_mut().enumerate() {
-            if replica.is_due(now) {
-                self.attempts += 1;
-                let attempt = self.attempts;
-                let stage = Stage::Starting;
-                replica.state = ReplicaState::Live { attempt, stage };
-                starts.push(Attempt {
-                    replica: number,
-                    number: attempt,
-                });
-            }
-        }
-        // Those that run know the port they have.
-        if !was_live && !starts.is_empty() {
-            actions.push(Action::ChoosePort);
-        }
-        for attempt in starts {
-            self.tell_starting(attempt);
-            actions.push(Action::Start(attempt));
         }
     }
 
@@ -539,7 +308,7 @@ impl Job {
         })
     }
 
-    /// The replica of an attempt, if that is the one that runs.
+    /// The replica of an attempt, if the attempt is the current one.
     fn attempted(&mut self, attempt: Attempt) -> Option<&mut Replica> {
         let replica = self.replicas.get_mut(attempt.replica)?;
         let runs = matches!(
@@ -549,7 +318,7 @@ impl Job {
         runs.then_some(replica)
     }
 
-    /// The end of the time that the job may be active. It counts from the stored start.
+    /// The end of the time that the job may be active, counted from its stored start.
     fn deadline(&self) -> Option<Timestamp> {
         if !self.should_run() {
             return None;
@@ -567,45 +336,6 @@ impl Job {
         let pod = specs.master.template.spec.as_ref();
         let seconds = pod.and_then(|pod| pod.termination_grace_period_seconds);
         Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30))
-    }
-}
-
-impl Stage {
-    fn stops(self) -> bool {
-        let end = LostEnd::Stop;
-        self == Self::Stopping || self == Self::Lost { end }
-    }
-}
-
-impl Replica {
-    fn is_live(&self) -> bool {
-        self.stage().is_some()
-    }
-
-    fn stage(&self) -> Option<Stage> {
-        match self.state {
-            ReplicaState::Live { stage, .. } => Some(stage),
-            _ => None,
-        }
-    }
-
-    fn set_stage(&mut self, to: Stage) {
-        if let ReplicaState::Live { stage, .. } = &mut self.state {
-            *stage = to;
-        }
-    }
-
-    fn is_due(&self, now: Timestamp) -> bool {
-        match self.state {
-            ReplicaState::Idle => true,
-            ReplicaState::Waiting { until } => until <= now,
-            _ => false,
-        }
-    }
-
-    fn reset(&mut self) {
-        self.state = ReplicaState::Idle;
-        self.failures = 0;
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) async fn run(
     loop {
         let due = *wake.borrow_and_update();
         if due.is_some_and(|due| due <= Timestamp::now()) {
-            machine.insist(&id, Event::Wake).await;
+            machine.handle_until_stored(&id, Event::Wake).await;
         }
         let left = left(due);
         tokio::select! {

@@ -127,7 +127,7 @@ impl Job {
         format!("attempt {} of {limit}", self.record.restarts + 1)
     }
 
-    pub(super) fn tell_starting(&mut self, attempt: Attempt) {
+    pub(super) fn report_starting(&mut self, attempt: Attempt) {
         let Some(index) = self.index(attempt) else {
             return;
         };
@@ -139,7 +139,7 @@ impl Job {
         "Pending".clone_into(&mut pod.phase);
     }
 
-    pub(super) fn tell_started(&mut self, index: ReplicaIndex, now: Timestamp) {
+    pub(super) fn report_started(&mut self, index: ReplicaIndex, now: Timestamp) {
         let pod = self.pod(index);
         "Running".clone_into(&mut pod.phase);
         pod.started_at = Some(Time(now));

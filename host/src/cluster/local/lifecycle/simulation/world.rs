@@ -183,7 +183,7 @@ impl World {
         self.note(format!("submit {uid} with {workers} workers to {prefix}"));
         self.stored.insert(record.key(), record);
         self.service.as_mut().unwrap().jobs.insert(uid.clone(), job);
-        assert!(self.happen(&uid, &Event::Created));
+        assert!(self.handle(&uid, &Event::Created));
     }
 
     /// The job of a name that is not deleted.
@@ -208,12 +208,12 @@ impl World {
     fn ask(&mut self, event: &Event) {
         let name = NAMES[self.below(3)];
         if let Some(uid) = self.of_name(name) {
-            self.happen(&uid, event);
+            self.handle(&uid, event);
         }
     }
 
     /// What the machine does with an event. Whether it was taken note of.
-    fn happen(&mut self, uid: &str, event: &Event) -> bool {
+    fn handle(&mut self, uid: &str, event: &Event) -> bool {
         let Some(job) = self.service.as_ref().and_then(|s| s.jobs.get(uid)) else {
             return true;
         };
@@ -387,7 +387,7 @@ impl World {
         let keys: Vec<_> = waiting.into_iter().map(|(key, _)| key.clone()).collect();
         let key = keys[self.below(keys.len())].clone();
         let event = self.service.as_ref().unwrap().facts[&key][0].clone();
-        if self.happen(&key.0, &event)
+        if self.handle(&key.0, &event)
             && let Some(facts) = self.service.as_mut().and_then(|s| s.facts.get_mut(&key))
         {
             facts.pop_front();
@@ -427,7 +427,7 @@ impl World {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in due {
-            self.happen(&uid, &Event::Wake);
+            self.handle(&uid, &Event::Wake);
         }
     }
 
@@ -447,7 +447,7 @@ impl World {
         let jobs: Vec<Uid> = service.jobs.keys().cloned().collect();
         self.note("the service stops".to_string());
         for uid in jobs {
-            if !self.happen(&uid, &Event::Leave) {
+            if !self.handle(&uid, &Event::Leave) {
                 return Err(format!("{uid} cannot be left without a disk"));
             }
         }
@@ -503,7 +503,7 @@ impl World {
             let service = self.service.as_mut().unwrap();
             if !service.jobs[&uid].has_ended() {
                 let facts = service.facts.entry((uid, usize::MAX)).or_default();
-                facts.push_back(Event::TakenUp);
+                facts.push_back(Event::Adopted);
             }
         }
         self.settle();
