@@ -4,10 +4,12 @@
 
 mod file;
 mod limits;
+mod list;
 mod operation;
 mod pattern;
 mod policy;
 mod principal;
+mod rules;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,8 +19,9 @@ use jiff::Timestamp;
 pub use file::{AccessFile, OidcSettings, TokenReviewSettings};
 pub use limits::Usage;
 pub use operation::{OPERATIONS, Reach, reach};
-pub use policy::{Defaults, Policy, Refusal, Rules};
+pub use policy::{DigestRule, Policy};
 pub use principal::{Forbidden, Grant, Namespaces, Principal, Role};
+pub use rules::{Defaults, Refusal, Rules};
 
 /// The SHA-256 hash of a token.
 pub type TokenHash = [u8; 32];

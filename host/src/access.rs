@@ -170,7 +170,7 @@ impl AccessControl {
     }
 }
 
-/// What a user is granted. The prefix tells users of one origin from those of another, and from
+/// What a user is granted. The prefix distinguishes users of one origin from those of another, and from
 /// named tokens.
 fn principal(access: &Access, origin: &str, user: &User) -> Option<Arc<Principal>> {
     let name = format!("{origin}:{}", user.name);

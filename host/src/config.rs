@@ -56,7 +56,7 @@ pub struct ServeSettings {
     #[arg(long, env = "TRAINER_API_TOKEN_FILE")]
     pub api_token_file: Option<PathBuf>,
     /// TOML file with named tokens, roles, namespaces and policies. It is read again when it
-    /// changes. Default: whoever has the token may do everything.
+    /// changes. Default: every holder of the token may do everything.
     #[arg(long, env = "TRAINER_ACCESS")]
     pub access: Option<PathBuf>,
     /// File to which a line of JSON is appended for each change, or - for standard output.

@@ -311,7 +311,7 @@ mod tests {
             "oidc": {"issuer": "http://127.0.0.1.evil.example", "audience": ""},
         }))
         .unwrap_err();
-        let told = wrong.join("\n");
+        let reported = wrong.join("\n");
         for part in [
             "tokens.two.namespaces: an admin",
             "tokens.two.sha256: is also the hash of tokens.one",
@@ -323,9 +323,12 @@ mod tests {
             "oidc.issuer: must be an https:// URL",
             "oidc.audience: empty",
         ] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(reported.contains(part), "{part}: {reported}");
         }
-        assert!(!told.contains(&hash) && !told.contains("secret"), "{told}");
+        assert!(
+            !reported.contains(&hash) && !reported.contains("secret"),
+            "{reported}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The limits of a policy for all unfinished jobs together.
 
-use super::policy::{Refusal, Rules};
+use super::{Refusal, Rules};
 use crate::finding::{Code, Finding};
 use crate::job::{JobState, ObservedJob};
 use crate::keys::{GPUS_PER_NODE_ANNOTATION, OWNER_ANNOTATION};

@@ -276,8 +276,8 @@ mod tests {
         assert_eq!(caller.role_everywhere(), None);
         assert!(caller.check("deleteJob", Role::Operator, "b").is_ok());
         let refused = caller.check("deleteJob", Role::Operator, "c").unwrap_err();
-        let told = "namespace \"c\" is not allowed for alice; allowed: a, b";
-        assert_eq!(refused.to_string(), told);
+        let reported = "namespace \"c\" is not allowed for alice; allowed: a, b";
+        assert_eq!(refused.to_string(), reported);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use memchr::memmem::Finder;
 
 /// What stands in place of a value.
 const MASK: &[u8] = b"***";
-/// Shorter values are not masked: they would make logs unreadable and are no protection.
+/// Shorter values are not masked: they would make logs unreadable.
 const MIN_BYTES: usize = 4;
 
 /// Masks values, also those that are in two pieces of a text.

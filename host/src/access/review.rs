@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::jwt::User;
 
-/// How long the answer about a token is used. A token that is revoked works for so long.
+/// How long the answer about a token is used. A revoked token works until then.
 const ANSWER_AGE: Duration = Duration::from_secs(30);
 /// The most answers that are kept.
 const MAX_ANSWERS: usize = 10_000;

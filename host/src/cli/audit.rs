@@ -35,7 +35,7 @@ pub struct AuditArguments {
     /// Only changes since a time (RFC 3339) or a duration such as 10m.
     #[arg(long, value_parser = start)]
     since: Option<Timestamp>,
-    /// Print the lines as they are in the log.
+    /// Print the selected lines of the log unchanged.
     #[arg(long)]
     json: bool,
 }

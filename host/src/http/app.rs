@@ -26,7 +26,7 @@ pub struct App {
     pub policy: Arc<RequestPolicy>,
     /// None disables authentication.
     pub token: Option<Token>,
-    /// The named callers and what they may do. None: whoever has the token may do everything.
+    /// The named callers and what they may do. None: every holder of the token may do everything.
     pub access: Option<Arc<AccessControl>>,
     /// Where changes are recorded.
     pub audit: Option<Arc<Audit>>,
