@@ -370,7 +370,7 @@ async fn each_change_is_a_line_of_the_audit_log_without_the_body() {
     body["dataset_uri"] = json!("s3://team-a/data/");
     body["env"] = json!({"MY_PASSWORD": "hunter2"});
     assert_eq!(submit(&service, "alice", &body).await.status, 201);
-    body["image"] = json!("docker.io/evil@sha256:1");
+    body["image"] = json!("docker.io/evil:1");
     body["run_id"] = json!("refused");
     submit(&service, "alice", &body).await;
     let delete = |caller| ask(caller, Method::DELETE, "/train/meta-audited", None);
