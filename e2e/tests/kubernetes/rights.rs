@@ -51,7 +51,7 @@ fn with_the_rights_of_deploy_every_step_works() {
     assert_eq!(first_failure(&deployment, "rights-all", "auto"), None);
 }
 
-const TRAIN_JOBS: [&str; 1] = ["deploy/components/trainjob"];
+const TRAIN_JOBS: [&str; 1] = ["trainjob"];
 
 #[test]
 fn with_the_component_for_train_jobs_every_step_works_and_without_one_of_its_rights_one_fails() {

@@ -11,7 +11,7 @@ use crate::service::{Deployed, eventually, request};
 fn start(namespace: &str) -> Deployed {
     let plane = ControlPlane::shared().unwrap();
     plane.extend(Extension::Trainer).unwrap();
-    Deployed::start_with(plane, namespace, &["deploy/components/trainjob"], |site| {
+    Deployed::start_with(plane, namespace, &["trainjob"], |site| {
         site.set("TRAINER_JOB_KIND", "trainjob")
     })
     .unwrap()
@@ -200,7 +200,7 @@ fn two_submissions_of_one_name_create_one_train_job() {
 fn jobs_of_the_kind_before_a_switch_stay_usable() {
     let plane = ControlPlane::shared().unwrap();
     plane.extend(Extension::Trainer).unwrap();
-    let components = ["deploy/components/trainjob"];
+    let components = ["trainjob"];
     let start = |kind: &'static str| {
         Deployed::start_with(plane, "v2-switch", &components, |site| {
             site.set("TRAINER_JOB_KIND", kind)
