@@ -93,6 +93,8 @@ enum Kind {
 /// A service with a queue of this many GPUs in a namespace of its own.
 fn with_queue(kind: Kind, name: &str, gpus: u32) -> Deployed {
     let plane = ControlPlane::shared().unwrap();
+    // First, so that Kueue finds the kind of TrainJobs.
+    plane.extend(Extension::Trainer).unwrap();
     plane.extend(Extension::Kueue).unwrap();
     let (namespace, setting) = match kind {
         Kind::PyTorchJob => (format!("{name}-v1"), "pytorchjob"),
