@@ -76,9 +76,6 @@ pub const MODULES: &[Modules] = &[
             "drop ".repeat(n)
         ))
     }),
-    ("imports", |n| {
-        more(repeated(n, "(import \"env\" \"f{}\" (func))"))
-    }),
     ("loops in loops", |n| {
         more(format!("(func {} {})", "loop ".repeat(n), "end ".repeat(n)))
     }),
