@@ -2,7 +2,7 @@
 //! `trainjobs/`, and each line in
 //! `rules/` shows a rule that fires and the same rule just not firing.
 //!
-//! `make snapshots` accepts the previews as they are. A snapshot whose case is gone fails the tests.
+//! `make snapshots` accepts the current previews. A snapshot without a case fails the tests.
 
 #![expect(
     clippy::unwrap_used,
@@ -131,7 +131,7 @@ fn rules(schema: &Value) -> BTreeSet<String> {
     codes.map(str::to_string).collect()
 }
 
-/// What is told of a case's job with one of its sets of arguments.
+/// The findings for a case's job with one of its sets of arguments.
 async fn findings(plugins: &Plugins, framework: &str, case: &Value, which: &str) -> Vec<String> {
     let mut request = serde_json::json!({
         "framework": framework,

@@ -24,7 +24,7 @@ VARIABLE = "TRAINER_RESOLVED_ARGS_JSON"
 ON_CPU = "fp32"
 # Arguments that set the precision.
 PRECISION = {"precision", "bf16", "fp16"}
-# Each sequence is processed by so many processes together: the product of these arguments.
+# The product of these arguments is the number of processes that process a sequence together.
 PARTS = ("tensor_parallel", "pipeline_parallel", "context_parallel")
 
 

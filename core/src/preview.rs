@@ -131,7 +131,7 @@ impl<'a> Preview<'a> {
         }
     }
 
-    /// Adds what the cluster says of the queue of the job.
+    /// Adds warnings of the cluster about the queue of the job.
     pub fn add_queue_warnings(&mut self, sentences: Vec<String>) {
         let found = |sentence| Cow::Owned(Finding::new(Code::Queue, "", sentence));
         self.warnings.extend(sentences.into_iter().map(found));

@@ -24,7 +24,7 @@ pub(super) fn in_value(text: &str) -> String {
     translated(text, |name| of_operator(name).map(|(name, _)| *name))
 }
 
-/// Replaces names in references. `$$` is an escaped dollar sign, so `$$(RANK)` is no reference.
+/// Replaces names in references. `$$` is an escaped dollar sign, so `$$(RANK)` is not a reference.
 fn translated(text: &str, other: impl Fn(&str) -> Option<&'static str>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -154,7 +154,7 @@ struct Seen {
     submissions: Times,
 }
 
-/// Health checks and submissions of one caller on one connection, for so long.
+/// Health checks and submissions of one caller on one connection, for a duration.
 fn honest(server: &Server, body: &Value, name: &str, time: Duration) -> Seen {
     let mut stream = connect(HONEST, server).unwrap();
     let (mut health, mut submissions) = (Vec::new(), Vec::new());
@@ -217,12 +217,12 @@ impl Attacked {
         }
     }
 
-    /// What the honest caller sees for so long, with `name` in the names of its jobs.
+    /// Response times of the honest caller for a duration, with `name` in the names of its jobs.
     fn honest(&self, name: &str, time: Duration) -> Seen {
         honest(&self.server, &self.job, name, time)
     }
 
-    /// What it sees beside so many clients of each attack.
+    /// Its response times beside a number of clients of each attack.
     fn beside(&self, attacks: &[Attack], clients: usize, time: Duration) -> Seen {
         let is_over = AtomicBool::new(false);
         let sent: Vec<AtomicU64> = attacks.iter().map(|_| AtomicU64::new(0)).collect();

@@ -41,7 +41,7 @@ fn misbehave(server: &Server, is_over: &AtomicBool, sent: &AtomicU64) {
     }
 }
 
-/// Previews of one caller of the same framework, for so long.
+/// Previews of one caller of the same framework, for a duration.
 fn honest(server: &Server, time: Duration) -> Times {
     let mut stream = connect(HONEST, server).unwrap();
     let mut times = Vec::new();

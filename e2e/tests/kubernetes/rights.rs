@@ -181,7 +181,7 @@ fn revoke(plane: &ControlPlane, namespace: &str, resource: &str, verb: &str) {
                 .retain(|granted| granted != verb);
         }
     }
-    // A rule without verbs is none.
+    // Remove rules without verbs.
     rules.retain(|rule| rule["verbs"] != json!([]));
     let patch = json!({ "rules": rules }).to_string();
     let role = [
@@ -197,7 +197,7 @@ fn revoke(plane: &ControlPlane, namespace: &str, resource: &str, verb: &str) {
 }
 
 /// Runs the service with the token of its account, for the namespaces that its overlay allows and for a
-/// kind of jobs, and tells the step that does not work.
+/// kind of jobs, and returns the first step that fails.
 fn first_failure(deployment: &Deployment, allowed: &str, kind: &str) -> Option<&'static str> {
     let site = Site::on_kubernetes(&deployment.kubeconfig, &deployment.namespace).unwrap();
     let site = with_compiled_plugins(site.set("TRAINER_ALLOWED_NAMESPACES", allowed));

@@ -1,5 +1,5 @@
-//! Families of hostile plugins: each grows in one direction until the host refuses it. Whatever is
-//! still served is asked about values that make the most of it.
+//! Families of hostile plugins: each grows in one direction until the host refuses it. A plugin
+//! that is still served gets the values that cost the most.
 
 mod modules;
 mod schemas;

@@ -63,7 +63,7 @@ struct RunningMaster {
     started: Option<Time>,
 }
 
-/// What one watch tells of.
+/// The objects that one watch reports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Watch {
     pub(super) scope: Scope,
@@ -228,7 +228,7 @@ impl Cache {
             .cloned()
     }
 
-    /// Takes in what the watch tells of a job.
+    /// Stores a job that the watch reports.
     pub(super) fn tell(&self, job: ObservedJob) {
         let mut job = self.completed(job);
         let mut jobs = self.jobs_mut();
@@ -240,7 +240,7 @@ impl Cache {
         self.changes.tell(before.as_deref(), &job);
     }
 
-    /// A job with what only its pods tell.
+    /// A job, completed with the state that only its pods show.
     fn completed(&self, mut job: ObservedJob) -> Arc<ObservedJob> {
         self.add_failures_to(&mut job);
         if let Some(master) = self.masters_mut().get(job.id_of_pods()) {
@@ -249,7 +249,7 @@ impl Cache {
         Arc::new(job)
     }
 
-    /// Forgets which masters of a scope run. The list of pods that follows tells.
+    /// Forgets which masters of a scope run. The list of pods that follows shows it.
     pub(super) fn forget_masters(&self, scope: &Scope) {
         let mut masters = self.masters_mut();
         masters.retain(|_, master| scope.as_ref().is_some_and(|of| *of != master.namespace));
@@ -266,7 +266,7 @@ impl Cache {
                     masters.insert(of.id.clone(), RunningMaster { namespace, started });
                     before.is_none()
                 }
-                // The job itself tells that it has ended or restarts.
+                // The job itself shows that it has ended or restarts.
                 MasterPod::NotRunning => false,
             }
         };

@@ -11,7 +11,7 @@
 //! codes are lost. So each failure is recorded in an annotation of the job, where every service can
 //! read it as long as the job exists.
 //!
-//! The watch of pods also tells when the master of a TrainJob runs, which the job itself does not.
+//! The watch of pods also reports when the master of a TrainJob runs, which the job itself does not show.
 //!
 //! Of this nothing is written before the job has failed. The operator deletes the pods first and writes the
 //! job's status after that: a write of ours in between is a conflict to it, upon which it finds a job

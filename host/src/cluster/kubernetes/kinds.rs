@@ -13,7 +13,7 @@ use super::calls::Calls;
 use super::error::CallError;
 use crate::job_kind::JobKind;
 
-/// The delay before the API server is asked again.
+/// The delay before the next request to the API server.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The kinds of a cluster. Clones share them.

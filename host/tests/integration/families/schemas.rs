@@ -13,7 +13,7 @@ pub fn times<T: Into<Value>>(count: usize, member: impl Fn(usize) -> (String, T)
     Value::Object(members.collect::<Map<_, _>>())
 }
 
-/// A schema in a schema, so many levels deep.
+/// Nested schemas.
 fn nested(levels: usize, around: impl Fn(Value) -> Value) -> Value {
     (0..levels).fold(json!({"type": "object"}), |inner, _| around(inner))
 }

@@ -73,7 +73,7 @@ fn a_train_job_runs_when_the_watch_of_pods_tells_that_its_master_does() {
     assert_eq!(state(&cache), JobState::Submitted);
     cache.note_master(&of, MasterPod::Running(None));
     assert_eq!(state(&cache), JobState::Running);
-    // What the API server tells of the job later does not say so.
+    // Later reports of the API server about the job do not show it.
     cache.tell(train_job(&waits));
     assert_eq!(state(&cache), JobState::Running);
     cache.note_master(&of, MasterPod::NotRunning);
