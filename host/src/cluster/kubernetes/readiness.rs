@@ -1,4 +1,4 @@
-//! What the readiness check tells about kinds of jobs and their runtimes.
+//! What the readiness check reports about kinds of jobs and their runtimes.
 
 use super::KubernetesCluster;
 use crate::cluster::ClusterError;
