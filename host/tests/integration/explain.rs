@@ -1,5 +1,7 @@
 //! The descriptions of the plugins, in the form that people read.
 
+use std::sync::{Arc, LazyLock};
+
 use serde_json::{Value, json};
 use trainer_host::explain::{Style, Unexplained, explain, overview, own_codes};
 use trainer_host::plugin::{Limits, Plugin, Plugins, UnknownArguments};
@@ -8,16 +10,14 @@ use crate::service::built_plugins;
 
 const STYLE: Style = Style::Terminal { columns: 100 };
 
-fn plugins() -> std::sync::Arc<Plugins> {
-    let cache = tempfile::tempdir().unwrap();
-    let limits = Limits::default();
-    Plugins::load(
-        built_plugins(),
-        cache.path(),
-        limits,
-        UnknownArguments::default(),
-    )
-    .unwrap()
+/// The built plugins, which all tests share, because loading them takes a second.
+fn plugins() -> Arc<Plugins> {
+    static PLUGINS: LazyLock<Arc<Plugins>> = LazyLock::new(|| {
+        let cache = tempfile::tempdir().unwrap();
+        let unknown = UnknownArguments::default();
+        Plugins::load(built_plugins(), cache.path(), Limits::default(), unknown).unwrap()
+    });
+    PLUGINS.clone()
 }
 
 fn explained(topic: &str) -> Result<String, Unexplained> {
