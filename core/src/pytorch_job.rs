@@ -133,7 +133,7 @@ pub enum ConditionType {
     Created,
     Running,
     Restarting,
-    /// A TrainJob calls it `Complete`.
+    // A TrainJob calls it `Complete`.
     #[serde(alias = "Complete")]
     Succeeded,
     Suspended,

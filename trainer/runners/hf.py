@@ -116,7 +116,7 @@ def build(
         model = hf_model.build(session.run.model_id, chosen.model, options, arguments)
         adapters = hf_model.adapters(options)
         tokens = hf_data.tokenizer(session.run, chosen.tokenizer, options)
-        hf_model.check_fits(model.config, tokens, options)
+        hf_model.check_fits(model.config, tokens, options, session.run.given)
         if options.needs_trl:
             return hf_trl.build(
                 session, options, tokens, model=model, args=arguments, peft_config=adapters

@@ -132,8 +132,8 @@ def _evaluation(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _precision(value: Mapping[str, Any]) -> dict[str, bool]:
-    precision = value["precision"]
-    return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
+    # transformers refuses a job that sets both.
+    return {name: value["precision"] == name or value[name] for name in ("bf16", "fp16")}
 
 
 def _sharding(value: Mapping[str, Any]) -> dict[str, Any]:

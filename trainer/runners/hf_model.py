@@ -116,7 +116,7 @@ def tokenizer(run: Run, folder: Path, options: HfArguments) -> Any:
     return found
 
 
-def check_fits(config: Any, tokens: Tokenizer, options: HfArguments) -> None:
+def check_fits(config: Any, tokens: Tokenizer, options: HfArguments, given: frozenset[str]) -> None:
     """Refuses sequence lengths and tokenizers that do not fit the model, before reading data."""
     shape = config.get_text_config()
     length, positions = (
@@ -124,8 +124,9 @@ def check_fits(config: Any, tokens: Tokenizer, options: HfArguments) -> None:
         getattr(shape, "max_position_embeddings", None),
     )
     if positions and length > positions:
+        default = "" if "max_seq_len" in given else " (the default)"
         raise TrainingError(
-            f"max_seq_len {length}: the model has {positions} positions "
+            f"max_seq_len {length}{default}: the model has {positions} positions "
             f"(max_position_embeddings in its config.json); set at most {positions}"
         )
     words, size = tokens.vocabulary - 1, getattr(shape, "vocab_size", None)

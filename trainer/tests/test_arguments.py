@@ -56,7 +56,10 @@ WITH: dict[str, Json] = {
     "metric_for_best_model": {"eval_strategy": "steps", "load_best_model_at_end": True},
 }
 # Jobs that show the only use of an argument: the plugin refuses them.
-CHECKS: dict[str, Json] = {"num_moe_experts": {"num_moe_experts": 3, "expert_parallel": 2}}
+CHECKS: dict[str, Json] = {
+    "bf16": {"bf16": True, "fp16": True},
+    "num_moe_experts": {"num_moe_experts": 3, "expert_parallel": 2},
+}
 # What no runner gets.
 OF_THE_PLUGIN = ("model_parameters",)
 # Values other than the default, if they cannot be derived from the schema.

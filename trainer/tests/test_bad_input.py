@@ -75,7 +75,7 @@ def test_a_backend_that_is_not_started_is_reported(
     training = Training(tmp_path, {**BASE, "backend": backend})
     assert training.wait() == 78
     (line,) = errors(training)
-    assert f"backend {backend}: train.py does not start it: it saves at the ends of epochs" in line
+    assert f"backend {backend}: not supported: it saves only at the ends of epochs" in line
     assert "set backend to fsdp or torchtitan, or `image`" in line
     assert commits(tmp_path) == []
 

@@ -65,12 +65,12 @@ def test_automodel_takes_data_and_its_packing(make_run: MakeRun) -> None:
 
 def test_automodel_takes_the_parallel_plan(make_run: MakeRun) -> None:
     parse = importlib.import_module("nemo_automodel.recipes._dist_utils").parse_distributed_section
-    run = make_run(framework="nemo", environment={"WORLD_SIZE": "16"})
-    given = {
-        "tensor_parallel": 2, "pipeline_parallel": 2, "context_parallel": 2, "expert_parallel": 2,
-        "sequence_parallel": True, "recompute_granularity": "full",
-    }  # fmt: skip
-    section = nemo_automodel.settings(run, given, "/data.jsonl", "/checkpoints")["distributed"]
+    run = make_run(
+        framework="nemo", environment={"WORLD_SIZE": "16"}, tensor_parallel=2, pipeline_parallel=2,
+        context_parallel=2, expert_parallel=2, sequence_parallel=True, recompute_granularity="full",
+    )  # fmt: skip
+    config = nemo_automodel.settings(run, run.arguments, "/data.jsonl", "/checkpoints")
+    section = config["distributed"]
     parsed = parse(section)
     assert [parsed[f"{axis}_size"] for axis in ("tp", "pp", "cp", "ep")] == [2, 2, 2, 2]
     assert parsed["strategy_config"].sequence_parallel
@@ -96,9 +96,8 @@ def test_automodel_has_float32_weights_and_computes_in_what_is_asked(
     import torch
 
     parse = importlib.import_module("nemo_automodel.recipes._dist_utils").parse_distributed_section
-    run = make_run(framework="nemo", environment={"WORLD_SIZE": "2"})
-    given = {"precision": precision}
-    config = nemo_automodel.settings(run, given, "/data.jsonl", "/checkpoints")
+    run = make_run(framework="nemo", environment={"WORLD_SIZE": "2"}, precision=precision)
+    config = nemo_automodel.settings(run, run.arguments, "/data.jsonl", "/checkpoints")
     assert config["model"]["torch_dtype"] == "float32"
     policy = parse(config["distributed"])["strategy_config"].mp_policy
     assert policy.param_dtype == (torch.float32 if precision == "32" else torch.bfloat16)
@@ -117,8 +116,9 @@ def test_automodel_has_every_schedule(make_run: MakeRun, given: dict[str, Any]) 
     import torch
 
     steps = importlib.import_module("nemo_automodel.components.optim.optimizer")
-    run = make_run(framework="nemo")
-    config = nemo_automodel.settings(run, given, "/data.jsonl", "/checkpoints")["lr_scheduler"]
+    run = make_run(framework="nemo", **given)
+    settings = nemo_automodel.settings(run, run.arguments, "/data.jsonl", "/checkpoints")
+    config = settings["lr_scheduler"]
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=2e-5)
     length = SimpleNamespace(epoch_len=None, max_steps=given["max_steps"])
     (rates,) = steps.LRSchedulerConfig(**config).build(optimizer, length)

@@ -51,7 +51,7 @@ hf.lr: Peak learning rate
     );
     let precision = explained("hf.precision").unwrap();
     assert!(
-        precision.contains("bf16; fp16 if fp16 is set\n"),
+        precision.contains("bf16; fp32 without GPUs; fp16 if fp16 is set\n"),
         "{precision}"
     );
     let recipe = explained("nemo.recipe").unwrap();

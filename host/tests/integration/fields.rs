@@ -143,7 +143,7 @@ async fn what_the_cluster_could_not_store_is_refused_with_its_size_before_it_is_
             with("annotations", large(3, 86_000)),
             "size",
             "annotations: ",
-            " bytes with",
+            " bytes, ",
             "245760",
         ),
         (

@@ -201,7 +201,7 @@ async fn a_profile_that_is_not_there_is_refused_with_those_that_are() {
     assert_eq!(error["code"], "unknown-profile");
     assert_eq!(error["pointer"], "/annotations/trainer.deepfinery~1profile");
     let detail = "annotations: trainer.deepfinery/profile: unknown profile \"spott\"; known: a100, \
-                  amd, kept, mig, spot, did you mean \"spot\"?";
+                  amd, gang, kept, mig, queued, spot, did you mean \"spot\"?";
     assert_eq!(error["detail"], detail);
 }
 
