@@ -301,24 +301,26 @@ def _close(session: Session) -> None:
     shutil.rmtree(session.run.scratch / "resumed", ignore_errors=True)
 
 
-def device(run: Run) -> str:
+def device_of(run: Run) -> str:
     """The type of device to train on."""
     import torch
 
     return "cuda" if torch.cuda.is_available() and run.wants_gpu else "cpu"
 
 
-def join(run: Run, device: str) -> None:
-    """Initialises the process group for a type of device."""
+def join(run: Run) -> str:
+    """Initialises the process group and returns the type of device to train on."""
     import torch
     from torch import distributed
 
+    device = device_of(run)
     on_gpu = device == "cuda"
     if on_gpu:
         torch.cuda.set_device(run.local_rank)
     if run.world_size > 1 and not distributed.is_initialized():
         # Gloo transfers CPU tensors, such as tokens, between processes.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "cpu:gloo")
+    return device
 
 
 def barrier() -> None:

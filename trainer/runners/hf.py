@@ -24,11 +24,11 @@ def run(session: Session) -> None:
 
     # Each checkpoint has a progress bar, which would interrupt the progress lines.
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    device = sessions.device(session.run)
+    device = sessions.device_of(session.run)
     options = HfArguments.read(resolved.for_device(session.run, device))
     check_metric(options)
     chosen = hf_model.choose(session.run, session.storage, options)
-    sessions.join(session.run, device)
+    sessions.join(session.run)
     arguments = training_arguments(session, options, device)
     trainer, counted = build(session, options, arguments, chosen)
     publishing = Publishing(session, trainer, counted)

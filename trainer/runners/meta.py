@@ -27,7 +27,7 @@ OTHERS = {
 
 def run(session: Session) -> None:
     """Trains one run to completion."""
-    device = sessions.device(session.run)
+    device = sessions.device_of(session.run)
     arguments = Arguments.read(resolved.for_device(session.run, device))
     backend = arguments.backend
     if backend not in BACKENDS:

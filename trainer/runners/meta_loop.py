@@ -34,7 +34,7 @@ LOG = logging.getLogger("trainer")
 def train(session: Session, arguments: Arguments, device: str) -> None:
     """Trains one run to completion."""
     chosen = choose(session.run, session.storage, arguments)
-    sessions.join(session.run, device)
+    sessions.join(session.run)
     Training(session, Plan(arguments, device, session.run.world_size), chosen).train()
 
 

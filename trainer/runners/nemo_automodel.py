@@ -220,7 +220,7 @@ def train(session: Session) -> None:
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
     local = at_hand(run, session.storage)
     config = settings(local, local.arguments, str(file), str(session.saving))
-    sessions.join(run, "cuda")
+    sessions.join(run)
     session.publisher.keep(arguments.get("save_total_limit"))
     rows = write_rows(session, arguments, file, Path(f"{file}.held"))
     found = session.prepare(run.arguments, terms(run, arguments, rows))

@@ -254,7 +254,7 @@ def train(session: Session) -> None:
     if not torch.cuda.is_available():
         raise TrainingError("framework nemo needs a GPU: use framework hf or meta on a CPU")
     local = at_hand(run, session.storage)
-    sessions.join(run, "cuda")
+    sessions.join(run)
     session.publisher.keep(arguments.get("save_total_limit"))
     root = run.scratch / "data"
     rows = _write(session, arguments, root)
