@@ -208,10 +208,8 @@ pub fn read(file: &Path) -> anyhow::Result<Access> {
 /// Reads the file again when its content changes, for as long as the service runs. The content is
 /// compared, because a volume of Kubernetes replaces a file without a notification.
 pub async fn keep_current(control: Arc<AccessControl>, file: PathBuf, every: Duration) {
-    let mut seen = Seen::default();
-    seen.0 = std::fs::read(&file)
-        .ok()
-        .map(|content| Sha256::digest(content).into());
+    let content = std::fs::read(&file).ok();
+    let mut seen = Seen(content.map(|content| Sha256::digest(content).into()));
     let mut turns = tokio::time::interval(every);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -23,8 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Asks the API server whose a token is.
 pub(super) struct Reviewer {
     client: Client,
-    answers: Mutex<HashMap<[u8; 32], (Instant, Option<User>)>>,
+    answers: Mutex<HashMap<[u8; 32], Answer>>,
 }
+
+/// When a review was answered, and the user of the token if it is valid.
+type Answer = (Instant, Option<User>);
 
 impl Reviewer {
     pub(super) fn new(client: Client) -> Self {

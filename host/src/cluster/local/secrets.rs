@@ -196,7 +196,7 @@ mod tests {
         let file = folder.path().join("secrets/team-a/hf-token/token");
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(secrets.list("team-a").unwrap(), [hub.clone()]);
+        assert_eq!(secrets.list("team-a").unwrap(), std::slice::from_ref(&hub));
         assert_eq!(secrets.mask("team-a").text("my second-value"), "my ***");
         assert!(secrets.mask("team-b").is_empty());
         secrets.delete("team-a", &hub).unwrap();
