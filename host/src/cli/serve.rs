@@ -7,6 +7,7 @@ use anyhow::Context;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch as watch_channel;
 use tracing::{info, warn};
 
 use super::plugins::registry;
@@ -18,6 +19,7 @@ use crate::cluster::local::LocalCluster;
 use crate::config::{ClusterKind, ServeSettings};
 use crate::http::{App, Failures, router};
 use crate::plugin::watch;
+use crate::request::RequestPolicy;
 use crate::{listen, measure, memory, preflight, secrets, telemetry};
 
 /// Serves, with secrets hidden from other processes of this user.
@@ -35,33 +37,11 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     let token = settings.token()?;
     let access = settings.access_file().map(|file| access::read(file));
     let access = access.transpose()?;
-    let mut reviews = None;
     let audit = audit_log(&settings)?;
     let telemetry = telemetry::start(&settings.log)?;
     if let Err(error) = hidden {
         warn!(%error, "other processes of this user can read the secrets of this service");
     }
-    let registry = Arc::new(registry(&settings.planning)?);
-    let mut policy = settings.planning.policy()?;
-    policy.secrets = settings.allowed_secrets();
-    let cluster: Arc<dyn Cluster> = match settings.cluster() {
-        ClusterKind::Kubernetes => {
-            let kubernetes = settings.kubernetes_cluster(&policy.profiles);
-            let cluster = KubernetesCluster::connect(kubernetes).await?;
-            reviews = Some(cluster.client());
-            Arc::new(cluster)
-        }
-        ClusterKind::Local => {
-            let local = settings.local_cluster(std::env::current_exe()?)?;
-            preflight::local(&local)
-                .iter()
-                .for_each(|missing| warn!("{missing}"));
-            let folder = local.data_folder.clone();
-            let opened = LocalCluster::open(local).await;
-            let folder = folder.display();
-            Arc::new(opened.with_context(|| format!("cannot use the data folder {folder}"))?)
-        }
-    };
     if token.is_none() && access.is_none() && !settings.listen.ip().is_loopback() {
         warn!(
             listen = %settings.listen,
@@ -69,9 +49,13 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
              TRAINER_API_TOKEN"
         );
     }
+    let registry = Arc::new(registry(&settings.planning)?);
+    let mut policy = settings.planning.policy()?;
+    policy.secrets = settings.allowed_secrets();
+    let (cluster, reviews) = cluster(&settings, &policy).await?;
     let access = access.map(|access| AccessControl::new(access).with_reviews_by(reviews));
     let access = access.map(Arc::new);
-    let (told, draining) = tokio::sync::watch::channel(false);
+    let (stops, draining) = watch_channel::channel(false);
     let app = App {
         plugins: registry.clone(),
         cluster: cluster.clone(),
@@ -82,7 +66,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
         allowed_hosts: settings.allowed_hosts.clone().into(),
         allowed_origins: settings.allowed_origins.clone().into(),
         failures: Failures::default(),
-        draining: draining.clone(),
+        draining,
     };
     let listener = TcpListener::bind(settings.listen)
         .await
@@ -96,26 +80,60 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     }
     tokio::spawn(measure::run_upkeep());
     tokio::spawn(memory::return_unused());
+    serve_until_stopped(&settings, listener, app, stops).await;
+    cluster.shut_down().await;
+    info!("stopped");
+    tokio::task::spawn_blocking(|| telemetry.end()).await?;
+    Ok(())
+}
+
+/// The cluster of the settings, and the client by which an API server reviews tokens.
+async fn cluster(
+    settings: &ServeSettings,
+    policy: &RequestPolicy,
+) -> anyhow::Result<(Arc<dyn Cluster>, Option<kube::Client>)> {
+    if settings.cluster() == ClusterKind::Kubernetes {
+        let kubernetes = settings.kubernetes_cluster(&policy.profiles);
+        let cluster = KubernetesCluster::connect(kubernetes).await?;
+        let client = cluster.client();
+        return Ok((Arc::new(cluster), Some(client)));
+    }
+    let local = settings.local_cluster(std::env::current_exe()?)?;
+    preflight::local(&local)
+        .iter()
+        .for_each(|missing| warn!("{missing}"));
+    let folder = local.data_folder.clone();
+    let opened = LocalCluster::open(local).await;
+    let folder = folder.display();
+    let opened = opened.with_context(|| format!("cannot use the data folder {folder}"))?;
+    Ok((Arc::new(opened), None))
+}
+
+/// Serves until SIGTERM or Ctrl-C, and then until the requests in flight have ended or the grace
+/// period is over.
+async fn serve_until_stopped(
+    settings: &ServeSettings,
+    listener: TcpListener,
+    app: App,
+    stops: watch_channel::Sender<bool>,
+) {
     let grace = Duration::from_secs(settings.shutdown_grace);
+    let draining = stops.subscribe();
     let mut late = draining.clone();
     let limits = settings.connections(getrlimit(Resource::Nofile).current);
     let server = listen::serve(listener, router(app), limits, draining);
     tokio::spawn(async move {
         stopped().await;
         info!("shutting down; waiting for requests in flight");
-        told.send_replace(true);
+        stops.send_replace(true);
     });
     tokio::select! {
         () = server => {}
         () = async {
-            let _ = late.wait_for(|told| *told).await;
+            let _ = late.wait_for(|stops| *stops).await;
             tokio::time::sleep(grace).await;
         } => warn!("grace period expired; requests in flight were aborted"),
     }
-    cluster.shut_down().await;
-    info!("stopped");
-    tokio::task::spawn_blocking(|| telemetry.end()).await?;
-    Ok(())
 }
 
 /// The audit log, which must be writable from the start.
