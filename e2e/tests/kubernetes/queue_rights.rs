@@ -49,7 +49,7 @@ fn without_any_one_permission_for_queues_something_fails() {
         let service = Deployed::start_with(plane, namespace, &["kueue"], in_queue).unwrap();
         add_queue(plane, namespace, 16);
         revoke();
-        lacks(&service, "rights")
+        lacks(&service, "queue-rights")
     };
     assert_eq!(without("queue-rights", &|| ()), [""; 0]);
     let namespace = "queue-rights-cluster-queues";
