@@ -20,6 +20,7 @@ mod update;
 pub use cause::{Cause, MAX_LOG_BYTES, Restart, cause};
 pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
 pub use failures::{failure_annotation, failures, is_failure_annotation};
+pub(crate) use idempotency::label_hash;
 pub use idempotency::{BadKey, Submission};
 pub use listing::{Filter, InvalidPageToken, JobPage, ListedJob, Listing, PageSize};
 pub use logs::{LogEnd, LogLines, LogSelection, LogStart, Unfinished, replica_names, since};

@@ -33,16 +33,16 @@ impl Submission {
             return Err(BadKey);
         }
         Ok(Self {
-            key_hash: hash(key),
+            key_hash: label_hash(key),
             // Members are sorted, so white space and order do not matter.
-            request_hash: hash(crate::json::to_string(request).as_bytes()),
+            request_hash: label_hash(crate::json::to_string(request).as_bytes()),
         })
     }
 
     /// The same submission of a named caller, whose keys are its own.
     #[must_use]
     pub fn of_owner(self, owner: &str) -> Self {
-        let key_hash = hash(format!("{owner}\0{}", self.key_hash).as_bytes());
+        let key_hash = label_hash(format!("{owner}\0{}", self.key_hash).as_bytes());
         Self { key_hash, ..self }
     }
 
@@ -67,8 +67,8 @@ impl Submission {
     }
 }
 
-/// 32 hexadecimal digits: half of SHA-256, which fits a label.
-fn hash(bytes: &[u8]) -> String {
+/// A label value for any text: 32 hexadecimal digits, half of its SHA-256 hash.
+pub(crate) fn label_hash(bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
     hash[..16]
         .iter()

@@ -1,8 +1,7 @@
 //! The owner of a job: the caller that submitted it.
 
-use sha2::{Digest, Sha256};
-
 use super::gpus_per_replica;
+use crate::job::label_hash;
 use crate::keys::{GPUS_PER_NODE_ANNOTATION, OWNER_ANNOTATION, OWNER_LABEL};
 use crate::pytorch_job::PyTorchJob;
 use crate::request::metadata::check_label_value;
@@ -21,13 +20,7 @@ pub fn record_owner(job: &mut PyTorchJob, owner: &str) {
 pub fn label_of(owner: &str) -> String {
     match check_label_value(owner) {
         Ok(()) => owner.to_string(),
-        Err(_) => {
-            let hash = Sha256::digest(owner);
-            hash[..16]
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
-        }
+        Err(_) => label_hash(owner.as_bytes()),
     }
 }
 
