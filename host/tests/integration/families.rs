@@ -123,7 +123,6 @@ impl Attacked {
 
 /// What the tests below push to the limit, in a size that costs little.
 #[tokio::test]
-#[ignore = "minutes: make test-hostile"]
 async fn a_small_plugin_of_each_family_harms_nothing() {
     let mut attacked = Attacked::new().await;
     for (family, schema) in SCHEMAS {
