@@ -55,8 +55,8 @@ def test_a_claim_is_a_folder(tmp_path: Path, make_run: MakeRun) -> None:
 def test_the_root_of_the_operator_comes_first(
     tmp_path: Path, make_run: MakeRun, name: str, place: str
 ) -> None:
-    folder = folder_with(tmp_path / "root" / place, config__json="{}")
-    assert found(make_run, name, TRAINER_MODELS_URI=f"file://{tmp_path}/root/") == folder
+    folder = folder_with(tmp_path / "models" / place, config__json="{}")
+    assert found(make_run, name, TRAINER_MODELS_URI=f"file://{tmp_path}/models/") == folder
 
 
 @pytest.mark.parametrize("name", ["../secret", "org/../../secret", "a/b/c", "-x"])

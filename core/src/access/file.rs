@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::{Access, Grant, NamedToken, Namespaces, OTHER_NAMESPACES, Policy, Principal, Role};
 use crate::request::metadata;
 
-/// The most characters of the name of a token.
+/// Maximum length of the name of a token, in characters.
 const MAX_NAME: usize = 63;
 
 /// How the names of users and groups begin.
@@ -252,7 +252,7 @@ fn check_providers(access: &Access, wrong: &mut Vec<String>) {
     }
 }
 
-/// Whether a URL is of this machine, where nobody else reads what is sent.
+/// Whether a URL points to this machine, so that no other machine can read the traffic.
 fn is_loopback(url: &str) -> bool {
     let rest = url.strip_prefix("http://").unwrap_or_default();
     let authority = rest.split('/').next().unwrap_or_default();

@@ -32,15 +32,15 @@ pub struct Policy {
     pub env: Option<Vec<String>>,
     /// Secrets that `env` may name, as patterns. Default: none.
     pub secrets: Option<Vec<String>>,
-    /// Most nodes of a job.
+    /// Maximum number of nodes of a job.
     pub max_nodes: Option<u32>,
-    /// Most GPUs of a job.
+    /// Maximum number of GPUs of a job.
     pub max_gpus: Option<u32>,
-    /// Most nodes of all unfinished jobs together: of the namespace, or of each caller of a role.
+    /// Maximum number of nodes of all unfinished jobs together: of the namespace, or of each caller of a role.
     pub max_total_nodes: Option<u32>,
-    /// Most GPUs of all unfinished jobs together.
+    /// Maximum number of GPUs of all unfinished jobs together.
     pub max_total_gpus: Option<u32>,
-    /// Most unfinished jobs.
+    /// Maximum number of unfinished jobs.
     pub max_jobs: Option<u32>,
 }
 

@@ -18,12 +18,12 @@ const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
 const LATER_ANNOTATIONS_BYTES: usize = 16 * 1024;
 /// Maximum size of [`WARNINGS_ANNOTATION`]: an eighth of the limit of all annotations.
 const MAX_WARNINGS_BYTES: usize = 32 * 1024;
-/// Most words of the command of a TrainJob, and most of its variables.
+/// Maximum number of words in the command of a TrainJob, and of its variables.
 const MAX_TRAIN_JOB_ITEMS: usize = 128;
 /// Variables that a TrainJob gets beside those of its PyTorchJob: the training operator's, and those
 /// that identify the job.
 const LATER_VARIABLES: usize = 16;
-/// Most characters of the image of a TrainJob.
+/// Maximum length of the image of a TrainJob, in characters.
 const MAX_TRAIN_JOB_IMAGE: usize = 500;
 
 /// Checks that the cluster accepts a job of this size and kind.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metadata::is_dns_subdomain;
 
-/// The most characters of a key of a secret.
+/// Maximum length of a key of a secret, in characters.
 const MAX_KEY: usize = 253;
 /// How the names of the service's own secrets begin. No job may read them.
 const OWN_PREFIX: &str = "trainer-";

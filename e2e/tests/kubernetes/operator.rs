@@ -1,5 +1,6 @@
 //! Jobs over HTTP, run by the real training operator.
 
+use e2e::Server;
 use serde_json::{Value, json};
 
 use crate::service::{Deployed, eventually, request};
@@ -24,11 +25,10 @@ pub fn example() -> Value {
     })
 }
 
-#[test]
-fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
-    let service = Deployed::start("example").unwrap();
+/// Submits the specification's example, and returns its name once it is reported as submitted.
+pub fn submit_example(server: &Server) -> &'static str {
     let name = "meta-meta-demo-001";
-    let (status, body) = service.server.post("/train", &example()).unwrap();
+    let (status, body) = server.post("/train", &example()).unwrap();
     let expected = json!({
         "name": name,
         "status": "submitted",
@@ -37,8 +37,15 @@ fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
         "run_id": "meta_demo_001",
     });
     assert_eq!((status, body), (201, expected));
-    let submitted = service.server.wait_for(name, "submitted").unwrap();
+    let submitted = server.wait_for(name, "submitted").unwrap();
     assert_eq!(submitted["detail"], "PyTorchJob submitted");
+    name
+}
+
+#[test]
+fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
+    let service = Deployed::start("example").unwrap();
+    let name = submit_example(&service.server);
     service.server.wait_for(name, "running").unwrap();
     // Before the operator says so, a pod that is active does: the specification's last row but one.
     eventually(|| {

@@ -58,14 +58,18 @@ pub fn add_queue(plane: &ControlPlane, namespace: &str, gpus: u32) {
         }
     }
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let apply = [
+    apply(plane, &list.to_string());
+}
+
+fn apply(plane: &ControlPlane, objects: &str) {
+    let arguments = [
         "apply",
         "--server-side",
         "--force-conflicts",
         "--filename",
         "-",
     ];
-    plane.kubectl_with(&apply, &list.to_string()).unwrap();
+    plane.kubectl_with(&arguments, objects).unwrap();
 }
 
 /// The profiles of a service whose jobs are in the queue `research`.
@@ -122,14 +126,7 @@ fn add_runtimes(plane: &ControlPlane) {
     let mut command = Command::new(e2e::binary());
     let runtimes = command.arg("runtimes").arg("--profiles").arg(&profiles);
     let runtimes = String::from_utf8(runtimes.output().unwrap().stdout).unwrap();
-    let apply = [
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "--filename",
-        "-",
-    ];
-    plane.kubectl_with(&apply, &runtimes).unwrap();
+    apply(plane, &runtimes);
 }
 
 /// The tests of what both kinds do, for each of them.

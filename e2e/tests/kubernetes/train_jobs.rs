@@ -4,7 +4,7 @@ use e2e::Server;
 use e2e::control_plane::{ControlPlane, Extension};
 use serde_json::{Value, json};
 
-use crate::operator::example;
+use crate::operator::submit_example;
 use crate::service::{Deployed, eventually, request};
 
 /// A service that creates TrainJobs.
@@ -38,18 +38,7 @@ fn post(server: &Server, path: &str) -> u16 {
 #[test]
 fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
     let service = start("v2-example");
-    let name = "meta-meta-demo-001";
-    let (status, body) = service.server.post("/train", &example()).unwrap();
-    let expected = json!({
-        "name": name,
-        "status": "submitted",
-        "detail": "PyTorchJob created",
-        "framework": "meta",
-        "run_id": "meta_demo_001",
-    });
-    assert_eq!((status, body), (201, expected));
-    let submitted = service.server.wait_for(name, "submitted").unwrap();
-    assert_eq!(submitted["detail"], "PyTorchJob submitted");
+    let name = submit_example(&service.server);
     let running = service.server.wait_for(name, "running").unwrap();
     assert_eq!(running["detail"], "PyTorchJob pods active");
     let pods = pods(&service, name);

@@ -12,11 +12,11 @@ use ring::signature::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// The most bytes of a token. Longer ones are refused unread.
+/// Maximum size of a token in bytes. Larger tokens are refused before they are parsed.
 const MAX_BYTES: usize = 16 * 1024;
 /// How far the clock of the provider may be ahead or behind, in seconds.
 const LEEWAY: i64 = 60;
-/// The most groups of a user.
+/// Maximum number of groups of a user.
 const MAX_GROUPS: usize = 1000;
 
 /// A token, before its signature was verified.

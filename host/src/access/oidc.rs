@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const KEYS_AGE: Duration = Duration::from_secs(60 * 60);
 /// How soon keys are fetched again, so that tokens with invented keys do not burden the provider.
 const AGAIN: Duration = Duration::from_secs(10);
-/// The most bytes of an answer of the provider.
+/// Maximum size of a response of the provider, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
 /// A provider and its keys.

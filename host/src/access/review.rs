@@ -15,7 +15,7 @@ use super::jwt::User;
 
 /// How long the answer about a token is used. A revoked token works until then.
 const ANSWER_AGE: Duration = Duration::from_secs(30);
-/// The most answers that are kept.
+/// Maximum number of cached answers.
 const MAX_ANSWERS: usize = 10_000;
 /// The longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);

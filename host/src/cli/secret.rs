@@ -11,7 +11,7 @@ use crate::config::data_folder;
 use crate::request::SecretKey;
 use crate::request::metadata::check_namespace;
 
-/// The most bytes that are read from standard input.
+/// Maximum number of bytes that are read from standard input.
 const MAX_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug, Subcommand)]

@@ -77,7 +77,7 @@ impl Authorized {
     ///
     /// # Errors
     ///
-    /// The role that is missing. An operation that the table does not have is for nobody.
+    /// The caller does not have the role. An operation without a row in the table is always refused.
     pub(super) fn admit(
         principal: Arc<Principal>,
         access: Arc<Access>,

@@ -153,7 +153,7 @@ impl ClusterQueue {
         }
     }
 
-    /// The most of a resource that the queue can use of one flavor.
+    /// The maximum amount of a resource that the queue can use of one flavor.
     fn most(&self, quota: &Quota) -> Option<Amount> {
         match (&self.spec.cohort_name, quota.borrowing_limit) {
             (None, _) => Some(quota.nominal_quota),

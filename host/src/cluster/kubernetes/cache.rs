@@ -137,7 +137,7 @@ impl Cache {
         self.unknown().remove(of);
     }
 
-    /// What has changed of the jobs of a watch while there was no watch.
+    /// The jobs of a watch that have changed while the watch was interrupted.
     fn tell_differences(
         &self,
         before: &BTreeMap<Key, Arc<ObservedJob>>,

@@ -11,7 +11,7 @@ use crate::keys::CONTAINER;
 use crate::pytorch_job::{PyTorchJob, ReplicaSpec};
 use crate::request::SecretKey;
 
-/// The most bytes of a value: what Linux allows for a variable, less its name.
+/// Maximum size of a value in bytes: the limit of Linux for a variable, less its name.
 const MAX_BYTES: usize = 120 * 1024;
 
 /// The secrets in a data folder.
