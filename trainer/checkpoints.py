@@ -217,6 +217,7 @@ class CheckpointManager:
         matches = [match for name in names if (match := OF_A_STEP.match(name))]
         self._delete_steps({int(match[1]) for match in matches} - committed)
         self._storage.delete(self._uri(name) for name in names if PART.match(name))
+        self._storage.delete_unfinished(self._run.checkpoints_uri)
 
     def _written_by(self, writer: str, commit: str) -> set[str]:
         """The files of a checkpoint if it belongs to this writer, otherwise nothing."""

@@ -160,6 +160,17 @@ class Storage:
             except FileNotFoundError:
                 continue
 
+    def delete_unfinished(self, uri: str) -> None:
+        """Deletes temporary files of killed processes within a prefix, and empty folders."""
+        system, path = self._open(uri)
+        if not is_local(system):
+            return
+        for folder, _, names in os.walk(path):
+            for name in names:
+                if name.startswith(UNFINISHED):
+                    Path(folder, name).unlink(missing_ok=True)
+        self.delete_empty_folders(uri)
+
     def delete_empty_folders(self, uri: str) -> None:
         """Deletes a folder and its subfolders if they are empty. Object stores have no folders."""
         system, path = self._open(uri)

@@ -107,6 +107,10 @@ def test_what_was_never_committed_is_passed_over_and_removed(
     (folder(tmp_path) / "step-000003").mkdir()
     (folder(tmp_path) / "step-000003/shard").write_bytes(b"one of two")
     (folder(tmp_path) / "step-000003.part-1.json").write_text("[]")
+    # A killed process was about to rename these.
+    (folder(tmp_path) / "step-000004").mkdir()
+    for name in (".unfinished-1", "step-000003/.unfinished-2", "step-000004/.unfinished-3"):
+        (folder(tmp_path) / name).write_bytes(b"half of it")
     assert newest(manager, tmp_path) == (1, b"x")
     manager.clear_uncommitted()
     assert names(tmp_path) == ["step-000001.json", "step-000001.pt"]
