@@ -102,7 +102,7 @@ class Publishing(TrainerCallback):
                     "best_metric": state.best_metric,
                     WEIGHTS_ONLY: bool(args.save_only_model),
                 },
-                protected=frozenset({best} if best else ()),
+                protected=frozenset({best} if best and _keeps_best(args) else ()),
                 discard=not args.load_best_model_at_end,
                 nodes=self._session.run.nodes,
             )
@@ -119,3 +119,8 @@ class Publishing(TrainerCallback):
         for folder in Path(self._trainer.args.output_dir).glob("checkpoint-*"):
             if step_of(str(folder)) not in steps:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keeps_best(args: Any) -> bool:
+    """Whether the job asks for the best checkpoint, and not only for evaluations."""
+    return bool(args.load_best_model_at_end) or str(args.save_strategy.value) == "best"

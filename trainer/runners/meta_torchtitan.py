@@ -225,7 +225,8 @@ def train(session: Session, arguments: Arguments, device: str) -> None:
     barrier()
     with explained("torchtitan refuses the job", others=(RuntimeError, OSError)):
         trainer = config.build()
-    _publish_from(trainer, session, session.saving / config.checkpoint.folder)
+    begin = found[0].step if found else 0
+    _publish_from(trainer, session, session.saving / config.checkpoint.folder, begin)
     try:
         with explained("torchtitan cannot train this job"):
             trainer.train()
@@ -292,12 +293,16 @@ def _place(path: Path, folder: Path, step: int) -> None:
         shutil.copytree(path, target)
 
 
-def _publish_from(trainer: Any, session: Session, folder: Path) -> None:
-    """Reports progress, publishes the checkpoints of torchtitan, and stops after SIGTERM."""
+def _publish_from(trainer: Any, session: Session, folder: Path, begin: int) -> None:
+    """Reports progress, publishes the checkpoints of torchtitan, and stops after SIGTERM.
+
+    `begin` is the step to resume from. The trainer loads it later.
+    """
     manager, run, training = trainer.checkpointer, session.run, trainer.config.training
-    progress = Progress(run, trainer.step, training.steps)
-    save, log = manager.save, trainer.metrics_processor.log
-    counted = trainer.step
+    metrics = trainer.metrics_processor
+    progress = Progress(run, begin, training.steps)
+    save, log, should_log = manager.save, metrics.log, metrics.should_log
+    counted = begin
 
     def log_and_report(step: int, loss: float, *rest: Any, **more: Any) -> None:
         nonlocal counted
@@ -327,9 +332,11 @@ def _publish_from(trainer: Any, session: Session, folder: Path) -> None:
                     nodes=run.nodes,
                 )
             )
-        if stops:
+        if stops or (saved and session.should_stop()):
             session.stop(step)
         return saved
 
-    trainer.metrics_processor.log = log_and_report
+    metrics.log = log_and_report
+    # The last step may be between two lines.
+    metrics.should_log = lambda step: should_log(step) or step == training.steps
     manager.save = save_and_publish

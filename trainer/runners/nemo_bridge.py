@@ -326,7 +326,7 @@ class Publishing:
         value = session.run.arguments
         self._tokens = train.global_batch_size * value["max_seq_len"]
         self._every = value["logging_steps"]
-        self._last = train.train_iters
+        self._first, self._last = step + 1, train.train_iters
         self._stops = False
         # Whether the first step has ended.
         self.has_begun = False
@@ -349,7 +349,7 @@ class Publishing:
         # The counter is incremented after this callback.
         step = context.state.train_state.step + 1
         self._progress.count(self._tokens)
-        if step % self._every == 0 or step == 1:
+        if step % self._every == 0 or step in (self._first, self._last):
             # Only the last pipeline stage has the loss.
             losses = context.loss_dict or {}
             loss = float(losses["lm loss"].item()) if "lm loss" in losses else -math.inf

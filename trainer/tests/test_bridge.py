@@ -265,7 +265,7 @@ def test_each_step_is_published_once_and_a_stop_saves(
     session: Any = Recorded(make_run(framework="nemo", logging_steps=2), tmp_path)
     config = SimpleNamespace(
         checkpoint=SimpleNamespace(save_interval=2),
-        train=SimpleNamespace(global_batch_size=4, train_iters=6),
+        train=SimpleNamespace(global_batch_size=4, train_iters=7),
     )
     state = SimpleNamespace(train_state=bridge("training.state").TrainState(), cfg=config)
     publishing = nemo_bridge.Publishing(session, 0, config.train)
@@ -291,6 +291,21 @@ def test_each_step_is_published_once_and_a_stop_saves(
     assert session.published == [2, 4, 5]
     progress = [json.loads(message) for message in caplog.messages]
     assert [(line["step"], line["loss"]) for line in progress] == [(1, 2.5), (2, 2.5), (4, 2.5)]
+
+
+def test_the_first_and_the_last_step_are_reported(
+    make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger=logs.PROGRESS.name)
+    session: Any = Recorded(make_run(framework="nemo", logging_steps=10), tmp_path)
+    config: Any = SimpleNamespace(global_batch_size=4, train_iters=25)
+    publishing = nemo_bridge.Publishing(session, 7, config)
+    for step in range(7, 25):
+        state = SimpleNamespace(train_state=SimpleNamespace(step=step))
+        losses = {"lm loss": torch.tensor(2.5)}
+        publishing.on_step_end(SimpleNamespace(state=state, loss_dict=losses))
+    reported = [json.loads(message)["step"] for message in caplog.messages]
+    assert reported == [8, 10, 20, 25]
 
 
 def test_the_library_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
