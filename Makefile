@@ -185,7 +185,10 @@ race: build python ## Run processes and services that compete for one checkpoint
 .PHONY: test-training
 test-training: python ## Compare full training runs with the bare frameworks (up to 40 minutes)
 	@echo "==> comparing training runs with the bare frameworks"
-	@cd trainer && TRAINING_DIFFERENTIAL=full timeout 2400 $(ENVIRONMENT)/bin/pytest -q tests/differential
+	@cd trainer && TRAINING_DIFFERENTIAL=full timeout 1500 $(ENVIRONMENT)/bin/pytest -q tests/differential
+	@echo "==> comparing them with transformers 4"
+	@cd trainer && TRAINING_DIFFERENTIAL=full PYTHONPATH=$(ENVIRONMENT)/transformers4 \
+		timeout 900 $(ENVIRONMENT)/bin/pytest -q tests/differential
 
 .PHONY: e2e
 e2e: build hostile registry python ## Run the end-to-end tests with real servers and real training

@@ -30,42 +30,39 @@ def _context() -> Any:
     if _server is None:
         os.environ["OMP_NUM_THREADS"] = "1"
         # The server does not inherit sys.path of this process.
-        os.environ["PYTHONPATH"] = os.pathsep.join((str(TRAINER), str(TRAINER / "tests")))
+        paths = (os.environ.get("PYTHONPATH"), str(TRAINER), str(TRAINER / "tests"))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         _server = multiprocessing.get_context("forkserver")
         _server.set_forkserver_preload(["tests_preload"])
     return _server
 
 
-def _train(argv: list[str], variables: dict[str, str], log: str) -> None:
-    """Runs the program in a forked process, with the variables of torchrun."""
+def _run(program: str, argv: list[str], variables: dict[str, str], log: str) -> None:
+    """Runs a module in a forked process, with the variables of torchrun."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(variables)
     multiprocessing.set_start_method("fork", force=True)
-    sys.exit(importlib.import_module("train").main(argv, os.environ))
+    sys.exit(importlib.import_module(program).main(argv, os.environ))
 
 
-class Training:
-    """A run with several processes, whose output is in one log."""
+class Processes:
+    """The processes of a program, with the variables of torchrun and one log."""
 
     def __init__(
         self,
         folder: Path,
-        arguments: dict[str, Any],
+        program: str,
+        argv: list[str],
+        variables: dict[str, str],
         *,
         ranks: int = 1,
         nodes: int = 1,
-        uri: str | None = None,
-        flags: tuple[str, ...] = (),
-        variables: dict[str, str] | None = None,
-        **options: str,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log_file = folder / "output.log"
         self._from = self.log_file.stat().st_size if self.log_file.exists() else 0
-        argv = [*command(uri or f"file://{folder}", arguments, **options), *flags]
-        shared = {**environment(folder / "scratch", arguments), **(variables or {})}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -79,7 +76,7 @@ class Training:
                 "GPUS_PER_NODE": str(local), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
             }  # fmt: skip
             process = _context().Process(
-                target=_train, args=(argv, {**shared, **own}, str(self.log_file))
+                target=_run, args=(program, argv, {**variables, **own}, str(self.log_file))
             )
             process.start()
             self.processes.append(process)
@@ -118,6 +115,27 @@ class Training:
             process.terminate()
 
 
+class Training(Processes):
+    """A run of train.py, or of a program that runs it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        arguments: dict[str, Any],
+        *,
+        ranks: int = 1,
+        nodes: int = 1,
+        uri: str | None = None,
+        flags: tuple[str, ...] = (),
+        variables: dict[str, str] | None = None,
+        program: str = "train",
+        **options: str,
+    ) -> None:
+        argv = [*command(uri or f"file://{folder}", arguments, **options), *flags]
+        shared = {**environment(folder / "scratch", arguments), **(variables or {})}
+        super().__init__(folder, program, argv, shared, ranks=ranks, nodes=nodes)
+
+
 def train(folder: Path, arguments: dict[str, Any], **options: Any) -> str:
     """Trains to the end and returns the log."""
     training = Training(folder, arguments, **options)
@@ -126,4 +144,4 @@ def train(folder: Path, arguments: dict[str, Any], **options: Any) -> str:
     return training.log
 
 
-__all__ = ["TRAINER", "Training", "train"]
+__all__ = ["TRAINER", "Processes", "Training", "train"]
