@@ -1,10 +1,12 @@
-"""Repeats the permanent error of an earlier start in this pod, before PyTorch is imported.
+"""Gives torchrun the exit code of a permanent error, and ends a later start in the pod at once.
 
-In the image each interpreter imports this file (`repeat.pth`), also that of torchrun.
+torchrun itself exits with 1 whatever its processes exit with. In the image each interpreter imports
+this file (`repeat.pth`), also that of torchrun.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,8 +35,16 @@ def already_failed(environment: Mapping[str, str]) -> bool:
 
 
 def end_torchrun(words: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Ends this process if it is torchrun and there was a permanent error."""
-    is_torchrun = any(os.path.basename(word) == "torchrun" for word in words[:2])
-    if is_torchrun and already_failed(environment):
-        sys.stderr.flush()
-        os._exit(EXIT_CODE_PERMANENT)
+    """If this process is torchrun, ends it after a permanent error: now, or when torchrun ends."""
+    if not any(os.path.basename(word) == "torchrun" for word in words[:2]):
+        return
+    _end_after_error(environment)
+    atexit.register(_end_after_error, environment)
+
+
+def _end_after_error(environment: Mapping[str, str]) -> None:
+    if not already_failed(environment):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_CODE_PERMANENT)

@@ -135,11 +135,25 @@ pub struct Network {
     pub publish_not_ready_addresses: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailurePolicy {
     /// Restarts of all pods together.
     pub max_restarts: u32,
+    /// The first one that fits a failure counts. If none does, the JobSet restarts.
+    pub rules: Vec<FailureRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureRule {
+    pub name: &'static str,
+    pub action: &'static str,
+    /// The reason in the condition of the failed Job.
+    pub on_job_failure_reasons: Vec<&'static str>,
+    /// Regular expressions for the message in that condition.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on_job_failure_message_patterns: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -135,7 +135,7 @@ def test_a_restart_after_a_permanent_failure_ends_at_once(tmp_path: Path) -> Non
     assert time.monotonic() - began < 1.5
 
 
-def test_torchrun_ends_before_it_imports_anything_after_a_permanent_failure(
+def test_torchrun_ends_with_a_code_of_its_own_after_a_permanent_failure(
     tmp_path: Path,
 ) -> None:
     venv.create(tmp_path / "venv", with_pip=False)
@@ -144,21 +144,28 @@ def test_torchrun_ends_before_it_imports_anything_after_a_permanent_failure(
     packages = subprocess.check_output([python, "-c", ask], text=True).strip()
     for name in ("repeat.py", "repeat.pth"):
         shutil.copy(TRAINER / name, packages)
+    # The process that torchrun starts writes the file. torchrun raises an exception then.
+    words = "import shutil, sys; print('runs'); sys.argv[1:] and shutil.copy(*sys.argv[1:])"
     for program in ("torchrun", "another"):
-        (tmp_path / program).write_text("import sys; print('runs'); sys.exit(3)")
+        (tmp_path / program).write_text(f"{words}; sys.exit('failed')")
     file = tmp_path / "failure"
 
-    def run(program: str) -> tuple[int, str, str]:
+    def run(program: str, *words: Path) -> tuple[int, str, str]:
         done = subprocess.run(
-            [python, tmp_path / program, "train.py"], env={"TRAINER_FAILURE_FILE": str(file)},
+            [python, tmp_path / program, *words], env={"TRAINER_FAILURE_FILE": str(file)},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
-    assert run("torchrun") == (3, "runs\n", "")
-    file.write_text(json.dumps({"permanent": True, "message": "no such dataset"}))
-    assert run("torchrun") == (78, "", "train.py: error: no such dataset\n")
-    assert run("another") == (3, "runs\n", "")
+    assert run("torchrun") == (1, "runs\n", "failed\n")
+    failure = tmp_path / "permanent"
+    failure.write_text(json.dumps({"permanent": True, "message": "no such dataset"}))
+    shown = "train.py: error: no such dataset\n"
+    assert run("another", failure, file) == (1, "runs\n", "failed\n")
+    assert run("another") == (1, "runs\n", "failed\n")
+    assert run("torchrun") == (78, "", shown)
+    file.unlink()
+    assert run("torchrun", failure, file) == (78, "runs\n", f"failed\n{shown}")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"permanent": false, "message": "x"}', "\0"])

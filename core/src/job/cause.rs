@@ -16,8 +16,9 @@ use torchrun::Report;
 pub const MAX_LOG_BYTES: usize = 64 * 1024;
 /// The maximum length of a message, in characters.
 const MAX_CHARACTERS: usize = 400;
-/// The exit code of `train.py` when a restart cannot help, as in sysexits.h.
-const EX_CONFIG: i32 = 78;
+/// The exit codes after which a restart cannot help: `EX_CONFIG` of sysexits.h, with which `train.py`
+/// says so, and those of a shell for a program that cannot be executed or found.
+pub const CERTAIN_EXIT_CODES: [i32; 3] = [78, 126, 127];
 /// The prefix of the last line of `train.py`.
 const TRAINER_ERROR: &str = "train.py: error: ";
 
@@ -56,7 +57,7 @@ pub fn cause(log: &[u8], code: i32) -> Cause {
         (Some(end), Some(said)) => Some(format!("{end}: {}", said.text)),
         (end, said) => end.or_else(|| said.as_ref().map(|said| said.text.clone())),
     };
-    let code_is_sure = |code: i32| matches!(code, EX_CONFIG | 126 | 127);
+    let code_is_sure = |code: i32| CERTAIN_EXIT_CODES.contains(&code);
     let useless = code_is_sure(code)
         || report.is_some_and(|report| code_is_sure(report.code))
         || said.is_some_and(|said| said.restart == Restart::IsUseless);

@@ -2,26 +2,35 @@
 //! jobs without a profile.
 //!
 //! A runtime has what a TrainJob cannot express. Together they mean what the PyTorchJob means: the
-//! master decides about success, a failure restarts the whole job a few times, and the pods of the
-//! last attempt stay.
+//! master decides about success, a failure restarts the whole job a few times unless a restart cannot
+//! fix it, and the pods of the last attempt stay.
 
 use k8s_openapi::api::batch::v1::{
-    JobSpec, JobTemplateSpec, SuccessPolicy as IndexPolicy, SuccessPolicyRule,
+    JobSpec, JobTemplateSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+    PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule, SuccessPolicy as IndexPolicy,
+    SuccessPolicyRule,
 };
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{CRASHES, GRACE_SECONDS, LAST_LINES, NO_SIDECAR, mounts, placement, volumes};
 use crate::gang::SchedulingPolicy;
+use crate::job::CERTAIN_EXIT_CODES;
 use crate::keys::NODE;
 use crate::profile::{Profile, Profiles};
 use crate::train_job::{
-    API_VERSION, ClusterTrainingRuntime, FailurePolicy, JobSetSpec, JobSetTemplate, MlPolicy,
-    Network, RUNTIME_KIND, ReplicatedJob, RuntimeSpec, StartupPolicy, SuccessPolicy, TorchPolicy,
+    API_VERSION, ClusterTrainingRuntime, FailurePolicy, FailureRule, JobSetSpec, JobSetTemplate,
+    MlPolicy, Network, RUNTIME_KIND, ReplicatedJob, RuntimeSpec, StartupPolicy, SuccessPolicy,
+    TorchPolicy,
 };
 
 /// The runtime of jobs without a profile, and the start of the names of the others.
 const RUNTIME: &str = "deepfinery-torch";
+
+/// The reason of a Job that failed because of a rule of its pod failure policy.
+const BY_POLICY: &str = "PodFailurePolicy";
+/// The condition of a pod that was evicted, preempted or lost with its node.
+const DISRUPTED: &str = "DisruptionTarget";
 
 /// The name of the runtime of a profile: `deepfinery-torch-PROFILE`, or `deepfinery-torch` for jobs
 /// without a profile.
@@ -92,9 +101,7 @@ fn job_set(profile: &Profile, image: &str) -> JobSetSpec {
             enable_dns_hostnames: true,
             publish_not_ready_addresses: true,
         }),
-        failure_policy: Some(FailurePolicy {
-            max_restarts: profile.backoff_limit.unwrap_or(CRASHES),
-        }),
+        failure_policy: Some(failure_policy(profile)),
         replicated_jobs: vec![ReplicatedJob {
             name: NODE,
             replicas: Some(1),
@@ -109,6 +116,55 @@ fn job_set(profile: &Profile, image: &str) -> JobSetSpec {
     }
 }
 
+/// Restarts are limited, except after disruptions, which are not the fault of the job. The Job tells
+/// why it failed by its message, because the reason is the same for all rules of [`pod_failures`].
+fn failure_policy(profile: &Profile) -> FailurePolicy {
+    FailurePolicy {
+        max_restarts: profile.backoff_limit.unwrap_or(CRASHES),
+        rules: vec![
+            FailureRule {
+                name: "disruption",
+                action: "RestartJobSetAndIgnoreMaxRestarts",
+                on_job_failure_reasons: vec![BY_POLICY],
+                on_job_failure_message_patterns: vec!["has condition DisruptionTarget"],
+            },
+            FailureRule {
+                name: "permanent",
+                action: "FailJobSet",
+                on_job_failure_reasons: vec![BY_POLICY],
+                on_job_failure_message_patterns: Vec::new(),
+            },
+        ],
+    }
+}
+
+/// The failures that the JobSet distinguishes. The first rule that fits counts: the container of a
+/// disrupted pod may end with any code.
+fn pod_failures() -> PodFailurePolicy {
+    let fail = || PodFailurePolicyRule {
+        action: "FailJob".to_string(),
+        ..PodFailurePolicyRule::default()
+    };
+    let disruption = PodFailurePolicyRule {
+        on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
+            type_: DISRUPTED.to_string(),
+            status: Some("True".to_string()),
+        }]),
+        ..fail()
+    };
+    let permanent = PodFailurePolicyRule {
+        on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+            container_name: Some(NODE.to_string()),
+            operator: "In".to_string(),
+            values: CERTAIN_EXIT_CODES.to_vec(),
+        }),
+        ..fail()
+    };
+    PodFailurePolicy {
+        rules: vec![disruption, permanent],
+    }
+}
+
 fn job(profile: &Profile, image: &str) -> JobSpec {
     // The master alone decides, as with a PyTorchJob.
     let master = SuccessPolicyRule {
@@ -120,6 +176,7 @@ fn job(profile: &Profile, image: &str) -> JobSpec {
         // pods would delete the failed ones, with their logs.
         backoff_limit: Some(0),
         completion_mode: Some("Indexed".to_string()),
+        pod_failure_policy: Some(pod_failures()),
         success_policy: Some(IndexPolicy {
             rules: vec![master],
         }),

@@ -80,6 +80,8 @@ mod tests {
         assert_eq!(job_set["failurePolicy"]["maxRestarts"], 7);
         let job = &job_set["replicatedJobs"][0]["template"]["spec"];
         assert_eq!(job["backoffLimit"], 0);
+        let codes = &job["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"];
+        assert_eq!(*codes, json!([78, 126, 127]));
         assert_eq!(job["successPolicy"]["rules"][0]["succeededIndexes"], "0");
         let pod = &job["template"]["spec"];
         assert_eq!(pod["restartPolicy"], "Never");
