@@ -246,9 +246,10 @@ e2e-image:
 endif
 
 .PHONY: bench-kubernetes
-bench-kubernetes: build control-plane ## Measure reads of 10,000 jobs and the cost of a creation
+bench-kubernetes: build control-plane ## Measure reads of many jobs and the cost of a creation
 	@echo "==> measuring on Kubernetes"
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --test-threads 1 --nocapture speed:: reads::
+	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --test-threads 1 --nocapture --ignored creation::
 else
 e2e-kubernetes e2e-queues e2e-image:
 	@echo "==> skipping the end-to-end tests on Kubernetes: they need Go"

@@ -70,10 +70,12 @@ impl Call {
         }
     }
 
-    /// Whether it creates a PyTorchJob for good.
+    /// Whether it creates a job for good.
     pub fn creates_job(&self) -> bool {
         self.method == Method::POST
-            && self.path.ends_with("/pytorchjobs")
+            && ["/pytorchjobs", "/trainjobs"]
+                .iter()
+                .any(|jobs| self.path.ends_with(jobs))
             && !self.query.contains("dryRun")
     }
 

@@ -3,6 +3,7 @@
 pub mod control_plane;
 pub mod documents;
 pub mod fault_proxy;
+pub mod stand_in;
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -262,6 +263,22 @@ impl Server {
         let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
         let kibibytes: u64 = kibibytes.context("VmRSS")?.trim().parse()?;
         Ok(kibibytes * 1024)
+    }
+
+    /// The processor time that the service has taken so far.
+    ///
+    /// # Errors
+    ///
+    /// When the service is gone.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
+        let times = tasks.map(|task| {
+            // Exact, where `stat` counts ticks of ten milliseconds.
+            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            let time = text.split_whitespace().next().context("schedstat")?;
+            anyhow::Ok(Duration::from_nanos(time.parse()?))
+        });
+        times.sum()
     }
 
     /// The id of the service's process.

@@ -5,25 +5,28 @@ use std::os::unix::fs::PermissionsExt;
 use e2e::Site;
 use e2e::control_plane::{ControlPlane, Overlay};
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::service::{request, with_compiled_plugins};
 
 /// What the component `deploy/components/access` grants, to the service account of a namespace.
 fn allow_reviews(plane: &ControlPlane, namespace: &str) {
     let account = format!("--serviceaccount={namespace}:trainer");
+    let name = format!("token-reviews-{namespace}");
     for arguments in [
         &[
             "create",
             "clusterrole",
-            "token-reviews",
+            &name,
             "--verb=create",
             "--resource=tokenreviews",
         ][..],
         &[
             "create",
             "clusterrolebinding",
-            "token-reviews",
-            "--clusterrole=token-reviews",
+            &name,
+            &format!("--clusterrole={name}"),
             &account,
         ],
     ] {
@@ -31,10 +34,12 @@ fn allow_reviews(plane: &ControlPlane, namespace: &str) {
     }
 }
 
-#[test]
-fn a_service_account_submits_with_its_own_token_and_a_secret_by_reference() {
-    let (plane, namespace) = (ControlPlane::shared().unwrap(), "access");
-    let deployment = plane.install(Overlay::OneNamespace, namespace).unwrap();
+for_both_kinds! { a_service_account_submits_with_its_own_token_and_a_secret_by_reference }
+
+fn a_service_account_submits_with_its_own_token_and_a_secret_by_reference(kind: JobKind) {
+    let plane = ControlPlane::shared().unwrap();
+    let namespace = &*kinds::namespace(kind, "access");
+    let deployment = kinds::install(plane, kind, Overlay::OneNamespace, namespace).unwrap();
     allow_reviews(plane, namespace);
     let token = |account: &str, audience: &str| {
         let arguments = ["create", "token", account, "--audience", audience];
@@ -66,7 +71,8 @@ fn a_service_account_submits_with_its_own_token_and_a_secret_by_reference() {
     std::fs::write(&file, access).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let site = Site::on_kubernetes(&deployment.kubeconfig, namespace).unwrap();
-    let site = with_compiled_plugins(site).set("TRAINER_ACCESS", &file.display().to_string());
+    let site = with_compiled_plugins(kinds::creates(site, kind));
+    let site = site.set("TRAINER_ACCESS", &file.display().to_string());
     let server = site.start().unwrap();
     server.wait_until_ready().unwrap();
     let submit = |token: &str, body: &Value| {
@@ -84,22 +90,18 @@ fn a_service_account_submits_with_its_own_token_and_a_secret_by_reference() {
     let ci = token("ci", "trainer");
     let (status, answer) = submit(&ci, &body);
     assert_eq!(status, 201, "{answer}");
-    let job = [
-        "get",
-        "pytorchjob",
-        "meta-reviewed",
-        "--output=json",
-        "--namespace",
-        namespace,
-    ];
-    let job: Value = serde_json::from_str(&plane.kubectl(&job).unwrap()).unwrap();
+    let jobs = kinds::objects(plane, namespace, kind.plural(), "");
+    let job = &jobs[0];
     let owner = &job["metadata"]["annotations"]["trainer.deepfinery/owner"];
     assert_eq!(
         *owner,
         format!("kubernetes:system:serviceaccount:{namespace}:ci")
     );
-    let container =
-        &job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0];
+    let template = &job["spec"]["pytorchReplicaSpecs"]["Master"]["template"];
+    let container = match kind {
+        JobKind::PyTorchJob => &template["spec"]["containers"][0],
+        JobKind::TrainJob => &job["spec"]["trainer"],
+    };
     let variables = container["env"].as_array().unwrap();
     let reference = json!({"name": "hub", "key": "token"});
     let is_reference = |variable: &&Value| {

@@ -15,7 +15,9 @@ use e2e::{Server, Site, binary, root};
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::service::request;
 
 /// Where a pod finds its service account, from the container's root.
@@ -58,6 +60,7 @@ exec env --ignore-environment TRAINER_LISTEN="$TRAINER_LISTEN" "${@:1:$#-2}" \
 
 /// A pod of `deploy/`, as far as a process needs one.
 struct Pod {
+    kind: JobKind,
     namespace: String,
     /// The variables of its container, as the API server has them.
     variables: Vec<String>,
@@ -66,8 +69,9 @@ struct Pod {
 }
 
 impl Pod {
-    fn new(plane: &ControlPlane, namespace: &str) -> Self {
-        let deployment = plane.install(Overlay::OneNamespace, namespace).unwrap();
+    fn new(plane: &ControlPlane, kind: JobKind, name: &str) -> Self {
+        let namespace = &*kinds::namespace(kind, name);
+        let deployment = kinds::install(plane, kind, Overlay::OneNamespace, namespace).unwrap();
         let own = ["--namespace", namespace, "--output=json"];
         let read = |what: &[&str]| -> Value {
             let told = plane.kubectl(&[&["get"], what, &own].concat()).unwrap();
@@ -110,7 +114,9 @@ impl Pod {
             .collect();
         variables.push(format!("KUBERNETES_SERVICE_HOST={host}"));
         variables.push(format!("KUBERNETES_SERVICE_PORT={port}"));
+        variables.push(format!("TRAINER_JOB_KIND={}", kinds::setting(kind)));
         Self {
+            kind,
             namespace: namespace.to_string(),
             variables,
             volumes,
@@ -142,8 +148,7 @@ impl Pod {
             .unwrap();
         assert_eq!(status, 201, "{created}");
         let name = created["name"].as_str().unwrap();
-        let get = ["get", "pytorchjob", name, "--namespace", &self.namespace];
-        plane.kubectl(&get).unwrap();
+        assert_eq!(kinds::jobs(plane, self.kind, &self.namespace), [name]);
     }
 }
 
@@ -185,14 +190,15 @@ fn can_mount() -> bool {
     tried.status().is_ok_and(|status| status.success())
 }
 
-#[test]
-fn a_pod_needs_no_kubeconfig() {
+for_both_kinds! { a_pod_needs_no_kubeconfig }
+
+fn a_pod_needs_no_kubeconfig(kind: JobKind) {
     if !can_mount() {
         println!("left out: this machine allows no mount namespaces");
         return;
     }
     let plane = ControlPlane::shared().unwrap();
-    let pod = Pod::new(plane, "in-cluster");
+    let pod = Pod::new(plane, kind, "in-cluster");
     let profiles = pod.volumes.path().join("etc/trainer/profiles.yaml");
     let variables = [
         format!(
@@ -214,7 +220,7 @@ fn a_pod_needs_no_kubeconfig() {
 #[ignore = "`make e2e-image` runs it, where musl-gcc makes the static binary"]
 fn the_image_serves_as_deploy_starts_it() {
     let plane = ControlPlane::shared().unwrap();
-    let pod = Pod::new(plane, "in-its-image");
+    let pod = Pod::new(plane, JobKind::PyTorchJob, "in-its-image");
     chown(pod.volumes.path().join("data"), Some(USER), Some(USER)).unwrap();
     let image = tempfile::tempdir().unwrap();
     fs::set_permissions(image.path(), PermissionsExt::from_mode(0o755)).unwrap();

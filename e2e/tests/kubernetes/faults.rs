@@ -8,29 +8,34 @@ use e2e::control_plane::{ControlPlane, Overlay, Part};
 use e2e::fault_proxy::{Call, Fault, FaultProxy, Refusal};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::service::{eventually, request, with_compiled_plugins};
 
 /// A service whose calls pass through a proxy that breaks them.
 struct Broken {
     proxy: FaultProxy,
     server: Server,
+    kind: JobKind,
     namespace: String,
     _site: Site,
 }
 
 impl Broken {
-    fn start(plane: &ControlPlane, namespace: &str) -> Result<Self> {
-        let deployment = plane.install(Overlay::OneNamespace, namespace)?;
+    fn start(plane: &ControlPlane, kind: JobKind, name: &str) -> Result<Self> {
+        let namespace = kinds::namespace(kind, name);
+        let deployment = kinds::install(plane, kind, Overlay::OneNamespace, &namespace)?;
         let proxy = FaultProxy::start(&deployment.kubeconfig)?;
-        let site = Site::on_kubernetes(&proxy.kubeconfig(), namespace)?;
-        let site = with_compiled_plugins(site);
+        let site = Site::on_kubernetes(&proxy.kubeconfig(), &namespace)?;
+        let site = with_compiled_plugins(kinds::creates(site, kind));
         let server = site.start()?;
         server.wait_until_ready()?;
         Ok(Self {
             proxy,
             server,
-            namespace: namespace.to_string(),
+            kind,
+            namespace,
             _site: site,
         })
     }
@@ -64,10 +69,7 @@ impl Broken {
 
     /// The names of the jobs that there are.
     fn jobs(&self, plane: &ControlPlane) -> Vec<String> {
-        let names = "--output=jsonpath={.items[*].metadata.name}";
-        let get = ["get", "pytorchjobs", names, "--namespace", &self.namespace];
-        let names = plane.kubectl(&get).unwrap();
-        names.split_whitespace().map(str::to_string).collect()
+        kinds::jobs(plane, self.kind, &self.namespace)
     }
 }
 
@@ -93,10 +95,22 @@ fn refusal(code: u16, reason: &'static str, message: &str) -> Fault {
     })
 }
 
-#[test]
-fn what_the_api_server_answers_to_a_creation_becomes_the_answer_of_the_table() {
+for_both_kinds! {
+    what_the_api_server_answers_to_a_creation_becomes_the_answer_of_the_table
+    an_api_server_that_is_busy_for_a_moment_is_asked_again
+    a_creation_whose_answer_is_lost_or_cut_was_made_once
+    a_slow_api_server_is_waited_for_and_one_that_is_too_slow_is_a_504
+    while_connections_are_refused_reads_go_on_and_afterwards_writes_do
+    the_age_of_the_watch_and_the_failed_calls_tell_that_the_api_server_is_away
+    a_watch_that_is_dropped_or_has_expired_is_taken_up_again
+    without_a_watch_a_new_job_has_its_current_status_and_keeps_its_prefix
+    a_service_that_starts_before_its_api_server_gets_ready_with_it
+    an_api_server_that_is_killed_and_restarted_loses_nothing
+}
+
+fn what_the_api_server_answers_to_a_creation_becomes_the_answer_of_the_table(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let broken = Broken::start(plane, "faults-answers").unwrap();
+    let broken = Broken::start(plane, kind, "faults-answers").unwrap();
     let quota = "pytorchjobs is forbidden: exceeded quota: team, requested: count=1";
     let webhook = "admission webhook denied the request: spec.x: Forbidden: must be 1";
     for (code, reason, message, status, may_try_again, told) in [
@@ -153,10 +167,9 @@ fn what_the_api_server_answers_to_a_creation_becomes_the_answer_of_the_table() {
     assert_eq!(broken.submit("healed").status, 201);
 }
 
-#[test]
-fn an_api_server_that_is_busy_for_a_moment_is_asked_again() {
+fn an_api_server_that_is_busy_for_a_moment_is_asked_again(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let broken = Broken::start(plane, "faults-busy").unwrap();
+    let broken = Broken::start(plane, kind, "faults-busy").unwrap();
     broken.proxy.inject(
         Call::creates_job,
         1,
@@ -166,10 +179,9 @@ fn an_api_server_that_is_busy_for_a_moment_is_asked_again() {
     assert_eq!(broken.jobs(plane), ["meta-patient"]);
 }
 
-#[test]
-fn a_creation_whose_answer_is_lost_or_cut_was_made_once() {
+fn a_creation_whose_answer_is_lost_or_cut_was_made_once(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let broken = Broken::start(plane, "faults-lost").unwrap();
+    let broken = Broken::start(plane, kind, "faults-lost").unwrap();
     for (run_id, fault) in [("lost", Fault::LoseAnswer), ("cut", Fault::Cut)] {
         let before = broken.creations();
         broken.proxy.inject(Call::creates_job, 1, fault);
@@ -186,10 +198,9 @@ fn a_creation_whose_answer_is_lost_or_cut_was_made_once() {
     assert!(taken.detail().contains("already exists"), "{}", taken.body);
 }
 
-#[test]
-fn a_slow_api_server_is_waited_for_and_one_that_is_too_slow_is_a_504() {
+fn a_slow_api_server_is_waited_for_and_one_that_is_too_slow_is_a_504(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let broken = Broken::start(plane, "faults-slow").unwrap();
+    let broken = Broken::start(plane, kind, "faults-slow").unwrap();
     broken
         .proxy
         .inject(Call::creates_job, 1, Fault::Slow(Duration::from_secs(2)));
@@ -203,10 +214,9 @@ fn a_slow_api_server_is_waited_for_and_one_that_is_too_slow_is_a_504() {
     assert_eq!(broken.submit("healed").status, 201);
 }
 
-#[test]
-fn while_connections_are_refused_reads_go_on_and_afterwards_writes_do() {
+fn while_connections_are_refused_reads_go_on_and_afterwards_writes_do(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let broken = Broken::start(plane, "faults-refused").unwrap();
+    let broken = Broken::start(plane, kind, "faults-refused").unwrap();
     assert_eq!(broken.submit("before").status, 201);
     eventually_is(&broken, "before", "running");
     broken.proxy.refuse();
@@ -228,10 +238,9 @@ fn while_connections_are_refused_reads_go_on_and_afterwards_writes_do() {
     assert_eq!(broken.jobs(plane), ["meta-after", "meta-before"]);
 }
 
-#[test]
-fn the_age_of_the_watch_and_the_failed_calls_tell_that_the_api_server_is_away() {
+fn the_age_of_the_watch_and_the_failed_calls_tell_that_the_api_server_is_away(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let broken = Broken::start(plane, "faults-measured").unwrap();
+    let broken = Broken::start(plane, kind, "faults-measured").unwrap();
     broken.proxy.refuse();
     broken.proxy.drop_watches();
     assert_eq!(broken.submit("during").status, 503);
@@ -242,13 +251,13 @@ fn the_age_of_the_watch_and_the_failed_calls_tell_that_the_api_server_is_away() 
         broken.server.measured(&series).unwrap()
     });
     assert!(failed.iter().sum::<f64>() >= 1.0, "{failed:?}");
-    let age = r#"trainer_watch_age_seconds{scope="faults-measured"}"#;
-    let old = eventually(|| match broken.server.measured(age).unwrap() {
+    let age = format!("trainer_watch_age_seconds{{scope={:?}}}", broken.namespace);
+    let old = eventually(|| match broken.server.measured(&age).unwrap() {
         old if old > 3.0 => Ok(old),
         young => Err(format!("{age} is {young}")),
     });
     broken.proxy.accept().unwrap();
-    eventually(|| match broken.server.measured(age).unwrap() {
+    eventually(|| match broken.server.measured(&age).unwrap() {
         young if young < old => Ok(()),
         old => Err(format!("{age} is {old}")),
     });
@@ -256,23 +265,24 @@ fn the_age_of_the_watch_and_the_failed_calls_tell_that_the_api_server_is_away() 
     assert!(running.unwrap() == 0.0);
 }
 
-#[test]
-fn a_watch_that_is_dropped_or_has_expired_is_taken_up_again() {
+fn a_watch_that_is_dropped_or_has_expired_is_taken_up_again(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let broken = Broken::start(plane, "faults-watch").unwrap();
+    let broken = Broken::start(plane, kind, "faults-watch").unwrap();
     for (run_id, expired) in [("dropped", false), ("expired", true)] {
         assert_eq!(broken.submit(run_id).status, 201);
         eventually_is(&broken, run_id, "running");
         if expired {
             let gone = refusal(410, "Expired", "too old resource version");
-            broken.proxy.inject(Call::watches, 1, gone);
+            let jobs = format!("/{}", kind.plural());
+            let watches_jobs = move |call: &Call| call.watches() && call.path.ends_with(&jobs);
+            broken.proxy.inject(watches_jobs, 1, gone);
         }
         broken.proxy.drop_watches();
         let job = format!("meta-{run_id}");
         let own = ["--namespace", &broken.namespace];
         // Its master succeeds. Only a watch that has recovered can report it.
         let ended = json!({"status": {"phase": "Succeeded", "containerStatuses": []}}).to_string();
-        let pod = format!("{job}-master-0");
+        let pod = kinds::master(plane, kind, &broken.namespace, &job);
         let patch = [
             "patch",
             "pod",
@@ -287,10 +297,9 @@ fn a_watch_that_is_dropped_or_has_expired_is_taken_up_again() {
     }
 }
 
-#[test]
-fn without_a_watch_a_new_job_has_its_current_status_and_keeps_its_prefix() {
+fn without_a_watch_a_new_job_has_its_current_status_and_keeps_its_prefix(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let broken = Broken::start(plane, "faults-no-watch").unwrap();
+    let broken = Broken::start(plane, kind, "faults-no-watch").unwrap();
     let down = refusal(503, "ServiceUnavailable", "not now");
     broken.proxy.inject(Call::watches, usize::MAX, down);
     broken.proxy.drop_watches();
@@ -302,32 +311,29 @@ fn without_a_watch_a_new_job_has_its_current_status_and_keeps_its_prefix() {
     assert_eq!(status, 400, "{refused}");
     assert_eq!(refused["type"], "urn:trainer:problem:prefix-taken");
     // Only the API server knows of a deletion by somebody else.
-    let delete = ["delete", "pytorchjob", "meta-new", "--wait=true"];
+    let delete = ["delete", kind.plural(), "meta-new", "--wait=true"];
     let own = ["--namespace", &broken.namespace];
     plane.kubectl(&[&delete[..], &own].concat()).unwrap();
     assert_eq!(broken.server.post("/train", &second).unwrap().0, 201);
 }
 
-#[test]
-fn a_service_that_starts_before_its_api_server_gets_ready_with_it() {
+fn a_service_that_starts_before_its_api_server_gets_ready_with_it(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
-    let deployment = plane
-        .install(Overlay::OneNamespace, "faults-start")
-        .unwrap();
+    let namespace = kinds::namespace(kind, "faults-start");
+    let deployment = kinds::install(plane, kind, Overlay::OneNamespace, &namespace).unwrap();
     let proxy = FaultProxy::start(&deployment.kubeconfig).unwrap();
     proxy.refuse();
-    let site = Site::on_kubernetes(&proxy.kubeconfig(), "faults-start").unwrap();
-    let site = with_compiled_plugins(site);
+    let site = Site::on_kubernetes(&proxy.kubeconfig(), &namespace).unwrap();
+    let site = with_compiled_plugins(kinds::creates(site, kind));
     let server = site.start().unwrap();
     assert_eq!(server.get("/readyz").unwrap().0, 503);
     proxy.accept().unwrap();
     server.wait_until_ready().unwrap();
 }
 
-#[test]
-fn an_api_server_that_is_killed_and_restarted_loses_nothing() {
+fn an_api_server_that_is_killed_and_restarted_loses_nothing(kind: JobKind) {
     let plane = ControlPlane::start().unwrap();
-    let broken = Broken::start(&plane, "faults-killed").unwrap();
+    let broken = Broken::start(&plane, kind, "faults-killed").unwrap();
     assert_eq!(broken.submit("before").status, 201);
     eventually_is(&broken, "before", "running");
     plane.kill(Part::ApiServer).unwrap();

@@ -9,12 +9,19 @@ use e2e::binary;
 use e2e::control_plane::{ControlPlane, Part};
 use jiff::Timestamp;
 use serde_json::json;
+use trainer_host::job_kind::JobKind;
 
 use crate::service::{Deployed, request};
 
-#[test]
-fn a_log_is_read_by_its_end_its_time_and_its_container() {
-    let service = Deployed::start("logged").unwrap();
+for_both_kinds! {
+    a_log_is_read_by_its_end_its_time_and_its_container
+    a_follower_misses_nothing_while_a_kubelet_is_started_again
+    of_the_last_lines_a_long_one_is_cut
+    a_follower_sees_a_line_before_it_ends
+}
+
+fn a_log_is_read_by_its_end_its_time_and_its_container(kind: JobKind) {
+    let service = Deployed::start(kind, "logged").unwrap();
     let job = running(&service);
     let first = Timestamp::now();
     says(service.plane, first, "step 1");
@@ -37,13 +44,21 @@ fn a_log_is_read_by_its_end_its_time_and_its_container() {
         // A kubelet writes all nine digits; `Display` alone leaves zeros at the end out.
         format!("{first:.9} step 1")
     );
-    assert_eq!(read("?previous=true"), "the beginning of previous.log\n");
+    // The pods of a TrainJob are not restarted on their own, and this one is its first.
+    match kind {
+        JobKind::PyTorchJob => {
+            assert_eq!(read("?previous=true"), "the beginning of previous.log\n")
+        }
+        JobKind::TrainJob => {
+            let previous = format!("/train/{job}/logs?previous=true");
+            assert_eq!(service.server.get(&previous).unwrap().0, 404);
+        }
+    }
 }
 
 /// The API server then cuts the stream off, and lines are written while nobody reads them.
-#[test]
-fn a_follower_misses_nothing_while_a_kubelet_is_started_again() {
-    let service = Deployed::start_alone("followed").unwrap();
+fn a_follower_misses_nothing_while_a_kubelet_is_started_again(kind: JobKind) {
+    let service = Deployed::start_alone(kind, "followed").unwrap();
     let job = running(&service);
     // A line that never comes is to fail the test, not to hold it up.
     let mut follower = Command::new("timeout")
@@ -70,9 +85,8 @@ fn a_follower_misses_nothing_while_a_kubelet_is_started_again() {
     follower.wait().unwrap();
 }
 
-#[test]
-fn of_the_last_lines_a_long_one_is_cut() {
-    let service = Deployed::start("cut").unwrap();
+fn of_the_last_lines_a_long_one_is_cut(kind: JobKind) {
+    let service = Deployed::start(kind, "cut").unwrap();
     let job = running(&service);
     for words in ["first", &"x".repeat(2_000_000), "last"] {
         says(service.plane, Timestamp::now(), words);
@@ -86,9 +100,8 @@ fn of_the_last_lines_a_long_one_is_cut() {
 }
 
 /// A container runtime writes such a line in parts.
-#[test]
-fn a_follower_sees_a_line_before_it_ends() {
-    let service = Deployed::start("unfinished").unwrap();
+fn a_follower_sees_a_line_before_it_ends(kind: JobKind) {
+    let service = Deployed::start(kind, "unfinished").unwrap();
     let job = running(&service);
     let mut follower = Command::new("timeout")
         .arg("60")

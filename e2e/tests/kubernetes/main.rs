@@ -13,9 +13,13 @@
     reason = "what was measured is for who runs the tests"
 )]
 
+#[macro_use]
+mod kinds;
+
 mod access;
 mod container;
 mod control_plane;
+mod creation;
 mod deployment;
 mod faults;
 mod logs;

@@ -1,8 +1,10 @@
-//! Jobs over HTTP, run by the real training operator.
+//! Jobs over HTTP, run by the real training operator and by the real Kubeflow Trainer.
 
 use e2e::Server;
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::service::{Deployed, eventually, request};
 
 /// The specification's example, whose pods run for a moment.
@@ -44,7 +46,7 @@ pub fn submit_example(server: &Server) -> &'static str {
 
 #[test]
 fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
-    let service = Deployed::start("example").unwrap();
+    let service = Deployed::start(JobKind::PyTorchJob, "example").unwrap();
     let name = submit_example(&service.server);
     service.server.wait_for(name, "running").unwrap();
     // Before the operator says so, a pod that is active does: the specification's last row but one.
@@ -55,7 +57,7 @@ fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
             detail => Err(detail.to_string()),
         }
     });
-    let pods = service.objects("pods", name);
+    let pods = service.pods(name);
     assert_eq!(pods.len(), 4);
     let (_, manifest) = service
         .server
@@ -87,9 +89,21 @@ fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
     assert_eq!(succeeded["detail"], detail);
 }
 
-#[test]
-fn a_taken_name_is_a_400_and_overwrites_nothing() {
-    let service = Deployed::start("taken").unwrap();
+for_both_kinds! {
+    a_taken_name_is_a_400_and_overwrites_nothing
+    a_job_whose_pod_fails_ends_failed_with_the_exit_code
+    a_job_tells_nothing_of_the_pods_of_its_deleted_namesake
+    of_two_requests_with_one_key_at_the_same_moment_one_creates_a_job
+    suspending_takes_the_pods_and_resuming_brings_them_back
+    deleting_takes_job_pods_and_services
+    what_a_job_waits_for_is_told
+    a_quota_that_refuses_the_pods_is_told
+    a_quota_that_refuses_the_job_is_a_400_for_the_dry_run_too
+    two_services_see_the_same_jobs
+}
+
+fn a_taken_name_is_a_400_and_overwrites_nothing(kind: JobKind) {
+    let service = Deployed::start(kind, "taken").unwrap();
     let first = request("one", &json!({"fake.test/run-for": "1h"}));
     service.server.submit(&first).unwrap();
     let manifest = || service.server.get("/train/meta-one/manifest").unwrap().1;
@@ -103,16 +117,16 @@ fn a_taken_name_is_a_400_and_overwrites_nothing() {
     assert_eq!(manifest()["metadata"]["uid"], uid);
 }
 
-#[test]
-fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
-    let service = Deployed::start("failing").unwrap();
+fn a_job_whose_pod_fails_ends_failed_with_the_exit_code(kind: JobKind) {
+    let service = Deployed::start(kind, "failing").unwrap();
     let fate = json!({"fake.test/run-for": "100ms", "fake.test/exit-code": "7"});
     let name = service.server.submit(&request("bad", &fate)).unwrap();
     let failed = service.server.wait_for(&name, "failed").unwrap();
-    assert!(
-        failed["detail"].as_str().unwrap().contains("has failed"),
-        "{failed}"
-    );
+    let why = match kind {
+        JobKind::PyTorchJob => "has failed",
+        JobKind::TrainJob => "max number of restarts",
+    };
+    assert!(failed["detail"].as_str().unwrap().contains(why), "{failed}");
     let with_code = eventually(|| {
         let (_, summary) = service.server.get(&format!("/train/{name}")).unwrap();
         let detail = summary["detail"].as_str().unwrap_or_default().to_string();
@@ -121,10 +135,14 @@ fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
             false => Err(detail),
         }
     });
-    assert!(with_code.contains("has failed"), "{with_code}");
+    assert!(with_code.contains(why), "{with_code}");
     // The operator deletes the pod, and the job remembers how it ended.
     let full = service.full_when(&name, |full| full["pods"][0]["exit_code"] != json!(null));
     assert_eq!(full["pods"][0]["exit_code"], 7, "{full}");
+    // Each restart of a TrainJob has pods of its own, and the last ones stay.
+    if kind == JobKind::TrainJob {
+        assert_eq!(full["pods"][0]["restarts"], 3, "{full}");
+    }
     let explained = full["explanation"][0].as_str().unwrap();
     assert!(
         explained.starts_with("master-0 exited with code 7"),
@@ -132,19 +150,18 @@ fn a_job_whose_pod_fails_ends_failed_with_the_exit_code() {
     );
 }
 
-#[test]
-fn a_job_tells_nothing_of_the_pods_of_its_deleted_namesake() {
-    let service = Deployed::start("namesakes").unwrap();
+fn a_job_tells_nothing_of_the_pods_of_its_deleted_namesake(kind: JobKind) {
+    let service = Deployed::start(kind, "namesakes").unwrap();
     let fate = json!({"fake.test/run-for": "1h"});
     let name = service.server.submit(&request("again", &fate)).unwrap();
     service.server.wait_for(&name, "running").unwrap();
-    let pod = format!("{name}-master-0");
+    let pod = service.master(&name);
     // What keeps a pod there while it ends, as its grace period does.
     let hold = json!({"metadata": {"finalizers": ["fake.test/hold"]}});
     service.patch("pod", &pod, &hold, &[]);
     let container = json!({
-        "name": "pytorch", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+        "name": kinds::container(kind), "image": "i", "imageID": "", "ready": false,
+        "restartCount": 0, "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
     });
     assert_eq!(
         service.server.delete(&format!("/train/{name}")).unwrap().0,
@@ -162,20 +179,27 @@ fn a_job_tells_nothing_of_the_pods_of_its_deleted_namesake() {
     );
     let status = json!({"status": {"phase": "Failed", "containerStatuses": [container]}});
     service.patch("pod", &pod, &status, &["--subresource=status"]);
-    assert_eq!(service.objects("pods", &name).len(), 1);
     let full = service.full(&name);
-    assert_eq!(full["pods"], json!([]), "{full}");
     assert!(!full["explanation"].to_string().contains("137"), "{full}");
-    let (status, log) = service.server.get(&format!("/train/{name}/logs")).unwrap();
-    assert_eq!(status, 404, "{log}");
+    let pods = full["pods"].as_array().unwrap();
+    match kind {
+        // The operator waits for the name of the pod.
+        JobKind::PyTorchJob => {
+            assert!(pods.is_empty(), "{full}");
+            let (status, log) = service.server.get(&format!("/train/{name}/logs")).unwrap();
+            assert_eq!(status, 404, "{log}");
+        }
+        JobKind::TrainJob => {
+            assert!(pods.iter().all(|own| own["name"] != *pod), "{full}");
+        }
+    }
     let none = json!({"metadata": {"finalizers": null}});
     service.patch("pod", &pod, &none, &[]);
     service.full_when(&name, |full| full["pods"][0]["phase"] == "Running");
 }
 
-#[test]
-fn of_two_requests_with_one_key_at_the_same_moment_one_creates_a_job() {
-    let service = Deployed::start("one-key").unwrap();
+fn of_two_requests_with_one_key_at_the_same_moment_one_creates_a_job(kind: JobKind) {
+    let service = Deployed::start(kind, "one-key").unwrap();
     let fate = json!({"fake.test/run-for": "1h"});
     for round in 0..10 {
         let key = format!("key-{round}");
@@ -194,20 +218,12 @@ fn of_two_requests_with_one_key_at_the_same_moment_one_creates_a_job() {
         let created = statuses.iter().filter(|status| **status == 201).count();
         let refused = statuses.iter().filter(|status| **status == 422).count();
         assert_eq!((created, refused), (1, 2), "{statuses:?}");
-        let jobs = service.plane.kubectl(&[
-            "get",
-            "pytorchjobs",
-            "--output=name",
-            "--namespace",
-            &service.namespace,
-        ]);
-        assert_eq!(jobs.unwrap().lines().count(), round + 1);
+        assert_eq!(service.jobs().len(), round + 1);
     }
 }
 
-#[test]
-fn suspending_takes_the_pods_and_resuming_brings_them_back() {
-    let service = Deployed::start("held").unwrap();
+fn suspending_takes_the_pods_and_resuming_brings_them_back(kind: JobKind) {
+    let service = Deployed::start(kind, "held").unwrap();
     let fate = json!({"fake.test/run-for": "1h"});
     let name = service.server.submit(&request("held", &fate)).unwrap();
     service.server.wait_for(&name, "running").unwrap();
@@ -229,9 +245,8 @@ fn suspending_takes_the_pods_and_resuming_brings_them_back() {
     service.server.wait_for(&name, "running").unwrap();
 }
 
-#[test]
-fn deleting_takes_job_pods_and_services() {
-    let service = Deployed::start("deleted").unwrap();
+fn deleting_takes_job_pods_and_services(kind: JobKind) {
+    let service = Deployed::start(kind, "deleted").unwrap();
     let fate = json!({"fake.test/run-for": "1h"});
     let name = service.server.submit(&request("gone", &fate)).unwrap();
     service.server.wait_for(&name, "running").unwrap();
@@ -248,11 +263,12 @@ fn deleting_takes_job_pods_and_services() {
         404
     );
     eventually(|| {
-        let left = [
-            service.objects("pods", &name),
-            service.objects("services", &name),
-        ]
-        .concat();
+        let (plane, namespace) = (service.plane, &service.namespace);
+        let services = kinds::objects(plane, namespace, "services", "");
+        let of_job = services
+            .into_iter()
+            .filter(|service| service["metadata"]["ownerReferences"][0]["name"] == *name);
+        let left: Vec<Value> = service.pods(&name).into_iter().chain(of_job).collect();
         match left.is_empty() {
             true => Ok(()),
             false => Err(format!("{} objects are left", left.len())),
@@ -260,9 +276,8 @@ fn deleting_takes_job_pods_and_services() {
     });
 }
 
-#[test]
-fn what_a_job_waits_for_is_told() {
-    let service = Deployed::start("waiting").unwrap();
+fn what_a_job_waits_for_is_told(kind: JobKind) {
+    let service = Deployed::start(kind, "waiting").unwrap();
     let mut greedy = request("greedy", &json!({}));
     greedy["gpus_per_node"] = json!(64);
     let name = service.server.submit(&greedy).unwrap();
@@ -295,6 +310,10 @@ fn what_a_job_waits_for_is_told() {
         "{explained}"
     );
 
+    // Pods of TrainJobs have no init container.
+    if kind == JobKind::TrainJob {
+        return;
+    }
     let mut two = request("no-master", &json!({"fake.test/init-exit-code": "1"}));
     two["num_nodes"] = json!(2);
     let name = service.server.submit(&two).unwrap();
@@ -332,9 +351,8 @@ fn exhausted_quota(service: &Deployed, resource: &str, hard: u32) {
     plane.kubectl(&patch).unwrap();
 }
 
-#[test]
-fn a_quota_that_refuses_the_pods_is_told() {
-    let service = Deployed::start("quota-of-pods").unwrap();
+fn a_quota_that_refuses_the_pods_is_told(kind: JobKind) {
+    let service = Deployed::start(kind, "quota-of-pods").unwrap();
     exhausted_quota(&service, "pods", 0);
     let name = service
         .server
@@ -347,16 +365,16 @@ fn a_quota_that_refuses_the_pods_is_told() {
     });
 }
 
-#[test]
-fn a_quota_that_refuses_the_job_is_a_400_for_the_dry_run_too() {
-    let service = Deployed::start("quota-of-jobs").unwrap();
+fn a_quota_that_refuses_the_job_is_a_400_for_the_dry_run_too(kind: JobKind) {
+    let service = Deployed::start(kind, "quota-of-jobs").unwrap();
     let run = request("dry", &json!({}));
     let preview = "/train/preview?dry_run=server";
     let (status, body) = service.server.post(preview, &run).unwrap();
     assert_eq!(status, 200, "{body}");
     // Nothing was created.
     assert_eq!(service.server.get("/train/meta-dry").unwrap().0, 404);
-    exhausted_quota(&service, "count/pytorchjobs.kubeflow.org", 0);
+    let (group, _) = kind.api_version().split_once('/').unwrap();
+    exhausted_quota(&service, &format!("count/{}.{group}", kind.plural()), 0);
     for path in [preview, "/train"] {
         // The API server hears of a quota after a moment.
         let problem = eventually(|| match service.server.post(path, &run).unwrap() {
@@ -374,7 +392,7 @@ fn a_quota_that_refuses_the_job_is_a_400_for_the_dry_run_too() {
 
 #[test]
 fn a_job_of_another_tool_is_read_too() {
-    let service = Deployed::start("foreign").unwrap();
+    let service = Deployed::start(JobKind::PyTorchJob, "foreign").unwrap();
     let foreign = json!({
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
@@ -399,10 +417,9 @@ fn a_job_of_another_tool_is_read_too() {
     assert_eq!(succeeded["framework"], "");
 }
 
-#[test]
-fn two_services_see_the_same_jobs() {
-    let first = Deployed::start("replicas").unwrap();
-    let second = Deployed::start("replicas").unwrap();
+fn two_services_see_the_same_jobs(kind: JobKind) {
+    let first = Deployed::start(kind, "replicas").unwrap();
+    let second = Deployed::start(kind, "replicas").unwrap();
     let fate = json!({"fake.test/run-for": "1h"});
     let name = first.server.submit(&request("shared", &fate)).unwrap();
     second.server.wait_for(&name, "running").unwrap();

@@ -2,8 +2,10 @@
 
 use e2e::control_plane::{ControlPlane, Extension};
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
-use crate::queues::{add_queue, in_queue};
+use crate::kinds;
+use crate::queues::{add_queue, add_runtimes, in_queue};
 use crate::service::{Deployed, request};
 
 /// What a service cannot do without a permission. Empty: everything works.
@@ -41,20 +43,25 @@ fn lacks(service: &Deployed, run_id: &str) -> Vec<&'static str> {
     lacks
 }
 
-#[test]
-fn without_any_one_permission_for_queues_something_fails() {
+for_both_kinds! { without_any_one_permission_for_queues_something_fails }
+
+fn without_any_one_permission_for_queues_something_fails(kind: JobKind) {
     let plane = ControlPlane::shared().unwrap();
     plane.extend(Extension::Kueue).unwrap();
+    add_runtimes(plane);
+    let components = [&["kueue"], kinds::components(kind)].concat();
     let without = |namespace: &str, revoke: &dyn Fn()| {
-        let service = Deployed::start_with(plane, namespace, &["kueue"], in_queue).unwrap();
+        let started = Deployed::start_with(plane, kind, namespace, &components, in_queue);
+        let service = started.unwrap();
         add_queue(plane, namespace, 16);
         revoke();
         lacks(&service, "queue-rights")
     };
-    assert_eq!(without("queue-rights", &|| ()), [""; 0]);
-    let namespace = "queue-rights-cluster-queues";
+    let all = kinds::namespace(kind, "queue-rights");
+    assert_eq!(without(&all, &|| ()), [""; 0]);
+    let namespace = kinds::namespace(kind, "queue-rights-cluster-queues");
     let binding = format!("trainer-{namespace}");
-    let unbound = without(namespace, &|| {
+    let unbound = without(&namespace, &|| {
         plane
             .kubectl(&["delete", "clusterrolebinding", &binding])
             .unwrap();
@@ -81,7 +88,7 @@ fn without_any_one_permission_for_queues_something_fails() {
             ],
         ),
     ] {
-        let namespace = format!("queue-rights-{verb}-{resource}");
+        let namespace = kinds::namespace(kind, &format!("queue-rights-{verb}-{resource}"));
         let found = without(&namespace, &|| revoke(plane, &namespace, resource, verb));
         assert_eq!(found, expected, "{verb} {resource}");
     }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use e2e::Site;
 use e2e::control_plane::{ControlPlane, Extension};
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::service::{Deployed, eventually, request};
 
 /// How long a suspended job is watched. The bar of a minute has a test of its own.
@@ -87,39 +89,27 @@ pub fn in_queue(site: Site) -> Site {
     site.set("TRAINER_PROFILES", &profiles.display().to_string())
 }
 
-/// A kind of job that Kueue manages.
-#[derive(Clone, Copy)]
-enum Kind {
-    PyTorchJob,
-    TrainJob,
-}
-
 /// A service with a queue of this many GPUs in a namespace of its own.
-fn with_queue(kind: Kind, name: &str, gpus: u32) -> Deployed {
+fn with_queue(kind: JobKind, name: &str, gpus: u32) -> Deployed {
     let plane = ControlPlane::shared().unwrap();
     // First, so that Kueue finds the kind of TrainJobs.
     plane.extend(Extension::Trainer).unwrap();
     plane.extend(Extension::Kueue).unwrap();
-    let (namespace, setting) = match kind {
-        Kind::PyTorchJob => (format!("{name}-v1"), "pytorchjob"),
-        Kind::TrainJob => (format!("{name}-v2"), "trainjob"),
-    };
+    let namespace = format!("{}-queued", kinds::namespace(kind, name));
     let components: &[&str] = match kind {
-        Kind::PyTorchJob => &["kueue"],
-        Kind::TrainJob => {
+        JobKind::PyTorchJob => &["kueue"],
+        JobKind::TrainJob => {
             add_runtimes(plane);
             &["kueue", "trainjob"]
         }
     };
-    let service = Deployed::start_with(plane, &namespace, components, |site| {
-        in_queue(site).set("TRAINER_JOB_KIND", setting)
-    });
+    let service = Deployed::start_with(plane, kind, &namespace, components, in_queue);
     add_queue(plane, &namespace, gpus);
     service.unwrap()
 }
 
 /// The training runtimes of the profiles.
-fn add_runtimes(plane: &ControlPlane) {
+pub fn add_runtimes(plane: &ControlPlane) {
     let folder = tempfile::tempdir().unwrap();
     let profiles = folder.path().join("profiles.yaml");
     std::fs::write(&profiles, PROFILES).unwrap();
@@ -127,18 +117,6 @@ fn add_runtimes(plane: &ControlPlane) {
     let runtimes = command.arg("runtimes").arg("--profiles").arg(&profiles);
     let runtimes = String::from_utf8(runtimes.output().unwrap().stdout).unwrap();
     apply(plane, &runtimes);
-}
-
-/// The tests of what both kinds do, for each of them.
-macro_rules! for_both_kinds {
-    ($($name:ident)*) => {
-        mod pytorch_jobs {
-            $(#[test] fn $name() { super::$name(super::Kind::PyTorchJob); })*
-        }
-        mod train_jobs {
-            $(#[test] fn $name() { super::$name(super::Kind::TrainJob); })*
-        }
-    };
 }
 
 for_both_kinds! {
@@ -180,7 +158,7 @@ fn queued_in(service: &Deployed, job: &str) -> Value {
     jobs.find(|listed| listed["name"] == job).unwrap()["queued_in"].clone()
 }
 
-fn two_jobs_that_do_not_fit_together_run_one_after_the_other(kind: Kind) {
+fn two_jobs_that_do_not_fit_together_run_one_after_the_other(kind: JobKind) {
     let service = with_queue(kind, "one-by-one", 16);
     let first = service.server.submit(&two_nodes("first", "4s")).unwrap();
     service.server.wait_for(&first, "running").unwrap();
@@ -209,7 +187,7 @@ fn two_jobs_that_do_not_fit_together_run_one_after_the_other(kind: Kind) {
     assert_eq!(full["explanation"], json!([]), "{full}");
 }
 
-fn a_job_that_never_fits_says_so_at_once(kind: Kind) {
+fn a_job_that_never_fits_says_so_at_once(kind: JobKind) {
     let service = with_queue(kind, "never-fits", 16);
     let mut run = two_nodes("huge", "1h");
     run["num_nodes"] = json!(4);
@@ -233,19 +211,19 @@ fn a_job_that_never_fits_says_so_at_once(kind: Kind) {
     service.full_when(&name, |full| says(full, "maximum capacity"));
 }
 
-fn a_suspended_job_stays_suspended_and_a_resumed_one_waits_in_its_queue(kind: Kind) {
+fn a_suspended_job_stays_suspended_and_a_resumed_one_waits_in_its_queue(kind: JobKind) {
     suspends_and_resumes(kind, "held-in-queue", HELD);
 }
 
 #[test]
 #[ignore = "takes more than a minute: `make e2e-queues` runs it"]
 fn a_suspended_job_stays_suspended_for_a_minute() {
-    for kind in [Kind::PyTorchJob, Kind::TrainJob] {
+    for kind in JobKind::ALL {
         suspends_and_resumes(kind, "held-for-a-minute", Duration::from_secs(60));
     }
 }
 
-fn suspends_and_resumes(kind: Kind, name: &str, held: Duration) {
+fn suspends_and_resumes(kind: JobKind, name: &str, held: Duration) {
     let service = with_queue(kind, name, 16);
     let first = service.server.submit(&two_nodes("first", "1h")).unwrap();
     service.server.wait_for(&first, "running").unwrap();
@@ -284,7 +262,7 @@ fn suspends_and_resumes(kind: Kind, name: &str, held: Duration) {
     service.server.wait_for(&first, "running").unwrap();
 }
 
-fn a_preempted_job_says_by_whom_and_why(kind: Kind) {
+fn a_preempted_job_says_by_whom_and_why(kind: JobKind) {
     let service = with_queue(kind, "preempted", 16);
     let low = service.server.submit(&two_nodes("low", "1h")).unwrap();
     service.server.wait_for(&low, "running").unwrap();
@@ -308,7 +286,7 @@ fn a_preempted_job_says_by_whom_and_why(kind: Kind) {
     assert!(detail.contains("profile queued allows urgent"), "{detail}");
 }
 
-fn a_queue_that_does_not_exist_is_explained(kind: Kind) {
+fn a_queue_that_does_not_exist_is_explained(kind: JobKind) {
     let service = with_queue(kind, "no-such-queue", 16);
     let mut run = two_nodes("lost", "1h");
     run["annotations"]["trainer.deepfinery/profile"] = json!("lost");
@@ -330,7 +308,14 @@ fn a_job_of_a_kind_that_kueue_does_not_manage_is_explained() {
     // Kueue's own default: it leaves PyTorchJobs alone.
     let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().unwrap()));
     plane.extend(Extension::KueueWithoutPyTorchJobs).unwrap();
-    let service = Deployed::start_with(plane, "unmanaged", &["kueue"], in_queue).unwrap();
+    let service = Deployed::start_with(
+        plane,
+        JobKind::PyTorchJob,
+        "unmanaged",
+        &["kueue"],
+        in_queue,
+    )
+    .unwrap();
     add_queue(plane, "unmanaged", 16);
     let run = two_nodes("free", "1h");
     let expected = "The job names the queue research, but Kueue does not manage this kind of job";

@@ -1,7 +1,9 @@
 //! Exits of pods: which ones end the job, and how they are reported. The real operator decides.
 
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::service::{Deployed, eventually, request};
 
 /// The status of a pod whose container was started again after it ended so.
@@ -26,13 +28,18 @@ fn running(service: &Deployed, run: &str) -> (String, String) {
     let fate = json!({"fake.test/run-for": "1h"});
     let name = service.server.submit(&request(run, &fate)).unwrap();
     service.server.wait_for(&name, "running").unwrap();
-    let pod = format!("{name}-master-0");
+    let pod = service.master(&name);
     (name, pod)
 }
 
-#[test]
-fn a_permanent_failure_ends_the_job_at_its_first_restart() {
-    let service = Deployed::start("permanent").unwrap();
+for_both_kinds! {
+    a_permanent_failure_ends_the_job_before_its_backoff_limit
+    an_evicted_pod_is_explained
+    a_process_that_was_killed_for_lack_of_memory_is_told_although_the_job_succeeded
+}
+
+fn a_permanent_failure_ends_the_job_before_its_backoff_limit(kind: JobKind) {
+    let service = Deployed::start(kind, "permanent").unwrap();
     let fate = |code: &str| json!({"fake.test/run-for": "2s", "fake.test/exit-code": code});
     let submit = |run: &str, code| service.server.submit(&request(run, &fate(code))).unwrap();
     let (permanent, passing) = (submit("permanent", "78"), submit("passing", "7"));
@@ -41,13 +48,17 @@ fn a_permanent_failure_ends_the_job_at_its_first_restart() {
         let full = service.full_when(name, |full| full["pods"][0]["exit_code"].is_number());
         full["pods"][0]["restarts"].as_u64().unwrap()
     };
-    assert!(restarts(&permanent) < 3);
+    match kind {
+        // The service learns of it when the pod has been started again.
+        JobKind::PyTorchJob => assert!(restarts(&permanent) < 3),
+        JobKind::TrainJob => assert_eq!(restarts(&permanent), 0),
+    }
     assert!(restarts(&passing) >= 2, "it has its backoff limit of 3");
 }
 
 #[test]
 fn a_permanent_failure_of_a_process_ends_the_job_although_torchrun_exits_with_1() {
-    let service = Deployed::start("of-a-rank").unwrap();
+    let service = Deployed::start(JobKind::PyTorchJob, "of-a-rank").unwrap();
     let (name, pod) = running(&service, "wrong");
     let ended = json!({"exitCode": 1, "reason": "Error", "message": report(78)});
     service.patch("pod", &pod, &restarted(&ended), &["--subresource=status"]);
@@ -81,7 +92,7 @@ fn a_permanent_failure_of_a_process_ends_the_job_although_torchrun_exits_with_1(
 /// Why jobs do not have this restart policy: torchrun exits with 1 whatever its processes exit with.
 #[test]
 fn the_restart_policy_exit_code_ends_a_job_at_a_code_below_128_and_creates_the_pod_again_above() {
-    let service = Deployed::start("exit-code").unwrap();
+    let service = Deployed::start(JobKind::PyTorchJob, "exit-code").unwrap();
     let create = |name: &str, code: &str| {
         let job = json!({
             "apiVersion": "kubeflow.org/v1",
@@ -115,7 +126,7 @@ fn the_restart_policy_exit_code_ends_a_job_at_a_code_below_128_and_creates_the_p
         "{failed}"
     );
     let uid = || {
-        let pods = service.objects("pods", "killed");
+        let pods = service.pods("killed");
         pods.first().map(|pod| pod["metadata"]["uid"].to_string())
     };
     let first = eventually(|| uid().ok_or_else(|| "no pod".to_string()));
@@ -127,9 +138,8 @@ fn the_restart_policy_exit_code_ends_a_job_at_a_code_below_128_and_creates_the_p
     assert_ne!(killed["status"], "failed", "{killed}");
 }
 
-#[test]
-fn an_evicted_pod_is_explained() {
-    let service = Deployed::start("evicted").unwrap();
+fn an_evicted_pod_is_explained(kind: JobKind) {
+    let service = Deployed::start(kind, "evicted").unwrap();
     let (name, pod) = running(&service, "evicted");
     // The operator replaces an evicted pod at once. A finalizer keeps it.
     let hold = json!({"metadata": {"finalizers": ["fake.test/hold"]}});
@@ -142,8 +152,8 @@ fn an_evicted_pod_is_explained() {
             "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet",
         }],
         "containerStatuses": [{
-            "name": "pytorch", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": 137, "reason": "Error"}},
+            "name": kinds::container(kind), "image": "i", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"terminated": {"exitCode": 137, "reason": "Error"}},
         }],
     }});
     service.patch("pod", &pod, &evicted, &["--subresource=status"]);
@@ -157,9 +167,36 @@ fn an_evicted_pod_is_explained() {
     service.patch("pod", &pod, &none, &[]);
 }
 
+/// The status of a pod that was evicted.
+fn evicted() -> Value {
+    json!({"status": {
+        "phase": "Failed",
+        "reason": "Evicted",
+        "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}],
+        "containerStatuses": [{
+            "name": "node", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 78, "reason": "Error"}},
+        }],
+    }})
+}
+
+/// A PyTorchJob replaces single pods, and its backoff limit counts restarts of containers only.
 #[test]
-fn a_process_that_was_killed_for_lack_of_memory_is_told_although_the_job_succeeded() {
-    let service = Deployed::start("spared").unwrap();
+fn evictions_do_not_count_against_the_restarts_of_a_train_job() {
+    let service = Deployed::start(JobKind::TrainJob, "evictions").unwrap();
+    let (name, _) = running(&service, "moved");
+    for eviction in 1..=4 {
+        let pod = service.master(&name);
+        service.patch("pod", &pod, &evicted(), &["--subresource=status"]);
+        service.full_when(&name, |full| {
+            let pod = &full["pods"][0];
+            pod["restarts"] == eviction && pod["phase"] == "Running"
+        });
+    }
+}
+
+fn a_process_that_was_killed_for_lack_of_memory_is_told_although_the_job_succeeded(kind: JobKind) {
+    let service = Deployed::start(kind, "spared").unwrap();
     let fate = json!({"fake.test/run-for": "100ms", "fake.test/exit-reason": "OOMKilled"});
     let name = service.server.submit(&request("spared", &fate)).unwrap();
     service.server.wait_for(&name, "succeeded").unwrap();

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::control_plane::{ControlPlane, Deployment, Extension, Overlay};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::service::{request, with_compiled_plugins};
 
 /// Something that a user does.
@@ -48,7 +50,10 @@ fn step_that_needs(resource: &str, verb: &str) -> &'static str {
 fn with_the_rights_of_deploy_every_step_works() {
     let plane = ControlPlane::shared().unwrap();
     let deployment = plane.install(Overlay::OneNamespace, "rights-all").unwrap();
-    assert_eq!(first_failure(&deployment, "rights-all", "auto"), None);
+    assert_eq!(
+        first_failure(&deployment, "rights-all", JobKind::PyTorchJob),
+        None
+    );
 }
 
 const TRAIN_JOBS: [&str; 1] = ["trainjob"];
@@ -62,7 +67,10 @@ fn with_the_component_for_train_jobs_every_step_works_and_without_one_of_its_rig
         plane.install_with(overlay, &TRAIN_JOBS, namespace).unwrap()
     };
     let deployment = install("rights-v2");
-    assert_eq!(first_failure(&deployment, "rights-v2", "trainjob"), None);
+    assert_eq!(
+        first_failure(&deployment, "rights-v2", JobKind::TrainJob),
+        None
+    );
     let rules = rules(plane, "rights-v2");
     let of_component = |rule: &&Value| rule["resources"][0] == "trainjobs";
     let verbs = rules.iter().find(of_component).unwrap()["verbs"].clone();
@@ -73,7 +81,7 @@ fn with_the_component_for_train_jobs_every_step_works_and_without_one_of_its_rig
         let deployment = install(&namespace);
         revoke(plane, &namespace, "trainjobs", verb);
         let step = step_that_needs("trainjobs", verb);
-        let failure = first_failure(&deployment, &namespace, "trainjob");
+        let failure = first_failure(&deployment, &namespace, JobKind::TrainJob);
         assert_eq!(failure, Some(step), "{verb}");
     }
 }
@@ -81,14 +89,18 @@ fn with_the_component_for_train_jobs_every_step_works_and_without_one_of_its_rig
 #[test]
 fn with_the_rights_of_the_whole_cluster_every_step_works_in_every_namespace() {
     let plane = ControlPlane::shared().unwrap();
+    plane.extend(Extension::Trainer).unwrap();
+    // The installations of a cluster share a role, so both kinds have the same one.
     let mut deployment = plane
-        .install(Overlay::WholeCluster, "rights-cluster")
+        .install_with(Overlay::WholeCluster, &TRAIN_JOBS, "rights-cluster")
         .unwrap();
-    plane
-        .kubectl(&["create", "namespace", "rights-elsewhere"])
-        .unwrap();
-    deployment.namespace = "rights-elsewhere".to_string();
-    assert_eq!(first_failure(&deployment, "*", "auto"), None);
+    for kind in JobKind::ALL {
+        deployment.namespace = kinds::namespace(kind, "rights-elsewhere");
+        plane
+            .kubectl(&["create", "namespace", &deployment.namespace])
+            .unwrap();
+        assert_eq!(first_failure(&deployment, "*", kind), None, "{kind:?}");
+    }
 }
 
 #[test]
@@ -103,7 +115,10 @@ fn without_any_one_right_a_step_fails() {
         let deployment = plane.install(Overlay::OneNamespace, &namespace).unwrap();
         revoke(plane, &namespace, resource, &verb);
         expected.insert(right.clone(), Some(step_that_needs(resource, &verb)));
-        failures.insert(right, first_failure(&deployment, &namespace, "auto"));
+        failures.insert(
+            right,
+            first_failure(&deployment, &namespace, JobKind::PyTorchJob),
+        );
     }
     assert!(expected.len() >= 10, "{expected:?}");
     assert_eq!(failures, expected);
@@ -198,10 +213,10 @@ fn revoke(plane: &ControlPlane, namespace: &str, resource: &str, verb: &str) {
 
 /// Runs the service with the token of its account, for the namespaces that its overlay allows and for a
 /// kind of jobs, and returns the first step that fails.
-fn first_failure(deployment: &Deployment, allowed: &str, kind: &str) -> Option<&'static str> {
+fn first_failure(deployment: &Deployment, allowed: &str, kind: JobKind) -> Option<&'static str> {
     let site = Site::on_kubernetes(&deployment.kubeconfig, &deployment.namespace).unwrap();
     let site = with_compiled_plugins(site.set("TRAINER_ALLOWED_NAMESPACES", allowed));
-    let site = site.set("TRAINER_JOB_KIND", kind);
+    let site = kinds::creates(site, kind);
     let server = site.start().unwrap();
     for (step, works) in STEPS {
         if let Err(why) = works(&server) {

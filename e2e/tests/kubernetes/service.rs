@@ -4,10 +4,15 @@ use anyhow::{Context, Result};
 use e2e::control_plane::{ControlPlane, Deployment, Overlay};
 use e2e::{Server, Site};
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
+
+use crate::kinds;
 
 /// A service that runs with `deploy/`'s own service account in a namespace of its own.
 pub struct Deployed {
     pub plane: &'static ControlPlane,
+    /// What it creates.
+    pub kind: JobKind,
     pub server: Server,
     pub namespace: String,
     deployment: Deployment,
@@ -16,34 +21,42 @@ pub struct Deployed {
 }
 
 impl Deployed {
-    pub fn start(namespace: &str) -> Result<Self> {
-        Self::start_on(ControlPlane::shared()?, namespace)
+    /// A service that creates jobs of a kind.
+    pub fn start(kind: JobKind, name: &str) -> Result<Self> {
+        Self::start_on(ControlPlane::shared()?, kind, name)
     }
 
     /// A service on a control plane that the test may break.
-    pub fn start_alone(namespace: &str) -> Result<Self> {
+    pub fn start_alone(kind: JobKind, name: &str) -> Result<Self> {
         // It ends with this process.
-        Self::start_on(Box::leak(Box::new(ControlPlane::start()?)), namespace)
+        Self::start_on(Box::leak(Box::new(ControlPlane::start()?)), kind, name)
     }
 
-    fn start_on(plane: &'static ControlPlane, namespace: &str) -> Result<Self> {
-        Self::start_with(plane, namespace, &[], |site| site)
+    fn start_on(plane: &'static ControlPlane, kind: JobKind, name: &str) -> Result<Self> {
+        kinds::extend(plane, kind)?;
+        let namespace = kinds::namespace(kind, name);
+        Self::start_with(plane, kind, &namespace, kinds::components(kind), |site| {
+            site
+        })
     }
 
     /// A service with components of `deploy/` and other settings.
     pub fn start_with(
         plane: &'static ControlPlane,
+        kind: JobKind,
         namespace: &str,
         components: &[&str],
         settings: impl FnOnce(Site) -> Site,
     ) -> Result<Self> {
         let deployment = plane.install_with(Overlay::OneNamespace, components, namespace)?;
-        let site = settings(Site::on_kubernetes(&deployment.kubeconfig, namespace)?);
+        let site = Site::on_kubernetes(&deployment.kubeconfig, namespace)?;
+        let site = settings(kinds::creates(site, kind));
         let server = site.start()?;
         let ready = server.wait_until_ready();
         ready.with_context(|| site.service_log())?;
         Ok(Self {
             plane,
+            kind,
             server,
             namespace: namespace.to_string(),
             deployment,
@@ -84,20 +97,20 @@ impl Deployed {
         self.plane.kubectl(&arguments).unwrap();
     }
 
-    /// The objects of a kind that belong to a job.
-    pub fn objects(&self, kind: &str, job: &str) -> Vec<Value> {
-        let selector = format!("training.kubeflow.org/job-name={job}");
-        let listed = self.plane.kubectl(&[
-            "get",
-            kind,
-            "--output=json",
-            "--namespace",
-            &self.namespace,
-            "--selector",
-            &selector,
-        ]);
-        let listed: Value = serde_json::from_str(&listed.unwrap()).unwrap();
-        listed["items"].as_array().unwrap().clone()
+    /// The pods of a job.
+    pub fn pods(&self, job: &str) -> Vec<Value> {
+        let selector = kinds::pods_of(self.kind, job);
+        kinds::objects(self.plane, &self.namespace, "pods", &selector)
+    }
+
+    /// The name of the pod of a job's master.
+    pub fn master(&self, job: &str) -> String {
+        kinds::master(self.plane, self.kind, &self.namespace, job)
+    }
+
+    /// The names of the jobs in the service's namespace.
+    pub fn jobs(&self) -> Vec<String> {
+        kinds::jobs(self.plane, self.kind, &self.namespace)
     }
 }
 

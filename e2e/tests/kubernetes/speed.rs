@@ -7,7 +7,9 @@ use e2e::control_plane::Part;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::service::{Deployed, request};
 
 /// Others on the machine make everything half as slow again, for seconds at a time: the round that was
@@ -15,15 +17,21 @@ use crate::service::{Deployed, request};
 const ROUNDS: usize = 10;
 const PAIRS: usize = 100;
 
+for_both_kinds! { the_service_adds_at_most_a_millisecond_to_a_creation }
+
 /// One client of each, made alike: what is compared is the way and nothing else. Every other creation
 /// goes through the service, so that both meet the same machine, and each comes right after a dry run
 /// by the same way, so that neither pays for caches that the other has used. The operator is gone: it
 /// would begin with a job on the same two cores while its answer is on the way.
-#[test]
-fn the_service_adds_at_most_a_millisecond_to_a_creation() {
-    let service = Deployed::start_alone("speed").unwrap();
-    let webhooks = ["delete", "validatingwebhookconfigurations", "--all"];
-    service.plane.kubectl(&webhooks).unwrap();
+fn the_service_adds_at_most_a_millisecond_to_a_creation(kind: JobKind) {
+    let service = Deployed::start_alone(kind, "speed").unwrap();
+    match kind {
+        JobKind::PyTorchJob => {
+            let webhooks = ["delete", "validatingwebhookconfigurations", "--all"];
+            service.plane.kubectl(&webhooks).unwrap();
+        }
+        JobKind::TrainJob => kinds::stop_trainer(service.plane),
+    }
     service.plane.kill(Part::Operator).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // With the service's own token: the API server lets its administrator by without a queue.
@@ -36,7 +44,8 @@ fn the_service_adds_at_most_a_millisecond_to_a_creation() {
         .server
         .post("/train/preview", &request("run", &nothing));
     let mut manifest = preview.unwrap().1["manifest"].clone();
-    let jobs = "/apis/kubeflow.org/v1/namespaces/speed/pytorchjobs?fieldValidation=Strict";
+    let (api, jobs, namespace) = (kind.api_version(), kind.plural(), &service.namespace);
+    let jobs = format!("/apis/{api}/namespaces/{namespace}/{jobs}?fieldValidation=Strict");
     let mut rounds = Vec::new();
     for round in 0..ROUNDS {
         let (mut through, mut bare) = (Vec::new(), Vec::new());
@@ -52,7 +61,7 @@ fn the_service_adds_at_most_a_millisecond_to_a_creation() {
             let timed = async {
                 let dry_run = format!("{jobs}&dryRun=All");
                 post(&bare_client, &dry_run, &manifest, 201).await;
-                post(&bare_client, jobs, &manifest, 201).await
+                post(&bare_client, &jobs, &manifest, 201).await
             };
             bare.push(runtime.block_on(timed));
         }

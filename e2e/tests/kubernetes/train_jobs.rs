@@ -3,32 +3,14 @@
 use e2e::Server;
 use e2e::control_plane::{ControlPlane, Extension};
 use serde_json::{Value, json};
+use trainer_host::job_kind::JobKind;
 
 use crate::operator::submit_example;
-use crate::service::{Deployed, eventually, request};
+use crate::service::{Deployed, request};
 
 /// A service that creates TrainJobs.
-fn start(namespace: &str) -> Deployed {
-    let plane = ControlPlane::shared().unwrap();
-    plane.extend(Extension::Trainer).unwrap();
-    Deployed::start_with(plane, namespace, &["trainjob"], |site| {
-        site.set("TRAINER_JOB_KIND", "trainjob")
-    })
-    .unwrap()
-}
-
-/// The objects of a kind in the namespace of a service.
-fn objects(service: &Deployed, kind: &str, selector: &str) -> Vec<Value> {
-    let namespace = ["--namespace", &service.namespace];
-    let get = ["get", kind, "--output=json", "--selector", selector];
-    let listed = service.plane.kubectl(&[&get[..], &namespace].concat());
-    let listed: Value = serde_json::from_str(&listed.unwrap()).unwrap();
-    listed["items"].as_array().unwrap().clone()
-}
-
-fn pods(service: &Deployed, job: &str) -> Vec<Value> {
-    let selector = format!("jobset.sigs.k8s.io/jobset-name={job}");
-    objects(service, "pods", &selector)
+fn start(name: &str) -> Deployed {
+    Deployed::start(JobKind::TrainJob, name).unwrap()
 }
 
 fn post(server: &Server, path: &str) -> u16 {
@@ -37,11 +19,11 @@ fn post(server: &Server, path: &str) -> u16 {
 
 #[test]
 fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
-    let service = start("v2-example");
+    let service = start("example");
     let name = submit_example(&service.server);
     let running = service.server.wait_for(name, "running").unwrap();
     assert_eq!(running["detail"], "PyTorchJob pods active");
-    let pods = pods(&service, name);
+    let pods = service.pods(name);
     assert_eq!(pods.len(), 4);
     for pod in &pods {
         let container = &pod["spec"]["containers"][0];
@@ -86,60 +68,8 @@ fn the_specifications_example_goes_from_submitted_over_running_to_succeeded() {
 }
 
 #[test]
-fn a_train_job_whose_pod_fails_restarts_as_a_whole_and_ends_failed_with_the_exit_code() {
-    let service = start("v2-failing");
-    let fate = json!({"fake.test/start-after": "10ms", "fake.test/run-for": "100ms", "fake.test/exit-code": "7"});
-    let name = service.server.submit(&request("bad", &fate)).unwrap();
-    service.server.wait_for(&name, "failed").unwrap();
-    eventually(|| {
-        let (_, summary) = service.server.get(&format!("/train/{name}")).unwrap();
-        let detail = summary["detail"].as_str().unwrap_or_default().to_string();
-        match detail.contains("max number of restarts")
-            && detail.contains("master-0 exited with code 7")
-        {
-            true => Ok(()),
-            false => Err(detail),
-        }
-    });
-    let full = service.full(&name);
-    assert_eq!(full["pods"][0]["exit_code"], 7, "{full}");
-    assert_eq!(full["pods"][0]["restarts"], 3, "{full}");
-}
-
-#[test]
-fn a_train_job_is_suspended_resumed_read_and_deleted() {
-    let service = start("v2-held");
-    let fate = json!({"fake.test/run-for": "1h"});
-    let name = service.server.submit(&request("held", &fate)).unwrap();
-    service.server.wait_for(&name, "running").unwrap();
-    let (status, log) = service.server.get(&format!("/train/{name}/logs")).unwrap();
-    assert_eq!(status, 200, "{log}");
-    assert!(log.as_str().unwrap().contains("the beginning"), "{log}");
-    let previous = format!("/train/{name}/logs?previous=true");
-    assert_eq!(service.server.get(&previous).unwrap().0, 404);
-    assert_eq!(
-        post(&service.server, &format!("/train/{name}/suspend")),
-        200
-    );
-    let full = service.full_when(&name, |full| full["pods"] == json!([]));
-    assert_eq!(full["suspended"], true);
-    let submitted = service.server.wait_for(&name, "submitted").unwrap();
-    assert_eq!(submitted["detail"], "PyTorchJob submitted");
-    assert_eq!(post(&service.server, &format!("/train/{name}/resume")), 200);
-    service.server.wait_for(&name, "running").unwrap();
-    let path = format!("/train/{name}");
-    assert_eq!(service.server.delete(&path).unwrap().0, 204);
-    assert_eq!(service.server.get(&path).unwrap().0, 404);
-    assert_eq!(service.server.delete(&path).unwrap().0, 404);
-    eventually(|| match pods(&service, &name).len() {
-        0 => Ok(()),
-        left => Err(format!("{left} pods are left")),
-    });
-}
-
-#[test]
 fn what_kubeflow_would_refuse_or_never_start_is_told_before() {
-    let service = start("v2-refused");
+    let service = start("refused");
     let mut long = request("long", &json!({}));
     long["job_name"] = json!("x".repeat(49));
     let (status, problem) = service.server.post("/train", &long).unwrap();
@@ -164,45 +94,20 @@ fn what_kubeflow_would_refuse_or_never_start_is_told_before() {
     assert!(ready.contains("all 1 runtimes exist"), "{ready}");
 }
 
-#[test]
-fn two_submissions_of_one_name_create_one_train_job() {
-    let service = start("v2-taken");
-    let first = request("one", &json!({"fake.test/run-for": "1h"}));
-    service.server.submit(&first).unwrap();
-    let (status, problem) = service.server.post("/train", &first).unwrap();
-    assert_eq!(status, 400);
-    let detail = "PyTorchJob meta-one already exists for run one";
-    assert_eq!(problem["detail"], detail);
-    let header = ("Idempotency-Key", "key-1");
-    let keyed = request("two", &json!({}));
-    for expected in [201, 200] {
-        let answer = service.server.post_with_header("/train", header, &keyed);
-        let (status, body) = answer.unwrap();
-        assert!([expected, 201].contains(&status), "{status}: {body}");
-        assert_eq!(body["name"], "meta-two");
-    }
-    assert_eq!(objects(&service, "trainjobs", "").len(), 2);
-}
-
 /// What an operator does: the service starts again with another setting while jobs run.
 #[test]
 fn jobs_of_the_kind_before_a_switch_stay_usable() {
     let plane = ControlPlane::shared().unwrap();
     plane.extend(Extension::Trainer).unwrap();
-    let components = ["trainjob"];
-    let start = |kind: &'static str| {
-        Deployed::start_with(plane, "v2-switch", &components, |site| {
-            site.set("TRAINER_JOB_KIND", kind)
-        })
-        .unwrap()
-    };
+    let start =
+        |kind| Deployed::start_with(plane, kind, "switch", &["trainjob"], |site| site).unwrap();
     let fate = json!({"fake.test/run-for": "1h"});
-    let before = start("auto");
+    let before = start(JobKind::PyTorchJob);
     let old = before.server.submit(&request("old", &fate)).unwrap();
     before.server.wait_for(&old, "running").unwrap();
     drop(before);
 
-    let after = start("trainjob");
+    let after = start(JobKind::TrainJob);
     let server = &after.server;
     let manifest = |name: &str| server.get(&format!("/train/{name}/manifest")).unwrap().1;
     server.wait_for(&old, "running").unwrap();
