@@ -17,7 +17,7 @@ mod selector;
 mod status;
 mod update;
 
-pub use cause::{CERTAIN_EXIT_CODES, Cause, MAX_LOG_BYTES, Restart, cause};
+pub use cause::{Cause, MAX_LOG_BYTES, Restart, cause};
 pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
 pub use failures::{failure_annotation, failures, is_failure_annotation};
 pub(crate) use idempotency::label_hash;

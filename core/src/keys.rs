@@ -43,3 +43,7 @@ pub const OWNER_LABEL: &str = "trainer.deepfinery/owner";
 pub const OWNER_ANNOTATION: &str = "trainer.deepfinery/owner";
 /// Own annotation: the GPUs of each node, for limits of all jobs together.
 pub const GPUS_PER_NODE_ANNOTATION: &str = "trainer.deepfinery/gpus-per-node";
+
+/// The exit codes after which a restart cannot help: `EX_CONFIG` of sysexits.h, with which `train.py`
+/// says so, and those of a shell for a program that cannot be executed or found.
+pub const PERMANENT_EXIT_CODES: [i32; 3] = [78, 126, 127];

@@ -8,6 +8,7 @@ mod line;
 mod python;
 mod torchrun;
 
+use crate::keys::PERMANENT_EXIT_CODES;
 use line::{clean, split_rank};
 use python::{Exception, exception};
 use torchrun::Report;
@@ -16,9 +17,6 @@ use torchrun::Report;
 pub const MAX_LOG_BYTES: usize = 64 * 1024;
 /// The maximum length of a message, in characters.
 const MAX_CHARACTERS: usize = 400;
-/// The exit codes after which a restart cannot help: `EX_CONFIG` of sysexits.h, with which `train.py`
-/// says so, and those of a shell for a program that cannot be executed or found.
-pub const CERTAIN_EXIT_CODES: [i32; 3] = [78, 126, 127];
 /// The prefix of the last line of `train.py`.
 const TRAINER_ERROR: &str = "train.py: error: ";
 
@@ -57,7 +55,7 @@ pub fn cause(log: &[u8], code: i32) -> Cause {
         (Some(end), Some(said)) => Some(format!("{end}: {}", said.text)),
         (end, said) => end.or_else(|| said.as_ref().map(|said| said.text.clone())),
     };
-    let code_is_sure = |code: i32| CERTAIN_EXIT_CODES.contains(&code);
+    let code_is_sure = |code: i32| PERMANENT_EXIT_CODES.contains(&code);
     let useless = code_is_sure(code)
         || report.is_some_and(|report| code_is_sure(report.code))
         || said.is_some_and(|said| said.restart == Restart::IsUseless);

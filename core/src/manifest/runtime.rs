@@ -15,8 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{CRASHES, GRACE_SECONDS, LAST_LINES, NO_SIDECAR, mounts, placement, volumes};
 use crate::gang::SchedulingPolicy;
-use crate::job::CERTAIN_EXIT_CODES;
-use crate::keys::NODE;
+use crate::keys::{NODE, PERMANENT_EXIT_CODES};
 use crate::profile::{Profile, Profiles};
 use crate::train_job::{
     API_VERSION, ClusterTrainingRuntime, FailurePolicy, FailureRule, JobSetSpec, JobSetTemplate,
@@ -156,7 +155,7 @@ fn pod_failures() -> PodFailurePolicy {
         on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
             container_name: Some(NODE.to_string()),
             operator: "In".to_string(),
-            values: CERTAIN_EXIT_CODES.to_vec(),
+            values: PERMANENT_EXIT_CODES.to_vec(),
         }),
         ..fail()
     };
