@@ -36,6 +36,8 @@ attempt memory-of-init 'cat /proc/1/maps | grep -q . && echo broken'
 attempt root-of-init 'cd /proc/1 && ls root/ | grep -q . && echo broken'
 attempt files-of-service 'ls /proc/$SERVICE/fd/ && echo broken'
 attempt store 'grep -aq "$others" "$DATA/jobs.redb" && echo broken'
+attempt secrets 'grep -raq "$others" "$DATA/secrets" && echo broken'
+attempt changing-secrets 'echo x > "$DATA/secrets/default/hub/token" && echo broken'
 attempt logs 'grep -raq "$others" "$DATA/jobs" && echo broken'
 attempt other-folders 'ls "$DATA/jobs/default" | grep -q victim && echo broken'
 attempt deleting-jobs 'rm -rf "$DATA/jobs/default/meta-victim"; mkdir "$DATA/jobs/x" && echo broken'
@@ -149,6 +151,9 @@ fn attack(attacked: &Attacked) {
     let token = data.join("token");
     std::fs::write(&token, TOKEN).unwrap();
     std::fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+    let secret = data.join("secrets/default/hub");
+    std::fs::create_dir_all(&secret).unwrap();
+    std::fs::write(secret.join("token"), OTHERS).unwrap();
     if !through.is_empty() {
         let owned = Command::new("chown")
             .args(["-R", "65534:65534"])

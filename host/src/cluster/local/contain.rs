@@ -28,10 +28,11 @@ use tracing::{info, warn};
 use restrict::can_hide;
 
 /// What the service keeps in its data folder, and what is not for jobs.
-pub const HIDDEN: [&str; 5] = [
+pub const HIDDEN: [&str; 6] = [
     "jobs",
     "jobs.redb",
     "deleted",
+    "secrets",
     "compiled-plugins",
     "pulled-plugins",
 ];
