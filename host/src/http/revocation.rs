@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::Response;
 use futures_util::StreamExt;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::access::AccessControl;
 use crate::access_rules::Principal;
@@ -20,6 +21,8 @@ pub(super) struct Listener {
     pub(super) control: Arc<AccessControl>,
     pub(super) token: Vec<u8>,
     pub(super) principal: Arc<Principal>,
+    /// Notices what changes from the authentication on, even if the stream is read later.
+    pub(super) versions: watch::Receiver<u64>,
 }
 
 impl Listener {
@@ -37,11 +40,10 @@ impl Listener {
         })
     }
 
-    async fn lost(self) {
-        let mut versions = self.control.versions();
+    async fn lost(mut self) {
         loop {
             // The sender lives in the control.
-            let _ = tokio::time::timeout(AGAIN, versions.changed()).await;
+            let _ = tokio::time::timeout(AGAIN, self.versions.changed()).await;
             let caller = self
                 .control
                 .authenticate(&self.token, Timestamp::now())

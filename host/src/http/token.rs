@@ -114,8 +114,10 @@ fn listener(
     headers: &HeaderMap,
 ) -> Option<Listener> {
     let named = principal.filter(|principal| !Arc::ptr_eq(principal, &SERVICE))?;
+    let control = app.access.clone()?;
     Some(Listener {
-        control: app.access.clone()?,
+        versions: control.versions(),
+        control,
         token: given(headers)?.to_vec(),
         principal: named.clone(),
     })
