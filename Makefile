@@ -142,8 +142,23 @@ else
 	@echo "==> skipping the prose linter: it needs Go"
 endif
 
+# The OpenID Connect provider of the tests.
+.PHONY: oidc-provider
+ifneq ($(shell command -v npm),)
+oidc-provider: $(TARGET)/oidc/.installed
+
+$(TARGET)/oidc/.installed: host/tests/oidc/package.json host/tests/oidc/package-lock.json
+	@echo "==> installing the OpenID Connect provider of the tests"
+	@mkdir -p $(TARGET)/oidc && cp $^ $(TARGET)/oidc
+	@{ cd $(TARGET)/oidc && npm ci --no-audit --no-fund --loglevel error >/dev/null && touch .installed; } \
+	|| echo "==> it cannot be installed: its tests are left out"
+else
+oidc-provider:
+	@echo "==> no npm: the tests with an OpenID Connect provider are left out"
+endif
+
 .PHONY: test-rust
-test-rust: build hostile ## Run the unit, snapshot, HTTP and sandbox tests
+test-rust: build hostile oidc-provider ## Run the unit, snapshot, HTTP and sandbox tests
 	@echo "==> running the unit, snapshot, HTTP and sandbox tests"
 	@INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e --exclude deploy
 	@cargo test $(CARGO_FLAGS) -p deploy
@@ -324,6 +339,10 @@ access-matrix: build ## Generate docs/access-matrix.md from requests to a servic
 .PHONY: access-speed
 access-speed: build ## Compare a service with 10,000 tokens and a policy to one without
 	@cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- --ignored --nocapture tokens_and_policies
+
+.PHONY: isolation-timing
+isolation-timing: build ## Measure whether time tells a run of another namespace from one that does not exist
+	@cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- --ignored --nocapture time_does_not_tell
 
 .PHONY: isolation
 isolation: build ## Send 100,000 generated requests of a caller who may not see another namespace

@@ -32,6 +32,8 @@ pub(super) struct Unverified<'a> {
 struct Header {
     alg: String,
     kid: Option<String>,
+    /// What the token is for (RFC 8725, 3.11).
+    typ: Option<String>,
     /// Extensions that must be understood. None are.
     crit: Option<Value>,
 }
@@ -93,12 +95,13 @@ impl<'a> Unverified<'a> {
         let (header, claims) = signed.split_once('.')?;
         let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).ok();
         let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
-        if header.crit.is_some() {
+        let claims: Claims = serde_json::from_slice(&decode(claims)?).ok()?;
+        if header.crit.is_some() || !header.is_of_user() || claims.is_event() {
             return None;
         }
         Some(Self {
             header,
-            claims: serde_json::from_slice(&decode(claims)?).ok()?,
+            claims,
             signed: signed.as_bytes(),
             signature: decode(signature)?,
         })
@@ -154,7 +157,25 @@ impl<'a> Unverified<'a> {
     }
 }
 
+impl Header {
+    /// Whether the token is an ID token or an access token. A provider signs others with the same keys,
+    /// such as logout tokens, which say nothing of who sends them.
+    fn is_of_user(&self) -> bool {
+        let Some(typ) = &self.typ else {
+            return true;
+        };
+        let typ = typ.to_ascii_lowercase();
+        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+        matches!(typ, "jwt" | "at+jwt")
+    }
+}
+
 impl Claims {
+    /// Whether these are claims about an event (RFC 8417), such as a logout.
+    fn is_event(&self) -> bool {
+        self.others.contains_key("events")
+    }
+
     /// Whether the token is for an audience, and valid at a time in seconds since 1970.
     pub(super) fn are_valid(&self, issuer: &str, audience: &str, now: i64) -> bool {
         let is_meant = match &self.aud {
