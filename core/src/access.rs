@@ -61,6 +61,11 @@ impl Access {
         self.tokens.values().map(Vec::len).sum()
     }
 
+    /// Whether nobody has a role.
+    pub fn grants_nothing(&self) -> bool {
+        self.tokens.is_empty() && self.users.is_empty() && self.groups.is_empty()
+    }
+
     /// What a user of Kubernetes or of an OIDC provider may do; none if the file grants nothing.
     pub fn user<'a>(
         &self,

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Mutex, watch};
 use tokio::time::MissedTickBehavior;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::access_rules::{Access, AccessFile, OidcSettings, Principal, TokenHash};
 use crate::{document, text};
@@ -66,6 +66,23 @@ impl AccessControl {
             reviewer: client.map(Reviewer::new),
             ..self
         }
+    }
+
+    /// What of the rules grants nothing. Neither is an error: the token of the service may
+    /// be the only one.
+    pub fn doubts(&self) -> Vec<&'static str> {
+        let access = self.current();
+        let is_unreviewed = access.token_review.is_some() && self.reviewer.is_none();
+        let doubts = [
+            access.grants_nothing().then_some(
+                "the access file grants nothing to anybody; `trainer token new NAME` prints an entry",
+            ),
+            is_unreviewed.then_some(
+                "the access file has a section token_review, but jobs do not run on Kubernetes, so no \
+                 token of Kubernetes is accepted",
+            ),
+        ];
+        doubts.into_iter().flatten().collect()
     }
 
     /// The caller with a valid token: a named one, one of the OIDC provider, or one of Kubernetes.
@@ -157,6 +174,7 @@ impl AccessControl {
                 let tokens = access.count();
                 self.replace(access);
                 info!(tokens, "loaded the access file");
+                self.doubts().iter().for_each(|doubt| warn!("{doubt}"));
             }
             Err(why) => {
                 self.is_outdated.store(true, Ordering::Relaxed);
@@ -273,6 +291,37 @@ mod tests {
         assert!(control.named(b"one", Timestamp::UNIX_EPOCH).is_none());
         assert!(control.named(b"two", Timestamp::UNIX_EPOCH).is_some());
         assert_eq!(control.state(), "1 named tokens");
+    }
+
+    #[test]
+    fn a_misspelt_word_is_named_with_its_place_and_with_those_that_are_right() {
+        let told = |text: &str| {
+            let read: Result<AccessFile, _> = document::from_toml(text);
+            read.unwrap_err().join("; ")
+        };
+        let entry = |member: &str| format!("{VALID}\"{}\"\n{member}", "ab".repeat(32));
+        for (text, expected) in [
+            (
+                entry("").replace("viewer", "submiter"),
+                "tokens.alice.role: \"submiter\" is not one of ",
+            ),
+            (
+                entry("expire = 1"),
+                "tokens.alice: unknown field \"expire\", did you mean \"expires\"?",
+            ),
+            (
+                "[roles.submiter]\nmax_jobs = 1".to_string(),
+                "roles: unknown field \"submiter\", did you mean \"submitter\"?",
+            ),
+            (
+                "[namespaces.a]\nimage_digest = \"on\"".to_string(),
+                "namespaces.a.image_digest: \"on\" is not one of ",
+            ),
+            (entry("[tokens.alice]"), "line 5: not TOML"),
+        ] {
+            let told = told(&text);
+            assert!(told.contains(expected), "{told}");
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The settings of a service: flags and the equivalent environment variables.
 
 mod jobs;
+mod secrets_key;
 
 pub use jobs::{JobKindSetting, profiles_in};
+use secrets_key::named_file;
+pub use secrets_key::secrets_key;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -193,6 +196,10 @@ pub struct LocalArguments {
         default_value = "auto"
     )]
     pub local_containment: Mode,
+    /// File with the key by which the secrets in the data folder are encrypted: 32 bytes in base64 or
+    /// hexadecimal. Or set TRAINER_SECRETS_KEY to the key. Default: they are not encrypted.
+    #[arg(long, env = "TRAINER_SECRETS_KEY_FILE")]
+    pub secrets_key_file: Option<PathBuf>,
     /// User that jobs run as (UID:GID), if the service runs as root. Default: the user of the
     /// service.
     #[arg(long, env = "TRAINER_LOCAL_USER")]
@@ -392,8 +399,7 @@ impl ServeSettings {
 
     /// The access file, if there is one.
     pub fn access_file(&self) -> Option<&PathBuf> {
-        let file = self.access.as_ref();
-        file.filter(|file| !file.as_os_str().is_empty())
+        named_file(self.access.as_ref())
     }
 
     /// The secrets that `env` may name; none for all. On Kubernetes a namespace has secrets that are
@@ -424,15 +430,15 @@ impl ServeSettings {
             Some(Audit::File(file)) => Some(file),
             Some(Audit::Output) | None => None,
         };
-        let named = [self.token_file(), self.access_file()];
+        let key = named_file(self.local.secrets_key_file.as_ref());
+        let named = [self.token_file(), self.access_file(), key];
         let named = named.into_iter().flatten().cloned();
         named.chain(audit).collect()
     }
 
     /// The file with the token, if the token is in one.
     fn token_file(&self) -> Option<&PathBuf> {
-        let file = self.api_token_file.as_ref();
-        file.filter(|file| !file.as_os_str().is_empty())
+        named_file(self.api_token_file.as_ref())
     }
 
     /// The limits for connections if this process may open `files` files. A connection that follows
@@ -464,7 +470,7 @@ impl ServeSettings {
     ///
     /// # Errors
     ///
-    /// When the training programs cannot be unpacked.
+    /// When the training programs cannot be unpacked, or the key for secrets is not one.
     pub fn local_cluster(&self, program: PathBuf) -> anyhow::Result<LocalSettings> {
         Ok(LocalSettings {
             program,
@@ -474,6 +480,7 @@ impl ServeSettings {
             slots: self.local.local_slots,
             containment: self.local.local_containment,
             secret_files: self.secret_files(),
+            secrets_key: secrets_key(self.local.secrets_key_file.as_ref())?,
             user: self.local.local_user,
             limits: quota::Limits {
                 jobs: usize::try_from(self.local.local_max_jobs).unwrap_or(usize::MAX),

@@ -65,7 +65,8 @@ fn json_of(value: toml::Value) -> Value {
 }
 
 fn read<T: DeserializeOwned + JsonSchema>(value: Value) -> Result<T, Vec<Finding>> {
-    let schema = schemars::schema_for!(T).to_value();
+    let mut schema = schemars::schema_for!(T).to_value();
+    list_choices(&mut schema);
     let broken = |why: String| vec![Finding::new(crate::finding::Code::Schema, "", why)];
     let findings = Schema::compile(&schema)
         .map_err(broken)?
@@ -79,6 +80,31 @@ fn read<T: DeserializeOwned + JsonSchema>(value: Value) -> Result<T, Vec<Finding
             let reads = |value: &Value| serde_json::from_value::<T>(value.clone()).is_ok();
             Err(vec![culprit(value, &reads)])
         }
+    }
+}
+
+/// Turns alternatives that are words, each with a description, into a list of words, so that an error can
+/// name all of them.
+fn list_choices(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.values_mut().for_each(list_choices);
+            let choices = members.get("oneOf").and_then(Value::as_array);
+            let words = choices
+                .into_iter()
+                .flatten()
+                .map(|choice| choice.get("const"));
+            if let Some(words) = words
+                .map(Option::<&Value>::cloned)
+                .collect::<Option<Vec<_>>>()
+                && !words.is_empty()
+            {
+                members.remove("oneOf");
+                members.insert("enum".to_string(), Value::Array(words));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(list_choices),
+        _ => {}
     }
 }
 

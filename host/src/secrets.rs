@@ -10,9 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// The secret variables.
-const SECRET: [&str; 2] = [API_TOKEN, "TRAINER_REGISTRY_PASSWORD"];
+const SECRET: [&str; 3] = [API_TOKEN, "TRAINER_REGISTRY_PASSWORD", SECRETS_KEY];
 /// The token that clients send.
 pub const API_TOKEN: &str = "TRAINER_API_TOKEN";
+/// The key by which secrets on disk are encrypted.
+pub const SECRETS_KEY: &str = "TRAINER_SECRETS_KEY";
 /// The secret option.
 const TOKEN_OPTION: &str = "--api-token";
 /// Marks that secrets are on standard input.

@@ -13,8 +13,10 @@ use crate::request::metadata;
 /// Maximum length of the name of a token, in characters.
 const MAX_NAME: usize = 63;
 
+const OIDC: &str = "oidc:";
+const KUBERNETES: &str = "kubernetes:";
 /// How the names of users and groups begin.
-const ORIGINS: [&str; 2] = ["oidc:", "kubernetes:"];
+const ORIGINS: [&str; 2] = [OIDC, KUBERNETES];
 
 /// The access file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -28,9 +30,21 @@ pub struct AccessFile {
     /// The policy of each namespace; `*` for those without a section.
     namespaces: BTreeMap<String, Policy>,
     /// The policy of each role.
+    #[schemars(with = "PolicyOfEachRole")]
     roles: BTreeMap<Role, Policy>,
     oidc: Option<OidcSettings>,
     token_review: Option<TokenReviewSettings>,
+}
+
+/// The schema of a map by role: the names are known, so a misspelt one is an error.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct PolicyOfEachRole {
+    viewer: Option<Policy>,
+    submitter: Option<Policy>,
+    operator: Option<Policy>,
+    admin: Option<Policy>,
 }
 
 /// A named token, of which the file has only the hash.
@@ -130,6 +144,7 @@ impl AccessFile {
         access.namespaces = self.namespaces;
         access.roles = self.roles;
         check_providers(&access, &mut wrong);
+        check_origins(&access, &mut wrong);
         match wrong.is_empty() {
             true => Ok(access),
             false => Err(wrong),
@@ -252,6 +267,25 @@ fn check_providers(access: &Access, wrong: &mut Vec<String>) {
     }
 }
 
+/// A grant to users whose tokens are not accepted would never apply.
+fn check_origins(access: &Access, wrong: &mut Vec<String>) {
+    let oidc = access.oidc.is_none().then_some((OIDC, "oidc"));
+    let kubernetes = access.token_review.is_none();
+    let kubernetes = kubernetes.then_some((KUBERNETES, "token_review"));
+    let missing = [oidc, kubernetes];
+    let users = access.users.keys().map(|name| ("users", name));
+    let groups = access.groups.keys().map(|name| ("groups", name));
+    for (section, name) in users.chain(groups) {
+        let mut missing = missing.iter().flatten();
+        if let Some((_, provider)) = missing.find(|(origin, _)| name.starts_with(origin)) {
+            wrong.push(format!(
+                "{section}.{name}: grants nothing, because the file has no section {provider}, so no \
+                 such token is accepted; add [{provider}] or remove this entry"
+            ));
+        }
+    }
+}
+
 /// Whether a URL points to this machine, so that no other machine can read the traffic.
 fn is_loopback(url: &str) -> bool {
     let rest = url.strip_prefix("http://").unwrap_or_default();
@@ -307,6 +341,7 @@ mod tests {
                 "four": {"sha256": "ef".repeat(32), "role": "viewer", "namespaces": ["A!"],
                          "expires": "tomorrow"},
             },
+            "groups": {"kubernetes:ml": {"role": "viewer", "namespaces": ["a"]}},
             "namespaces": {"team-a": {"images": [""]}},
             "oidc": {"issuer": "http://127.0.0.1.evil.example", "audience": ""},
         }))
@@ -322,6 +357,7 @@ mod tests {
             "namespaces.team-a.images: an entry is empty",
             "oidc.issuer: must be an https:// URL",
             "oidc.audience: empty",
+            "groups.kubernetes:ml: grants nothing, because the file has no section token_review",
         ] {
             assert!(reported.contains(part), "{part}: {reported}");
         }
@@ -334,6 +370,7 @@ mod tests {
     #[test]
     fn a_user_has_what_it_and_its_groups_are_granted() {
         let access = check(json!({
+            "oidc": {"issuer": "https://issuer", "audience": "trainer"},
             "users": {"oidc:alice": {"role": "viewer", "namespaces": ["*"]}},
             "groups": {"oidc:ml": {"role": "operator", "namespaces": ["a"]}},
         }))

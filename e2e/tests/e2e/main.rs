@@ -24,6 +24,7 @@ mod containment;
 mod crash;
 mod documents;
 mod kills;
+mod leaks;
 mod observed;
 mod quotas;
 mod race;

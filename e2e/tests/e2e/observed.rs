@@ -75,14 +75,14 @@ fn what_happened_is_what_is_measured() {
 }
 
 /// A collector of traces, and the spans that it was sent.
-struct Collector {
-    endpoint: String,
-    spans: Receiver<Span>,
+pub(crate) struct Collector {
+    pub(crate) endpoint: String,
+    pub(crate) spans: Receiver<Span>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Collector {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (tell, spans) = channel();
         let collect = move |body: Bytes| collect(tell.clone(), body);

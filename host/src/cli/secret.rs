@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use crate::cluster::local::Secrets;
-use crate::config::data_folder;
+use crate::config::{data_folder, secrets_key};
 use crate::request::SecretKey;
 use crate::request::metadata::check_namespace;
 
@@ -43,6 +43,9 @@ pub struct Place {
     /// Data folder of the service.
     #[arg(long, env = "TRAINER_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// File with the key by which the service encrypts secrets. Or set TRAINER_SECRETS_KEY to the key.
+    #[arg(long, env = "TRAINER_SECRETS_KEY_FILE")]
+    secrets_key_file: Option<PathBuf>,
 }
 
 impl Place {
@@ -50,7 +53,8 @@ impl Place {
         if let Err(wrong) = check_namespace(&self.namespace) {
             bail!("{:?}: {wrong}", self.namespace);
         }
-        Ok(Secrets::of(&data_folder(self.data_dir.as_deref())))
+        let secrets = Secrets::of(&data_folder(self.data_dir.as_deref()));
+        Ok(secrets.with_key(secrets_key(self.secrets_key_file.as_ref())?))
     }
 }
 

@@ -55,6 +55,8 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     let (cluster, reviews) = cluster(&settings, &policy).await?;
     let access = access.map(|access| AccessControl::new(access).with_reviews_by(reviews));
     let access = access.map(Arc::new);
+    let doubts = access.iter().flat_map(|access| access.doubts());
+    doubts.for_each(|doubt| warn!("{doubt}"));
     let (stops, draining) = watch_channel::channel(false);
     let app = App {
         plugins: registry.clone(),

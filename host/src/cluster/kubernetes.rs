@@ -243,10 +243,8 @@ impl Cluster for KubernetesCluster {
         }
     }
 
-    fn namespaces_of(&self, name: &str) -> Vec<String> {
-        let named = self.cache.named(name);
-        let namespaces = named.iter().map(|job| job.namespace().to_string());
-        let mut namespaces: Vec<String> = namespaces.collect();
+    fn namespaces_of(&self, name: &str, is_visible: &dyn Fn(&str) -> bool) -> Vec<String> {
+        let mut namespaces = self.cache.namespaces_of(name, is_visible);
         // One namespace may have a job of each kind.
         namespaces.dedup();
         namespaces

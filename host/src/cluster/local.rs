@@ -40,6 +40,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
+use tracing::info;
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState};
@@ -53,7 +54,7 @@ use folder::DataFolder;
 use jobs::{LocalJobs, MachineSettings, blocking};
 use lifecycle::Pace;
 use quota::{Limits, Quota};
-pub use secrets::Secrets;
+pub use secrets::{NoKey, Secrets, StoreKey};
 use slots::Slots;
 use store::{Record, Store, key};
 use usage::LogUsage;
@@ -79,6 +80,8 @@ pub struct LocalSettings {
     pub containment: Mode,
     /// Files of the service outside of the data folder that contained jobs do not see.
     pub secret_files: Vec<PathBuf>,
+    /// The key by which secrets in the data folder are encrypted.
+    pub secrets_key: Option<StoreKey>,
     /// The user that jobs run as, where the service is root.
     pub user: Option<User>,
     pub limits: Limits,
@@ -136,19 +139,29 @@ impl LocalCluster {
             slots,
             containment,
             secret_files,
+            secrets_key,
             user,
             limits,
             restart_backoff,
             shutdown_grace,
         } = settings;
-        let (folder, store) = blocking("starting the local cluster", move || {
+        let (folder, store, secrets) = blocking("starting the local cluster", move || {
             let folder = DataFolder::open(&data_folder)
                 .map_err(|error| ClusterError::internal("starting the local cluster", error))?;
             let store = Store::open(&folder.path)?;
+            let secrets = Secrets::of(&folder.path).with_key(secrets_key);
+            match secrets.secure() {
+                Ok(0) => {}
+                Ok(encrypted) => info!(
+                    encrypted,
+                    "encrypted secrets that were stored without a key"
+                ),
+                Err(error) => return Err(ClusterError::internal("reading secrets", error)),
+            }
             orphans::become_subreaper();
             // Whatever a killed service and its killed shims left.
             orphans::end_marked(&format!("{}/", folder.id));
-            Ok((folder, store))
+            Ok((folder, store, secrets))
         })
         .await?;
         let working_directory = working_directory
@@ -167,7 +180,6 @@ impl LocalCluster {
         })
         .await?;
         let claims = folder.path.join("pvc");
-        let secrets = Secrets::of(&folder.path);
         let settings = MachineSettings {
             containment,
             most_log_bytes: limits.log_bytes,
@@ -280,12 +292,8 @@ impl Cluster for LocalCluster {
         Ok(self.machine.observed(namespace))
     }
 
-    fn namespaces_of(&self, name: &str) -> Vec<String> {
-        let named = self.machine.named(name);
-        named
-            .iter()
-            .map(|job| job.namespace().to_string())
-            .collect()
+    fn namespaces_of(&self, name: &str, is_visible: &dyn Fn(&str) -> bool) -> Vec<String> {
+        self.machine.namespaces_of(name, is_visible)
     }
 
     async fn delete(&self, namespace: &str, name: &str) -> Result<(), ClusterError> {

@@ -132,8 +132,8 @@ impl Located {
                 elsewhere: Vec::new(),
             });
         }
-        let mut elsewhere = app.cluster.namespaces_of(&name);
-        elsewhere.retain(|other| authorized.may_see(app, other));
+        let is_visible = |other: &str| authorized.may_see(app, other);
+        let mut elsewhere = app.cluster.namespaces_of(&name, &is_visible);
         let namespace = authorized.default_namespace(app);
         if namespace
             .as_ref()

@@ -47,6 +47,8 @@ pub struct Service {
     pub router: Router,
     pub cluster: Arc<LocalCluster>,
     pub registry: Arc<Registry>,
+    /// The access file in force, if the service has one.
+    pub access: Option<Arc<AccessControl>>,
     /// Says that the service is shutting down.
     pub draining: watch::Sender<bool>,
     pub data: TempDir,
@@ -214,7 +216,7 @@ impl Service {
             cluster: cluster.clone(),
             policy: Arc::new(policy),
             token: restricted.token,
-            access: restricted.access,
+            access: restricted.access.clone(),
             audit: restricted.audit,
             allowed_hosts: Arc::new([]),
             allowed_origins: Arc::new(["https://dashboard.example".parse().unwrap()]),
@@ -225,6 +227,7 @@ impl Service {
             router: router(app),
             cluster,
             registry,
+            access: restricted.access,
             draining,
             data,
         }
@@ -325,6 +328,7 @@ pub fn local_settings(data: &Path) -> LocalSettings {
         slots: Some(4),
         containment: Mode::Auto,
         secret_files: Vec::new(),
+        secrets_key: None,
         user: None,
         limits: Quota {
             jobs: 20_000,

@@ -1,4 +1,7 @@
-//! The secrets of the local cluster: a file for each key, which only the service's user can read.
+//! The secrets of the local cluster: a file for each key, which only the service's user can read. With
+//! a key for the store, the values are encrypted.
+
+mod store_key;
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
@@ -6,10 +9,13 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
 use crate::job::Mask;
 use crate::keys::CONTAINER;
 use crate::pytorch_job::{PyTorchJob, ReplicaSpec};
 use crate::request::SecretKey;
+pub use store_key::{NoKey, StoreKey};
 
 /// Maximum size of a value in bytes: the limit of Linux for a variable, less its name.
 const MAX_BYTES: usize = 120 * 1024;
@@ -18,19 +24,32 @@ const MAX_BYTES: usize = 120 * 1024;
 #[derive(Clone, Debug)]
 pub struct Secrets {
     folder: PathBuf,
+    store_key: Option<StoreKey>,
 }
 
-/// A key of a secret that a job needs and that is not there.
+/// A key of a secret that a job needs and cannot have.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "env.{variable}: secret {} of namespace {namespace} has no key {} on this machine; store it with \
-     `trainer secret set {} {} --namespace {namespace}`",
-    key.secret, key.key, key.secret, key.key
-)]
-pub struct MissingSecret {
-    variable: String,
-    namespace: String,
-    key: SecretKey,
+pub enum MissingSecret {
+    #[error(
+        "env.{variable}: secret {} of namespace {namespace} has no key {} on this machine; store it \
+         with `trainer secret set {} {} --namespace {namespace}`",
+        key.secret, key.key, key.secret, key.key
+    )]
+    Absent {
+        variable: String,
+        namespace: String,
+        key: SecretKey,
+    },
+    #[error(
+        "env.{variable}: key {} of secret {} of namespace {namespace} cannot be read on this machine; \
+         the log of the service says why",
+        key.key, key.secret
+    )]
+    Unreadable {
+        variable: String,
+        namespace: String,
+        key: SecretKey,
+    },
 }
 
 impl Secrets {
@@ -38,7 +57,14 @@ impl Secrets {
     pub fn of(data_folder: &Path) -> Self {
         Self {
             folder: data_folder.join("secrets"),
+            store_key: None,
         }
+    }
+
+    /// Encrypts new values with a key, and decrypts stored ones.
+    #[must_use]
+    pub fn with_key(self, store_key: Option<StoreKey>) -> Self {
+        Self { store_key, ..self }
     }
 
     /// Stores a value.
@@ -47,25 +73,51 @@ impl Secrets {
     ///
     /// If it cannot be the value of a variable, or cannot be written.
     pub fn set(&self, namespace: &str, key: &SecretKey, value: &str) -> io::Result<()> {
-        let wrong = |why: &str| Err(io::Error::new(ErrorKind::InvalidInput, why.to_string()));
-        if value.is_empty() || value.len() > MAX_BYTES {
-            return wrong("a value has 1 to 122880 bytes");
-        }
-        if value.contains('\0') {
-            return wrong("a value must not contain NUL");
-        }
+        check_value(value)?;
+        self.store(namespace, key, value.as_bytes())
+    }
+
+    fn store(&self, namespace: &str, key: &SecretKey, value: &[u8]) -> io::Result<()> {
+        let content = match &self.store_key {
+            Some(store_key) => store_key.seal(&place(namespace, key), value)?,
+            None => value.to_vec(),
+        };
         let file = self.file(namespace, key);
         let folder = file.parent().unwrap_or(&self.folder);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        create_private(folder)?;
         // Readers see the old value or the new one.
         let new = folder.join(format!(".{}.{}", key.key, std::process::id()));
         let mut options = OpenOptions::new();
         let options = options.create(true).truncate(true).write(true).mode(0o600);
-        options.open(&new)?.write_all(value.as_bytes())?;
+        options.open(&new)?.write_all(&content)?;
         std::fs::rename(new, file)
+    }
+
+    /// Creates the folder, so that it can be hidden from jobs. Encrypts the values that were stored without
+    /// a key, and gives their number. Checks that all others can be read.
+    ///
+    /// # Errors
+    ///
+    /// The first value that cannot be read or written, by its name.
+    pub fn secure(&self) -> io::Result<usize> {
+        create_private(&self.folder)?;
+        let mut encrypted = 0;
+        for namespace in names(&self.folder)? {
+            for key in self.list(&namespace)? {
+                let named = |why: io::Error| {
+                    let place = place(&namespace, &key);
+                    io::Error::new(why.kind(), format!("secret {place}: {why}"))
+                };
+                let value = self.read(&namespace, &key).map_err(named)?;
+                let content = std::fs::read(self.file(&namespace, &key)).map_err(named)?;
+                if self.store_key.is_some() && !store_key::is_sealed(&content) {
+                    self.store(&namespace, &key, value.as_bytes())
+                        .map_err(named)?;
+                    encrypted += 1;
+                }
+            }
+        }
+        Ok(encrypted)
     }
 
     /// Removes a key.
@@ -113,11 +165,7 @@ impl Secrets {
     ) -> Result<BTreeMap<String, String>, MissingSecret> {
         let values = references(replica).map(|(variable, key)| match self.read(namespace, &key) {
             Ok(value) => Ok((variable, value)),
-            Err(_) => Err(MissingSecret {
-                variable,
-                namespace: namespace.to_string(),
-                key,
-            }),
+            Err(why) => Err(MissingSecret::of(variable, namespace, key, &why)),
         });
         values.collect()
     }
@@ -133,13 +181,58 @@ impl Secrets {
     }
 
     fn read(&self, namespace: &str, key: &SecretKey) -> io::Result<String> {
-        std::fs::read_to_string(self.file(namespace, key))
+        let content = std::fs::read(self.file(namespace, key))?;
+        let value = store_key::open(self.store_key.as_ref(), &place(namespace, key), content);
+        let value = value.map_err(|why| io::Error::new(ErrorKind::PermissionDenied, why))?;
+        String::from_utf8(value)
+            .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
     }
 
     /// The names are checked before they get here, and none of them has a slash.
     fn file(&self, namespace: &str, key: &SecretKey) -> PathBuf {
         self.folder.join(namespace).join(&key.secret).join(&key.key)
     }
+}
+
+impl MissingSecret {
+    fn of(variable: String, namespace: &str, key: SecretKey, why: &io::Error) -> Self {
+        let place = place(namespace, &key);
+        let namespace = namespace.to_string();
+        if why.kind() == ErrorKind::NotFound {
+            return Self::Absent {
+                variable,
+                namespace,
+                key,
+            };
+        }
+        warn!(secret = place, %why, "cannot read a secret");
+        Self::Unreadable {
+            variable,
+            namespace,
+            key,
+        }
+    }
+}
+
+fn create_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Checks that a text can be the value of a variable.
+fn check_value(value: &str) -> io::Result<()> {
+    let wrong = |why: &str| Err(io::Error::new(ErrorKind::InvalidInput, why.to_string()));
+    if value.is_empty() || value.len() > MAX_BYTES {
+        return wrong("a value has 1 to 122880 bytes");
+    }
+    if value.contains('\0') {
+        return wrong("a value must not contain NUL");
+    }
+    Ok(())
+}
+
+/// The name of a key, by which its value is encrypted.
+fn place(namespace: &str, key: &SecretKey) -> String {
+    format!("{namespace}/{}/{}", key.secret, key.key)
 }
 
 /// The names of the files in a folder, without temporary ones. A folder that is missing has none.
@@ -202,5 +295,38 @@ mod tests {
         secrets.delete("team-a", &hub).unwrap();
         assert_eq!(secrets.list("team-a").unwrap(), []);
         assert!(secrets.set("team-a", &hub, "nul\0").is_err());
+    }
+
+    #[test]
+    fn a_store_with_a_key_has_no_plain_value_and_needs_that_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let store_key = |digits: &str| Some(StoreKey::parse(&digits.repeat(32)).unwrap());
+        let plain = Secrets::of(folder.path());
+        let sealed = plain.clone().with_key(store_key("5a"));
+        let (hub, late) = (key("hf-token", "token"), key("late", "token"));
+        plain.set("team-a", &hub, "hunter2-hub").unwrap();
+        sealed.set("team-b", &late, "hunter2-late").unwrap();
+        // What was stored before there was a key.
+        assert_eq!(sealed.mask("team-a").text("hunter2-hub"), "***");
+        assert_eq!((sealed.secure().unwrap(), sealed.secure().unwrap()), (1, 0));
+        for (namespace, key) in [("team-a", &hub), ("team-b", &late)] {
+            let content = std::fs::read(sealed.file(namespace, key)).unwrap();
+            assert!(store_key::is_sealed(&content));
+            assert!(sealed.read(namespace, key).unwrap().starts_with("hunter2-"));
+        }
+        let without = plain.secure().unwrap_err().to_string();
+        assert!(
+            without.contains("secret team-a/hf-token/token: it is encrypted"),
+            "{without}"
+        );
+        let other = plain
+            .with_key(store_key("5b"))
+            .secure()
+            .unwrap_err()
+            .to_string();
+        assert!(other.contains("it cannot be decrypted"), "{other}");
+        // A file in the place of another is refused.
+        std::fs::copy(sealed.file("team-b", &late), sealed.file("team-a", &hub)).unwrap();
+        assert!(sealed.read("team-a", &hub).is_err());
     }
 }
