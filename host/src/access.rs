@@ -137,6 +137,21 @@ impl AccessControl {
 
     /// The caller with a named token that has not expired.
     pub fn named(&self, token: &[u8], now: Timestamp) -> Option<Arc<Principal>> {
+        let (principal, expires) = self.entry(token)?;
+        expires
+            .is_none_or(|expires| now < expires)
+            .then_some(principal)
+    }
+
+    /// The name and the expiry of a named token that has expired.
+    pub fn expired(&self, token: &[u8], now: Timestamp) -> Option<(String, Timestamp)> {
+        let (principal, expires) = self.entry(token)?;
+        let expires = expires.filter(|expires| *expires <= now)?;
+        Some((principal.to_string(), expires))
+    }
+
+    /// The caller with a named token, and when the token expires.
+    fn entry(&self, token: &[u8]) -> Option<(Arc<Principal>, Option<Timestamp>)> {
         let hash: TokenHash = Sha256::digest(token).into();
         let access = self.current.load();
         let mut found = None;
@@ -145,9 +160,7 @@ impl AccessControl {
                 found = Some(candidate);
             }
         }
-        let is_valid = |expires: Timestamp| now < expires;
-        let token = found.filter(|token| token.expires.is_none_or(is_valid))?;
-        Some(token.principal.clone())
+        found.map(|token| (token.principal.clone(), token.expires))
     }
 
     /// What the readiness check says of the file. Names of tokens are not for everybody.
@@ -308,6 +321,14 @@ mod tests {
             (
                 entry("expire = 1"),
                 "tokens.alice: unknown field \"expire\", did you mean \"expires\"?",
+            ),
+            (
+                "[roles.submitter]\nmax_jobs = -1".to_string(),
+                "roles.submitter.max_jobs: -1 is too small",
+            ),
+            (
+                "[oidc]\nissuer = \"https://issuer\"".to_string(),
+                "oidc.audience: required, but missing",
             ),
             (
                 "[roles.submiter]\nmax_jobs = 1".to_string(),

@@ -9,6 +9,7 @@ mod documentation;
 mod events;
 mod feed;
 mod frameworks;
+mod given;
 mod guesses;
 mod hardening;
 mod health;

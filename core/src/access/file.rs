@@ -32,19 +32,21 @@ pub struct AccessFile {
     /// The policy of each role.
     #[schemars(with = "PolicyOfEachRole")]
     roles: BTreeMap<Role, Policy>,
+    #[schemars(with = "OidcSettings")]
     oidc: Option<OidcSettings>,
+    #[schemars(with = "TokenReviewSettings")]
     token_review: Option<TokenReviewSettings>,
 }
 
 /// The schema of a map by role: the names are known, so a misspelt one is an error.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Default, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
 #[expect(dead_code, reason = "only its schema is used")]
 struct PolicyOfEachRole {
-    viewer: Option<Policy>,
-    submitter: Option<Policy>,
-    operator: Option<Policy>,
-    admin: Option<Policy>,
+    viewer: Policy,
+    submitter: Policy,
+    operator: Policy,
+    admin: Policy,
 }
 
 /// A named token, of which the file has only the hash.

@@ -12,6 +12,7 @@ pub struct Policy {
     /// always allowed.
     pub images: Option<Vec<String>>,
     /// Whether images need a digest. Default: optional.
+    #[schemars(with = "DigestRule")]
     pub image_digest: Option<DigestRule>,
     /// Prefixes of `dataset_uri`: a scheme such as `hf://`, a bucket, or a folder.
     pub datasets: Option<Vec<String>>,

@@ -1,6 +1,6 @@
 //! `trainer secret`: the secrets of the local cluster.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -84,8 +84,16 @@ pub fn run(command: &SecretCommand) -> anyhow::Result<()> {
         }
         SecretCommand::Delete(arguments) => {
             let (secrets, key) = (arguments.place.secrets()?, arguments.key()?);
-            let deleted = secrets.delete(&arguments.place.namespace, &key);
-            deleted.context("cannot remove the key")
+            let namespace = &arguments.place.namespace;
+            match secrets.delete(namespace, &key) {
+                Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                    "secret {} of namespace {namespace} has no key {}; `trainer secret list` shows what \
+                     there is",
+                    key.secret,
+                    key.key
+                ),
+                deleted => deleted.context("cannot remove the key"),
+            }
         }
         SecretCommand::List(place) => {
             for key in place.secrets()?.list(&place.namespace)? {

@@ -15,8 +15,13 @@ use crate::audit::{Entry, Outcome};
 /// A change that somebody wants, before it is answered.
 pub(super) struct Wish {
     operation: &'static str,
+    /// The job or framework in the path.
+    name: Option<String>,
     request_id: String,
 }
+
+/// The longest name that a line repeats. Valid names are shorter.
+const MAX_NAME: usize = 253;
 
 /// The change that a request wants, if it wants one. A preview changes nothing.
 pub(super) fn wish(
@@ -34,8 +39,17 @@ pub(super) fn wish(
     let id = id.and_then(|id| id.header_value().to_str().ok());
     Some(Wish {
         operation: operation.id,
+        name: named(operation, request.uri().path()),
         request_id: id.unwrap_or_default().to_string(),
     })
+}
+
+/// The part of a path that stands in place of the parameter of its operation.
+fn named(operation: &Operation, path: &str) -> Option<String> {
+    let parts = operation.path.split('/').zip(path.split('/'));
+    let mut named = parts.filter(|(known, _)| known.starts_with('{'));
+    let (_, name) = named.next()?;
+    Some(name.chars().take(MAX_NAME).collect())
 }
 
 /// The line of a change that has been answered.
@@ -60,7 +74,7 @@ pub(super) fn entry(
         who: caller.map(str::to_string),
         operation: wish.operation.to_string(),
         namespace: subject.namespace,
-        name: subject.name,
+        name: subject.name.or(wish.name),
         request_id: wish.request_id,
         status: status.as_u16(),
         outcome: match status {

@@ -17,7 +17,7 @@ use tower_http::csrf::CsrfLayer;
 
 use super::app::App;
 use super::problem::Problem;
-use super::{REQUEST_ID, query, token};
+use super::{REQUEST_ID, given, query};
 
 /// How long browsers may cache the result of a CORS preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
@@ -67,7 +67,7 @@ pub(super) fn cors(origins: &[Origin]) -> Option<CorsLayer> {
                 HeaderName::from_static("last-event-id"),
                 HeaderName::from_static("traceparent"),
                 REQUEST_ID,
-                HeaderName::from_static(token::HEADER),
+                HeaderName::from_static(given::HEADER),
             ])
             .expose_headers([
                 header::ETAG,

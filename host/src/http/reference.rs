@@ -125,6 +125,7 @@ impl Located {
         let Name(name) = Name::from_request_parts(parts, app).await?;
         let Query(NamespaceQuery { namespace }) = Query::from_request_parts(parts, app).await?;
         if let Some(namespace) = namespace {
+            authorized.note(&namespace, Some(&name));
             authorized.check_namespace(app, &namespace)?;
             return Ok(Self {
                 name,

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
 use jiff::Timestamp;
@@ -19,16 +19,13 @@ use tracing::warn;
 use super::app::App;
 use super::audited;
 use super::authorized::{self, Authorized};
+use super::given::{self, given};
 use super::guesses::Guesses;
 use super::problem::Problem;
 use super::revocation::Listener;
 use crate::access_rules::Principal;
 use crate::measure;
 
-/// The specification's header.
-pub(super) const HEADER: &str = "x-trainer-token";
-/// How the value of an `Authorization` header with a token begins.
-const BEARER: &[u8] = b"bearer ";
 /// The caller with the token of the service, where named tokens exist as well.
 static SERVICE: LazyLock<Arc<Principal>> =
     LazyLock::new(|| Arc::new(Principal::unrestricted(Some("service-token"))));
@@ -150,37 +147,23 @@ async fn authenticate(
         Some(_) => "wrong",
         None => "missing",
     };
-    Err(unauthorized(app, address, reason).await)
+    Err(unauthorized(app, headers, address, reason).await)
 }
 
-/// The token of a request, in the specification's header or as a bearer token (RFC 6750).
-fn given(headers: &HeaderMap) -> Option<&[u8]> {
-    let own = headers.get(HEADER).map(HeaderValue::as_bytes);
-    own.or_else(|| {
-        let bearer = headers.get(header::AUTHORIZATION)?.as_bytes();
-        let (scheme, token) = bearer.split_at_checked(BEARER.len())?;
-        scheme
-            .eq_ignore_ascii_case(BEARER)
-            .then(|| token.trim_ascii())
-    })
-}
-
-async fn unauthorized(app: &App, address: Option<IpAddr>, reason: &'static str) -> Problem {
+async fn unauthorized(
+    app: &App,
+    headers: &HeaderMap,
+    address: Option<IpAddr>,
+    reason: &'static str,
+) -> Problem {
     counter!(measure::AUTHENTICATION_FAILURES.name, "reason" => reason).increment(1);
     app.failures.note(address, reason);
     if reason == "wrong" {
         app.failures.slow_down(address).await;
     }
-    Problem::unauthorized(match app.access {
+    Problem::unauthorized(match &app.access {
         None => format!("the X-TRAINER-TOKEN header is {reason}; send the token of this service"),
-        Some(_) => format!(
-            "the token is {reason}{}; send your own as X-TRAINER-TOKEN, or as Authorization: Bearer",
-            if reason == "wrong" {
-                " or has expired"
-            } else {
-                ""
-            }
-        ),
+        Some(access) => given::fault(access, headers, Timestamp::now()),
     })
 }
 

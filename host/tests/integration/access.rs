@@ -68,7 +68,8 @@ async fn start(access: &str) -> Service {
 
 #[tokio::test]
 async fn a_request_needs_a_valid_token_in_either_header() {
-    let service = start(&teams()).await;
+    let late = token("late", "viewer", &["team-a"]) + "expires = 2020-01-01T00:00:00Z\n";
+    let service = start(&(teams() + &late)).await;
     let missing = service.get("/train").await.problem(401);
     assert!(
         missing["detail"]
@@ -77,6 +78,29 @@ async fn a_request_needs_a_valid_token_in_either_header() {
             .contains("the token is missing")
     );
     get(&service, "nobody", "/train").await.problem(401);
+    for (header, value, said) in [
+        (
+            "authorization",
+            "Basic YTpi",
+            "write Authorization: Bearer TOKEN",
+        ),
+        ("x-trainer-token", "Bearer alice", "without the word Bearer"),
+        (
+            "x-trainer-token",
+            "late",
+            "the token of late expired at 2020-01-01T00:00:00Z; ask",
+        ),
+    ] {
+        let request = Request::get("/train").header(header, value);
+        let problem = service
+            .send(request.body(Body::empty()).unwrap())
+            .await
+            .problem(401);
+        assert!(
+            problem["detail"].as_str().unwrap().contains(said),
+            "{problem}"
+        );
+    }
     let bearer = Request::get("/whoami").header("authorization", "Bearer alice");
     let answer = service.send(bearer.body(Body::empty()).unwrap()).await;
     let expected = json!({
@@ -407,7 +431,7 @@ async fn each_change_is_a_line_of_the_audit_log_without_the_body() {
             "alice createJob meta-audited done",
             "alice createJob meta-refused refused",
             "alex deleteJob meta-audited refused",
-            "vera deleteJob - refused",
+            "vera deleteJob meta-audited refused",
             "olga deleteJob meta-audited done",
         ]
     );

@@ -221,8 +221,11 @@ fn create_private(folder: &Path) -> io::Result<()> {
 /// Checks that a text can be the value of a variable.
 fn check_value(value: &str) -> io::Result<()> {
     let wrong = |why: &str| Err(io::Error::new(ErrorKind::InvalidInput, why.to_string()));
-    if value.is_empty() || value.len() > MAX_BYTES {
-        return wrong("a value has 1 to 122880 bytes");
+    if value.is_empty() {
+        return wrong("the value is empty; send it on standard input");
+    }
+    if value.len() > MAX_BYTES {
+        return wrong("the value has more than 122880 bytes, the limit for a variable");
     }
     if value.contains('\0') {
         return wrong("a value must not contain NUL");
