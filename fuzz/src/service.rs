@@ -49,6 +49,7 @@ impl Service {
             slots: Some(4),
             containment: Mode::Off,
             secret_files: Vec::new(),
+            secrets_key: None,
             user: None,
             limits: Quota {
                 jobs: 100,

@@ -41,7 +41,6 @@ pub struct AccessFile {
 /// The schema of a map by role: the names are known, so a misspelt one is an error.
 #[derive(Default, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
-#[expect(dead_code, reason = "only its schema is used")]
 struct PolicyOfEachRole {
     viewer: Policy,
     submitter: Policy,
