@@ -244,7 +244,10 @@ impl Cluster for KubernetesCluster {
     }
 
     fn namespaces_of(&self, name: &str, is_visible: &dyn Fn(&str) -> bool) -> Vec<String> {
-        let mut namespaces = self.cache.namespaces_of(name, is_visible);
+        let named = self.cache.named(name);
+        let namespaces = named.iter().map(|job| job.namespace());
+        let visible = namespaces.filter(|namespace| is_visible(namespace));
+        let mut namespaces: Vec<String> = visible.map(str::to_string).collect();
         // One namespace may have a job of each kind.
         namespaces.dedup();
         namespaces

@@ -293,7 +293,10 @@ impl Cluster for LocalCluster {
     }
 
     fn namespaces_of(&self, name: &str, is_visible: &dyn Fn(&str) -> bool) -> Vec<String> {
-        self.machine.namespaces_of(name, is_visible)
+        let named = self.machine.named(name);
+        let namespaces = named.iter().map(|job| job.namespace());
+        let visible = namespaces.filter(|namespace| is_visible(namespace));
+        visible.map(str::to_string).collect()
     }
 
     async fn delete(&self, namespace: &str, name: &str) -> Result<(), ClusterError> {

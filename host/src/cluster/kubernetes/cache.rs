@@ -197,20 +197,13 @@ impl Cache {
         })
     }
 
-    /// The visible namespaces that have a job with a name.
-    pub(super) fn namespaces_of(
-        &self,
-        name: &str,
-        is_visible: &dyn Fn(&str) -> bool,
-    ) -> Vec<String> {
+    /// All jobs with a name, in any namespace.
+    pub(super) fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
         let first = (name.to_string(), String::new(), JobKind::ALL[0]);
         let jobs = self.jobs();
         let from = jobs.range((Bound::Included(first), Bound::Unbounded));
         let same = from.take_while(|((of, ..), _)| of == name);
-        let visible = same.filter(|(_, job)| is_visible(job.namespace()));
-        visible
-            .map(|(_, job)| job.namespace().to_string())
-            .collect()
+        same.map(|(_, job)| job.clone()).collect()
     }
 
     /// All jobs of a namespace, or of every watched one.

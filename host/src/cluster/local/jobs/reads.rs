@@ -50,15 +50,11 @@ impl LocalJobs {
         found.map(|known| known.job.record.job.clone())
     }
 
-    /// The visible namespaces that have a job with a name.
-    pub fn namespaces_of(&self, name: &str, is_visible: &dyn Fn(&str) -> bool) -> Vec<String> {
+    /// All jobs of a name, in whichever namespaces.
+    pub fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
         let jobs = self.jobs();
-        let named = jobs.kept.values().map(|known| &known.observed);
-        let namespaces = named
-            .filter(|job| job.name() == name)
-            .map(|job| job.namespace());
-        let visible = namespaces.filter(|namespace| is_visible(namespace));
-        visible.map(str::to_string).collect()
+        let jobs = jobs.kept.values().map(|known| &known.observed);
+        jobs.filter(|job| job.name() == name).cloned().collect()
     }
 
     /// All jobs of a namespace, or of all.
