@@ -5,6 +5,7 @@
 //! checks.
 
 mod connections;
+mod fair;
 
 use std::convert::Infallible;
 use std::io;
@@ -33,6 +34,7 @@ use tracing::{debug, warn};
 
 use connections::{Busy, Connections, Place, Room};
 pub use connections::{Limits, owner};
+use fair::Fair;
 
 use crate::measure::{self, ClosedBy};
 
@@ -146,7 +148,7 @@ impl Connection {
         } = self;
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(UNREAD));
-        let stream = TokioIo::new(Box::pin(stream));
+        let stream = TokioIo::new(Fair::new(Box::pin(stream)));
         let service = service_fn(|request| answer(&router, peer, &place, request));
         let mut connection = pin!(protocol().serve_connection(stream, service));
         let mut first_request = pin!(tokio::time::sleep(FIRST_REQUEST));

@@ -58,6 +58,11 @@ impl Prefix {
         &self.text
     }
 
+    /// The normalized prefix with a trailing slash.
+    pub(super) fn folder(&self) -> String {
+        format!("{}/", self.normal)
+    }
+
     /// Whether two prefixes are equal, or one contains the other.
     pub fn overlaps(&self, other: &Self) -> bool {
         let (one, other) = (self.normal.as_str(), other.normal.as_str());

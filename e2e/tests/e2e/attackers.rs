@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::callers::{
-    ATTACKER, HONEST, NICENESS, TOKEN, Times, connect, get, plugins, post, read_answer,
+    ATTACKER, HONEST, NICENESS, TOKEN, Times, connect, delete, get, plugins, post, read_answer,
 };
 
 /// The sparse job has a log of 4 TiB that takes nothing on disk; others wait for a slot.
@@ -154,7 +154,8 @@ struct Seen {
     submissions: Times,
 }
 
-/// Health checks and submissions of one caller on one connection, for a duration.
+/// Health checks and submissions of one caller on one connection, for a duration. Its jobs are deleted
+/// afterwards, so that the memory shows what the attack has left.
 fn honest(server: &Server, body: &Value, name: &str, time: Duration) -> Seen {
     let mut stream = connect(HONEST, server).unwrap();
     let (mut health, mut submissions) = (Vec::new(), Vec::new());
@@ -178,6 +179,11 @@ fn honest(server: &Server, body: &Value, name: &str, time: Duration) -> Seen {
         body["run_id"] = json!(format!("{name}-{number}"));
         submissions.push(ask(&post("/train", &body.to_string()), 201));
         std::thread::sleep(Duration::from_millis(10));
+    }
+    for number in 0..submissions.len() {
+        let deletion = delete(&format!("/train/meta-{name}-{number}"));
+        stream.write_all(deletion.as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut stream).unwrap(), 204);
     }
     Seen {
         health: Times(health),

@@ -24,6 +24,10 @@ pub fn get(path: &str) -> String {
     headers("GET", path) + "\r\n"
 }
 
+pub fn delete(path: &str) -> String {
+    headers("DELETE", path) + "\r\n"
+}
+
 pub fn post(path: &str, body: &str) -> String {
     let length = body.len();
     let headers = headers("POST", path);

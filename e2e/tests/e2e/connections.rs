@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use e2e::{Server, Site, training};
 use serde_json::json;
 
+use crate::callers::Times;
+
 const SLEEP: &str = "#!/bin/sh\nexec sleep 600\n";
 /// Longest that an honest client waits beside hostile ones: the default of a liveness probe.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -51,13 +53,25 @@ fn until_closed(mut stream: TcpStream) -> Duration {
 
 /// What honest clients saw beside hostile ones.
 struct Seen {
-    longest: Duration,
+    health: Times,
+    submissions: Times,
     memory: u64,
+}
+
+impl Seen {
+    fn longest(&self) -> Duration {
+        let times = [&self.health, &self.submissions];
+        times
+            .map(|times| times.percentile(100))
+            .into_iter()
+            .max()
+            .unwrap()
+    }
 }
 
 /// Health checks and submissions while some clients send a byte a second and some read nothing.
 fn honest_beside(server: &Server, site: &Site, [slow, deaf]: [usize; 2], time: Duration) -> Seen {
-    let (mut longest, mut memory) = (Duration::ZERO, 0);
+    let (mut health, mut submissions, mut memory) = (Vec::new(), Vec::new(), 0);
     let is_over = AtomicBool::new(false);
     let begun = Instant::now();
     std::thread::scope(|scope| {
@@ -79,10 +93,12 @@ fn honest_beside(server: &Server, site: &Site, [slow, deaf]: [usize; 2], time: D
         for number in 0.. {
             let asked = Instant::now();
             assert_eq!(status(server, "/healthz"), "200");
+            health.push(asked.elapsed());
             let mut request = training(site.data.path(), &format!("run-{number}"), 1).unwrap();
             request["gpus_per_node"] = 64.into();
+            let asked = Instant::now();
             assert_eq!(server.post("/train", &request).unwrap().0, 201);
-            longest = longest.max(asked.elapsed());
+            submissions.push(asked.elapsed());
             memory = memory.max(server.resident_memory().unwrap());
             std::thread::sleep(Duration::from_millis(50));
             if begun.elapsed() > time {
@@ -91,7 +107,12 @@ fn honest_beside(server: &Server, site: &Site, [slow, deaf]: [usize; 2], time: D
         }
         is_over.store(true, Ordering::Relaxed);
     });
-    Seen { longest, memory }
+    let (health, submissions) = (Times(health), Times(submissions));
+    Seen {
+        health,
+        submissions,
+        memory,
+    }
 }
 
 #[test]
@@ -180,7 +201,7 @@ fn honest_clients_do_not_notice_slow_and_deaf_ones() {
         .set("TRAINER_MAX_CONNECTIONS", "150");
     let server = site.start().unwrap();
     let seen = honest_beside(&server, &site, [100, 25], Duration::from_secs(4));
-    assert!(seen.longest < PATIENCE, "{:?}", seen.longest);
+    assert!(seen.longest() < PATIENCE, "{:?}", seen.longest());
     assert!(seen.memory < 150_000_000, "{} bytes", seen.memory);
     let closed = "trainer_connections_closed_total{reason=\"crowded\"}";
     assert!(server.measured(closed).unwrap() > 0.0);
@@ -194,11 +215,12 @@ fn honest_clients_do_not_notice_thousands_of_slow_and_deaf_ones() {
     let server = site.start().unwrap();
     let seen = honest_beside(&server, &site, [2000, 500], Duration::from_secs(20));
     println!(
-        "2000 slow and 500 deaf clients: health check and submission in at most {:?}, {} MB",
-        seen.longest,
-        seen.memory / 1_000_000
+        "2000 slow and 500 deaf clients: {} MB\n  health checks {}\n  submissions {}",
+        seen.memory / 1_000_000,
+        seen.health,
+        seen.submissions
     );
-    assert!(seen.longest < PATIENCE && seen.memory < 150_000_000);
+    assert!(seen.longest() < PATIENCE && seen.memory < 150_000_000);
 }
 
 #[test]

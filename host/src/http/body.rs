@@ -36,7 +36,8 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         let large = parts.extensions.get::<LargeRequests>();
         let large = large.cloned().unwrap_or_default();
         // Before the body is read, so that a client with too many large requests costs no memory.
-        let place = match large.admit(declared_length(&parts.headers), &parts.extensions) {
+        let declared = declared_length(&parts.headers);
+        let place = match large.admit(declared, &parts.extensions).await {
             Ok(place) => place,
             Err(busy) => {
                 discard(body).await;
@@ -46,7 +47,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         let bytes = tokio::time::timeout(LONGEST_READ, read(body)).await;
         let bytes = bytes.map_err(|_| Problem::slow_body(LONGEST_READ))??;
         let place = match place {
-            None => large.admit(bytes.len(), &parts.extensions)?,
+            None => large.admit(bytes.len(), &parts.extensions).await?,
             place => place,
         };
         let load = large.load(place).await?;

@@ -1,9 +1,11 @@
 //! Limits large requests: they are checked on separate threads, only a few at a time and per
 //! client.
 
+mod background;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
@@ -11,22 +13,29 @@ use axum::http::Extensions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
+use background::Background;
 
 /// Requests with a larger body are large. Checking a smaller one takes less than two milliseconds.
 const LARGE_BYTES: usize = 32 * 1024;
 /// How many large requests are checked at the same time; others wait.
 const AT_ONCE: usize = 2;
-/// How many large requests a client may have, including waiting ones.
+/// How many large requests of a client are received and checked at the same time; others wait.
 const OF_ONE_CALLER: usize = 4;
-/// How long a request may wait for a permit.
+/// How long a request may wait for a place, and how long it may then wait for a permit.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Where large requests are checked.
+static THREADS: LazyLock<Background> = LazyLock::new(|| Background::start(AT_ONCE));
+
+/// The places of one client.
+type Places = Weak<Semaphore>;
 
 /// The large requests of a service.
 #[derive(Clone, Debug)]
 pub(super) struct LargeRequests {
     permits: Arc<Semaphore>,
     /// By client address. A proxy in front of many clients counts as one client.
-    callers: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
+    callers: Arc<Mutex<HashMap<Option<IpAddr>, Places>>>,
 }
 
 impl Default for LargeRequests {
@@ -38,7 +47,7 @@ impl Default for LargeRequests {
     }
 }
 
-/// How the work for a request is done: inline, or on a blocking thread with a permit.
+/// How the work for a request is done: inline, or on a thread for large requests with a permit.
 #[derive(Debug)]
 pub(super) struct Load {
     permit: Option<Turn>,
@@ -51,13 +60,20 @@ struct Turn {
     _place: Place,
 }
 
+/// The permit to receive one large request of a client, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
 impl LargeRequests {
-    /// Takes a place for a body of this size if it is large; `extensions` are those of the request.
+    /// Waits for a place for a body of this size if it is large; `extensions` are those of the
+    /// request. Waiting costs nothing, and slows down a client that sends many large requests.
     ///
     /// # Errors
     ///
-    /// If the client has too many large requests.
-    pub(super) fn admit(
+    /// If the client has too many large requests for too long.
+    pub(super) async fn admit(
         &self,
         bytes: usize,
         extensions: &Extensions,
@@ -66,8 +82,13 @@ impl LargeRequests {
             return Ok(None);
         }
         let address = extensions.get::<ConnectInfo<SocketAddr>>();
-        let place = self.place(address.map(|address| address.0.ip()))?;
-        Ok(Some(place))
+        let places = self.places(address.map(|address| address.0.ip()));
+        let permit = wait(places).await.ok_or_else(|| {
+            let what =
+                format!("{OF_ONE_CALLER} large requests of this client are still in progress");
+            Problem::busy(&what)
+        })?;
+        Ok(Some(Place { _permit: permit }))
     }
 
     /// Decides how to process a body, and waits for a turn if it is large.
@@ -79,35 +100,30 @@ impl LargeRequests {
         let Some(place) = place else {
             return Ok(Load { permit: None });
         };
-        let permit = self.permits.clone().acquire_owned();
-        match tokio::time::timeout(LONGEST_WAIT, permit).await {
-            Ok(Ok(permit)) => {
-                let permit = Turn {
-                    _permit: permit,
-                    _place: place,
-                };
-                Ok(Load {
-                    permit: Some(permit),
-                })
-            }
-            _ => Err(Problem::busy("too many large requests at once")),
-        }
+        let permit = wait(self.permits.clone()).await;
+        let permit = permit.ok_or_else(|| Problem::busy("too many large requests at once"))?;
+        let turn = Turn {
+            _permit: permit,
+            _place: place,
+        };
+        Ok(Load { permit: Some(turn) })
     }
 
-    fn place(&self, caller: Option<IpAddr>) -> Result<Place, Problem> {
+    fn places(&self, caller: Option<IpAddr>) -> Arc<Semaphore> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = callers.entry(caller).or_default();
-        if *count >= OF_ONE_CALLER {
-            let what =
-                format!("{OF_ONE_CALLER} large requests of this client are still in progress");
-            return Err(Problem::busy(&what));
+        if let Some(places) = callers.get(&caller).and_then(Weak::upgrade) {
+            return places;
         }
-        *count += 1;
-        Ok(Place {
-            callers: self.callers.clone(),
-            caller,
-        })
+        callers.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(OF_ONE_CALLER));
+        callers.insert(caller, Arc::downgrade(&places));
+        places
     }
+}
+
+async fn wait(permits: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let permit = tokio::time::timeout(LONGEST_WAIT, permits.acquire_owned()).await;
+    permit.ok()?.ok()
 }
 
 impl Load {
@@ -122,28 +138,7 @@ impl Load {
     ) -> Result<T, Problem> {
         match &self.permit {
             None => Ok(work()),
-            Some(_) => tokio::task::spawn_blocking(work)
-                .await
-                .map_err(Problem::internal),
-        }
-    }
-}
-
-/// Counts one large request of a client.
-#[derive(Debug)]
-pub(super) struct Place {
-    callers: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
-    caller: Option<IpAddr>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = callers.get_mut(&self.caller) {
-            *count -= 1;
-            if *count == 0 {
-                callers.remove(&self.caller);
-            }
+            Some(_) => THREADS.run(work).await.map_err(Problem::internal),
         }
     }
 }
@@ -159,30 +154,32 @@ mod tests {
         extensions
     }
 
-    #[test]
-    fn one_caller_has_a_few_large_requests_and_others_still_get_in() {
+    #[tokio::test]
+    async fn one_caller_has_a_few_large_requests_and_others_still_get_in() {
         let large = LargeRequests::default();
         let (one, other) = (from("192.0.2.1:1000"), from("192.0.2.2:1000"));
-        let places: Vec<_> = (0..OF_ONE_CALLER)
-            .map(|_| large.admit(LARGE_BYTES + 1, &one).unwrap())
-            .collect();
-        assert!(large.admit(LARGE_BYTES + 1, &one).is_err());
-        assert!(large.admit(LARGE_BYTES, &one).unwrap().is_none());
-        assert!(large.admit(LARGE_BYTES + 1, &other).is_ok());
-        drop(places);
-        assert!(large.admit(LARGE_BYTES + 1, &one).is_ok());
-        assert!(large.callers.lock().unwrap().is_empty());
+        let mut places = Vec::new();
+        for _ in 0..OF_ONE_CALLER {
+            places.push(large.admit(LARGE_BYTES + 1, &one).await.unwrap());
+        }
+        assert!(large.admit(LARGE_BYTES + 1, &one).await.is_err());
+        assert!(large.admit(LARGE_BYTES, &one).await.unwrap().is_none());
+        assert!(large.admit(LARGE_BYTES + 1, &other).await.is_ok());
+        let (next, ()) = tokio::join!(large.admit(LARGE_BYTES + 1, &one), async { drop(places) });
+        drop(next.unwrap());
+        large.admit(LARGE_BYTES + 1, &other).await.unwrap();
+        assert_eq!(large.callers.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn a_large_request_waits_for_its_turn_but_not_for_long() {
         let large = LargeRequests::default();
         let (one, two) = (from("192.0.2.1:1"), from("192.0.2.2:1"));
-        let place = |from: &Extensions| large.admit(LARGE_BYTES + 1, from).unwrap();
-        let first = large.load(place(&one)).await.unwrap();
-        let _second = large.load(place(&one)).await.unwrap();
-        assert!(large.load(place(&two)).await.is_err());
+        let place = async |from: &Extensions| large.admit(LARGE_BYTES + 1, from).await.unwrap();
+        let first = large.load(place(&one).await).await.unwrap();
+        let _second = large.load(place(&one).await).await.unwrap();
+        assert!(large.load(place(&two).await).await.is_err());
         drop(first);
-        assert!(large.load(place(&two)).await.is_ok());
+        assert!(large.load(place(&two).await).await.is_ok());
     }
 }

@@ -1,8 +1,9 @@
 //! Caches jobs. A watch for each scope keeps the cache current, so that reads need no calls to the
 //! API server.
 
+mod jobs;
+
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use tracing::{info, warn};
 use super::error::CallError;
 use super::owner::{Controller, MasterPod};
 use super::resource::WatchedJob;
+use jobs::{Jobs, Key, key};
+
 use crate::cluster::Feed;
 use crate::cluster::changes::{Changes, JobWatch};
 use crate::job::{self, ObservedJob, PodDetails, Prefix};
@@ -39,13 +42,10 @@ const KEPT_ANNOTATIONS: [&str; 3] = [
     MODEL_ID_ANNOTATION,
 ];
 
-/// By name and then namespace, because lookups are by name.
-type Key = (String, String, JobKind);
-
 /// The cached jobs of all watched namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    jobs: RwLock<BTreeMap<Key, Arc<ObservedJob>>>,
+    jobs: RwLock<Jobs>,
     changes: Changes,
     /// For each watch: why it is not synced, or None if it is.
     unknown: RwLock<BTreeMap<Watch, String>>,
@@ -127,12 +127,11 @@ impl Cache {
         let kind = of.kind.name();
         info!(namespace, kind, jobs = listed.len(), "job cache synced");
         let mut jobs = self.jobs_mut();
-        let (before, others) = std::mem::take(&mut *jobs)
-            .into_iter()
-            .partition(|(_, job)| of.has(job));
+        let before = jobs.take(|job| of.has(job));
         self.tell_differences(&before, &listed, of);
-        *jobs = others;
-        jobs.extend(listed);
+        for (_, job) in listed {
+            jobs.insert(job);
+        }
         drop(jobs);
         self.unknown().remove(of);
     }
@@ -189,28 +188,19 @@ impl Cache {
 
     /// A job of a namespace, of either kind.
     pub(super) fn get(&self, namespace: &str, name: &str) -> Option<Arc<ObservedJob>> {
-        let mut key = (name.to_string(), namespace.to_string(), JobKind::default());
-        let jobs = self.jobs();
-        JobKind::ALL.into_iter().find_map(|kind| {
-            key.2 = kind;
-            jobs.get(&key).cloned()
-        })
+        self.jobs().named(namespace, name).cloned()
     }
 
     /// All jobs with a name, in any namespace.
     pub(super) fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
-        let first = (name.to_string(), String::new(), JobKind::ALL[0]);
-        let jobs = self.jobs();
-        let from = jobs.range((Bound::Included(first), Bound::Unbounded));
-        let same = from.take_while(|((of, ..), _)| of == name);
-        same.map(|(_, job)| job.clone()).collect()
+        self.jobs().of_name(name).cloned().collect()
     }
 
     /// All jobs of a namespace, or of every watched one.
     pub(super) fn all(&self, namespace: Option<&str>) -> Vec<Arc<ObservedJob>> {
         let jobs = self.jobs();
-        let jobs = jobs.values();
-        jobs.filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
+        jobs.all()
+            .filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
             .cloned()
             .collect()
     }
@@ -222,21 +212,17 @@ impl Cache {
         namespace: &str,
         name: &str,
     ) -> Option<Arc<ObservedJob>> {
-        let jobs = self.jobs();
-        let mut jobs = jobs.values();
-        jobs.find(|job| prefix.is_taken_by(job, namespace, name))
-            .cloned()
+        self.jobs().writer(prefix, namespace, name).cloned()
     }
 
     /// Stores a job that the watch reports.
     pub(super) fn tell(&self, job: ObservedJob) {
         let mut job = self.completed(job);
         let mut jobs = self.jobs_mut();
-        let key = key(&job);
-        if let Some(before) = jobs.get(&key) {
+        if let Some(before) = jobs.get(&key(&job)) {
             keep_end(before, &mut job);
         }
-        let before = jobs.insert(key, job.clone());
+        let before = jobs.insert(job.clone());
         self.changes.tell(before.as_deref(), &job);
     }
 
@@ -349,11 +335,11 @@ impl Cache {
         self.masters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn jobs(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Arc<ObservedJob>>> {
+    fn jobs(&self) -> RwLockReadGuard<'_, Jobs> {
         self.jobs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn jobs_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Key, Arc<ObservedJob>>> {
+    fn jobs_mut(&self) -> RwLockWriteGuard<'_, Jobs> {
         self.jobs.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -374,14 +360,6 @@ impl Watch {
             .is_none_or(|scope| scope == job.namespace());
         is_in && job.kind == self.kind
     }
-}
-
-fn key(job: &ObservedJob) -> Key {
-    (
-        job.name().to_string(),
-        job.namespace().to_string(),
-        job.kind,
-    )
 }
 
 /// Keeps the end of a TrainJob that clients may have seen: Kubeflow Trainer 2.3.0 takes it back and

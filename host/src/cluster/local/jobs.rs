@@ -6,6 +6,7 @@
 //! [`lifecycle`]: super::lifecycle
 
 mod actions;
+mod known;
 mod reads;
 mod requests;
 
@@ -28,8 +29,7 @@ use super::slots::Slots;
 use super::store::{Record, Store};
 use crate::cluster::ClusterError;
 use crate::cluster::changes::Changes;
-use crate::job::ObservedJob;
-use reads::is;
+use known::Jobs;
 
 /// The wait before a failed write is repeated.
 const STORE_RETRY: Duration = Duration::from_millis(500);
@@ -55,29 +55,6 @@ pub(super) struct LocalJobs {
 enum Service {
     Runs,
     Stops,
-}
-
-#[derive(Debug, Default)]
-struct Jobs {
-    /// By key.
-    kept: BTreeMap<String, Known>,
-    /// Deleted jobs with replicas that have not ended, by uid.
-    leaving: BTreeMap<String, Job>,
-}
-
-/// A job in memory.
-#[derive(Debug)]
-struct Known {
-    job: Job,
-    /// The same, prepared for responses, so that a read copies nothing.
-    observed: Arc<ObservedJob>,
-}
-
-impl From<Job> for Known {
-    fn from(job: Job) -> Self {
-        let observed = Arc::new(ObservedJob::from(&job.record.job));
-        Self { job, observed }
-    }
 }
 
 /// Identifies a job, even if another one has its name by now.
@@ -134,12 +111,10 @@ impl LocalJobs {
         store: Store,
     ) -> Result<Self, ClusterError> {
         let pace = settings.pace;
-        let jobs = store.all()?.into_iter();
-        let jobs = jobs.map(|record| (record.key(), Job::new(record, pace).into()));
-        let jobs = Jobs {
-            kept: jobs.collect(),
-            leaving: BTreeMap::new(),
-        };
+        let mut jobs = Jobs::default();
+        for record in store.all()? {
+            jobs.keep(Job::new(record, pace));
+        }
         Ok(Self {
             settings,
             slots: Mutex::new(slots),
@@ -244,22 +219,14 @@ impl LocalJobs {
         self.set_wake(id, &job);
         let mut jobs = self.jobs_mut();
         if job.is_deleted() {
-            let is_news = jobs
-                .kept
-                .get(&id.key)
-                .is_some_and(|known| is(&known.job, id));
-            if is_news {
-                jobs.kept.remove(&id.key);
-                self.changes.tell_gone(&ObservedJob::from(&job.record.job));
-                removal::put_away(&self.settings, &job.record.job);
+            if let Some(deleted) = jobs.leave(id, job) {
+                self.changes.tell_gone(&deleted.observed);
+                removal::put_away(&self.settings, &deleted.job.record.job);
             }
-            jobs.leaving.insert(id.uid.clone(), job);
             return;
         }
-        let known = Known::from(job);
-        let before = jobs.kept.get(&id.key).map(|before| &*before.observed);
-        self.changes.tell(before, &known.observed);
-        jobs.kept.insert(id.key.clone(), known);
+        let (before, now) = jobs.keep(job);
+        self.changes.tell(before.as_deref(), &now);
     }
 
     /// The folder of a job: the logs and locks of its replicas.

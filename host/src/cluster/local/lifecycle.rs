@@ -102,12 +102,18 @@ impl Job {
     /// Whether this job has to end before a new one starts: it was deleted or has ended, its
     /// replicas still run, and the new one has its name or its checkpoint prefix.
     pub fn blocks(&self, next: &Self) -> bool {
-        let is_over = self.is_deleted() || self.has_ended();
         let (this, next) = (&self.record, &next.record);
-        let is_another = this.job.metadata.uid != next.job.metadata.uid;
+        if !self.is_over() || !self.is_live() || this.job.metadata.uid == next.job.metadata.uid {
+            return false;
+        }
         let prefixes = Prefix::of(&this.job.metadata).zip(Prefix::of(&next.job.metadata));
         let shares_prefix = prefixes.is_some_and(|(one, other)| one.overlaps(&other));
-        is_over && is_another && self.is_live() && (this.key() == next.key() || shares_prefix)
+        this.key() == next.key() || shares_prefix
+    }
+
+    /// Whether it was deleted or has ended. Its replicas may still run.
+    pub fn is_over(&self) -> bool {
+        self.is_deleted() || self.has_ended()
     }
 
     /// Whether it waits for another job to end.
@@ -181,7 +187,8 @@ impl Job {
         self.presence == Presence::Kept && !self.has_ended() && !self.is_suspended()
     }
 
-    fn is_live(&self) -> bool {
+    /// Whether a replica runs, or has not been confirmed to have ended.
+    pub fn is_live(&self) -> bool {
         self.replicas.iter().any(Replica::is_live)
     }
 

@@ -19,16 +19,27 @@ pub struct Limits {
     pub all_logs_bytes: u64,
 }
 
-/// The jobs that are kept, by key, with the sizes of their manifests.
+/// The jobs that are kept, and the limits for them.
 #[derive(Debug)]
 pub struct Quota {
     limits: Limits,
-    kept: Mutex<BTreeMap<String, u64>>,
+    kept: Mutex<Kept>,
+}
+
+/// The jobs that are kept.
+#[derive(Debug)]
+struct Kept {
+    /// The sizes of their manifests, by key.
+    sizes: BTreeMap<String, u64>,
+    /// The sum of the sizes.
+    bytes: u64,
 }
 
 impl Quota {
-    pub fn new(limits: Limits, kept: BTreeMap<String, u64>) -> Self {
-        let kept = Mutex::new(kept);
+    /// The limits, and the sizes of the manifests that are kept, by key.
+    pub fn new(limits: Limits, sizes: BTreeMap<String, u64>) -> Self {
+        let bytes = sizes.values().sum();
+        let kept = Mutex::new(Kept { sizes, bytes });
         Self { limits, kept }
     }
 
@@ -40,9 +51,8 @@ impl Quota {
     /// Which limit it would exceed.
     pub fn add(&self, key: &str, bytes: u64) -> Result<Counted<'_>, ClusterError> {
         let mut kept = self.kept();
-        check(self.limits, &kept, bytes).map_err(|message| ClusterError::Refused { message })?;
-        let is_new = !kept.contains_key(key);
-        kept.entry(key.to_string()).or_insert(bytes);
+        kept.check(self.limits, bytes)?;
+        let is_new = kept.add(key, bytes);
         Ok(Counted {
             quota: self,
             key: is_new.then(|| key.to_string()),
@@ -55,15 +65,14 @@ impl Quota {
     ///
     /// Which limit it would exceed.
     pub fn check(&self, bytes: u64) -> Result<(), ClusterError> {
-        let checked = check(self.limits, &self.kept(), bytes);
-        checked.map_err(|message| ClusterError::Refused { message })
+        self.kept().check(self.limits, bytes)
     }
 
     pub fn remove(&self, key: &str) {
         self.kept().remove(key);
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,22 +99,39 @@ impl Drop for Counted<'_> {
     }
 }
 
-fn check(limits: Limits, kept: &BTreeMap<String, u64>, bytes: u64) -> Result<(), String> {
-    if kept.len() >= limits.jobs {
-        return Err(format!(
-            "{} jobs are kept, the most that TRAINER_LOCAL_MAX_JOBS allows. Delete jobs that have ended",
-            kept.len()
-        ));
+impl Kept {
+    /// Whether a job of this size could be added.
+    fn check(&self, limits: Limits, bytes: u64) -> Result<(), ClusterError> {
+        let (jobs, held) = (self.sizes.len(), self.bytes);
+        let message = if jobs >= limits.jobs {
+            format!(
+                "{jobs} jobs are kept, the most that TRAINER_LOCAL_MAX_JOBS allows. Delete jobs that have ended"
+            )
+        } else if held + bytes > limits.manifest_bytes {
+            format!(
+                "its manifest has {bytes} bytes and those of the jobs that are kept have {held}; \
+                 TRAINER_LOCAL_MAX_MANIFEST_MB allows {} together. Delete jobs that have ended",
+                limits.manifest_bytes
+            )
+        } else {
+            return Ok(());
+        };
+        Err(ClusterError::Refused { message })
     }
-    let held: u64 = kept.values().sum();
-    if held + bytes > limits.manifest_bytes {
-        return Err(format!(
-            "its manifest has {bytes} bytes and those of the jobs that are kept have {held}; \
-             TRAINER_LOCAL_MAX_MANIFEST_MB allows {} together. Delete jobs that have ended",
-            limits.manifest_bytes
-        ));
+
+    /// Adds a job. False if its name is there already, whose size stays.
+    fn add(&mut self, key: &str, bytes: u64) -> bool {
+        if self.sizes.contains_key(key) {
+            return false;
+        }
+        self.sizes.insert(key.to_string(), bytes);
+        self.bytes += bytes;
+        true
     }
-    Ok(())
+
+    fn remove(&mut self, key: &str) {
+        self.bytes -= self.sizes.remove(key).unwrap_or_default();
+    }
 }
 
 #[cfg(test)]

@@ -73,6 +73,9 @@ pub fn key(namespace: &str, name: &str) -> String {
     format!("{namespace}/{name}")
 }
 
+/// The database is read only at start, so its pages need not stay in memory.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// The store. Each call waits for the disk.
@@ -100,7 +103,10 @@ impl Store {
         let doing = "opening the store of jobs";
         let path = folder.join("jobs.redb");
         make_private(&path).map_err(|error| ClusterError::internal(doing, error))?;
-        let open = move || Database::create(&path);
+        let open = move || {
+            let mut options = redb::Builder::new();
+            options.set_cache_size(CACHE_BYTES).create(&path)
+        };
         // A child of a killed service has its lock until it runs its own program.
         let held = |error: &DatabaseError| matches!(error, DatabaseError::DatabaseAlreadyOpen);
         let opener: Opener = Box::new(open.clone());

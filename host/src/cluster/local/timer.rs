@@ -21,7 +21,8 @@ pub(super) async fn run(
     loop {
         let due = *wake.borrow_and_update();
         if due.is_some_and(|due| due <= Timestamp::now()) {
-            machine.handle_until_stored(&id, Event::Wake).await;
+            // Boxed, because most timers never need its memory.
+            Box::pin(machine.handle_until_stored(&id, Event::Wake)).await;
         }
         let left = left(due);
         tokio::select! {

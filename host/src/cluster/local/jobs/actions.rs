@@ -108,7 +108,7 @@ impl LocalJobs {
 
     /// Removes a deleted job whose replicas have ended.
     fn forget(self: &Arc<Self>, id: &JobId) {
-        let job = self.jobs_mut().leaving.remove(&id.uid);
+        let job = self.jobs_mut().forget(&id.uid);
         self.resources().remove(&id.uid);
         if let Some(job) = job {
             let folder = removal::away(&self.settings, &job.record.job);

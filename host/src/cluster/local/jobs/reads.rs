@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Job, JobId, Jobs, Known, LocalJobs, blocking};
+use super::{Job, JobId, LocalJobs, blocking};
 use crate::cluster::changes::JobWatch;
 use crate::cluster::local::store::Record;
 use crate::cluster::{ClusterError, Feed};
@@ -14,24 +14,20 @@ use crate::pytorch_job::PyTorchJob;
 
 impl LocalJobs {
     pub fn record(&self, key: &str) -> Option<Record> {
-        self.jobs()
-            .kept
-            .get(key)
-            .map(|known| known.job.record.clone())
+        let jobs = self.jobs();
+        jobs.get(key).map(|known| known.job.record.clone())
     }
 
     /// The state of a job, for responses.
     pub fn observed_job(&self, key: &str) -> Option<Arc<ObservedJob>> {
-        self.jobs()
-            .kept
-            .get(key)
-            .map(|known| known.observed.clone())
+        let jobs = self.jobs();
+        jobs.get(key).map(|known| known.observed.clone())
     }
 
     /// A job and its changes.
     pub fn follow(&self, key: &str) -> Option<JobWatch> {
         let jobs = self.jobs();
-        let known = jobs.kept.get(key)?;
+        let known = jobs.get(key)?;
         Some(self.changes.follow(known.observed.clone()))
     }
 
@@ -43,24 +39,21 @@ impl LocalJobs {
     /// The job of a namespace that was submitted with a key.
     pub fn submitted(&self, namespace: &str, submission: &Submission) -> Option<PyTorchJob> {
         let jobs = self.jobs();
-        let mut jobs = jobs.kept.values();
-        let found = jobs.find(|Known { observed, .. }| {
-            observed.namespace() == namespace && submission.has_key_of(observed)
-        });
-        found.map(|known| known.job.record.job.clone())
+        let found = jobs.submitted(namespace, submission);
+        found.map(|job| job.record.job.clone())
     }
 
     /// All jobs of a name, in whichever namespaces.
     pub fn named(&self, name: &str) -> Vec<Arc<ObservedJob>> {
         let jobs = self.jobs();
-        let jobs = jobs.kept.values().map(|known| &known.observed);
+        let jobs = jobs.kept().values().map(|known| &known.observed);
         jobs.filter(|job| job.name() == name).cloned().collect()
     }
 
     /// All jobs of a namespace, or of all.
     pub fn observed(&self, namespace: Option<&str>) -> Vec<Arc<ObservedJob>> {
         let jobs = self.jobs();
-        let jobs = jobs.kept.values().map(|known| &known.observed);
+        let jobs = jobs.kept().values().map(|known| &known.observed);
         jobs.filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
             .cloned()
             .collect()
@@ -68,7 +61,7 @@ impl LocalJobs {
 
     /// The keys of all jobs.
     pub fn keys(&self) -> BTreeSet<String> {
-        self.jobs().kept.keys().cloned().collect()
+        self.jobs().kept().keys().cloned().collect()
     }
 
     /// Why a job will wait for ever, if it will.
@@ -107,7 +100,7 @@ impl LocalJobs {
     /// The jobs that have not ended, oldest first.
     pub(super) fn unfinished(&self) -> Vec<JobId> {
         let jobs = self.jobs();
-        let jobs = jobs.kept.values().map(|known| &known.job);
+        let jobs = jobs.kept().values().map(|known| &known.job);
         let mut jobs: Vec<&Job> = jobs.filter(|job| !job.has_ended()).collect();
         jobs.sort_by_key(|job| {
             job.record
@@ -125,28 +118,23 @@ impl LocalJobs {
     /// Every job that something may be done for.
     pub(super) fn all(&self) -> Vec<JobId> {
         let jobs = self.jobs();
-        let kept = jobs.kept.values().map(|known| &known.job);
-        let all = kept.chain(jobs.leaving.values());
-        let busy = all.filter(|job| !job.is_at_rest());
+        let busy = jobs.all().filter(|job| !job.is_at_rest());
         busy.map(|job| JobId::from(&job.record)).collect()
     }
 
     pub(super) fn kept(&self, key: &str) -> Option<Job> {
-        self.jobs().kept.get(key).map(|known| known.job.clone())
+        self.jobs().get(key).map(|known| known.job.clone())
     }
 
     /// A job that is there, or was deleted and has replicas that have not ended.
     pub(super) fn living(&self, id: &JobId) -> Option<Job> {
-        let jobs = self.jobs();
-        let kept = jobs.kept.get(&id.key).map(|known| &known.job);
-        let kept = kept.filter(|job| is(job, id));
-        kept.or_else(|| jobs.leaving.get(&id.uid)).cloned()
+        self.jobs().living(id).cloned()
     }
 
     /// The jobs that waited for another one that has ended.
     pub(super) fn unblocked(&self) -> Vec<JobId> {
         let jobs = self.jobs();
-        let behind = jobs.kept.values().map(|known| &known.job);
+        let behind = jobs.kept().values().map(|known| &known.job);
         let behind = behind.filter(|job| job.is_behind());
         let free = behind.filter(|job| jobs.blocking(job).next().is_none());
         free.map(|job| JobId::from(&job.record)).collect()
@@ -155,22 +143,8 @@ impl LocalJobs {
     /// The job that has a uid.
     pub(super) fn of_uid(&self, uid: &str) -> Option<JobId> {
         let jobs = self.jobs();
-        let mut jobs = jobs.kept.values().map(|known| &known.job.record);
+        let mut jobs = jobs.kept().values().map(|known| &known.job.record);
         let found = jobs.find(|record| record.job.metadata.uid.as_deref() == Some(uid));
         found.map(JobId::from)
     }
-}
-
-impl Jobs {
-    /// The jobs that have to end before this one starts.
-    pub(super) fn blocking<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a Job> {
-        let kept = self.kept.values().map(|known| &known.job);
-        let all = kept.chain(self.leaving.values());
-        all.filter(move |other| other.blocks(job))
-    }
-}
-
-/// Whether a job is the one that is meant, and not another of its name.
-pub(super) fn is(job: &Job, id: &JobId) -> bool {
-    job.record.job.metadata.uid.as_deref() == Some(&id.uid)
 }

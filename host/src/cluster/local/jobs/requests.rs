@@ -57,13 +57,10 @@ impl LocalJobs {
         let Some(prefix) = Prefix::of(&job.metadata) else {
             return Ok(());
         };
-        let jobs = self.observed(None);
-        let taken =
-            |other: &&Arc<ObservedJob>| prefix.is_taken_by(other, job.namespace(), job.name());
-        match jobs.iter().find(taken) {
+        match self.jobs().writer(&prefix, job.namespace(), job.name()) {
             Some(writer) => Err(ClusterError::prefix_taken(
                 &prefix,
-                WritingJob::from(&**writer),
+                WritingJob::from(writer),
             )),
             None => Ok(()),
         }
