@@ -21,7 +21,7 @@ from differential.grid import Job, name_of, pairwise
 from differential.runs import Inputs, Run
 
 FULL = os.environ.get("TRAINING_DIFFERENTIAL") == "full"
-# transformers 4 has jobs of its own, of hf only (see the Makefile).
+# transformers 4 has jobs of its own, of hf only (see `make/test.mk`).
 IS_4 = transformers.__version__.startswith("4.")
 FRAMEWORKS = ("hf",) if IS_4 else ("hf", "meta")
 # Each job is killed and resumed this often.
