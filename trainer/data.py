@@ -118,7 +118,7 @@ def gather_rows(run: Run, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def no_rows(uri: str) -> TrainingError:
     """The error for a dataset without a row."""
-    return TrainingError(f"dataset {uri} holds no rows: nothing to train on")
+    return TrainingError(f"dataset {uri} holds no rows: nothing to train on; add rows")
 
 
 def learned_tokens(sequences: Tokens, padding: int) -> int:

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-from fsspec.utils import infer_compression
-
+import compression
 import formats
-from formats import COMPRESSED, FORMATS, LINES, TEXT, Place, Row
+from compression import DAMAGE, ENDINGS, Source
+from formats import FORMATS, LINES, TEXT, Place, Row
 from run import TrainingError
-from storage import Storage
+from storage import Storage, reason
 
 LOG = logging.getLogger("trainer")
 
@@ -91,7 +90,7 @@ def rows(storage: Storage, share: Share, only: str | None = None) -> Iterator[tu
     name = formats.format_of(share.uri)
     if name == ".parquet":
         yield from _parquet(storage, share, only)
-    elif name in LINES and not share.uri.endswith(COMPRESSED):
+    elif name in LINES and not share.uri.endswith(ENDINGS):
         yield from _lines(storage, share, name)
     elif share.begin == 0:
         yield from _whole(storage, share, name or "")
@@ -104,7 +103,10 @@ def text_of(place: Place, row: Row, field: str) -> str:
         check_text(place, text)
         return text
     if field in row:
-        raise TrainingError(f"{place}: the field {field!r} is {_kind(text)}, not a string")
+        raise TrainingError(
+            f"{place}: the field {field!r} is {_kind(text)}, not a string: write it as a string, "
+            f"or remove the row"
+        )
     if "messages" in row:
         raise TrainingError(
             f"{place}: the field {field!r} is missing; for 'messages', use framework meta, "
@@ -209,30 +211,67 @@ class _Line:
 
 
 def _whole(storage: Storage, share: Share, name: str) -> Iterator[tuple[Place, Row]]:
+    ending = compression.ending_of(share.uri)
     with storage.open(share.uri) as raw:
-        compression = infer_compression(share.uri)
-        file = fsspec.compression.compr[compression](raw, mode="rb") if compression else raw
-        yield from formats.whole(share.uri, name, file)
+        if ending is None:
+            yield from formats.whole(share.uri, name, raw)
+            return
+        source, last = Source(raw), None
+        try:
+            for place, row in formats.whole(share.uri, name, compression.opened(source, ending)):
+                last = place
+                yield place, row
+        except DAMAGE as error:
+            if source.has_failed:
+                raise
+            place = (
+                f"dataset {share.uri}, after {_within(last)}" if last else f"dataset {share.uri}"
+            )
+            raise TrainingError(
+                f"{place}: cannot decompress {ending} ({reason(error)}): the file is damaged, cut "
+                f"or has a wrong extension; compress the file again"
+            ) from error
+
+
+def _within(place: Place) -> str:
+    """The line or row of a place."""
+    return str(place).rsplit(", ", 1)[-1]
 
 
 def _parquet(storage: Storage, share: Share, only: str | None) -> Iterator[tuple[Place, Row]]:
-    import pyarrow
+    if share.uri.endswith(ENDINGS):
+        raise TrainingError(
+            f"dataset {share.uri}: Parquet files are compressed inside, not as a whole: remove "
+            f"{compression.ending_of(share.uri)}"
+        )
+    with storage.open(share.uri) as raw:
+        source, last = Source(raw), 0
+        try:
+            for last, row in _parquet_rows(source, share, only):
+                yield f"dataset {share.uri}, row {last}", row
+        except DAMAGE as error:
+            if source.has_failed:
+                raise
+            after = f", after row {last}" if last else ""
+            raise TrainingError(
+                f"dataset {share.uri}{after}: invalid Parquet file ({reason(error)}): export it "
+                f"again"
+            ) from error
+
+
+def _parquet_rows(source: Source, share: Share, only: str | None) -> Iterator[tuple[int, Row]]:
+    """The rows of the groups that start in a share, with their numbers."""
     import pyarrow.parquet
 
-    with storage.open(share.uri) as raw:
-        try:
-            file = pyarrow.parquet.ParquetFile(raw)
-        except pyarrow.ArrowInvalid as error:
-            raise TrainingError(f"dataset {share.uri}: invalid Parquet file: {error}") from error
-        columns = [only] if only in file.schema_arrow.names else None
-        if not file.schema_arrow.names:
-            raise TrainingError(f"dataset {share.uri} has no columns")
-        number = 0
-        for index in range(file.num_row_groups):
-            group = file.metadata.row_group(index)
-            begin = group.column(0).dictionary_page_offset or group.column(0).data_page_offset
-            if share.begin <= begin < share.end:
-                read = file.read_row_group(index, columns=columns).to_pylist()
-                for row_number, row in enumerate(read, start=number + 1):
-                    yield f"dataset {share.uri}, row {row_number}", row
-            number += group.num_rows
+    file = pyarrow.parquet.ParquetFile(source)
+    columns = [only] if only in file.schema_arrow.names else None
+    if not file.schema_arrow.names:
+        raise TrainingError(f"dataset {share.uri} has no columns: export it with a column of text")
+    number = 0
+    for index in range(file.num_row_groups):
+        group = file.metadata.row_group(index)
+        begin = group.column(0).dictionary_page_offset or group.column(0).data_page_offset
+        if share.begin <= begin < share.end:
+            read = file.read_row_group(index, columns=columns).to_pylist()
+            yield from enumerate(read, start=number + 1)
+        number += group.num_rows

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+from compression import ENDINGS
 from run import TrainingError
 
 Row = dict[str, Any]
@@ -21,7 +22,6 @@ TEXT = (".txt", ".text")
 LINES = (*JSON_LINES, *TEXT)
 TABLES = {".csv": ",", ".tsv": "\t"}
 FORMATS = (*LINES, ".json", *TABLES, ".parquet")
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 # Byte order marks. That of UTF-8 is ignored; others denote unsupported encodings.
 UTF8_MARK = b"\xef\xbb\xbf"
@@ -30,7 +30,7 @@ OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 def format_of(name: str) -> str | None:
     """The format of a file by its extension, without a compression suffix."""
-    for ending in COMPRESSED:
+    for ending in ENDINGS:
         name = name.removesuffix(ending)
     return next((known for known in FORMATS if name.endswith(known)), None)
 
@@ -68,7 +68,8 @@ def _table(uri: str, file: IO[bytes], delimiter: str) -> Iterator[tuple[Place, R
         names = next(table, [])
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise TrainingError(
-                f"dataset {uri}, line 1: duplicate columns in the header: {', '.join(twice)}"
+                f"dataset {uri}, line 1: duplicate columns in the header: {', '.join(twice)}; "
+                f"remove or rename them"
             )
         for cells in table:
             place, at = f"dataset {uri}, line {at + 1}", table.line_num
@@ -98,25 +99,37 @@ def _table_fault(words: str) -> str:
 
 
 def _json_array(uri: str, content: bytes) -> Iterator[tuple[Place, Row]]:
-    items = _json(f"dataset {uri}", content)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _not_utf8(f"dataset {uri}, line {line}", content) from error
+    items = _json(f"dataset {uri}", text, lambda error: f"dataset {uri}, line {error.lineno}")
     for number, item in enumerate(items, start=1):
         place = f"dataset {uri}, row {number}"
         yield place, _object(place, item)
 
 
 def _json_row(place: Place, line: bytes) -> Row:
-    return _object(place, _json(place, line))
+    return _object(place, _json(place, _text(place, line), lambda _: place))
 
 
-def _json(place: Place, content: bytes) -> Any:
+def _json(place: Place, text: str, of: Callable[[json.JSONDecodeError], Place]) -> Any:
+    """Parses JSON. `of` finds the place of an error."""
     try:
-        return json.loads(_text(place, content))
+        return json.loads(text)
     except RecursionError as error:
-        raise TrainingError(f"{place}: the JSON is nested too deeply") from error
-    except ValueError as error:
         raise TrainingError(
-            f"{place}: invalid JSON: {error}; a file must have one object per line, or one array"
+            f"{place}: the JSON is nested too deeply: write it with fewer levels"
         ) from error
+    except json.JSONDecodeError as error:
+        raise TrainingError(
+            f"{of(error)}: invalid JSON: {error.msg} at column {error.colno}; a file must have one "
+            f"object per line, or one array"
+        ) from error
+    except ValueError as error:
+        # An integer with more digits than Python converts.
+        raise TrainingError(f"{place}: invalid JSON: {error}; write it as a string") from error
 
 
 def _object(place: Place, row: Any) -> Row:

@@ -140,11 +140,11 @@ REFUSED: dict[str, list[tuple[bytes, str]]] = {
     "a.txt": [(b"a\n\xff\n", "line 2: not UTF-8")],
     "a.parquet": [(b"PAR1", "invalid Parquet"), (b"", "invalid Parquet|holds no rows")],
     "a.jsonl.gz": [
-        (gzip.compress(lines(GOOD) * 99)[:-12], "cannot read"),
-        (lines(GOOD), "cannot read"),
+        (gzip.compress(lines(GOOD) * 99)[:-12], "cannot decompress"),
+        (lines(GOOD), "cannot decompress"),
     ],
-    "a.jsonl.xz": [(lzma.compress(lines(GOOD) * 99)[:-9], "cannot read")],
-    "a.csv.bz2": [(b"text\na\n", "cannot read")],
+    "a.jsonl.xz": [(lzma.compress(lines(GOOD) * 99)[:-9], "cannot decompress")],
+    "a.csv.bz2": [(b"text\na\n", "cannot decompress")],
 }
 
 
