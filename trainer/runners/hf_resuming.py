@@ -33,7 +33,7 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
         # The stream starts at the position itself, so transformers must not skip data.
         trainer.train_dataset.begin = checkpoint.step * global_batch(trainer.args)
         trainer.args.ignore_data_skip = True
-        trainer.add_callback(RandomState(trainer, path))
+        trainer.add_callback(InStream(trainer, path))
     has_schedule = any(found for name in SCHEDULE for found in path.glob(name))
     if not has_schedule or not (path / STATE).exists():
         raise TrainingError(
@@ -45,20 +45,24 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
     barrier()
 
 
-class RandomState(TrainerCallback):
-    """Restores the random state after the data loader has started, which changes that state.
+class InStream(TrainerCallback):
+    """Restores what transformers restores while it skips data, which a stream does not need.
 
-    transformers does the same when it skips data itself.
+    The data loader changes the random state when it starts.
     """
 
     def __init__(self, trainer: Any, path: Path) -> None:
         self._restore: Callable[[], None] | None = partial(trainer._load_rng_state, str(path))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Restores the state before the first step."""
+        """Restores the random state before the first step."""
         if self._restore:
             self._restore()
             self._restore = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Counts from the start of the run. An endless stream is one epoch of `max_steps`."""
+        state.epoch = state.global_step / state.max_steps
 
 
 def global_batch(arguments: Any) -> int:
