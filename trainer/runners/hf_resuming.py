@@ -7,10 +7,11 @@ import logging
 import re
 import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from checkpoints import Checkpoint
@@ -24,7 +25,22 @@ LOG = logging.getLogger("trainer")
 STATE = "trainer_state.json"
 # The schedule, which is saved with the optimizer. DeepSpeed stores both in a folder.
 SCHEDULE = ("scheduler.pt", "global_step*")
+# Its packages have lower numbers, so they come first.
+PRIORITY = 100
 FOLDER = re.compile(r"^checkpoint-(\d+)$")
+
+
+@cache
+def accept_numbered_cpus() -> None:
+    """Lets PyTorch load to a device such as `cpu:0`.
+
+    transformers 4 loads the optimizer of several processes on CPUs to it. PyTorch knows only `cpu`.
+    """
+    torch.serialization.register_package(
+        PRIORITY,
+        lambda _storage: None,
+        lambda storage, place: storage if place.startswith("cpu:") else None,
+    )
 
 
 def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) -> None:
@@ -34,6 +50,7 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
         trainer.train_dataset.begin = checkpoint.step * global_batch(trainer.args)
         trainer.args.ignore_data_skip = True
         trainer.add_callback(InStream(trainer, path))
+    accept_numbered_cpus()
     has_schedule = any(found for name in SCHEDULE for found in path.glob(name))
     if not has_schedule or not (path / STATE).exists():
         raise TrainingError(
