@@ -48,9 +48,7 @@ def reader(tokenizer: Tokenizer, field: str, learned: Learned) -> Reader:
 
 def _conversation(place: Place, row: Row, tokenizer: Tokenizer, learned: Learned) -> list[int]:
     messages = row["messages"]
-    if not _is_conversation(messages):
-        raise TrainingError(f"{place}: 'messages' has to be {FORM}")
-    dataset.check_text(place, messages)
+    check(place, "messages", messages)
     pretrained = tokenizer.pretrained()
     if not pretrained.chat_template:
         raise TrainingError(
@@ -67,6 +65,13 @@ def _conversation(place: Place, row: Row, tokenizer: Tokenizer, learned: Learned
         pairs = zip(marked["input_ids"], marked["assistant_masks"], strict=True)
         return [token if counts else ~token for token, counts in pairs]
     return _by_turns(place, pretrained, messages, extra)
+
+
+def check(place: Place, field: str, messages: Any) -> None:
+    """Refuses what is not a conversation."""
+    if not _is_conversation(messages):
+        raise TrainingError(f"{place}: {field!r} has to be {FORM}")
+    dataset.check_text(place, messages)
 
 
 def _is_conversation(messages: Any) -> bool:

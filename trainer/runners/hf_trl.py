@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import conversations
 import data
 import dataset
 from formats import Place, Row
@@ -102,7 +103,25 @@ def _columns(place: Place, row: Row, field: str, tokens: Tokenizer) -> dict[str,
     """The columns of a row. Text is tokenized here, so that all code paths produce equal tokens."""
     names = CHAT if "messages" in row else PROMPTED if "prompt" in row else ()
     if names:
+        _check(place, row)
         found = {name: row[name] for name in names if row.get(name) is not None}
         dataset.check_text(place, found)
         return found
     return {"input_ids": [*tokens.encode(dataset.text_of(place, row, field)), tokens.end]}
+
+
+def _check(place: Place, row: Row) -> None:
+    """Refuses rows that TRL cannot read, because its errors do not name the row."""
+    if "messages" in row:
+        conversations.check(place, "messages", row["messages"])
+        return
+    parts = [row.get(name) for name in ("prompt", "completion")]
+    if all(isinstance(part, str) for part in parts):
+        return
+    for name, part in zip(("prompt", "completion"), parts, strict=True):
+        if part is None or isinstance(part, str):
+            raise TrainingError(
+                f"{place}: a row needs 'prompt' and 'completion', both as strings or both as "
+                f"lists of messages"
+            )
+        conversations.check(place, name, part)

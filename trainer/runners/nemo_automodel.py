@@ -34,6 +34,8 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "resume_past_end": (False,),
     "virtual_pipeline_parallel": (1,),
 }
+# Arguments that its Megatron FSDP does not support (components/distributed/config.py).
+WITHOUT_FSDP = {"sequence_parallel": False, "pipeline_parallel": 1, "expert_parallel": 1}
 # Names in AutoModel for the fused modules of Megatron.
 MODULES = {
     "linear_qkv": ["*.q_proj", "*.k_proj", "*.v_proj"],
@@ -73,19 +75,7 @@ def settings(
             # The type of the weights. The policy of FSDP sets the type of computations.
             "torch_dtype": "float32",
         },
-        "distributed": {
-            "strategy": "megatron_fsdp" if value.get("fsdp") else "fsdp2",
-            **_computing(value),
-            "tp_size": value["tensor_parallel"],
-            "pp_size": value["pipeline_parallel"],
-            **({"pipeline": {}} if value["pipeline_parallel"] > 1 else {}),
-            "cp_size": value["context_parallel"],
-            "ep_size": value["expert_parallel"],
-            "sequence_parallel": bool(value.get("sequence_parallel")),
-            "activation_checkpointing": {"none": False, "selective": "selective", "full": True}[
-                value["recompute_granularity"]
-            ],
-        },
+        "distributed": _distributed(value),
         "checkpoint": {
             "enabled": True,
             "checkpoint_dir": checkpoints,
@@ -184,6 +174,28 @@ def _decay(value: Mapping[str, Any]) -> dict[str, Any]:
         )
     steps = max(1, int(value["max_steps"]) // 10)
     return {"wsd_decay_steps": steps, "lr_wsd_decay_style": "exponential"}
+
+
+def _distributed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The strategy and the parallel plan. Megatron FSDP has fewer dimensions than FSDP2."""
+    section = {
+        "strategy": "megatron_fsdp" if value.get("fsdp") else "fsdp2",
+        **_computing(value),
+        "tp_size": value["tensor_parallel"],
+        "pp_size": value["pipeline_parallel"],
+        **({"pipeline": {}} if value["pipeline_parallel"] > 1 else {}),
+        "cp_size": value["context_parallel"],
+        "ep_size": value["expert_parallel"],
+        "activation_checkpointing": {"none": False, "selective": "selective", "full": True}[
+            value["recompute_granularity"]
+        ],
+    }
+    if not value.get("fsdp"):
+        return {**section, "sequence_parallel": bool(value.get("sequence_parallel"))}
+    for name, nothing in WITHOUT_FSDP.items():
+        if value.get(name, nothing) != nothing:
+            raise TrainingError(f"fsdp: NeMo AutoModel does not combine it with {name}; remove one")
+    return section
 
 
 def _computing(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,3 +127,19 @@ def test_a_model_that_is_nowhere_is_refused_with_the_places(
     assert f"{root}/meta-llama-3-70b" in line
     assert f"{root}/meta-llama/Meta-Llama-3-70B" in line
     assert "the hub for meta-llama/Meta-Llama-3-70B" in line
+
+
+@pytest.mark.parametrize("framework", ["meta", "hf"])
+@pytest.mark.parametrize("more", [{}, {"packing": True}])
+def test_what_a_model_has_no_room_for_is_refused(
+    tmp_path: Path, dataset: Path, framework: str, more: dict[str, Any]
+) -> None:
+    model = here.model(tmp_path / "model", max_position_embeddings=128)
+    given: dict[str, Any] = {"framework": framework, "model": model, "max_steps": 1, **more}
+    long = here.run(tmp_path, dataset, max_seq_len=129, **given)
+    assert "max_seq_len 129: " in long.errors[0] and "128 positions" in long.errors[0]
+    here.tokenizer(301).save_pretrained(tmp_path / "tokenizer")
+    given["tokenizer_name"] = str(tmp_path / "tokenizer")
+    wide = here.run(tmp_path, dataset, max_seq_len=32, **given)
+    assert "the tokenizer has 301 tokens" in wide.errors[0]
+    assert not any("Traceback" in ended.output for ended in (long, wide))

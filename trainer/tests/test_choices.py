@@ -17,7 +17,7 @@ from test_frameworks import run_preview, run_trainer
 
 import logs
 from run import TrainingError
-from runners import hf, hf_model, meta_loop, meta_torchtitan, nemo_automodel
+from runners import hf, hf_model, meta_loop, meta_torchtitan
 from runners.hf_arguments import HfArguments
 from runners.meta_arguments import Arguments
 from runners.meta_model import Plan, choose
@@ -38,14 +38,10 @@ COMPANIONS: dict[Choice, Json] = {
     ("lr_scheduler", "warmup_stable_decay"): {"decay_steps": 2},
     ("optimizer_in_bwd", True): {"max_grad_norm": 0},
     ("save_strategy", "best"): {"eval_strategy": "epoch"},
+    ("sequence_parallel", True): {"tensor_parallel": 2},
 }
 # Errors that depend on the image, which a preview cannot know.
 OF_THE_IMAGE = "is not installed in this image"
-# Errors of one NeMo library for arguments that the other one supports.
-OF_A_LIBRARY = (
-    "not supported by NeMo AutoModel; remove it",
-    "not supported by NeMo AutoModel; use bf16-mixed",
-)
 # Backends that need another train.py.
 FOREIGN_BACKENDS = {"torchtune", "llama_cookbook"}
 STEPS = {"max_steps": 4, "max_seq_len": 32, "batch_size": 2}
@@ -174,22 +170,3 @@ def test_torchtitan_sets_up_what_a_preview_accepts(tmp_path: Path) -> None:
             failed.append(f"{given}: {error}")
     assert not "\n".join(failed)
     assert taken > 10
-
-
-@pytest.mark.usefixtures("libraries")
-def test_automodel_configures_what_a_preview_accepts(make_run: MakeRun, tmp_path: Path) -> None:
-    failed, taken = [], 0
-    for one, other in itertools.combinations(choices("nemo", tmp_path), 2):
-        given = {**STEPS, "batch_size": 1, **dict([one, other])}
-        arguments = accepted("nemo", given, 1, tmp_path)
-        if arguments is None or one[0] == other[0]:
-            continue
-        run = make_run(framework="nemo", environment={"WORLD_SIZE": "1"}, **arguments)
-        try:
-            nemo_automodel.settings(run, run.arguments, "/data.jsonl", "/checkpoints")
-            taken += 1
-        except TrainingError as error:
-            if not any(shown in str(error) for shown in OF_A_LIBRARY):
-                failed.append(f"{given}: {error}")
-    assert not "\n".join(failed)
-    assert taken > 50

@@ -116,3 +116,34 @@ def test_the_loss_counts_what_is_learned(tmp_path: Path, only: bool) -> None:
     with torch.no_grad():
         expected = llamas.theirs(folder)(input_ids=inputs, labels=labels).loss.item()
     assert ended.losses[1] == pytest.approx(expected, rel=1e-4)
+
+
+GOOD = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+
+
+@pytest.mark.parametrize("given", [{"assistant_only_loss": True}, {"packing": True}])
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"messages": None}, "'messages' has to be a list"),
+        ({"messages": "user: a"}, "'messages' has to be a list"),
+        ({"messages": []}, "'messages' has to be a list"),
+        ({"messages": [{"content": "a"}]}, "'messages' has to be a list"),
+        ({"messages": [{"role": 1, "content": "a"}]}, "'messages' has to be a list"),
+        ({"messages": [{"role": "user", "content": "\ud83d"}]}, "is an unpaired surrogate"),
+        ({"prompt": "a"}, "a row needs 'prompt' and 'completion'"),
+        ({"prompt": "a", "completion": None}, "a row needs 'prompt' and 'completion'"),
+        ({"prompt": "a", "completion": [{"role": "user"}]}, "a row needs 'prompt' and"),
+        ({"prompt": [{"role": "user", "content": "a"}], "completion": 1}, "'completion' has to be"),
+    ],
+)
+def test_hf_refuses_awkward_conversations_with_their_place(
+    tmp_path: Path, given: dict[str, Any], row: dict[str, Any], words: str
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(f"{json.dumps(GOOD)}\n{json.dumps(row)}\n")
+    ended = here.run(tmp_path, rows, max_steps=2, max_seq_len=32, **given)
+    (line,) = ended.errors
+    assert f"{rows}, line 2: " in line
+    assert words in line
+    assert "Traceback" not in ended.output

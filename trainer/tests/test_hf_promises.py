@@ -47,11 +47,12 @@ def test_weights_and_optimizer_are_float32_whatever_is_stored(
 
 def test_a_stored_type_does_not_change_the_curve(tmp_path: Path, dataset: Path) -> None:
     curves = []
-    for stored in ("float32", "float16"):
+    for stored in ("float32", "float16", "bfloat16"):
         model = here.model(tmp_path / stored, stored=stored)
         given = {**SHORT, "max_steps": 6, "precision": "fp32", "lr": 0.001}
         curves.append(here.run(tmp_path / f"run-{stored}", dataset, model=model, **given).losses)
     assert curves[1] == pytest.approx(curves[0], rel=0.01)
+    assert curves[2] == pytest.approx(curves[0], rel=0.01)
 
 
 def test_a_configuration_without_weights_is_float32_too(tmp_path: Path, dataset: Path) -> None:
@@ -70,7 +71,9 @@ BEST: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("scratch", ["kept", "other", "lost"])
-@pytest.mark.parametrize("more", [{}, {"peft_method": "lora"}, {"save_strategy": "best"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"peft_method": "lora"}, {"save_strategy": "best"}, {"packing": True}]
+)
 def test_the_best_checkpoint_survives_a_restart(
     tmp_path: Path, dataset: Path, scratch: str, more: dict[str, Any]
 ) -> None:

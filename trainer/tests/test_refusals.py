@@ -43,6 +43,9 @@ CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "co
         ({"assistant_only_loss": True}, "assistant_only_loss needs rows with a field 'messages'"),
         ({"attn_implementation": "flash_attention_2"}, "llama-debug cannot be loaded: "),
         ({"report_to": ["mlflow"]}, "transformers rejects the job: "),
+        ({"use_liger_kernel": True}, "transformers "),
+        ({"eval_on_start": True}, "transformers "),
+        ({"deepspeed": "zero2"}, "transformers rejects the arguments: "),
     ],
 )
 def test_hf_says_what_it_refuses(

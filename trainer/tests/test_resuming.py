@@ -8,6 +8,7 @@ from typing import Any
 
 import here
 import pytest
+from processes import Training, train
 
 import resuming
 from checkpoints import Checkpoint
@@ -97,3 +98,16 @@ def test_the_same_global_batch_in_other_parts_resumes(
     ended = here.run(tmp_path, dataset, framework=framework, resume=True, **parts)
     assert ended.code == 0, ended.output
     assert ended.steps == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("framework", "processes"), [("hf", (1, 2)), ("meta", (2, 1))])
+def test_another_number_of_processes_with_the_same_batch_size_is_refused(
+    tmp_path: Path, dataset: Path, framework: str, processes: tuple[int, int]
+) -> None:
+    options: dict[str, Any] = {"framework": framework, "dataset_uri": f"file://{dataset}"}
+    before, after = processes
+    train(tmp_path, BASE, ranks=before, **options)
+    resumed = Training(tmp_path, BASE, ranks=after, flags=("--resume",), **options)
+    assert resumed.wait() == 78
+    assert f"global_batch_size was {2 * before} and is now {2 * after}" in resumed.log
+    assert "Traceback" not in resumed.log
