@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ def prepare(session: Session, trainer: Any, checkpoint: Checkpoint, path: Path) 
             f"cannot resume from step {checkpoint.step}: it contains only weights "
             f"(save_only_model); start a new run with another run_id"
         )
-    if session.run.is_leader and trainer.args.load_best_model_at_end:
-        _restore_best(session, path / STATE)
+    if session.run.is_leader:
+        _adapt(session, trainer.args, path / STATE)
     barrier()
 
 
@@ -94,25 +94,33 @@ def step_of(folder: str | None) -> int | None:
     return int(match[1]) if match else None
 
 
-def _restore_best(session: Session, file: Path) -> None:
-    """Downloads the best checkpoint, and stores its local path in the trainer state.
+def _adapt(session: Session, arguments: Any, file: Path) -> None:
+    """Changes what depends on the machines in a downloaded trainer state."""
+    state = json.loads(file.read_text())
+    if not arguments.auto_find_batch_size:
+        # transformers 4 trains with the batch size of the checkpoint instead of the job's.
+        state["train_batch_size"] = arguments.train_batch_size
+    if arguments.load_best_model_at_end:
+        state |= _best(session, state)
+    file.write_text(json.dumps(state, indent=2) + "\n")
+
+
+def _best(session: Session, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Downloads the best checkpoint, and returns its place on this machine.
 
     If the path in the state does not exist, transformers forgets the best checkpoint before it
     calls any callback. The store would then not protect it either.
     """
-    state = json.loads(file.read_text())
     best = step_of(state.get("best_model_checkpoint"))
     if best is None:
-        return
+        return {}
     place = session.saving / f"checkpoint-{best}"
     if _fetch(session, best, place):
-        state["best_model_checkpoint"] = str(place)
-    else:
-        LOG.warning(
-            "the best checkpoint (step %d) is missing: the next evaluation becomes the best", best
-        )
-        state |= {"best_model_checkpoint": None, "best_metric": None, "best_global_step": None}
-    file.write_text(json.dumps(state, indent=2) + "\n")
+        return {"best_model_checkpoint": str(place)}
+    LOG.warning(
+        "the best checkpoint (step %d) is missing: the next evaluation becomes the best", best
+    )
+    return {"best_model_checkpoint": None, "best_metric": None, "best_global_step": None}
 
 
 def _fetch(session: Session, step: int, place: Path) -> bool:
