@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from conftest import ROOT
 from processes import train
 
 BASE: dict[str, Any] = {"max_steps": 2, "max_seq_len": 32, "batch_size": 2, "save_steps": 2}
-FULL, ADAPTERS, ONE, SHARDED = re.findall(
+FULL, ADAPTERS, ONE, SHARDED, BRIDGE = re.findall(
     r"```python\n(.*?)```", (ROOT / "docs/checkpoints.md").read_text(), re.DOTALL
 )
 
@@ -49,3 +52,27 @@ def test_weights_of_the_plain_loop_load(
     monkeypatch.chdir(tmp_path)
     run(SHARDED, step=next(tmp_path.glob("two/runs/run-1/framework=meta/checkpoints/step-000002")))
     assert (tmp_path / "weights.pt").stat().st_size > 1_000_000
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Megatron-Bridge needs Python 3.11")
+@pytest.mark.usefixtures("libraries")
+def test_megatron_bridge_has_the_calls_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The export itself needs a GPU.
+    bridge = importlib.import_module("megatron.bridge").AutoBridge
+    calls: list[dict[str, Any]] = []
+    signatures = {
+        name: inspect.signature(getattr(bridge, name))
+        for name in ("from_hf_pretrained", "export_ckpt")
+    }
+
+    def recorded(self: Any, *given: Any) -> None:
+        calls.append(signatures["export_ckpt"].bind(self, *given).arguments)
+
+    monkeypatch.setattr(bridge, "export_ckpt", recorded)
+    monkeypatch.setattr(
+        bridge, "from_hf_pretrained",
+        lambda *given: (signatures["from_hf_pretrained"].bind(*given), bridge.__new__(bridge))[1],
+    )  # fmt: skip
+    run(BRIDGE, step="step", base="base")
+    (call,) = calls
+    assert (call["megatron_path"], call["hf_path"]) == ("step", "weights")
