@@ -34,8 +34,13 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "resume_past_end": (False,),
     "virtual_pipeline_parallel": (1,),
 }
-# Arguments that its Megatron FSDP does not support (components/distributed/config.py).
-WITHOUT_FSDP = {"sequence_parallel": False, "pipeline_parallel": 1, "expert_parallel": 1}
+# What its Megatron FSDP supports of arguments of FSDP2 (components/distributed/config.py).
+OF_FSDP: dict[str, tuple[Any, ...]] = {
+    "expert_parallel": (1,),
+    "pipeline_parallel": (1,),
+    "recompute_granularity": ("none", "full"),
+    "sequence_parallel": (False, None),
+}
 # Names in AutoModel for the fused modules of Megatron.
 MODULES = {
     "linear_qkv": ["*.q_proj", "*.k_proj", "*.v_proj"],
@@ -192,9 +197,11 @@ def _distributed(value: Mapping[str, Any]) -> dict[str, Any]:
     }
     if not value.get("fsdp"):
         return {**section, "sequence_parallel": bool(value.get("sequence_parallel"))}
-    for name, nothing in WITHOUT_FSDP.items():
-        if value.get(name, nothing) != nothing:
-            raise TrainingError(f"fsdp: NeMo AutoModel does not combine it with {name}; remove one")
+    for name, possible in OF_FSDP.items():
+        if value.get(name) not in possible:
+            raise TrainingError(
+                f"fsdp: NeMo AutoModel does not combine it with {name} {value[name]}; remove one"
+            )
     return section
 
 
