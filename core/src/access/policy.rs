@@ -24,9 +24,9 @@ pub struct Policy {
     pub claims: Option<Vec<String>>,
     /// Placement profiles. The namespace's default profile is always allowed.
     pub profiles: Option<Vec<String>>,
-    /// Keys of labels, as patterns. Default: keys without a prefix.
+    /// Keys of labels, as patterns. Default: keys without a prefix and without a dot.
     pub labels: Option<Vec<String>>,
-    /// Keys of annotations, as patterns. Default: keys without a prefix.
+    /// Keys of annotations, as patterns. Default: keys without a prefix and without a dot.
     pub annotations: Option<Vec<String>>,
     /// Variables that change what a process loads or runs, such as `PYTHONPATH`, as patterns.
     /// Default: none. Other variables are always allowed.

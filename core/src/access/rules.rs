@@ -189,8 +189,8 @@ impl<'a> Rules<'a> {
                 "labels" => &policy.labels,
                 _ => &policy.annotations,
             };
-            // A key with a prefix is read by another program: Kueue, Istio, or a webhook.
-            let by_default = match key.contains('/') {
+            // A key with a prefix or a dot is read by another program: Kueue, Istio, CRI-O, or a webhook.
+            let by_default = match key.contains(['/', '.']) {
                 true => ByDefault::Refused,
                 false => ByDefault::Allowed,
             };

@@ -2,13 +2,18 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use e2e::Site;
 use e2e::control_plane::{ControlPlane, Overlay};
 use serde_json::{Value, json};
 use trainer_host::job_kind::JobKind;
 
 use crate::kinds;
-use crate::service::{request, with_compiled_plugins};
+use crate::service::{eventually, request, with_compiled_plugins};
+
+/// What the job's secret contains.
+const VALUE: &str = "hunter2-value-of-the-hub-token";
 
 /// What the component `deploy/components/access` grants, to the service account of a namespace.
 fn allow_reviews(plane: &ControlPlane, namespace: &str) {
@@ -32,6 +37,27 @@ fn allow_reviews(plane: &ControlPlane, namespace: &str) {
     ] {
         plane.kubectl(arguments).unwrap();
     }
+}
+
+/// What a kubelet puts into the environment of a container.
+fn value_of(plane: &ControlPlane, namespace: &str, pod: &Value, variable: &str) -> String {
+    let variables = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+    let variable = variables.iter().find(|known| known["name"] == variable);
+    let reference = &variable.unwrap()["valueFrom"]["secretKeyRef"];
+    let name = reference["name"].as_str().unwrap();
+    let arguments = [
+        "get",
+        "secret",
+        name,
+        "--output=json",
+        "--namespace",
+        namespace,
+    ];
+    let secret: Value = serde_json::from_str(&plane.kubectl(&arguments).unwrap()).unwrap();
+    let encoded = secret["data"][reference["key"].as_str().unwrap()]
+        .as_str()
+        .unwrap();
+    String::from_utf8(BASE64_STANDARD.decode(encoded).unwrap()).unwrap()
 }
 
 for_both_kinds! { a_service_account_submits_with_its_own_token_and_a_secret_by_reference }
@@ -60,6 +86,17 @@ fn a_service_account_submits_with_its_own_token_and_a_secret_by_reference(kind: 
         ];
         plane.kubectl(&arguments).unwrap();
     }
+    let literal = format!("--from-literal=token={VALUE}");
+    let secret = [
+        "create",
+        "secret",
+        "generic",
+        "hub",
+        &literal,
+        "--namespace",
+        namespace,
+    ];
+    plane.kubectl(&secret).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("access.toml");
     let access = format!(
@@ -111,6 +148,16 @@ fn a_service_account_submits_with_its_own_token_and_a_secret_by_reference(kind: 
         variables.iter().any(|variable| is_reference(&variable)),
         "{container}"
     );
+    let pod = eventually(|| {
+        let pods = kinds::objects(plane, namespace, "pods", "");
+        pods.into_iter().next().ok_or("no pod".to_string())
+    });
+    assert_eq!(value_of(plane, namespace, &pod, "HF_TOKEN"), VALUE);
+    // The service cannot know it.
+    let service = format!("--as=system:serviceaccount:{namespace}:trainer");
+    let read = ["get", "secret", "hub", &service, "--namespace", namespace];
+    let refused = format!("{:#}", plane.kubectl(&read).unwrap_err());
+    assert!(refused.contains("orbidden"), "{refused}");
     body["run_id"] = json!("other-secret");
     body["env"]["HF_TOKEN"]["secret"] = json!("database");
     let (status, problem) = submit(&ci, &body);

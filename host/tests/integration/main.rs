@@ -9,6 +9,7 @@
 
 mod abi;
 mod access;
+mod access_attacks;
 mod access_matrix;
 mod access_speed;
 mod arguments;
