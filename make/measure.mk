@@ -31,8 +31,8 @@ access-speed: build ## Compare a service with 10,000 tokens and a policy to one 
 	@cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- --ignored --nocapture tokens_and_policies
 
 .PHONY: isolation-timing
-isolation-timing: build ## Measure whether time tells a run of another namespace from one that does not exist
-	@cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- --ignored --nocapture time_does_not_tell
+isolation-timing: build ## Measure whether response times reveal runs of other namespaces
+	@cargo test $(CARGO_FLAGS) -p trainer-host --test integration -- --ignored --nocapture response_times_do_not
 
 .PHONY: isolation
 isolation: build ## Send 100,000 generated requests of a caller who may not see another namespace

@@ -1,8 +1,8 @@
-//! Whether time tells a run of another namespace from one that does not exist: a benchmark. `make
-//! isolation-timing` runs it.
+//! Whether response times distinguish a run of another namespace from one that does not exist: a
+//! benchmark. `make isolation-timing` runs it.
 //!
 //! Both are asked for in turn, in random order. The figure is how often the run that exists takes longer:
-//! half of the time, if time tells nothing.
+//! half of the time, if the times show nothing.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::service::Service;
 const NAMES: [&str; 2] = ["hidden-one", "hidden-two"];
 const WARM_UP: usize = 500;
 const PAIRS: usize = 10_000;
-/// How far from a half the figure may be. Its standard error with so many pairs is 0.004.
+/// How far from a half the figure may be. Its standard error is 0.004.
 const MOST: f64 = 0.02;
 
 /// The probability that a time of the first list is longer than one of the second (Mann and Whitney).
@@ -59,7 +59,7 @@ async fn time(service: &Service, method: &Method, path: &str, name: &str) -> Dur
 
 #[tokio::test]
 #[ignore = "a benchmark: make isolation-timing"]
-async fn time_does_not_tell_what_is_not_yours_from_what_is_not_there() {
+async fn response_times_do_not_distinguish_what_is_not_yours_from_what_is_not_there() {
     let service = Service::with_access(&teams(), RequestPolicy::default()).await;
     let hidden = submit(&service, "bob", &waiting(NAMES[0], "team-b")).await;
     assert_eq!(hidden.status, 201, "{}", hidden.text);
