@@ -1,4 +1,4 @@
-//! Names that jobs use on Kubernetes: the container, labels, annotations and variables.
+//! Names and codes that jobs use: the container, labels, annotations, variables and exit codes.
 
 /// Whether `train.py` resumes.
 pub const RESUME_VARIABLE: &str = "RESUME_FROM_CHECKPOINT";

@@ -28,7 +28,7 @@ pub use identity::{identify, identity_variables};
 pub use owner::{label_of, record_owner};
 pub use runtime::{runtime_name, runtimes};
 pub use size::{check_size, record_warnings};
-pub use train_job::train_job;
+pub use train_job::{no_ttl_warning, train_job};
 
 use crate::job_kind::JobKind;
 

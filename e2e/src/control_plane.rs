@@ -293,17 +293,6 @@ impl ControlPlane {
             .iter()
             .map(|name| relative(&format!("deploy/components/{name}")));
         let components: Vec<String> = components.collect::<Result<_>>()?;
-        // `namespace:` alone would leave the subject of the role binding where it was.
-        let everywhere = serde_json::json!({
-            "apiVersion": "builtin",
-            "kind": "NamespaceTransformer",
-            "metadata": {"name": "namespace", "namespace": namespace},
-            "setRoleBindingSubjects": "allServiceAccounts",
-            "fieldSpecs": [
-                {"path": "metadata/namespace", "create": true},
-                {"path": "metadata/name", "kind": "Namespace", "create": true},
-            ],
-        });
         // Bindings of the whole cluster share no names between namespaces.
         let rename = serde_json::json!([
             {"op": "replace", "path": "/metadata/name", "value": format!("trainer-{namespace}")},
@@ -313,10 +302,10 @@ impl ControlPlane {
             "patch": rename.to_string(),
         });
         let kustomization = serde_json::json!({
+            "namespace": namespace,
             "resources": [relative(overlay.folder())?],
             "components": components,
             "patches": [patch],
-            "transformers": [everywhere.to_string()],
         });
         std::fs::write(here.join("kustomization.yaml"), kustomization.to_string())?;
         let here = here.display().to_string();

@@ -57,6 +57,17 @@ pub fn train_job(job: &PyTorchJob) -> TrainJob {
     }
 }
 
+/// A warning if the job is to be deleted some time after its end, which a TrainJob cannot express. A
+/// service that only creates TrainJobs refuses such profiles when it starts.
+pub fn no_ttl_warning(job: &PyTorchJob) -> Option<String> {
+    let seconds = job.spec.run_policy.ttl_seconds_after_finished?;
+    Some(format!(
+        "The profile sets ttl_seconds_after_finished to {seconds}, which has no effect on TrainJobs. \
+         Delete the job with DELETE /train/{} when it has finished.",
+        job.name()
+    ))
+}
+
 fn trainer(job: &PyTorchJob, num_nodes: u32) -> Trainer {
     let container = container(&job.spec.pytorch_replica_specs.master);
     let command = container.and_then(|container| container.command.as_ref());

@@ -94,9 +94,9 @@ fn a_hundred_thousand_jobs_are_ready_soon_and_listed_quickly(kind: JobKind) {
         std::thread::sleep(Duration::from_millis(20));
     }
     let ready = begun.elapsed();
-    let pages = times(PAGES, |_| page(&server, "/train?limit=100"));
-    let last = "/train?limit=100&status=submitted&run_id=crowd";
-    let filtered = times(PAGES, |_| page(&server, last));
+    let pages = times(PAGES, |_| page(&server, "/train?page_size=100"));
+    let only = "/train?page_size=100&status=submitted&framework=meta";
+    let filtered = times(PAGES, |_| page(&server, only));
     let reads = times(READS, |number| {
         let name = name_of(number * 7919 % JOBS);
         let (status, body) = server.get(&format!("/train/{name}")).unwrap();

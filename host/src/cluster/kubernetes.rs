@@ -285,10 +285,13 @@ impl Cluster for KubernetesCluster {
         if let Some(queued) = self.set_running_in_queue(&job, wish).await? {
             return Ok(Arc::new(queued));
         }
-        let changed = self.calls.set_running(&job, wish).await;
-        changed
-            .map(Arc::new)
-            .map_err(|error| missing(error, name, "updating the job"))
+        match self.calls.set_running(&job, wish).await {
+            Ok(changed) => Ok(Arc::new(changed)),
+            Err(error) => match self.lost_runtime(&job).await {
+                Some(lost) => Err(lost),
+                None => Err(missing(error, name, "updating the job")),
+            },
+        }
     }
 
     async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {

@@ -49,18 +49,12 @@ pub(super) struct Cache {
     changes: Changes,
     /// For each watch: why it is not synced, or None if it is.
     unknown: RwLock<BTreeMap<Watch, String>>,
-    /// Failures of replicas by the id of their job's pods, until they are recorded in the job.
-    failures: Mutex<BTreeMap<String, Vec<PodDetails>>>,
-    /// The masters of TrainJobs that run now, by the id of their job's pods.
-    masters: Mutex<BTreeMap<String, RunningMaster>>,
+    /// Failures of replicas until they are recorded in the job.
+    failures: Mutex<BTreeMap<Controller, Vec<PodDetails>>>,
+    /// The TrainJobs whose masters run now, and since when.
+    masters: Mutex<BTreeMap<Controller, Option<Time>>>,
     /// For each watch: when the API server last responded to it, or when it started.
     heard: Mutex<BTreeMap<Watch, Instant>>,
-}
-
-#[derive(Debug)]
-struct RunningMaster {
-    namespace: String,
-    started: Option<Time>,
 }
 
 /// The objects that one watch reports.
@@ -229,8 +223,10 @@ impl Cache {
     /// A job, completed with the state that only its pods show.
     fn completed(&self, mut job: ObservedJob) -> Arc<ObservedJob> {
         self.add_failures_to(&mut job);
-        if let Some(master) = self.masters_mut().get(job.id_of_pods()) {
-            job.set_master_active(master.started.clone());
+        if job.kind == JobKind::TrainJob
+            && let Some(started) = self.masters_mut().get(&Controller::of(&job))
+        {
+            job.set_master_active(started.clone());
         }
         Arc::new(job)
     }
@@ -238,18 +234,17 @@ impl Cache {
     /// Forgets which masters of a scope run. The list of pods that follows shows it.
     pub(super) fn forget_masters(&self, scope: &Scope) {
         let mut masters = self.masters_mut();
-        masters.retain(|_, master| scope.as_ref().is_some_and(|of| *of != master.namespace));
+        masters.retain(|job, _| scope.as_ref().is_some_and(|of| *of != job.namespace));
     }
 
     /// Takes in whether the master of a TrainJob runs.
     pub(super) fn note_master(&self, of: &Controller, pod: MasterPod) {
         let changed = {
             let mut masters = self.masters_mut();
-            let before = masters.remove(&of.id);
+            let before = masters.remove(of);
             match pod {
                 MasterPod::Running(started) => {
-                    let namespace = of.namespace.clone();
-                    masters.insert(of.id.clone(), RunningMaster { namespace, started });
+                    masters.insert(of.clone(), started);
                     before.is_none()
                 }
                 // The job itself shows that it has ended or restarts.
@@ -300,10 +295,10 @@ impl Cache {
     }
 
     /// Records the latest failure of a replica. Returns whether it is the job's first failure.
-    pub(super) fn add_failure(&self, id: &str, failed: PodDetails) -> bool {
+    pub(super) fn add_failure(&self, of: &Controller, failed: PodDetails) -> bool {
         let mut failures = self.failures_mut();
-        let is_first = !failures.contains_key(id);
-        let of_job = failures.entry(id.to_string()).or_default();
+        let is_first = !failures.contains_key(of);
+        let of_job = failures.entry(of.clone()).or_default();
         of_job.retain(|known| known.replica != failed.replica);
         if of_job.len() < MAX_FAILURES {
             of_job.push(failed);
@@ -312,26 +307,29 @@ impl Cache {
     }
 
     /// Takes the recorded failures of a job.
-    pub(super) fn take_failures(&self, id: &str) -> Vec<PodDetails> {
-        self.failures_mut().remove(id).unwrap_or_default()
+    pub(super) fn take_failures(&self, of: &Controller) -> Vec<PodDetails> {
+        self.failures_mut().remove(of).unwrap_or_default()
     }
 
     /// A failed job shows the failures of its replicas immediately, not only after they are
     /// recorded in it.
     fn add_failures_to(&self, job: &mut ObservedJob) {
         let failures = self.failures_mut();
-        let Some(of_job) = failures.get(job.id_of_pods()) else {
+        if failures.is_empty() {
+            return;
+        }
+        let Some(of_job) = failures.get(&Controller::of(job)) else {
             return;
         };
         let annotations = job.metadata.annotations.get_or_insert_default();
         annotations.extend(of_job.iter().map(job::failure_annotation));
     }
 
-    fn failures_mut(&self) -> MutexGuard<'_, BTreeMap<String, Vec<PodDetails>>> {
+    fn failures_mut(&self) -> MutexGuard<'_, BTreeMap<Controller, Vec<PodDetails>>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn masters_mut(&self) -> MutexGuard<'_, BTreeMap<String, RunningMaster>> {
+    fn masters_mut(&self) -> MutexGuard<'_, BTreeMap<Controller, Option<Time>>> {
         self.masters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

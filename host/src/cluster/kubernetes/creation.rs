@@ -129,13 +129,16 @@ impl KubernetesCluster {
             self.check_key(&created).await?;
             creation.created(&created);
         }
-        let warnings = match queue::queue_of(&created) {
+        let mut warnings = match queue::queue_of(&created) {
             Some(_) => {
                 let manifest = serde_json::to_value(&job).unwrap_or_default();
                 self.queue_warnings(&created, &manifest).await
             }
             None => no_gang_warning(&job).into_iter().collect(),
         };
+        if kind == JobKind::TrainJob {
+            warnings.extend(manifest::no_ttl_warning(&job));
+        }
         Ok(Created {
             job: created,
             warnings,

@@ -51,7 +51,7 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
     let config = config.timeout(WATCH_SECONDS);
     let mut events = watch(pods, config).default_backoff().boxed();
     let mut ends = JoinSet::new();
-    // The jobs that are to fail, by uid.
+    // The jobs that are to fail.
     let mut given_up = BTreeSet::new();
     loop {
         tokio::select! {
@@ -59,7 +59,7 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
                 let Some((job, failure)) = look_at(event, &cache, &scope) else { continue };
                 let is_useless = failure.restart == Restart::IsUseless;
                 let has_limit = job.kind == JobKind::PyTorchJob;
-                if is_useless && has_limit && given_up.insert(job.id.clone()) {
+                if is_useless && has_limit && given_up.insert(job.clone()) {
                     tokio::spawn(give_up(calls.clone(), job.clone(), failure.restarts));
                 }
                 if failure.is_first {
@@ -67,8 +67,8 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
                 }
             }
             Some(Ok((job, failed))) = ends.join_next() => {
-                given_up.remove(&job.id);
-                let failures = cache.take_failures(&job.id);
+                given_up.remove(&job);
+                let failures = cache.take_failures(&job);
                 if let Some(failed) = failed {
                     write(&calls, &failed, &failures).await;
                 }
@@ -133,7 +133,7 @@ fn take_in(pod: &Pod, cache: &Cache) -> Option<(Controller, Failure)> {
     let failure = Failure {
         restart: pods::restart(pod),
         restarts: details.restarts,
-        is_first: cache.add_failure(&job.id, details),
+        is_first: cache.add_failure(&job, details),
     };
     Some((job, failure))
 }

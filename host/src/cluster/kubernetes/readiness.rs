@@ -1,7 +1,10 @@
 //! What the readiness check reports about kinds of jobs and their runtimes.
 
+use serde_json::Value;
+
 use super::KubernetesCluster;
 use crate::cluster::ClusterError;
+use crate::job::ObservedJob;
 use crate::job_kind::JobKind;
 
 impl KubernetesCluster {
@@ -36,5 +39,20 @@ impl KubernetesCluster {
             (missing, _) => format!("missing runtimes: {}", missing.join(", ")),
         };
         Ok(format!("reachable; {kinds}; {runtimes}"))
+    }
+
+    /// The error if the runtime of a TrainJob is gone: without it, Kubeflow refuses every change of the
+    /// job with the same status as other refusals.
+    pub(super) async fn lost_runtime(&self, job: &ObservedJob) -> Option<ClusterError> {
+        if job.kind != JobKind::TrainJob {
+            return None;
+        }
+        let manifest: Value = self.live(job.namespace(), job.name()).await.ok()?;
+        let reference = &manifest["spec"]["runtimeRef"];
+        let runtime = reference["name"].as_str()?.to_string();
+        match self.calls.has_runtime(&runtime).await {
+            Ok(false) => Some(ClusterError::NoRuntime { runtime }),
+            Ok(true) | Err(_) => None,
+        }
     }
 }

@@ -91,6 +91,30 @@ fn the_pod_of_an_earlier_train_job_of_the_same_name_tells_nothing() {
     assert_eq!(state(&cache), JobState::Submitted);
 }
 
+/// A copy of a job has its annotations, and so have its pods. Jobs of other programs have none.
+#[test]
+fn the_pods_of_a_copy_of_a_train_job_tell_nothing_of_it() {
+    for id in ["s", ""] {
+        let cache = Cache::default();
+        let mut original = train_job(&json!({}));
+        let annotations = original.metadata.annotations.as_mut().unwrap();
+        annotations.insert(SUBMISSION_ANNOTATION.to_string(), id.to_string());
+        let mut copy = Controller::of(&original);
+        copy.name = "copy".to_string();
+        cache.tell(original.clone());
+        cache.note_master(&copy, MasterPod::Running(None));
+        let failed = crate::job::PodDetails {
+            exit_code: Some(7),
+            ..PodDetails::default()
+        };
+        cache.add_failure(&copy, failed);
+        cache.tell(original);
+        assert_eq!(state(&cache), JobState::Submitted);
+        let known = cache.get("a", "run").unwrap();
+        assert_eq!(crate::job::failures(&known).len(), 0);
+    }
+}
+
 #[test]
 fn the_end_of_a_train_job_is_not_taken_back() {
     let cache = Cache::default();
