@@ -70,9 +70,14 @@ BEST: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("scratch", ["kept", "other", "lost"])
 @pytest.mark.parametrize(
-    "more", [{}, {"peft_method": "lora"}, {"save_strategy": "best"}, {"packing": True}]
+    ("scratch", "more"),
+    [
+        *itertools.product(
+            ["kept", "other", "lost"], [{}, {"peft_method": "lora"}, {"save_strategy": "best"}]
+        ),
+        ("lost", {"packing": True}),
+    ],
 )
 def test_the_best_checkpoint_survives_a_restart(
     tmp_path: Path, dataset: Path, scratch: str, more: dict[str, Any]
