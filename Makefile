@@ -74,6 +74,12 @@ lint: toolchain python ## Check formatting and lints
 	@cd trainer && $(ENVIRONMENT)/bin/mypy --no-error-summary .
 	@$(MAKE) --no-print-directory prose
 
+SEED ?= 1
+
+.PHONY: draw
+draw: ## Print random sentences and names for a reader to judge (SEED=1)
+	@$(PYTHON) tools/draw.py --seed $(SEED)
+
 # The prose linter and the tests on Kubernetes need Go, which is optional.
 GO := $(shell command -v go)
 VALE := $(TARGET)/vale/vale
