@@ -78,6 +78,7 @@ fn whole(answer: &[u8]) -> Option<u16> {
 }
 
 /// How long requests of one kind took.
+#[derive(Default)]
 pub struct Times(pub Vec<Duration>);
 
 impl Times {
