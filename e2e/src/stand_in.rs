@@ -147,18 +147,18 @@ impl Shared {
         let jobs = path.ends_with(self.kind.plural());
         let api = path == format!("/apis/{}", self.kind.api_version());
         let watches = query.contains("watch=");
-        match request.method() {
-            &Method::POST if jobs => self.create(request.into_body()).await,
-            &Method::GET if jobs && watches => Ok(self.watch()),
-            &Method::GET if jobs => self.page(&query),
-            &Method::GET if watches => Ok(events(stream::pending().boxed())),
-            &Method::GET if path.ends_with("/pods") => answer(200, list("PodList", "v1", "[]", "")),
-            &Method::GET if api => answer(200, self.resources().to_string()),
-            &Method::GET if path == "/version" => answer(200, json!({"major": "1"}).to_string()),
-            &Method::GET if path.contains("/clustertrainingruntimes/") => {
+        match *request.method() {
+            Method::POST if jobs => self.create(request.into_body()).await,
+            Method::GET if jobs && watches => Ok(self.watch()),
+            Method::GET if jobs => self.page(&query),
+            Method::GET if watches => Ok(events(stream::pending().boxed())),
+            Method::GET if path.ends_with("/pods") => answer(200, list("PodList", "v1", "[]", "")),
+            Method::GET if api => answer(200, self.resources().to_string()),
+            Method::GET if path == "/version" => answer(200, json!({"major": "1"}).to_string()),
+            Method::GET if path.contains("/clustertrainingruntimes/") => {
                 answer(200, "{}".to_string())
             }
-            &Method::POST if path.ends_with("/selfsubjectaccessreviews") => {
+            Method::POST if path.ends_with("/selfsubjectaccessreviews") => {
                 let review = json!({"spec": {}, "status": {"allowed": true}});
                 answer(201, review.to_string())
             }
