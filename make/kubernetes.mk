@@ -10,6 +10,11 @@ e2e-kubernetes: build control-plane ## Run the end-to-end tests on a real Kubern
 	@echo "==> running the end-to-end tests on Kubernetes with a real API server and training operator"
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --skip speed:: --skip reads::
 
+.PHONY: old-plugins
+old-plugins: build control-plane ## Start jobs with plugins that an early version has built
+	@PYTHON=$(PYTHON) e2e/old-plugins.sh $(TARGET)/old-plugins
+	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --ignored old_plugins::
+
 .PHONY: e2e-queues
 e2e-queues: build control-plane ## Watch a job that is suspended in a real queue for a minute
 	@echo "==> running the long tests of queues on Kubernetes"
@@ -32,7 +37,7 @@ bench-kubernetes: build control-plane ## Measure reads of many jobs and the cost
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --test-threads 1 --nocapture speed:: reads::
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --test-threads 1 --nocapture --ignored creation::
 else
-e2e-kubernetes e2e-queues e2e-image:
+e2e-kubernetes e2e-queues e2e-image old-plugins:
 	@echo "==> skipping the end-to-end tests on Kubernetes: they need Go"
 endif
 

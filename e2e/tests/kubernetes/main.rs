@@ -24,6 +24,7 @@ mod deployment;
 mod faults;
 mod logs;
 mod manifests;
+mod old_plugins;
 mod operator;
 mod queue_rights;
 mod queues;
