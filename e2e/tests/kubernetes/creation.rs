@@ -1,4 +1,5 @@
-//! The processor time of a creation, and a hundred thousand jobs, with an API server that answers at once.
+//! Creations and a hundred thousand jobs with an API server that answers at once: warnings, the processor
+//! time of a creation, and the time of reads.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,49 @@ use crate::kinds;
 use crate::service::{request, with_compiled_plugins};
 
 for_both_kinds! {
+    several_nodes_without_queue_and_gang_cause_a_warning
     #[ignore = "`make bench-kubernetes` runs it"]
     a_creation_takes_at_most_200_microseconds_of_processor_time
     #[ignore = "`make bench-kubernetes` runs it"]
     a_hundred_thousand_jobs_are_ready_soon_and_listed_quickly
+}
+
+/// The `Warning` headers of a submission to a service that decides by itself which kind to create.
+fn warnings(kind: JobKind, profiles: &str, run: &Value) -> Vec<String> {
+    let stand_in = StandIn::start(kind, no_jobs()).unwrap();
+    let site = Site::on_kubernetes(&stand_in.kubeconfig(), "default").unwrap();
+    let file = site.data.path().join("profiles.yaml");
+    std::fs::write(&file, profiles).unwrap();
+    let site = with_compiled_plugins(site).set("TRAINER_PROFILES", &file.display().to_string());
+    let server = site.start().unwrap();
+    server.wait_until_ready().unwrap();
+    let sent = ureq::post(format!("http://{}/train", server.address)).send_json(run);
+    let answer = sent.unwrap();
+    let headers = answer.headers().get_all("warning").iter();
+    headers
+        .map(|header| header.to_str().unwrap().to_string())
+        .collect()
+}
+
+#[test]
+fn a_profile_that_a_train_job_cannot_follow_causes_a_warning() {
+    let profiles = "{profiles: {short: {ttl_seconds_after_finished: 60}}, default: short}";
+    let run = request("kept", &json!({}));
+    assert_eq!(warnings(JobKind::PyTorchJob, profiles, &run), [""; 0]);
+    let warnings = warnings(JobKind::TrainJob, profiles, &run);
+    assert!(
+        warnings[0].contains("ttl_seconds_after_finished"),
+        "{warnings:?}"
+    );
+}
+
+fn several_nodes_without_queue_and_gang_cause_a_warning(kind: JobKind) {
+    let mut run = request("nodes", &json!({}));
+    run["num_nodes"] = json!(4);
+    let none = warnings(kind, "{profiles: {}}", &run);
+    assert!(none[0].contains("Nothing starts the 4 pods"), "{none:?}");
+    let gang = "{profiles: {gang: {scheduling_policy: {volcano: {}}}}, default: gang}";
+    assert_eq!(warnings(kind, gang, &run), [""; 0]);
 }
 
 const CLIENTS: usize = 4;

@@ -5,6 +5,7 @@ use e2e::control_plane::{ControlPlane, Extension};
 use serde_json::{Value, json};
 use trainer_host::job_kind::JobKind;
 
+use crate::kinds;
 use crate::operator::submit_example;
 use crate::service::{Deployed, request};
 
@@ -94,27 +95,31 @@ fn what_kubeflow_would_refuse_or_never_start_is_told_before() {
     assert!(ready.contains("all 1 runtimes exist"), "{ready}");
 }
 
+for_both_kinds! { jobs_of_the_kind_before_a_switch_stay_usable }
+
 /// What an operator does: the service starts again with another setting while jobs run.
-#[test]
-fn jobs_of_the_kind_before_a_switch_stay_usable() {
+fn jobs_of_the_kind_before_a_switch_stay_usable(kind: JobKind) {
+    let other = JobKind::ALL.into_iter().find(|other| *other != kind);
+    let other = other.unwrap();
     let plane = ControlPlane::shared().unwrap();
     plane.extend(Extension::Trainer).unwrap();
+    let namespace = kinds::namespace(kind, "switch");
     let start =
-        |kind| Deployed::start_with(plane, kind, "switch", &["trainjob"], |site| site).unwrap();
+        |kind| Deployed::start_with(plane, kind, &namespace, &["trainjob"], |site| site).unwrap();
     let fate = json!({"fake.test/run-for": "1h"});
-    let before = start(JobKind::PyTorchJob);
+    let before = start(kind);
     let old = before.server.submit(&request("old", &fate)).unwrap();
     before.server.wait_for(&old, "running").unwrap();
     drop(before);
 
-    let after = start(JobKind::TrainJob);
+    let after = start(other);
     let server = &after.server;
     let manifest = |name: &str| server.get(&format!("/train/{name}/manifest")).unwrap().1;
     server.wait_for(&old, "running").unwrap();
-    assert_eq!(manifest(&old)["kind"], "PyTorchJob");
+    assert_eq!(manifest(&old)["kind"], kind.name());
     let new = server.submit(&request("new", &fate)).unwrap();
     server.wait_for(&new, "running").unwrap();
-    assert_eq!(manifest(&new)["kind"], "TrainJob");
+    assert_eq!(manifest(&new)["kind"], other.name());
     // The name and the prefix of the old job are taken.
     let (status, problem) = server.post("/train", &request("old", &fate)).unwrap();
     assert_eq!(status, 400, "{problem}");
@@ -128,4 +133,103 @@ fn jobs_of_the_kind_before_a_switch_stay_usable() {
     server.wait_for(&old, "running").unwrap();
     assert_eq!(server.delete(&format!("/train/{old}")).unwrap().0, 204);
     assert_eq!(server.get(&format!("/train/{old}")).unwrap().0, 404);
+}
+
+#[test]
+fn a_job_whose_runtime_is_missing_is_refused_and_names_it() {
+    let plane = ControlPlane::shared().unwrap();
+    plane.extend(Extension::Trainer).unwrap();
+    let kind = JobKind::TrainJob;
+    let service = Deployed::start_with(plane, kind, "no-runtime", &["trainjob"], |site| {
+        let profiles = site.data.path().join("profiles.yaml");
+        std::fs::write(&profiles, "profiles: {unknown: {backoff_limit: 1}}").unwrap();
+        site.set("TRAINER_PROFILES", &profiles.display().to_string())
+    });
+    let server = service.unwrap().server;
+    let (_, ready) = server.get("/readyz?verbose").unwrap();
+    let missing = "missing runtimes: deepfinery-torch-unknown";
+    assert!(ready.to_string().contains(missing), "{ready}");
+    let mut run = request("lost", &json!({}));
+    run["annotations"] = json!({"trainer.deepfinery/profile": "unknown"});
+    let (status, problem) = server.post("/train", &run).unwrap();
+    assert_eq!(status, 503, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("deepfinery-torch-unknown"), "{detail}");
+}
+
+/// Kubeflow refuses every change of a job without its runtime.
+#[test]
+fn a_job_whose_runtime_is_deleted_runs_and_names_it_when_a_change_needs_it() {
+    let plane = ControlPlane::start().unwrap();
+    let plane: &'static ControlPlane = Box::leak(Box::new(plane));
+    plane.extend(Extension::Trainer).unwrap();
+    let kind = JobKind::TrainJob;
+    let service = Deployed::start_with(plane, kind, "deleted-runtime", &["trainjob"], |site| site);
+    let server = service.unwrap().server;
+    let fate = json!({"fake.test/run-for": "1h"});
+    let name = server.submit(&request("kept", &fate)).unwrap();
+    server.wait_for(&name, "running").unwrap();
+    plane
+        .kubectl(&["delete", "clustertrainingruntime", "deepfinery-torch"])
+        .unwrap();
+    let suspend = format!("/train/{name}/suspend");
+    let (status, problem) = server.post(&suspend, &json!(null)).unwrap();
+    assert_eq!(status, 503, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("deepfinery-torch"), "{detail}");
+    server.wait_for(&name, "running").unwrap();
+    assert_eq!(server.delete(&format!("/train/{name}")).unwrap().0, 204);
+}
+
+/// A copy has the labels and annotations of the job, also in its pods.
+#[test]
+fn a_copy_of_a_job_is_a_job_of_its_own() {
+    let service = start("copied");
+    let (plane, server) = (service.plane, &service.server);
+    let waits = json!({"fake.test/waiting": "ImagePullBackOff"});
+    let name = server.submit(&request("original", &waits)).unwrap();
+    let (_, mut copy) = server.get(&format!("/train/{name}/manifest")).unwrap();
+    let metadata = json!({
+        "name": "copy", "namespace": service.namespace,
+        "labels": copy["metadata"]["labels"], "annotations": copy["metadata"]["annotations"],
+    });
+    copy["metadata"] = metadata;
+    copy.as_object_mut().unwrap().remove("status");
+    let job = &mut copy["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"];
+    let pod = &mut job["replicatedJobs"][0]["template"]["spec"]["template"]["metadata"];
+    pod["annotations"]["fake.test/waiting"].take();
+    pod["annotations"]
+        .as_object_mut()
+        .unwrap()
+        .remove("fake.test/waiting");
+    let create = ["create", "--filename", "-"];
+    plane.kubectl_with(&create, &copy.to_string()).unwrap();
+    server.wait_for("copy", "succeeded").unwrap();
+    let full = service.full(&name);
+    assert_eq!(full["status"], "submitted", "{full}");
+    assert_eq!(full["pods"].as_array().unwrap().len(), 1, "{full}");
+}
+
+#[test]
+fn the_longest_names_run_and_longer_ones_are_refused() {
+    let service = start("names");
+    let server = &service.server;
+    for (length, expected) in [(48, 201), (49, 400), (63, 400)] {
+        let mut run = request(
+            &format!("name-{length}"),
+            &json!({"fake.test/run-for": "100ms"}),
+        );
+        let name = "n".repeat(length);
+        run["job_name"] = json!(name);
+        let (status, body) = server.post("/train", &run).unwrap();
+        assert_eq!(status, expected, "{body}");
+        if status == 201 {
+            server.wait_for(&name, "succeeded").unwrap();
+        }
+    }
+    let waits = json!({"fake.test/run-for": "1h"});
+    let name = server.submit(&request("held", &waits)).unwrap();
+    assert_eq!(post(server, &format!("/train/{name}/suspend")), 200);
+    assert_eq!(server.delete(&format!("/train/{name}")).unwrap().0, 204);
+    assert_eq!(server.get(&format!("/train/{name}")).unwrap().0, 404);
 }
