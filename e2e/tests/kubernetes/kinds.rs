@@ -136,6 +136,6 @@ pub fn master(plane: &ControlPlane, kind: JobKind, namespace: &str, job: &str) -
     let selector = format!("{},{selector}", pods_of(kind, job));
     let pods = objects(plane, namespace, "pods", &selector);
     let created = |pod: &&Value| pod["metadata"]["creationTimestamp"].to_string();
-    let newest = pods.iter().max_by_key(created).expect("a master");
+    let newest = pods.iter().max_by_key(created).unwrap();
     newest["metadata"]["name"].as_str().unwrap().to_string()
 }
