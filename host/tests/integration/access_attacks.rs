@@ -85,7 +85,7 @@ fn at(member: &str, key: &str) -> String {
 
 /// A name of lower-case letters.
 fn word() -> String {
-    std::iter::repeat_with(|| fastrand::lowercase())
+    std::iter::repeat_with(fastrand::lowercase)
         .take(8)
         .collect()
 }
