@@ -100,16 +100,16 @@ async fn every_rule_fires_where_it_should_and_not_a_step_before() {
             let fires = findings(&plugins, framework, &case, "fires").await;
             let holds = findings(&plugins, framework, &case, "holds").await;
             assert!(
-                fires.iter().any(|told| told.contains(rule)),
+                fires.iter().any(|reported| reported.contains(rule)),
                 "{line}: {fires:?}"
             );
             assert!(
-                !holds.iter().any(|told| told.contains(rule)),
+                !holds.iter().any(|reported| reported.contains(rule)),
                 "{line}: {holds:?}"
             );
-            for (name, told) in [("fires", fires), ("holds", holds)] {
+            for (name, reported) in [("fires", fires), ("holds", holds)] {
                 page += &format!("{rule} {name}: {}\n", case[name]);
-                page.extend(told.iter().map(|told| format!("    {told}\n")));
+                page.extend(reported.iter().map(|reported| format!("    {reported}\n")));
             }
         }
         assert!(
@@ -157,12 +157,12 @@ async fn findings(plugins: &Plugins, framework: &str, case: &Value, which: &str)
         Err(findings) => serde_json::to_value(findings).unwrap(),
     };
     let text = |finding: &Value, member: &str| finding[member].as_str().unwrap().to_string();
-    let told = |finding: &Value| {
+    let reported = |finding: &Value| {
         ["code", "pointer", "detail"]
             .map(|m| text(finding, m))
             .join(" ")
     };
-    findings.as_array().unwrap().iter().map(told).collect()
+    findings.as_array().unwrap().iter().map(reported).collect()
 }
 
 /// What a person sees of a preview, or of a refusal.

@@ -176,18 +176,18 @@ impl<'a> Rule<'a> {
 
 fn rule(code: &str, frameworks: &[Framework], style: Style) -> Result<String, Unexplained> {
     // A rule that several frameworks share is listed once.
-    let mut told: Vec<(Rule, Vec<&str>)> = Vec::new();
+    let mut listed: Vec<(Rule, Vec<&str>)> = Vec::new();
     for framework in frameworks {
         let rules = ["x-rules", "x-checks"].map(|member| Rule::of(framework, member));
         let rules = rules.into_iter().flatten();
         for rule in rules.filter(|rule| rule.code.eq_ignore_ascii_case(code)) {
-            match told.iter_mut().find(|(same, _)| *same == rule) {
+            match listed.iter_mut().find(|(same, _)| *same == rule) {
                 Some((_, names)) => names.push(framework.name),
-                None => told.push((rule, vec![framework.name])),
+                None => listed.push((rule, vec![framework.name])),
             }
         }
     }
-    if told.is_empty() {
+    if listed.is_empty() {
         let names: Vec<&str> = frameworks.iter().map(|framework| framework.name).collect();
         return Err(Unexplained::Topic {
             topic: code.to_string(),
@@ -196,7 +196,7 @@ fn rule(code: &str, frameworks: &[Framework], style: Style) -> Result<String, Un
         });
     }
     if style == Style::Json {
-        let told = told.iter().map(|(rule, names)| {
+        let listed = listed.iter().map(|(rule, names)| {
             json!({
                 "code": rule.code,
                 "effect": rule.effect,
@@ -205,16 +205,16 @@ fn rule(code: &str, frameworks: &[Framework], style: Style) -> Result<String, Un
                 "frameworks": names,
             })
         });
-        return Ok(pretty(&told.collect()));
+        return Ok(pretty(&listed.collect()));
     }
-    let told = told.iter().map(|(rule, names)| {
+    let listed = listed.iter().map(|(rule, names)| {
         let (effect, frameworks) = (effect(rule.effect), names.join(", "));
         format!(
             "{} ({effect}): {}\n\n  {:<12} {}\n  {:<12} {frameworks}\n",
             rule.code, rule.about, "source", rule.source, "frameworks"
         )
     });
-    Ok(told.collect::<Vec<_>>().join("\n"))
+    Ok(listed.collect::<Vec<_>>().join("\n"))
 }
 
 /// The topic that may be meant by one that is not there.

@@ -161,7 +161,7 @@ mod tests {
             policy(wrong.clone()).unwrap_err();
         }
         let wrong = policy(json!({"volcano": {"queue": "Not a name"}})).unwrap();
-        let told = wrong.check("profiles.a.scheduling_policy").unwrap();
-        assert!(told.starts_with("profiles.a.scheduling_policy.volcano.queue: "));
+        let message = wrong.check("profiles.a.scheduling_policy").unwrap();
+        assert!(message.starts_with("profiles.a.scheduling_policy.volcano.queue: "));
     }
 }

@@ -241,12 +241,12 @@ impl Server {
     pub fn wait_until_ready(&self) -> Result<()> {
         let begun = Instant::now();
         loop {
-            let (status, told) = self.get("/readyz?verbose")?;
+            let (status, message) = self.get("/readyz?verbose")?;
             if status == 200 {
                 return Ok(());
             }
             if begun.elapsed() > Duration::from_secs(30) {
-                bail!("the service is not ready: {told}");
+                bail!("the service is not ready: {message}");
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_word_is_named_with_its_place_and_with_those_that_are_right() {
-        let told = |text: &str| {
+        let reported = |text: &str| {
             let read: Result<AccessFile, _> = document::from_toml(text);
             read.unwrap_err().join("; ")
         };
@@ -340,8 +340,8 @@ mod tests {
             ),
             (entry("[tokens.alice]"), "line 5: not TOML"),
         ] {
-            let told = told(&text);
-            assert!(told.contains(expected), "{told}");
+            let reported = reported(&text);
+            assert!(reported.contains(expected), "{reported}");
         }
     }
 

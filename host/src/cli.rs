@@ -116,14 +116,14 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Every cause on one line, and no trace: this is for the person at the terminal.
-            let told = match error.downcast_ref::<Report>() {
+            let message = match error.downcast_ref::<Report>() {
                 Some(report) => report.to_string(),
                 None => {
                     let error = without_numbers(format_args!("{error:#}"));
                     format!("error: {}", visible(&error))
                 }
             };
-            let _ = writeln!(std::io::stderr(), "{told}");
+            let _ = writeln!(std::io::stderr(), "{message}");
             ExitCode::FAILURE
         }
     }

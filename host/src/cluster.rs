@@ -96,7 +96,7 @@ pub trait Cluster: Send + Sync {
         &self,
         namespace: &str,
         name: &str,
-        wish: RunState,
+        state: RunState,
     ) -> Result<Arc<ObservedJob>, ClusterError>;
 
     /// Watches a job: its current state, and each change.

@@ -23,10 +23,10 @@ pub fn from_yaml<T: DeserializeOwned + JsonSchema + Default>(text: &str) -> Resu
         return Ok(T::default());
     }
     read(value).map_err(|findings| {
-        let told = findings
+        let message = findings
             .iter()
             .map(|finding| with_line(finding, text, &places));
-        told.collect()
+        message.collect()
     })
 }
 

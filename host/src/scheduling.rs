@@ -53,27 +53,27 @@ mod tests {
     use super::*;
 
     /// The scheduling attributes of this thread.
-    fn told(name: &str) -> Option<String> {
-        let told = std::fs::read_to_string("/proc/thread-self/sched").ok()?;
-        let line = told.lines().find(|line| line.starts_with(name))?;
+    fn reported(name: &str) -> Option<String> {
+        let reported = std::fs::read_to_string("/proc/thread-self/sched").ok()?;
+        let line = reported.lines().find(|line| line.starts_with(name))?;
         Some(line.rsplit(':').next()?.trim().to_string())
     }
 
     #[test]
     fn a_thread_steps_back_alone() {
-        let before = told("prio");
+        let before = reported("prio");
         std::thread::spawn(|| {
             lower_priority();
-            if let Some(priority) = told("prio") {
+            if let Some(priority) = reported("prio") {
                 assert_eq!(priority, "130");
             }
             // Kernels before 6.12 have the same time slice for all threads.
-            if let Some(turn) = told("se.slice") {
+            if let Some(turn) = reported("se.slice") {
                 assert_eq!(turn, TURN_NANOSECONDS.to_string());
             }
         })
         .join()
         .unwrap();
-        assert_eq!(told("prio"), before);
+        assert_eq!(reported("prio"), before);
     }
 }

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn told(text: &str) -> String {
+    fn reported(text: &str) -> String {
         given("TOKEN", text).unwrap_err().to_string()
     }
 
@@ -83,12 +83,15 @@ mod tests {
     #[test]
     fn a_token_that_no_header_carries_is_refused_and_not_told() {
         for blank in [" ", "\n", "\t \r\n", "\u{a0}"] {
-            assert_eq!(told(blank), "TOKEN contains only white space");
+            assert_eq!(reported(blank), "TOKEN contains only white space");
         }
         for text in ["two words", "two\nlines", "caf\u{e9}", "bell\u{7}", "nul\0"] {
-            let told = told(text);
-            assert!(told.starts_with("TOKEN contains the character"), "{told}");
-            assert!(!told.contains(&text[..3]), "{told}");
+            let reported = reported(text);
+            assert!(
+                reported.starts_with("TOKEN contains the character"),
+                "{reported}"
+            );
+            assert!(!reported.contains(&text[..3]), "{reported}");
         }
     }
 

@@ -94,11 +94,14 @@ mod tests {
     fn every_code_has_a_meaning_and_a_remedy_of_its_own() {
         let mut abouts = BTreeSet::new();
         for code in own_codes() {
-            let told = own_code(code, STYLE).unwrap();
+            let message = own_code(code, STYLE).unwrap();
             let entry = entry(code).unwrap();
-            assert!(told.starts_with(&format!("{code} (")), "{told}");
-            assert!(entry.about.len() > 10 && entry.remedy.len() > 10, "{told}");
-            assert!(told.contains(entry.remedy), "{told}");
+            assert!(message.starts_with(&format!("{code} (")), "{message}");
+            assert!(
+                entry.about.len() > 10 && entry.remedy.len() > 10,
+                "{message}"
+            );
+            assert!(message.contains(entry.remedy), "{message}");
             assert!(abouts.insert((code, entry.about)), "{code} is there twice");
         }
     }
@@ -114,9 +117,9 @@ mod tests {
 
     #[test]
     fn a_program_gets_json() {
-        let told = own_code("secret-in-env", Style::Json).unwrap();
-        let told: Value = serde_json::from_str(&told).unwrap();
-        assert_eq!(told[0]["code"], "secret-in-env");
-        assert_eq!(told[0]["effect"], "warn");
+        let message = own_code("secret-in-env", Style::Json).unwrap();
+        let message: Value = serde_json::from_str(&message).unwrap();
+        assert_eq!(message[0]["code"], "secret-in-env");
+        assert_eq!(message[0]["effect"], "warn");
     }
 }

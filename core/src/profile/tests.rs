@@ -33,18 +33,18 @@ fn a_request_chooses_before_its_namespace_and_its_namespace_before_the_default()
 
 #[test]
 fn an_unknown_profile_is_told_with_the_known_ones() {
-    let told = three().choose(Some("h10"), "research").unwrap_err();
+    let message = three().choose(Some("h10"), "research").unwrap_err();
     let expected = r#"unknown profile "h10"; known: a100, h100, spot, did you mean "h100"?"#;
-    assert_eq!(told, expected);
+    assert_eq!(message, expected);
 }
 
 #[test]
 fn a_member_that_a_pod_does_not_have_is_refused() {
     let toleration = json!({"key": "gpu", "operatr": "Exists"});
-    let told = profiles(json!({"profiles": {"a": {"tolerations": [toleration]}}})).unwrap_err();
-    assert!(told.contains("unknown field \"operatr\""), "{told}");
-    let told = profiles(json!({"profiles": {"a": {"node_selectr": {}}}})).unwrap_err();
-    assert!(told.contains("node_selectr"), "{told}");
+    let message = profiles(json!({"profiles": {"a": {"tolerations": [toleration]}}})).unwrap_err();
+    assert!(message.contains("unknown field \"operatr\""), "{message}");
+    let message = profiles(json!({"profiles": {"a": {"node_selectr": {}}}})).unwrap_err();
+    assert!(message.contains("node_selectr"), "{message}");
 }
 
 #[test]
@@ -66,14 +66,17 @@ fn a_gpu_is_an_extended_resource() {
         "requests.nvidia.com/gpu",
         "hugepages-2Mi",
     ] {
-        let told = gpu(name).unwrap_err();
-        assert!(told.contains("profiles.a.gpu_resource"), "{name}: {told}");
+        let message = gpu(name).unwrap_err();
+        assert!(
+            message.contains("profiles.a.gpu_resource"),
+            "{name}: {message}"
+        );
     }
 }
 
 #[test]
 fn everything_that_is_wrong_is_told_at_once() {
-    let told = profiles(json!({
+    let message = profiles(json!({
         "profiles": {"a": {
             "priority_class": "High!",
             "volumes": [{
@@ -90,6 +93,6 @@ fn everything_that_is_wrong_is_told_at_once() {
         "profiles.a.volumes[0].mount.mountPath: \"data\" is not an absolute path",
         "default: unknown profile \"b\"; known: a",
     ] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(message.contains(part), "{part} is not in {message}");
     }
 }

@@ -170,9 +170,9 @@ mod tests {
             assert_eq!(size.longest_name(), limit, "{size:?}");
             assert!(JobName::chosen(&"x".repeat(limit), size).is_ok());
             for length in [limit + 1, 64] {
-                let told = JobName::chosen(&"x".repeat(length), size).unwrap_err();
-                assert!(told.contains(&format!("at most {limit}")), "{told}");
-                assert!(told.contains(kind.name()), "{told}");
+                let message = JobName::chosen(&"x".repeat(length), size).unwrap_err();
+                assert!(message.contains(&format!("at most {limit}")), "{message}");
+                assert!(message.contains(kind.name()), "{message}");
             }
         }
     }

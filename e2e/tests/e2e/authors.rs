@@ -45,10 +45,10 @@ impl Workplace {
 
     fn done(&self, arguments: &[&str]) -> String {
         let output = self.plugin(arguments);
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let message = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {told}{error}");
-        told
+        assert!(output.status.success(), "{arguments:?}: {message}{error}");
+        message
     }
 
     /// Runs commands of a document.
@@ -128,9 +128,9 @@ fn from_nothing_to_served(language: &str, most_seconds: f64) {
     let (status, preview) = work.server.post("/train/preview", &request).unwrap();
     assert_eq!(status, 200, "{preview}");
     let path = file.display().to_string();
-    let told: Value =
+    let message: Value =
         serde_json::from_str(&work.done(&["run", &path, "fresh/tests/two-nodes.json"])).unwrap();
-    assert_eq!(told["command"], preview["command"]);
+    assert_eq!(message["command"], preview["command"]);
     assert!(
         work.done(&["check", &path])
             .ends_with("a host will accept this plugin\n")
@@ -191,16 +191,16 @@ fn a_plugin_carries_its_tests_and_a_host_runs_them() {
     let text = std::fs::read_to_string(&app).unwrap();
     std::fs::write(&app, text.replace("\"torchrun\"", "\"mpirun\"")).unwrap();
     work.done(&["build", "tested"]);
-    let told = "/plan/command/0: expected \"torchrun\", got \"mpirun\"";
+    let message = "/plan/command/0: expected \"torchrun\", got \"mpirun\"";
     let output = work.plugin(&["check", file]);
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stdout).contains(told));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(message));
     work.put(&work.folder.path().join(file));
     let begun = Instant::now();
     loop {
         let (_, all) = work.server.get("/frameworks").unwrap();
         if let Some(reason) = all["refused"][0]["reason"].as_str() {
-            assert!(reason.contains(told), "{reason}");
+            assert!(reason.contains(message), "{reason}");
             break;
         }
         assert!(begun.elapsed() < Duration::from_secs(120), "{all}");
@@ -218,8 +218,8 @@ fn the_fourth_framework_is_served_by_a_host_that_was_there_before_it() {
         .arg(work.folder.path())
         .status();
     assert!(copied.unwrap().success());
-    let told = work.done(&["build", "accelerate"]);
-    assert!(told.contains("3 tests included"), "{told}");
+    let message = work.done(&["build", "accelerate"]);
+    assert!(message.contains("3 tests included"), "{message}");
     work.put(&work.folder.path().join("accelerate/build/accelerate.wasm"));
     work.served("accelerate");
     let job = work.folder.path().join("accelerate/tests/two-nodes.json");
@@ -243,7 +243,7 @@ fn the_fourth_framework_is_served_by_a_host_that_was_there_before_it() {
 #[test]
 fn what_is_wrong_is_told_in_a_line() {
     let work = Workplace::new();
-    for (arguments, told) in [
+    for (arguments, message) in [
         (
             &["new", "Upper", "--language", "rust"][..],
             "is not a valid framework name",
@@ -260,7 +260,7 @@ fn what_is_wrong_is_told_in_a_line() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success());
         assert!(
-            error.starts_with("error: ") && error.contains(told),
+            error.starts_with("error: ") && error.contains(message),
             "{error}"
         );
     }

@@ -150,8 +150,8 @@ fn the_version_before_serves_whatever_file_comes() {
             replace(folder.path(), &bytes);
             loop {
                 let (_, all) = server.get("/frameworks").unwrap();
-                let told = all["refused"][0]["reason"].as_str().unwrap_or_default();
-                if told.contains(reason) {
+                let message = all["refused"][0]["reason"].as_str().unwrap_or_default();
+                if message.contains(reason) {
                     break;
                 }
                 assert!(begun.elapsed() < Duration::from_secs(120), "{name}: {all}");

@@ -397,9 +397,9 @@ fn pull(source: &str, settings: &[(&str, &str)]) -> Option<String> {
         .envs(settings.iter().copied())
         .output()
         .unwrap();
-    let told = String::from_utf8(done.stderr).unwrap();
-    assert!(!told.contains("horse"), "{told}");
-    (!done.status.success()).then_some(told)
+    let message = String::from_utf8(done.stderr).unwrap();
+    assert!(!message.contains("horse"), "{message}");
+    (!done.status.success()).then_some(message)
 }
 
 const BASIC: &str = "WWW-Authenticate: Basic realm=\"registry\"\r\n";
@@ -445,8 +445,8 @@ fn a_token_server_on_another_host_gets_a_password_only_when_it_is_named() {
     let header = format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"x\"\r\n");
     let registry =
         Registry::start(move |_, connection| respond(connection, "401 Unauthorized", &header, b""));
-    let told = pull(&registry.source(), &[]).unwrap();
-    assert!(told.contains("TRAINER_REGISTRY_TOKEN_HOST"), "{told}");
+    let message = pull(&registry.source(), &[]).unwrap();
+    assert!(message.contains("TRAINER_REGISTRY_TOKEN_HOST"), "{message}");
     assert!(tokens.seen.lock().unwrap().is_empty());
     let named = ("TRAINER_REGISTRY_TOKEN_HOST", tokens.address.as_str());
     pull(&registry.source(), &[named]).unwrap();
@@ -469,8 +469,8 @@ fn a_redirect_takes_no_password_along_and_never_leaves_tls() {
         let location = "Location: http://registry.example.com/blob\r\n";
         respond(connection, "307 Temporary Redirect", location, b"")
     });
-    let told = pull(&away.source(), &[]).unwrap();
-    assert!(told.contains("without TLS"), "{told}");
+    let message = pull(&away.source(), &[]).unwrap();
+    assert!(message.contains("without TLS"), "{message}");
 }
 
 #[test]
@@ -522,9 +522,9 @@ fn a_signature_for_another_repository_is_refused_unless_the_operator_says_so() {
             String::from_utf8(done.stderr).unwrap(),
         )
     };
-    let (is_pulled, told) = pull(&[]);
+    let (is_pulled, message) = pull(&[]);
     assert!(!is_pulled);
-    assert!(told.contains("payments/other"), "{told}");
+    assert!(message.contains("payments/other"), "{message}");
     assert!(pull(&["--signed-as", "registry.example.com/payments/other"]).0);
     assert!(pull(&["--signed-as", "*"]).0);
     assert!(!pull(&["--signed-as", "registry.example.com/payments/third"]).0);

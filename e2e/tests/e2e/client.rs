@@ -62,13 +62,13 @@ fn each_command_of_the_page_does_what_it_says() {
     let folder = site.data.path();
     std::fs::create_dir_all("/tmp/trainer-demo/data").unwrap();
     std::fs::write(folder.join("job.yaml"), &blocks("yaml")[0]).unwrap();
-    let told: Vec<(String, String)> = blocks("sh")[0]
+    let message: Vec<(String, String)> = blocks("sh")[0]
         .lines()
         .map(|line| (line.to_string(), printed(&run(&server, folder, line))))
         .collect();
     let of = |command: &str| {
-        let found = told.iter().find(|(line, _)| line.starts_with(command));
-        found.map(|(_, told)| told.as_str()).unwrap()
+        let found = message.iter().find(|(line, _)| line.starts_with(command));
+        found.map(|(_, message)| message.as_str()).unwrap()
     };
     assert_eq!(of("trainer submit"), "meta-cli-demo was submitted\n");
     let list: Vec<&str> = of("trainer list").lines().collect();
@@ -119,15 +119,15 @@ fn answers_have_forms_for_scripts_and_failures_have_exit_codes() {
     let wrong = job.replace("max_steps: 60", "max_steps: many");
     std::fs::write(folder.join("wrong.yaml"), wrong).unwrap();
     let refused = run(&server, folder, "trainer submit -f wrong.yaml");
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(3), "{told}");
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{message}");
     assert!(
-        told.contains("wrong.yaml:7:14") && told.contains("max_steps: many"),
-        "{told}"
+        message.contains("wrong.yaml:7:14") && message.contains("max_steps: many"),
+        "{message}"
     );
     assert!(
-        !told.contains('\u{1b}'),
-        "colours without a terminal: {told:?}"
+        !message.contains('\u{1b}'),
+        "colours without a terminal: {message:?}"
     );
     let coloured = on_a_terminal(&server, folder, "trainer submit -f wrong.yaml");
     assert!(coloured.contains('\u{1b}'), "{coloured:?}");
@@ -339,10 +339,10 @@ fn contract_holds_for_whatever_the_document_allows() {
         .current_dir(root().join("e2e"))
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&tested.stdout);
-    println!("{told}");
+    let message = String::from_utf8_lossy(&tested.stdout);
+    println!("{message}");
     assert!(tested.status.success(), "{}", site.service_log());
-    let cases = told.split("Test cases:").nth(1).unwrap();
+    let cases = message.split("Test cases:").nth(1).unwrap();
     let cases: u32 = cases.split_whitespace().next().unwrap().parse().unwrap();
     assert!(cases >= 5000, "{cases} cases");
 }

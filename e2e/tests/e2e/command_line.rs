@@ -35,8 +35,8 @@ fn preview_prints_the_manifest_without_a_server() {
         "{manifest}"
     );
     assert!(manifest.contains("name: meta-run-1"));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.starts_with("world size 1 = data 1"), "{told}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("world size 1 = data 1"), "{message}");
 
     let yaml = folder.path().join("job.yaml");
     let text: String = request
@@ -59,15 +59,15 @@ fn preview_tells_every_fault_and_fails() {
     request["extra_args"]["lr"] = json!("fast");
     std::fs::write(&file, request.to_string()).unwrap();
     let output = trainer(&["preview", file.to_str().unwrap()], folder.path());
-    let told = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
     assert!(
-        told.contains("unknown field \"num_node\", did you mean \"num_nodes\"?"),
-        "{told}"
+        message.contains("unknown field \"num_node\", did you mean \"num_nodes\"?"),
+        "{message}"
     );
     assert!(
-        told.contains("extra_args.lr: expected number, got \"fast\""),
-        "{told}"
+        message.contains("extra_args.lr: expected number, got \"fast\""),
+        "{message}"
     );
 }
 
@@ -125,10 +125,10 @@ fn started(settings: &[(&str, &str)]) -> (bool, String) {
         .spawn()
         .unwrap();
     let lines = BufReader::new(service.stderr.take().unwrap()).lines();
-    let mut told = String::new();
+    let mut message = String::new();
     let mut serves = false;
     for line in lines.map(Result::unwrap) {
-        told.push_str(&line);
+        message.push_str(&line);
         serves = line.contains("serving");
         if serves {
             break;
@@ -136,7 +136,7 @@ fn started(settings: &[(&str, &str)]) -> (bool, String) {
     }
     service.kill().unwrap();
     service.wait().unwrap();
-    (serves, told)
+    (serves, message)
 }
 
 #[test]
@@ -145,28 +145,40 @@ fn without_a_token_an_address_that_others_reach_is_refused_unless_it_is_meant() 
         for token in ["", "none"] {
             let mut settings = vec![("TRAINER_LISTEN", address)];
             settings.extend((token != "none").then_some(("TRAINER_API_TOKEN", token)));
-            let (serves, told) = started(&settings);
-            assert!(!serves, "{told}");
-            assert!(told.contains("TRAINER_ALLOW_ANONYMOUS=true"), "{told}");
+            let (serves, message) = started(&settings);
+            assert!(!serves, "{message}");
+            assert!(
+                message.contains("TRAINER_ALLOW_ANONYMOUS=true"),
+                "{message}"
+            );
         }
     }
     let meant = ("TRAINER_ALLOW_ANONYMOUS", "true");
-    let (serves, told) = started(&[("TRAINER_LISTEN", "0.0.0.0:0"), meant]);
-    assert!(serves && told.contains("set TRAINER_API_TOKEN"), "{told}");
-    let (serves, told) = started(&[("TRAINER_LISTEN", "0.0.0.0:0"), ("TRAINER_API_TOKEN", "t")]);
-    assert!(serves && !told.contains("set TRAINER_API_TOKEN"), "{told}");
-    let (serves, told) = started(&[]);
-    assert!(serves && !told.contains("set TRAINER_API_TOKEN"), "{told}");
+    let (serves, message) = started(&[("TRAINER_LISTEN", "0.0.0.0:0"), meant]);
+    assert!(
+        serves && message.contains("set TRAINER_API_TOKEN"),
+        "{message}"
+    );
+    let (serves, message) = started(&[("TRAINER_LISTEN", "0.0.0.0:0"), ("TRAINER_API_TOKEN", "t")]);
+    assert!(
+        serves && !message.contains("set TRAINER_API_TOKEN"),
+        "{message}"
+    );
+    let (serves, message) = started(&[]);
+    assert!(
+        serves && !message.contains("set TRAINER_API_TOKEN"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_token_that_nobody_could_send_is_refused_at_the_start() {
     for token in [" ", "\n", "\t", "two words", "two\nlines", "caf\u{e9}"] {
-        let (serves, told) = started(&[("TRAINER_API_TOKEN", token)]);
-        assert!(!serves, "{token:?}: {told}");
+        let (serves, message) = started(&[("TRAINER_API_TOKEN", token)]);
+        assert!(!serves, "{token:?}: {message}");
         assert!(
-            told.contains("error: TRAINER_API_TOKEN contains "),
-            "{token:?}: {told}"
+            message.contains("error: TRAINER_API_TOKEN contains "),
+            "{token:?}: {message}"
         );
     }
 }

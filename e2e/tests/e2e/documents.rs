@@ -50,9 +50,9 @@ fn every_explanation_that_the_documents_ask_for_is_given() {
                 .env("TRAINER_DATA_DIR", data.path())
                 .output()
                 .unwrap();
-            let told = String::from_utf8_lossy(&output.stdout);
+            let message = String::from_utf8_lossy(&output.stdout);
             assert!(
-                output.status.success() && !told.is_empty(),
+                output.status.success() && !message.is_empty(),
                 "{topic} of {document}"
             );
             count += 1;

@@ -35,7 +35,7 @@ enum Told {
 fn in_flight(
     server: &Server,
     random: &mut Random,
-    told: &mut BTreeMap<u64, Told>,
+    message: &mut BTreeMap<u64, Told>,
     over: &AtomicBool,
 ) {
     while !over.load(Ordering::Relaxed) {
@@ -49,7 +49,7 @@ fn in_flight(
                     Ok(_) => continue,
                     Err(_) => Told::Nothing,
                 };
-                told.insert(number, is);
+                message.insert(number, is);
                 answer
             }
             3 => server.post(&format!("{path}/suspend"), &json!({})),
@@ -61,7 +61,7 @@ fn in_flight(
                     Ok(_) => Told::Nothing,
                     Err(_) => Told::Nothing,
                 };
-                told.insert(number, is);
+                message.insert(number, is);
                 answer
             }
         };
@@ -129,13 +129,13 @@ fn kills_of_service_and_shims_lose_nothing_and_leave_nothing() {
     let mut shim_kills = setting("TRAINER_SHIM_KILLS", 8);
     let site = alone::site(STEPS, 6);
     let mut random = Random::new();
-    let (mut server, mut told, mut killed) = (site.start().unwrap(), BTreeMap::new(), 0);
+    let (mut server, mut message, mut killed) = (site.start().unwrap(), BTreeMap::new(), 0);
     for number in 0..kills {
         let over = AtomicBool::new(false);
         let (mut other, moment) = (random.fork(), random.below(400));
         std::thread::scope(|scope| {
-            let (served, over, told) = (&server, &over, &mut told);
-            scope.spawn(move || in_flight(served, &mut other, told, over));
+            let (served, over, message) = (&server, &over, &mut message);
+            scope.spawn(move || in_flight(served, &mut other, message, over));
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_millis(moment)
                 || killed < shim_kills * number / kills
@@ -165,7 +165,7 @@ fn kills_of_service_and_shims_lose_nothing_and_leave_nothing() {
             .filter(|process| after.contains(process))
             .collect();
         assert!(left.is_empty(), "{left:?} outlived the service");
-        for (run, is) in &told {
+        for (run, is) in &message {
             let (status, summary) = server.get(&format!("/train/{}", job(*run))).unwrap();
             match is {
                 Told::There => assert_eq!(status, 200, "run {run} is lost: {summary}"),
@@ -173,7 +173,7 @@ fn kills_of_service_and_shims_lose_nothing_and_leave_nothing() {
                 Told::Nothing => {}
             }
         }
-        told.retain(|_, is| *is != Told::Nothing);
+        message.retain(|_, is| *is != Told::Nothing);
     }
     println!("{kills} kills of the service, {killed} of shims");
     alone::check(&site);

@@ -231,8 +231,8 @@ fn token(name: &str, arguments: &[&str]) -> (String, String) {
         .args(arguments)
         .output()
         .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    let token = told.lines().last().unwrap().to_string();
+    let message = String::from_utf8(output.stderr).unwrap();
+    let token = message.lines().last().unwrap().to_string();
     (token, String::from_utf8(output.stdout).unwrap())
 }
 
@@ -291,11 +291,11 @@ fn no_secret_token_or_key_is_in_anything_that_the_service_shows_or_stores() {
         seen: Vec::new(),
     };
     for (secret, key, value) in [("hub", "token", HUB), ("store", "secret-key", STORE)] {
-        let told = setting.trainer(
+        let message = setting.trainer(
             &["secret", "set", secret, key, "--namespace", "team-a"],
             value,
         );
-        assert_eq!(told, "");
+        assert_eq!(message, "");
     }
     let created = setting.ask(&alice, "POST", "/train", Some(&setting.request("leak")));
     assert!(created.starts_with("HTTP/1.1 201"), "{created}");

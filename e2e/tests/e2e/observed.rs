@@ -84,8 +84,8 @@ pub(crate) struct Collector {
 impl Collector {
     pub(crate) fn start() -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (tell, spans) = channel();
-        let collect = move |body: Bytes| collect(tell.clone(), body);
+        let (sender, spans) = channel();
+        let collect = move |body: Bytes| collect(sender.clone(), body);
         let router = Router::new().route("/v1/traces", post(collect));
         let bind = tokio::net::TcpListener::bind("127.0.0.1:0");
         let listener = runtime.block_on(bind).unwrap();
@@ -110,12 +110,12 @@ impl Collector {
     }
 }
 
-async fn collect(tell: Sender<Span>, body: Bytes) {
+async fn collect(sender: Sender<Span>, body: Bytes) {
     let sent = ExportTraceServiceRequest::decode(body).unwrap();
     for resource in sent.resource_spans {
         for scope in resource.scope_spans {
             for span in scope.spans {
-                let _ = tell.send(span);
+                let _ = sender.send(span);
             }
         }
     }

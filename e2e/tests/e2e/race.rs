@@ -120,12 +120,12 @@ fn request(run: &str, job: &str) -> Value {
 fn end(server: &Server, job: &str) -> (String, String) {
     let begun = Instant::now();
     loop {
-        let (_, told) = server.get(&format!("/train/{job}")).unwrap();
-        let status = told["status"].as_str().unwrap_or_default();
+        let (_, message) = server.get(&format!("/train/{job}")).unwrap();
+        let status = message["status"].as_str().unwrap_or_default();
         if status == "succeeded" || status == "failed" {
-            return (status.to_string(), told["detail"].to_string());
+            return (status.to_string(), message["detail"].to_string());
         }
-        assert!(begun.elapsed() < Duration::from_secs(120), "{told}");
+        assert!(begun.elapsed() < Duration::from_secs(120), "{message}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -136,14 +136,14 @@ fn submit(servers: &[Server], run: &str) -> Vec<(usize, String)> {
     let submit = |server: usize, job: String| {
         let body = request(run, &job);
         together.wait();
-        let (status, told) = servers[server].post("/train", &body).unwrap();
+        let (status, message) = servers[server].post("/train", &body).unwrap();
         if status == 201 {
             return Some((server, job));
         }
         assert_eq!(
-            (status, told["type"].as_str()),
+            (status, message["type"].as_str()),
             (400, Some("urn:trainer:problem:prefix-taken")),
-            "{told}"
+            "{message}"
         );
         None
     };

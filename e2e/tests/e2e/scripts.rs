@@ -84,13 +84,13 @@ fn a_redirect_is_not_followed_and_the_token_stays_here() {
         ] {
             let line = format!("trainer {line} --api-token secret-token");
             let output = bash(&format!("http://{here}"), folder.path(), &line);
-            let told = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{status} {line}: {told}");
+            let outcome = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{status} {line}: {outcome}");
             assert!(
-                told.contains("redirect") && told.contains(&elsewhere),
-                "{told}"
+                outcome.contains("redirect") && outcome.contains(&elsewhere),
+                "{outcome}"
             );
-            assert!(!told.contains("secret-token"), "{told}");
+            assert!(!outcome.contains("secret-token"), "{outcome}");
             assert!(heard.recv().unwrap().contains("secret-token"));
         }
         assert!(heard_elsewhere.try_recv().is_err(), "{status}");
@@ -133,10 +133,10 @@ fn a_reader_that_stops_reading_is_no_failure() {
         // Standard output is closed before anything is written to it.
         let piped = format!("set -o pipefail; ( sleep 0.1; {line} ) | true");
         let output = run(&server, folder, &piped);
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{line}: {told}");
+        let outcome = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{line}: {outcome}");
         for word in ["error", "Broken pipe", "panicked"] {
-            assert!(!told.contains(word), "{line}: {told}");
+            assert!(!outcome.contains(word), "{line}: {outcome}");
         }
     }
 }
@@ -205,11 +205,11 @@ fn a_dry_run_says_what_a_preview_says() {
     for manifest in [printed(&dry_run), printed(&preview)] {
         assert!(manifest.contains("kind: PyTorchJob"), "{manifest}");
     }
-    let told = text(&dry_run.stderr);
-    assert_eq!(told, text(&preview.stderr));
+    let outcome = text(&dry_run.stderr);
+    assert_eq!(outcome, text(&preview.stderr));
     assert!(
-        told.starts_with("world size 1") && told.contains("warning: "),
-        "{told}"
+        outcome.starts_with("world size 1") && outcome.contains("warning: "),
+        "{outcome}"
     );
 }
 
@@ -227,13 +227,13 @@ fn a_run_id_in_place_of_a_job_gets_the_job_named() {
             ("meta-demo-01", "did you mean meta-demo-001?"),
         ] {
             let output = run(&server, folder, &format!("trainer {command} {asked}"));
-            let told = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(4), "{command}: {told}");
-            assert!(told.contains(said), "{command}: {told}");
+            let outcome = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(4), "{command}: {outcome}");
+            assert!(outcome.contains(said), "{command}: {outcome}");
         }
     }
-    let told = text(&run(&server, folder, "trainer get other").stderr);
-    assert!(!told.contains("did you mean"), "{told}");
+    let outcome = text(&run(&server, folder, "trainer get other").stderr);
+    assert!(!outcome.contains("did you mean"), "{outcome}");
     let suspended = run(&server, folder, "trainer suspend meta-demo-001");
     assert!(suspended.status.success());
     let shown = printed(&run(&server, folder, "trainer get meta-demo-001"));
@@ -265,9 +265,9 @@ fn an_address_without_a_scheme_and_a_token_of_nothing_are_told_as_such() {
         ),
     ] {
         let output = bash("http://127.0.0.1:1", folder.path(), line);
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{line}: {told}");
-        assert!(told.contains(said), "{line}: {told}");
+        let outcome = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line}: {outcome}");
+        assert!(outcome.contains(said), "{line}: {outcome}");
     }
 }
 
@@ -369,10 +369,10 @@ fn what_jobs_will_miss_is_told_at_the_start_with_its_path() {
             .env("TRAINER_PLUGINS", root().join("target/plugins"))
             .output()
             .unwrap();
-        let told = text(&output.stderr);
+        let outcome = text(&output.stderr);
         assert!(
-            !output.status.success() && told.contains(wrong.to_str().unwrap()),
-            "{told}"
+            !output.status.success() && outcome.contains(wrong.to_str().unwrap()),
+            "{outcome}"
         );
     }
 }

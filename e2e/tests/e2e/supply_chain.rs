@@ -106,10 +106,10 @@ impl Registry {
                 .flat_map(|key| ["--sign".into(), key.to_string()]),
         );
         let output = plugin(&arguments);
-        let told = String::from_utf8(output.stdout).unwrap();
+        let message = String::from_utf8(output.stdout).unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{error}");
-        told.lines().next().unwrap().to_string()
+        message.lines().next().unwrap().to_string()
     }
 
     fn pull(&self, from: &str, more: &[&str]) -> Result<Vec<u8>, String> {
@@ -283,23 +283,23 @@ fn a_wrong_key_a_missing_signature_and_a_changed_byte_are_refused() {
     let (private, _) = registry.keys("team");
     let (_, stranger) = registry.keys("stranger");
     let by_digest = registry.push(&meta(), "1.0", Some(&private));
-    let told = registry
+    let message = registry
         .pull(&by_digest, &["--key", &stranger])
         .unwrap_err();
     assert!(
-        told.contains("its signature does not match any of the trusted keys"),
-        "{told}"
+        message.contains("its signature does not match any of the trusted keys"),
+        "{message}"
     );
     let unsigned = registry.push(&another(&registry), "2.0", None);
-    let told = registry.pull(&unsigned, &["--key", &stranger]).unwrap_err();
-    assert!(told.contains("it is not signed"), "{told}");
+    let message = registry.pull(&unsigned, &["--key", &stranger]).unwrap_err();
+    assert!(message.contains("it is not signed"), "{message}");
 
     let kept = registry.blob(&std::fs::read(meta()).unwrap());
     let mut bytes = std::fs::read(&kept).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(kept, bytes).unwrap();
-    let told = registry.pull(&by_digest, &[]).unwrap_err();
-    assert!(told.to_lowercase().contains("digest"), "{told}");
+    let message = registry.pull(&by_digest, &[]).unwrap_err();
+    assert!(message.to_lowercase().contains("digest"), "{message}");
 }
 
 #[test]

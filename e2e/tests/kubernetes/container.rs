@@ -74,8 +74,8 @@ impl Pod {
         let deployment = kinds::install(plane, kind, Overlay::OneNamespace, namespace).unwrap();
         let own = ["--namespace", namespace, "--output=json"];
         let read = |what: &[&str]| -> Value {
-            let told = plane.kubectl(&[&["get"], what, &own].concat()).unwrap();
-            serde_json::from_str(&told).unwrap()
+            let message = plane.kubectl(&[&["get"], what, &own].concat()).unwrap();
+            serde_json::from_str(&message).unwrap()
         };
         let volumes = tempfile::tempdir().unwrap();
         let folder = |name: &str| {

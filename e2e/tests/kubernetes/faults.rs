@@ -113,7 +113,7 @@ fn what_the_api_server_answers_to_a_creation_becomes_the_answer_of_the_table(kin
     let broken = Broken::start(plane, kind, "faults-answers").unwrap();
     let quota = "pytorchjobs is forbidden: exceeded quota: team, requested: count=1";
     let webhook = "admission webhook denied the request: spec.x: Forbidden: must be 1";
-    for (code, reason, message, status, may_try_again, told) in [
+    for (code, reason, message, status, may_try_again, reported) in [
         (403, "Forbidden", quota, 400, false, "exceeded quota: team"),
         (
             409,
@@ -156,7 +156,11 @@ fn what_the_api_server_answers_to_a_creation_becomes_the_answer_of_the_table(kin
             "{code}: {}",
             answer.body
         );
-        assert!(answer.detail().contains(told), "{code}: {}", answer.body);
+        assert!(
+            answer.detail().contains(reported),
+            "{code}: {}",
+            answer.body
+        );
         assert!(
             !answer.body.to_string().contains("secret words"),
             "{}",

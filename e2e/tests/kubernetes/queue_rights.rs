@@ -15,7 +15,7 @@ fn lacks(service: &Deployed, run_id: &str) -> Vec<&'static str> {
     run["gpus_per_node"] = json!(8);
     let name = service.server.submit(&run).unwrap();
     // By now Kueue has written its Workload, or the service could not read it in any case.
-    let told = |words: &'static str| {
+    let reported = |words: &'static str| {
         (0..15).any(|_| {
             let full = service.full(&name);
             let found = full.to_string().contains(words);
@@ -26,13 +26,13 @@ fn lacks(service: &Deployed, run_id: &str) -> Vec<&'static str> {
         })
     };
     let mut lacks = Vec::new();
-    if !told("\"state\":\"waiting\"") {
+    if !reported("\"state\":\"waiting\"") {
         lacks.push("it tells that a job waits");
     }
-    if !told("\"cluster_queue\"") {
+    if !reported("\"cluster_queue\"") {
         lacks.push("it tells the cluster queue");
     }
-    if !told("can never start") {
+    if !reported("can never start") {
         lacks.push("it tells that a job can never start");
     }
     let path = format!("/train/{name}/suspend");

@@ -63,11 +63,11 @@ fn a_permanent_failure_of_a_process_ends_the_job_although_torchrun_exits_with_1(
     let ended = json!({"exitCode": 1, "reason": "Error", "message": report(78)});
     service.patch("pod", &pod, &restarted(&ended), &["--subresource=status"]);
     let failed = eventually(|| {
-        let (_, told) = service.server.get(&format!("/train/{name}")).unwrap();
-        let detail = told["detail"].to_string();
-        match told["status"] == "failed" && detail.contains("rank 3") {
+        let (_, message) = service.server.get(&format!("/train/{name}")).unwrap();
+        let detail = message["detail"].to_string();
+        match message["status"] == "failed" && detail.contains("rank 3") {
             true => Ok(detail),
-            false => Err(told.to_string()),
+            false => Err(message.to_string()),
         }
     });
     let cause =

@@ -40,7 +40,7 @@ impl Changes {
     }
 
     /// Sends the new state of a job to its followers.
-    pub(super) fn tell(&self, before: Option<&ObservedJob>, job: &Arc<ObservedJob>) {
+    pub(super) fn publish(&self, before: Option<&ObservedJob>, job: &Arc<ObservedJob>) {
         self.feed.changed(before, job);
         if let Some(sender) = self.followed().get(&key(job)) {
             sender.send_if_modified(|known| {
@@ -52,7 +52,7 @@ impl Changes {
     }
 
     /// Notifies the followers of a job that it was deleted.
-    pub(super) fn tell_gone(&self, job: &ObservedJob) {
+    pub(super) fn publish_deletion(&self, job: &ObservedJob) {
         self.feed.deleted(job);
         if let Some(sender) = self.followed().remove(&key(job)) {
             sender.send_replace(None);

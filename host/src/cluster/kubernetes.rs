@@ -275,17 +275,17 @@ impl Cluster for KubernetesCluster {
         &self,
         namespace: &str,
         name: &str,
-        wish: RunState,
+        state: RunState,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
         let job = self.get(namespace, name).await?;
         if job.status.has_ended() {
             let name = name.to_string();
             return Err(ClusterError::Ended { name });
         }
-        if let Some(queued) = self.set_running_in_queue(&job, wish).await? {
+        if let Some(queued) = self.set_running_in_queue(&job, state).await? {
             return Ok(Arc::new(queued));
         }
-        match self.calls.set_running(&job, wish).await {
+        match self.calls.set_running(&job, state).await {
             Ok(changed) => Ok(Arc::new(changed)),
             Err(error) => match self.lost_runtime(&job).await {
                 Some(lost) => Err(lost),
@@ -296,7 +296,7 @@ impl Cluster for KubernetesCluster {
 
     async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {
         let job = self.get(namespace, name).await?;
-        Ok(self.cache.sight(job))
+        Ok(self.cache.watch_job(job))
     }
 
     fn feed(&self) -> &Arc<Feed> {
@@ -310,13 +310,13 @@ impl Cluster for KubernetesCluster {
         selection: &LogSelection,
     ) -> Result<LogStream, ClusterError> {
         let open = |start| async move {
-            let sight = self.follow(job.namespace(), job.name()).await?;
+            let watch = self.follow(job.namespace(), job.name()).await?;
             let replica = log::Replica {
                 job: Controller::of(job),
                 name: replica.to_string(),
             };
             let selection = selection.starting_at(start);
-            log::open(self.calls.clone(), replica, selection, sight).await
+            log::open(self.calls.clone(), replica, selection, watch).await
         };
         if selection.start != LogStart::First {
             return open(selection.start).await;

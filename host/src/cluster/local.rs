@@ -167,7 +167,7 @@ impl LocalCluster {
         let working_directory = working_directory
             .canonicalize()
             .unwrap_or(working_directory);
-        let wish = contain::Wish {
+        let request = contain::Request {
             program: program.clone(),
             data_folder: folder.path.clone(),
             secret_files,
@@ -175,7 +175,7 @@ impl LocalCluster {
             user,
         };
         let containment = blocking("containing jobs", move || {
-            let chosen = wish.choose();
+            let chosen = request.choose();
             chosen.map_err(|error| ClusterError::internal("containing jobs", error))
         })
         .await?;
@@ -310,14 +310,14 @@ impl Cluster for LocalCluster {
         &self,
         namespace: &str,
         name: &str,
-        wish: RunState,
+        state: RunState,
     ) -> Result<Arc<ObservedJob>, ClusterError> {
-        self.machine.set_running(&key(namespace, name), wish).await
+        self.machine.set_running(&key(namespace, name), state).await
     }
 
     async fn follow(&self, namespace: &str, name: &str) -> Result<JobWatch, ClusterError> {
-        let sight = self.machine.follow(&key(namespace, name));
-        sight.ok_or_else(|| not_found(name))
+        let watch = self.machine.follow(&key(namespace, name));
+        watch.ok_or_else(|| not_found(name))
     }
 
     fn feed(&self) -> &Arc<Feed> {
@@ -330,10 +330,10 @@ impl Cluster for LocalCluster {
         replica: &str,
         selection: &LogSelection,
     ) -> Result<LogStream, ClusterError> {
-        let sight = self.follow(job.namespace(), job.name()).await?;
+        let watch = self.follow(job.namespace(), job.name()).await?;
         let folder = self.machine.folder(job.namespace(), job.name());
         let folder = folder.join(format!("{}-{replica}", job.name()));
-        let log = self.logs.open(folder, replica, selection, sight).await?;
+        let log = self.logs.open(folder, replica, selection, watch).await?;
         let (secrets, namespace) = (self.secrets.clone(), job.namespace().to_string());
         let mask = tokio::task::spawn_blocking(move || secrets.mask(&namespace)).await;
         let mask = mask.map_err(|error| ClusterError::internal("masking a log", error))?;

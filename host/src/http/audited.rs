@@ -13,7 +13,7 @@ use super::problem::Problem;
 use crate::audit::{Entry, Outcome};
 
 /// A change that somebody wants, before it is answered.
-pub(super) struct Wish {
+pub(super) struct Attempt {
     operation: &'static str,
     /// The job or framework in the path.
     name: Option<String>,
@@ -24,11 +24,11 @@ pub(super) struct Wish {
 const MAX_NAME: usize = 253;
 
 /// The change that a request wants, if it wants one. A preview changes nothing.
-pub(super) fn wish(
+pub(super) fn attempt(
     app: &App,
     request: &Request,
     operation: Option<&'static Operation>,
-) -> Option<Wish> {
+) -> Option<Attempt> {
     app.audit.as_ref()?;
     let changes = !matches!(
         *request.method(),
@@ -37,7 +37,7 @@ pub(super) fn wish(
     let operation = operation.filter(|operation| changes && operation.id != "previewJob")?;
     let id = request.extensions().get::<RequestId>();
     let id = id.and_then(|id| id.header_value().to_str().ok());
-    Some(Wish {
+    Some(Attempt {
         operation: operation.id,
         name: named(operation, request.uri().path()),
         request_id: id.unwrap_or_default().to_string(),
@@ -54,7 +54,7 @@ fn named(operation: &Operation, path: &str) -> Option<String> {
 
 /// The line of a change that has been answered.
 pub(super) fn entry(
-    wish: Wish,
+    attempt: Attempt,
     caller: Option<&str>,
     authorized: Option<&Authorized>,
     answer: &Result<Response, Problem>,
@@ -72,10 +72,10 @@ pub(super) fn entry(
     Entry {
         time: Timestamp::now().to_string(),
         who: caller.map(str::to_string),
-        operation: wish.operation.to_string(),
+        operation: attempt.operation.to_string(),
         namespace: subject.namespace,
-        name: subject.name.or(wish.name),
-        request_id: wish.request_id,
+        name: subject.name.or(attempt.name),
+        request_id: attempt.request_id,
         status: status.as_u16(),
         outcome: match status {
             status if status.is_client_error() => Outcome::Refused,

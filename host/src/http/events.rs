@@ -34,11 +34,11 @@ pub(super) async fn events(
     job: FoundJob,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let sight = app.cluster.follow(&job.namespace, &job.name).await?;
+    let watch = app.cluster.follow(&job.namespace, &job.name).await?;
     let known = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let followed = EventStream {
         uid: None,
-        sight,
+        watch,
         known: known.map(str::to_string),
         draining: app.draining,
         begun: false,
@@ -61,7 +61,7 @@ pub(super) async fn events(
 struct EventStream {
     /// The uid of the job, once it was seen. Another job with the same name is not followed.
     uid: Option<String>,
-    sight: JobWatch,
+    watch: JobWatch,
     /// The id of the last event that the client received.
     known: Option<String>,
     draining: watch::Receiver<bool>,
@@ -71,7 +71,7 @@ struct EventStream {
 
 impl EventStream {
     fn knows_the_end(&self) -> bool {
-        let job = self.sight.borrow().clone();
+        let job = self.watch.borrow().clone();
         let ended = job.filter(|job| JobState::of(job).is_final());
         ended.is_some_and(|job| Some(id(&job)) == self.known)
     }
@@ -88,12 +88,12 @@ impl EventStream {
         while !self.ended {
             if self.begun {
                 tokio::select! {
-                    changed = self.sight.changed() => changed.ok()?,
+                    changed = self.watch.changed() => changed.ok()?,
                     _ = self.draining.wait_for(|draining| *draining) => return None,
                 }
             }
             self.begun = true;
-            let job = self.sight.borrow_and_update().clone();
+            let job = self.watch.borrow_and_update().clone();
             let job = job.filter(|job| self.is_followed(job));
             let Some(job) = job else {
                 self.ended = true;
@@ -125,11 +125,11 @@ fn status(job: &ObservedJob, id: &str) -> Option<Event> {
 
 /// Identifies the state of a job. It is the same on every host and changes with each status change.
 fn id(job: &ObservedJob) -> String {
-    let told = serde_json::to_vec(&(
+    let message = serde_json::to_vec(&(
         &job.metadata.uid,
         ListedJob::from(job),
         &job.status.conditions,
     ));
-    let hash = Sha256::digest(told.unwrap_or_default());
+    let hash = Sha256::digest(message.unwrap_or_default());
     hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -77,9 +77,9 @@ pub(super) async fn resume(
 async fn set_running(
     app: &App,
     job: &NamedJob,
-    wish: RunState,
+    state: RunState,
 ) -> Result<Json<JobSummary>, Problem> {
-    let changed = app.cluster.set_running(&job.namespace, &job.name, wish);
+    let changed = app.cluster.set_running(&job.namespace, &job.name, state);
     let changed = changed.await.map_err(|error| job.explain(error))?;
     Ok(Json(JobSummary::of(&changed)))
 }

@@ -31,10 +31,10 @@ impl FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let accepted = CsrfLayer::new().add_trusted_origin(text);
-        let told = "it takes the origin of a site, such as https://dashboard.example.org";
+        let message = "it takes the origin of a site, such as https://dashboard.example.org";
         accepted
             .map(|_| Self(text.to_string()))
-            .map_err(|_| told.to_string())
+            .map_err(|_| message.to_string())
     }
 }
 

@@ -150,7 +150,7 @@ mod tests {
     use crate::http::openapi::operations;
     use proptest::prelude::*;
 
-    fn told(method: &str, path: &str, query: &str) -> String {
+    fn reported(method: &str, path: &str, query: &str) -> String {
         let findings = findings(operations::of(method, path).unwrap(), query);
         let details: Vec<String> = findings.into_iter().map(|finding| finding.detail).collect();
         details.join("; ")
@@ -159,12 +159,12 @@ mod tests {
     #[test]
     fn an_unknown_parameter_is_told_with_the_nearest_and_with_those_that_there_are() {
         assert_eq!(
-            told("GET", "/train/{job_name}", "veiw=full"),
+            reported("GET", "/train/{job_name}", "veiw=full"),
             "unknown parameter \"veiw\", did you mean \"view\"? GET /train/{job_name} takes \
              namespace, view"
         );
         assert_eq!(
-            told("POST", "/train", "dry_run=server"),
+            reported("POST", "/train", "dry_run=server"),
             "unknown parameter \"dry_run\"; POST /train accepts no parameters, POST /train/preview \
              accepts dry_run"
         );
@@ -191,14 +191,14 @@ mod tests {
             ),
             ("GET", "/openapi.json", "=", "unknown parameter \"\""),
         ] {
-            let told = told(method, path, query);
-            assert!(told.contains(said), "{query}: {told}");
+            let reported = reported(method, path, query);
+            assert!(reported.contains(said), "{query}: {reported}");
         }
     }
 
     #[test]
     fn a_value_that_is_not_taken_is_told_with_those_that_are() {
-        let status = |query| told("GET", "/train/{job_name}", query);
+        let status = |query| reported("GET", "/train/{job_name}", query);
         assert_eq!(
             status("view=ful"),
             "view: takes basic or full, not \"ful\", did you mean \"full\"?"
@@ -209,14 +209,14 @@ mod tests {
             "namespace: is empty; set it or omit it"
         );
         assert_eq!(status("view=full&view=full"), "view: given more than once");
-        let logs = |query| told("GET", "/train/{job_name}/logs", query);
+        let logs = |query| reported("GET", "/train/{job_name}/logs", query);
         assert_eq!(
             logs("follow=maybe"),
             "follow: takes true or false, not \"maybe\""
         );
         for tail in ["-1", "1.5", "x", "9007199254740992", ""] {
-            let told = told("GET", "/train/{job_name}/logs", &format!("tail={tail}"));
-            assert!(told.contains("0 to 9007199254740991"), "{told}");
+            let reported = reported("GET", "/train/{job_name}/logs", &format!("tail={tail}"));
+            assert!(reported.contains("0 to 9007199254740991"), "{reported}");
         }
         assert_eq!(logs("tail=3&follow=true&replica=&since=10m"), "");
     }
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_query_of_thousands_gets_a_short_answer() {
         let query = "x&".repeat(10_000) + &"y".repeat(10_000);
-        assert!(told("GET", "/train", &query).len() < 4096);
+        assert!(reported("GET", "/train", &query).len() < 4096);
     }
 
     proptest! {

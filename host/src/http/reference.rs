@@ -98,9 +98,9 @@ impl FoundJob {
         let Self {
             namespace, name, ..
         } = self;
-        let told =
+        let message =
             format!("job {name} does not exist in namespace {missing_in}, but in {namespace}");
-        let mut response = (warning_headers([told].into_iter()), answer).into_response();
+        let mut response = (warning_headers([message].into_iter()), answer).into_response();
         let location = HeaderValue::from_str(&format!("/train/{name}?namespace={namespace}"));
         if let Ok(location) = location {
             let headers = response.headers_mut();

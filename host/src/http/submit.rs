@@ -54,16 +54,16 @@ async fn create(
 
 /// The response for a created job, with its warnings as `Warning` headers.
 fn accepted<'a>(created: &Created, findings: impl Iterator<Item = &'a Finding>) -> Response {
-    let told = findings.map(|finding| format!("{} {}", finding.code, finding.detail));
+    let message = findings.map(|finding| format!("{} {}", finding.code, finding.detail));
     // Temporary conditions of the cluster, such as a lack of slots, are not part of the body.
-    let told: Vec<String> = told.collect();
-    let summary = JobSummary::created(&created.job, &told);
+    let message: Vec<String> = message.collect();
+    let summary = JobSummary::created(&created.job, &message);
     info!(
         job = summary.name,
         framework = summary.framework,
         "job created"
     );
-    let warnings = warning_headers(told.into_iter().chain(created.warnings.iter().cloned()));
+    let warnings = warning_headers(message.into_iter().chain(created.warnings.iter().cloned()));
     let location = [(header::LOCATION, format!("/train/{}", summary.name))];
     (StatusCode::CREATED, location, warnings, Json(summary)).into_response()
 }

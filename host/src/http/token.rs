@@ -64,7 +64,7 @@ pub(super) async fn check(
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let address = peer.map(|ConnectInfo(peer)| peer.ip());
     let principal = authenticate(&app, request.headers(), address).await?;
-    let wish = audited::wish(&app, &request, operation);
+    let attempt = audited::attempt(&app, &request, operation);
     let admitted = match (&principal, &app.access) {
         (Some(principal), Some(access)) => {
             Authorized::admit(principal.clone(), access.current(), operation)
@@ -84,9 +84,9 @@ pub(super) async fn check(
         }
         Err(refused) => (None, Err(refused)),
     };
-    if let (Some(wish), Some(audit)) = (wish, app.audit) {
+    if let (Some(attempt), Some(audit)) = (attempt, app.audit) {
         let caller = principal.as_ref().and_then(|principal| principal.name());
-        let entry = audited::entry(wish, caller, authorized.as_ref(), &answer);
+        let entry = audited::entry(attempt, caller, authorized.as_ref(), &answer);
         audit.write(entry).await;
     }
     answer

@@ -61,18 +61,18 @@ mod tests {
     #[test]
     fn only_a_valid_parent_has_a_trace() {
         let trace = "0af7651916cd43dd8448eb211c80319c";
-        let told = |sent: &str| {
+        let reported = |sent: &str| {
             let headers =
                 HeaderMap::from_iter([("traceparent".parse().unwrap(), sent.parse().unwrap())]);
             trace_id(&parent(&headers))
         };
         let span = "b7ad6b7169203331";
         assert_eq!(
-            told(&format!("00-{trace}-{span}-01")).as_deref(),
+            reported(&format!("00-{trace}-{span}-01")).as_deref(),
             Some(trace)
         );
         assert_eq!(
-            told(&format!("cc-{trace}-{span}-01-more")).as_deref(),
+            reported(&format!("cc-{trace}-{span}-01-more")).as_deref(),
             Some(trace)
         );
         for sent in [
@@ -83,7 +83,7 @@ mod tests {
             format!("00-{}-{span}-01", trace.to_uppercase()),
             "nonsense".to_string(),
         ] {
-            assert_eq!(told(&sent), None, "{sent}");
+            assert_eq!(reported(&sent), None, "{sent}");
         }
     }
 }

@@ -193,9 +193,9 @@ pub fn run() -> std::io::Result<()> {
     std::fs::write(&order.verdict, serde_json::to_vec(&verdict)?)
 }
 
-fn restrict(resource: Resource, told: u64, most: u64) -> std::io::Result<()> {
+fn restrict(resource: Resource, reported: u64, most: u64) -> std::io::Result<()> {
     let limit = Rlimit {
-        current: Some(told),
+        current: Some(reported),
         maximum: Some(most),
     };
     Ok(setrlimit(resource, limit)?)
@@ -223,10 +223,10 @@ fn compile_in_process(
     let found = inspect::inspect(bytes)?;
     inspect::check(&found)?;
     let component = inspect::component(bytes, &found)?;
-    let told = |error| LoadError::Compile(format!("{error:#}"));
+    let reported = |error| LoadError::Compile(format!("{error:#}"));
     let code = engine::compiling(limits)
         .and_then(|compiling| compiling.precompile_component(&component))
-        .map_err(told)?;
+        .map_err(reported)?;
     std::fs::write(compiled, code).map_err(LoadError::Read)?;
     let plugin = trial(compiled, limits, call)?;
     if own_tests == SelfTests::Run {

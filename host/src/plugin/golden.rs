@@ -136,9 +136,9 @@ mod tests {
     fn a_difference_names_its_place() {
         let expected = json!({"plan": {"command": ["a", "b"]}});
         let found = json!({"plan": {"command": ["a"]}});
-        let told = difference(&expected, &found);
+        let message = difference(&expected, &found);
         assert_eq!(
-            told.as_deref(),
+            message.as_deref(),
             Some("/plan/command/1: expected \"b\", got null")
         );
         assert_eq!(difference(&expected, &expected), None);

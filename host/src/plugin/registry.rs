@@ -148,14 +148,14 @@ impl Shared {
     /// Loads sources in order, so that conflicts over names are decided in that order at startup.
     /// Registries that take longer than `patience` are loaded on a separate thread.
     fn look_at(self: &Arc<Self>, sources: Vec<Source>, look: Reload, patience: Duration) {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         for (place, source) in sources.iter().enumerate() {
             if matches!(source.location, Location::Registry(_)) && self.slots().begin_pull(source) {
-                self.pull(place, source.clone(), tell.clone());
+                self.pull(place, source.clone(), sender.clone());
             }
         }
-        drop(tell);
-        let mut pulled = within(patience, &told);
+        drop(sender);
+        let mut pulled = within(patience, &receiver);
         for (place, source) in sources.iter().enumerate() {
             match source.location {
                 Location::File(_) => self.load(source, self.loader.fetch(source), look),
@@ -169,18 +169,18 @@ impl Shared {
         let slots = self.slots();
         self.publish(&slots);
         if slots.is_pulling() {
-            self.clone().load_later(sources, told, look);
+            self.clone().load_later(sources, receiver, look);
         }
     }
 
-    fn pull(self: &Arc<Self>, place: usize, source: Source, tell: Sender<Pulled>) {
+    fn pull(self: &Arc<Self>, place: usize, source: Source, sender: Sender<Pulled>) {
         let shared = self.clone();
         let name = source.name.clone();
         let thread = std::thread::Builder::new().name("pull".to_string());
         let started = thread.spawn(move || {
             let fetched = shared.loader.fetch(&source);
             // The receiver is gone only when the service is shutting down.
-            let _ = tell.send((place, fetched));
+            let _ = sender.send((place, fetched));
         });
         if let Err(error) = started {
             warn!(source = name, %error, "not checking a registry");
@@ -189,11 +189,11 @@ impl Shared {
     }
 
     /// Loads plugins as registries respond.
-    fn load_later(self: Arc<Self>, sources: Vec<Source>, told: Receiver<Pulled>, look: Reload) {
+    fn load_later(self: Arc<Self>, sources: Vec<Source>, receiver: Receiver<Pulled>, look: Reload) {
         let started = std::thread::Builder::new()
             .name("pulled".to_string())
             .spawn(move || {
-                for (place, fetched) in told {
+                for (place, fetched) in receiver {
                     self.load_pulled(&sources[place], fetched, look);
                     self.publish(&self.slots());
                 }
@@ -252,11 +252,12 @@ impl Shared {
 /// Receives messages until a deadline.
 fn within(
     patience: Duration,
-    told: &Receiver<Pulled>,
+    receiver: &Receiver<Pulled>,
 ) -> BTreeMap<usize, Result<Fetched, LoadError>> {
     let begun = Instant::now();
     let next = || {
-        told.recv_timeout(patience.saturating_sub(begun.elapsed()))
+        receiver
+            .recv_timeout(patience.saturating_sub(begun.elapsed()))
             .ok()
     };
     std::iter::from_fn(next).collect()

@@ -193,7 +193,7 @@ impl Plugins {
     ) -> Result<Plan, PlanError> {
         let lost = || plugin.failed(CallError::Lost);
         let called = plugin.clone();
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         std::thread::Builder::new()
             .name("slow-plugin".to_string())
             .spawn(move || {
@@ -203,13 +203,13 @@ impl Plugins {
                     BySchema::Checked(faults) => (called.plan_slowly(&request, &context), faults),
                     BySchema::ToCheck => called.plan_by_schema(&request, &context),
                 };
-                let _ = tell.send(called.settled(&request, begun, planned, &faults));
+                let _ = sender.send(called.settled(&request, begun, planned, &faults));
                 drop(permits);
             })
             .map_err(|_| lost())?;
         let allowed = plugin.limits().time;
-        match tokio::time::timeout(PATIENCE * allowed, told).await {
-            Ok(told) => told.unwrap_or_else(|_| Err(lost())),
+        match tokio::time::timeout(PATIENCE * allowed, receiver).await {
+            Ok(receiver) => receiver.unwrap_or_else(|_| Err(lost())),
             Err(_) => Err(plugin.failed(CallError::Schema { allowed })),
         }
     }
@@ -380,8 +380,8 @@ fn with_schema_faults(
 ) -> Result<Plan, PlanError> {
     match planned {
         Ok(_) if !schema_faults.is_empty() => Err(PlanError::Refused(schema_faults.to_vec())),
-        Err(PlanError::Refused(mut told)) => {
-            let places: BTreeSet<String> = told.iter().map(|f| f.pointer.clone()).collect();
+        Err(PlanError::Refused(mut receiver)) => {
+            let places: BTreeSet<String> = receiver.iter().map(|f| f.pointer.clone()).collect();
             // A finding about an argument also covers its items.
             let is_told = |pointer: &str| {
                 let ends = pointer.match_indices('/').skip(1).map(|(at, _)| at);
@@ -389,8 +389,8 @@ fn with_schema_faults(
                 ends.any(|end| places.contains(&pointer[..end]))
             };
             let untold = schema_faults.iter().filter(|f| !is_told(&f.pointer));
-            told.extend(untold.cloned());
-            Err(PlanError::Refused(told))
+            receiver.extend(untold.cloned());
+            Err(PlanError::Refused(receiver))
         }
         planned => planned,
     }

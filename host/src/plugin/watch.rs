@@ -71,7 +71,7 @@ impl std::fmt::Display for Watching {
 struct Folder {
     path: PathBuf,
     every: Duration,
-    tell: mpsc::Sender<()>,
+    sender: mpsc::Sender<()>,
     /// Watches for as long as it lives. Else why there is none.
     watcher: Result<RecommendedWatcher, String>,
     /// As it was when the plugins were last looked at.
@@ -87,8 +87,8 @@ struct Folder {
 /// `every` says how often the folder is listed.
 pub async fn keep_current(registry: Arc<Registry>, every: Duration) {
     // The sender lives in the folder, so the channel never ends.
-    let (tell, mut changed) = mpsc::channel(1);
-    let mut folder = Folder::watched(registry.folder(), every, tell).await;
+    let (sender, mut changed) = mpsc::channel(1);
+    let mut folder = Folder::watched(registry.folder(), every, sender).await;
     registry.note_watching(folder.watching());
     let Ok(mut hang_up) = signal(SignalKind::hangup()) else {
         return;
@@ -150,12 +150,12 @@ enum Seen {
 }
 
 impl Folder {
-    async fn watched(path: &Path, every: Duration, tell: mpsc::Sender<()>) -> Self {
+    async fn watched(path: &Path, every: Duration, sender: mpsc::Sender<()>) -> Self {
         let mut folder = Self {
             path: path.to_path_buf(),
             every,
-            watcher: watcher(path, tell.clone()),
-            tell,
+            watcher: watcher(path, sender.clone()),
+            sender,
             known: Listing::default(),
             last: Listing::default(),
             pending: None,
@@ -224,20 +224,20 @@ impl Folder {
             return;
         }
         info!(folder = %self.path.display(), "the plugins folder was replaced");
-        self.watcher = watcher(&self.path, self.tell.clone());
+        self.watcher = watcher(&self.path, self.sender.clone());
     }
 }
 
-fn watcher(folder: &Path, tell: mpsc::Sender<()>) -> Result<RecommendedWatcher, String> {
-    begin(folder, tell).map_err(|error| error.to_string())
+fn watcher(folder: &Path, sender: mpsc::Sender<()>) -> Result<RecommendedWatcher, String> {
+    begin(folder, sender).map_err(|error| error.to_string())
 }
 
-fn begin(folder: &Path, tell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+fn begin(folder: &Path, sender: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // Reads, including those by this service, change nothing. A lost event is always followed
         // by another one.
         if event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_))) {
-            let _ = tell.try_send(());
+            let _ = sender.try_send(());
         }
     })?;
     watcher.watch(folder, RecursiveMode::NonRecursive)?;

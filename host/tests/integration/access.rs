@@ -187,11 +187,11 @@ async fn what_is_not_yours_is_answered_like_what_is_not_there() {
             let answer = service
                 .send(ask("alice", method.clone(), &path, None))
                 .await;
-            let told = answer.json()["detail"]
+            let message = answer.json()["detail"]
                 .as_str()
                 .unwrap()
                 .replace(name, "NAME");
-            (answer.status, told)
+            (answer.status, message)
         };
         assert_eq!(
             answer("meta-there").await,
@@ -412,7 +412,7 @@ async fn each_change_is_a_line_of_the_audit_log_without_the_body() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let told: Vec<_> = lines
+    let message: Vec<_> = lines
         .iter()
         .map(|line| {
             let part = |member: &str| line[member].as_str().unwrap_or("-").to_string();
@@ -426,7 +426,7 @@ async fn each_change_is_a_line_of_the_audit_log_without_the_body() {
         })
         .collect();
     assert_eq!(
-        told,
+        message,
         [
             "alice createJob meta-audited done",
             "alice createJob meta-refused refused",

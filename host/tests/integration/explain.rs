@@ -89,8 +89,8 @@ N01 (refuses the job): tensor * pipeline * context parallel size divides the wor
 #[test]
 fn every_code_of_the_service_and_of_each_framework_is_explained() {
     for code in own_codes() {
-        let told = explained(code).unwrap();
-        assert!(told.contains("\n  remedy       "), "{told}");
+        let reported = explained(code).unwrap();
+        assert!(reported.contains("\n  remedy       "), "{reported}");
     }
     for plugin in plugins().all() {
         let schema = plugin.framework().schema;
@@ -141,16 +141,16 @@ fn a_program_gets_json() {
 
 #[test]
 fn what_is_not_there_is_told_with_what_is() {
-    let told = |topic| explained(topic).unwrap_err().to_string();
+    let reported = |topic| explained(topic).unwrap_err().to_string();
     assert_eq!(
-        told("hf.lrr"),
+        reported("hf.lrr"),
         "hf has no argument lrr, did you mean hf.lr?"
     );
-    assert_eq!(told("hf.zzzzzzz"), "hf has no argument zzzzzzz");
+    assert_eq!(reported("hf.zzzzzzz"), "hf has no argument zzzzzzz");
     let expected = "unknown topic Q99: neither a framework (hf, meta, nemo) nor the code of a rule or an \
                     error";
-    assert_eq!(told("Q99"), expected);
-    assert!(told("tpye").starts_with("unknown topic tpye (did you mean type?): "));
+    assert_eq!(reported("Q99"), expected);
+    assert!(reported("tpye").starts_with("unknown topic tpye (did you mean type?): "));
 }
 
 #[test]

@@ -13,17 +13,17 @@ fn with(field: &str, value: Value) -> Value {
 
 /// The code and detail of each error of a request that is refused.
 async fn refusals(service: &Service, request: &Value) -> Vec<String> {
-    told(&service.preview(request).await.problem(400)["errors"])
+    reported(&service.preview(request).await.problem(400)["errors"])
 }
 
 /// The code and detail of each warning of a request that is accepted.
 async fn warnings(service: &Service, request: &Value) -> Vec<String> {
     let answer = service.preview(request).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    told(&answer.json()["warnings"])
+    reported(&answer.json()["warnings"])
 }
 
-fn told(findings: &Value) -> Vec<String> {
+fn reported(findings: &Value) -> Vec<String> {
     let findings = findings.as_array().unwrap().iter();
     findings
         .map(|f| {
@@ -74,7 +74,7 @@ async fn a_value_that_begins_with_a_dash_is_refused_wherever_it_ends_on_a_comman
 #[tokio::test]
 async fn an_image_that_no_runtime_can_pull_is_refused() {
     let service = Service::start().await;
-    for (image, told) in [
+    for (image, reported) in [
         ("https://ghcr.io/x/y:1", "use \"ghcr.io/x/y:1\""),
         ("docker://x/y", "use \"x/y\""),
         ("a:b:c", "the tag is not"),
@@ -82,7 +82,7 @@ async fn an_image_that_no_runtime_can_pull_is_refused() {
     ] {
         let refused = refusals(&service, &with("image", json!(image))).await;
         assert!(
-            refused.len() == 1 && refused[0].contains(told),
+            refused.len() == 1 && refused[0].contains(reported),
             "{refused:?}"
         );
     }
@@ -156,7 +156,7 @@ async fn what_the_cluster_could_not_store_is_refused_with_its_size_before_it_is_
     ] {
         for path in ["/train", "/train/preview", "/train/preview?dry_run=server"] {
             let answer = service.post(path, request.to_string()).await;
-            let refused = told(&answer.problem(400)["errors"]);
+            let refused = reported(&answer.problem(400)["errors"]);
             let is_told = refused[0].starts_with(&format!("{code} {begins}"))
                 && refused[0].contains(size)
                 && refused[0].contains(limit);
@@ -245,16 +245,16 @@ async fn a_replaced_path_is_named_by_the_failure_that_follows() {
 async fn replacing_what_programs_are_found_by_is_warned_of() {
     let service = Service::start().await;
     for name in ["PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH"] {
-        let told = warnings(&service, &with("env", json!({name: "/x:$PATH"}))).await;
+        let reported = warnings(&service, &with("env", json!({name: "/x:$PATH"}))).await;
         assert!(
-            told.len() == 1 && told[0].starts_with("replaced-env "),
-            "{told:?}"
+            reported.len() == 1 && reported[0].starts_with("replaced-env "),
+            "{reported:?}"
         );
     }
-    let told = warnings(&service, &with("env", json!({"WANDB_API_KEY": "abc"}))).await;
+    let reported = warnings(&service, &with("env", json!({"WANDB_API_KEY": "abc"}))).await;
     assert!(
-        told.len() == 1 && told[0].starts_with("secret-in-env "),
-        "{told:?}"
+        reported.len() == 1 && reported[0].starts_with("secret-in-env "),
+        "{reported:?}"
     );
     assert!(
         warnings(&service, &with("env", json!({"MAX_TOKENS": "512"})))
@@ -274,10 +274,10 @@ async fn percent_encoding_is_taken_as_it_is_written_and_said() {
         "hf://datasets/a/b",
     ] {
         let uri = json!(format!("{scheme}/my%20data.jsonl"));
-        let told = warnings(&service, &with("dataset_uri", uri)).await;
+        let reported = warnings(&service, &with("dataset_uri", uri)).await;
         let expected = "percent-encoding dataset_uri: %20 is not decoded; it stands for exactly \
                         these three characters";
-        assert_eq!(told, [expected], "{scheme}");
+        assert_eq!(reported, [expected], "{scheme}");
         let uri = json!(format!("{scheme}/my data.jsonl"));
         let refused = refusals(&service, &with("dataset_uri", uri)).await;
         assert!(
@@ -290,8 +290,8 @@ async fn percent_encoding_is_taken_as_it_is_written_and_said() {
         "s3://bucket/100%.jsonl",
         "s3://bucket/d\u{e4}ta",
     ] {
-        let told = warnings(&service, &with("dataset_uri", json!(uri))).await;
-        assert!(told.is_empty(), "{told:?}");
+        let reported = warnings(&service, &with("dataset_uri", json!(uri))).await;
+        assert!(reported.is_empty(), "{reported:?}");
     }
 }
 
@@ -323,7 +323,7 @@ async fn a_warning_stands_in_the_answer_and_a_slip_creates_no_job() {
     let service = Service::start().await;
     let slip = with("extra_args", json!({"max_step": 60, "learning_rat": 0.003}));
     assert_eq!(
-        told(&service.submit(&slip).await.problem(400)["errors"]),
+        reported(&service.submit(&slip).await.problem(400)["errors"]),
         [
             "E11 extra_args.learning_rat: unknown argument, did you mean \"learning_rate\"?",
             "E11 extra_args.max_step: unknown argument, did you mean \"max_steps\"?",

@@ -142,14 +142,14 @@ async fn without_a_token_only_hosts_that_are_this_services_own_are_answered() {
 async fn without_a_token_what_tells_anything_is_for_own_hosts_alone() {
     let service = Service::start().await;
     let foreign = ("host", "evil.example");
-    let told = [
+    let message = [
         "/metrics",
         "/docs",
         "/openapi.json",
         "/readyz?verbose",
         "/readyz?a=1&verbose=1",
     ];
-    for path in told.into_iter().chain(["/frameworks", "/nothing"]) {
+    for path in message.into_iter().chain(["/frameworks", "/nothing"]) {
         get(&service, path, &[foreign]).await.problem(403);
         let own = get(&service, path, &[("host", "127.0.0.1:8080")]).await;
         assert_ne!(own.status, 403, "{path}");

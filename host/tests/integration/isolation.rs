@@ -270,10 +270,10 @@ async fn another_namespace_stays_unknown_and_unchanged_whatever_is_asked() {
         headers: vec![("last-event-id", feed_id.clone())],
         body: None,
     };
-    let told = answer(&service, &events, THERE).await;
+    let message = answer(&service, &events, THERE).await;
     assert!(
-        !told.contains("NAME") && !told.contains("classified"),
-        "{told}"
+        !message.contains("NAME") && !message.contains("classified"),
+        "{message}"
     );
     let after = service
         .cluster

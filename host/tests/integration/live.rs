@@ -260,18 +260,18 @@ fn statuses(events: &[BTreeMap<String, String>]) -> Vec<String> {
 async fn each_change_of_status_is_an_event_until_the_job_ends() {
     let service = Service::start().await;
     service.submit(&script("told", "sleep 0.3")).await;
-    let told = events(&service, "/train/meta-told/events", None).await;
-    let mut seen = statuses(&told);
+    let message = events(&service, "/train/meta-told/events", None).await;
+    let mut seen = statuses(&message);
     seen.dedup();
     assert_eq!(seen.last().unwrap(), "succeeded", "{seen:?}");
     assert!(seen.contains(&"running".to_string()), "{seen:?}");
     // Who knows the end need not ask again.
-    let end = &told.last().unwrap()["id"];
+    let end = &message.last().unwrap()["id"];
     let known = Request::get("/train/meta-told/events").header("last-event-id", end);
     let known = service.send(known.body(Body::empty()).unwrap()).await;
     assert_eq!(known.status, 204);
     // A client that has seen fewer events gets the rest.
-    let rest = events(&service, "/train/meta-told/events", Some(&told[0]["id"])).await;
+    let rest = events(&service, "/train/meta-told/events", Some(&message[0]["id"])).await;
     assert_eq!(statuses(&rest), ["succeeded"]);
     service.get("/train/meta-missing/events").await.problem(404);
 }
@@ -284,11 +284,11 @@ async fn a_job_that_is_deleted_ends_its_events() {
     let delete = Request::delete("/train/meta-brief")
         .body(Body::empty())
         .unwrap();
-    let (told, _) = tokio::join!(events(&service, "/train/meta-brief/events", None), async {
+    let (message, _) = tokio::join!(events(&service, "/train/meta-brief/events", None), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         service.send(delete).await
     });
-    assert_eq!(statuses(&told), ["running", "deleted"]);
+    assert_eq!(statuses(&message), ["running", "deleted"]);
     service.stop().await;
 }
 

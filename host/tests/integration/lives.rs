@@ -57,9 +57,12 @@ async fn a_job_that_is_suspended_while_it_starts_is_not_told_to_run() {
         );
         eventually(async || replicas(&service).is_empty().then_some(())).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let told = full(&service, &job).await;
-        assert_eq!(told["status"], "submitted", "after {delay} ms: {told}");
-        assert_ne!(told["replicas"]["Master"]["active"], 1, "{told}");
+        let message = full(&service, &job).await;
+        assert_eq!(
+            message["status"], "submitted",
+            "after {delay} ms: {message}"
+        );
+        assert_ne!(message["replicas"]["Master"]["active"], 1, "{message}");
         ask(&service, "DELETE", &format!("/train/{job}")).await;
     }
     service.stop().await;
@@ -112,10 +115,10 @@ async fn a_successor_waits_for_the_replicas_of_the_deleted_job_and_says_so() {
     assert_eq!(ask(&service, "DELETE", "/train/meta-again").await, 204);
     service.submit(&request("wait", "again")).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let told = full(&service, "meta-again").await;
-    assert_eq!(told["status"], "submitted");
+    let message = full(&service, "meta-again").await;
+    assert_eq!(message["status"], "submitted");
     assert_eq!(
-        told["explanation"],
+        message["explanation"],
         json!(["It waits for the replicas of the deleted job of this name to end."])
     );
     // For a moment, the shell has a child with its own command line.
@@ -137,11 +140,11 @@ async fn a_successor_of_another_name_waits_for_the_job_that_still_writes_and_say
     successor["job_name"] = json!("next");
     service.submit(&successor).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let told = full(&service, "next").await;
-    assert_eq!(told["status"], "submitted");
+    let message = full(&service, "next").await;
+    assert_eq!(message["status"], "submitted");
     let waits = "It waits for the replicas of job meta-shared to end, which was deleted and still \
                  writes to the same checkpoint prefix.";
-    assert_eq!(told["explanation"], json!([waits]));
+    assert_eq!(message["explanation"], json!([waits]));
     // For a moment, the shell has a child with its own command line.
     assert_eq!(eventually(async || only(&shells(&service))).await, old);
     std::fs::write(&go, "").unwrap();
@@ -190,9 +193,9 @@ async fn a_resumed_job_says_that_it_waits_for_its_old_replicas() {
     service.wait_for("meta-slow", "running").await;
     ask(&service, "POST", "/train/meta-slow/suspend").await;
     ask(&service, "POST", "/train/meta-slow/resume").await;
-    let told = full(&service, "meta-slow").await;
+    let message = full(&service, "meta-slow").await;
     assert_eq!(
-        told["explanation"],
+        message["explanation"],
         json!(["It waits for its old replicas to end: master-0."])
     );
     assert_eq!(shells(&service).len(), 1);
@@ -254,11 +257,11 @@ async fn the_deadline_counts_from_the_start_of_the_job_through_restarts_of_the_s
     let begun = Instant::now();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let service = service.restarted().await;
-    let told = service.wait_for("meta-late", "failed").await;
+    let message = service.wait_for("meta-late", "failed").await;
     let took = begun.elapsed();
     assert!(took < Duration::from_millis(5500), "{took:?}");
     assert!(took > Duration::from_millis(2500), "{took:?}");
-    let detail = told["detail"].as_str().unwrap();
+    let detail = message["detail"].as_str().unwrap();
     assert!(
         detail.contains("active longer than specified deadline"),
         "{detail}"
@@ -271,15 +274,15 @@ async fn a_failed_replica_says_when_it_restarts_and_which_attempt_that_is() {
     let service = Service::with_backoff(Duration::from_secs(30)).await;
     let fails = "echo 'train.py: error: no luck'; sleep 0.1; exit 7";
     service.submit(&script("later", fails)).await;
-    let told = eventually(async || {
-        let told = full(&service, "meta-later").await;
-        (told["pods"][0]["phase"] == "Waiting").then_some(told)
+    let message = eventually(async || {
+        let message = full(&service, "meta-later").await;
+        (message["pods"][0]["phase"] == "Waiting").then_some(message)
     })
     .await;
-    assert_eq!(told["pods"][0]["restarts"], 0);
-    assert!(told["pods"][0]["restarts_at"].is_string(), "{told}");
-    assert_eq!(told["replicas"]["Master"]["active"], 0);
-    let explained = told["explanation"].to_string();
+    assert_eq!(message["pods"][0]["restarts"], 0);
+    assert!(message["pods"][0]["restarts_at"].is_string(), "{message}");
+    assert_eq!(message["replicas"]["Master"]["active"], 0);
+    let explained = message["explanation"].to_string();
     assert!(
         explained.contains("exited with code 7: train.py: error: no luck"),
         "{explained}"
@@ -288,7 +291,10 @@ async fn a_failed_replica_says_when_it_restarts_and_which_attempt_that_is() {
     let waits = between(&explained, "master-0 restarts in ", " s: attempt 2 of 3.");
     assert!((25..=30).contains(&waits), "{explained}");
     for word in ["exited with code 7", "restarts at", "attempt 2 of 3"] {
-        assert!(told["detail"].as_str().unwrap().contains(word), "{told}");
+        assert!(
+            message["detail"].as_str().unwrap().contains(word),
+            "{message}"
+        );
     }
     service.stop().await;
 }
@@ -303,8 +309,8 @@ fn between(text: &str, before: &str, after: &str) -> u32 {
 #[tokio::test]
 async fn a_failure_that_a_restart_cannot_fix_ends_the_job_at_once() {
     let service = Service::start().await;
-    let told = r#"{"permanent": true, "message": "there is no model x"}"#;
-    let by_file = format!("echo '{told}' > \"$TRAINER_FAILURE_FILE\"; exit 1");
+    let message = r#"{"permanent": true, "message": "there is no model x"}"#;
+    let by_file = format!("echo '{message}' > \"$TRAINER_FAILURE_FILE\"; exit 1");
     let after_another = format!("[ -e \"$TRAINER_FAILURE_FILE\" ] && exit 0; {by_file}");
     let cases = [
         ("file", by_file.as_str(), "there is no model x"),
@@ -326,8 +332,8 @@ async fn a_failure_that_a_restart_cannot_fix_ends_the_job_at_once() {
     for (run, text, cause) in cases {
         service.submit(&script(run, text)).await;
         let job = format!("meta-{run}");
-        let told = service.wait_for(&job, "failed").await;
-        let detail = told["detail"].as_str().unwrap();
+        let message = service.wait_for(&job, "failed").await;
+        let detail = message["detail"].as_str().unwrap();
         assert!(
             detail.contains("a restart cannot fix this failure"),
             "{detail}"
@@ -341,8 +347,8 @@ async fn a_failure_that_a_restart_cannot_fix_ends_the_job_at_once() {
     assert_eq!(logs(&service, "meta-passing-master-0").len(), 3);
     let killed = "kill -9 $$";
     service.submit(&script("killed", killed)).await;
-    let told = service.wait_for("meta-killed", "failed").await;
-    let detail = told["detail"].as_str().unwrap();
+    let message = service.wait_for("meta-killed", "failed").await;
+    let detail = message["detail"].as_str().unwrap();
     let cause = "exited with code 137 (killed by SIGKILL, which often means that memory ran out";
     assert!(detail.contains(cause), "{detail}");
     assert_eq!(logs(&service, "meta-killed-master-0").len(), 3);

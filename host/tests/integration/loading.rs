@@ -119,8 +119,8 @@ fn an_attack_in_describe_is_refused() {
             "the result of describe() is invalid: version and summary must be a single line each",
         ),
     ] {
-        let told = refusal(&with_attack(attack));
-        assert!(told.starts_with(reason), "{attack}: {told}");
+        let message = refusal(&with_attack(attack));
+        assert!(message.starts_with(reason), "{attack}: {message}");
     }
 }
 

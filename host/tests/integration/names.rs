@@ -38,10 +38,10 @@ fn a_plugin_that_is_served_keeps_its_name_until_it_is_gone() {
     write(folder.path(), "claimant.wasm", 2);
     registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("holder.wasm"));
-    let told = refused(&registry);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].0, "claimant.wasm");
-    assert!(told[0].1.contains("holder.wasm"), "{told:?}");
+    let message = refused(&registry);
+    assert_eq!(message.len(), 1, "{message:?}");
+    assert_eq!(message[0].0, "claimant.wasm");
+    assert!(message[0].1.contains("holder.wasm"), "{message:?}");
     let series = "trainer_plugin_refused{source=\"claimant.wasm\"} 1";
     assert!(metrics.render().contains(series));
 
@@ -73,11 +73,13 @@ fn a_name_that_is_bound_is_given_to_its_source_and_that_is_counted() {
     write(folder.path(), "after.wasm", 2);
     registry.reload(Reload::Changed);
     assert_eq!(source(&registry).as_deref(), Some("after.wasm"));
-    let told = refused(&registry);
-    assert_eq!(told[0].0, "before.wasm");
+    let message = refused(&registry);
+    assert_eq!(message[0].0, "before.wasm");
     assert!(
-        told[0].1.contains("assigns framework meta to after.wasm"),
-        "{told:?}"
+        message[0]
+            .1
+            .contains("assigns framework meta to after.wasm"),
+        "{message:?}"
     );
     let series = "trainer_plugins_displaced_total{framework=\"meta\"} 1";
     assert!(metrics.render().contains(series));
@@ -91,9 +93,9 @@ fn nobody_else_gets_a_name_that_is_bound() {
     std::fs::write(folder.path().join("plugins.toml"), settings).unwrap();
     let registry = registry(folder.path(), data.path());
     assert_eq!(source(&registry), None);
-    let told = refused(&registry);
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[1].1.contains("to missing.wasm"), "{told:?}");
+    let message = refused(&registry);
+    assert_eq!(message.len(), 2, "{message:?}");
+    assert!(message[1].1.contains("to missing.wasm"), "{message:?}");
 }
 
 #[test]
@@ -104,9 +106,9 @@ fn a_source_that_is_bound_to_one_name_gets_no_other() {
     std::fs::write(folder.path().join("plugins.toml"), settings).unwrap();
     let registry = registry(folder.path(), data.path());
     assert_eq!(source(&registry), None);
-    let told = refused(&registry);
+    let message = refused(&registry);
     let expected = "it provides framework meta, but plugins.toml expects team from this source";
-    assert_eq!(told[0].1, expected);
+    assert_eq!(message[0].1, expected);
 }
 
 #[test]

@@ -93,12 +93,12 @@ async fn a_bad_file_leaves_the_last_good_version_serving_and_says_why_everywhere
         assert!(reason.starts_with(why), "{reason}");
         let ready = service.get("/readyz?verbose").await;
         assert_eq!(ready.status, 200);
-        let told = format!(
+        let message = format!(
             "refused meta.wasm: {reason}; still serving {}",
             versions.digest(0)
         );
         let detail = ready.json()["checks"][0]["detail"].clone();
-        assert!(detail.as_str().unwrap().contains(&told), "{detail}");
+        assert!(detail.as_str().unwrap().contains(&message), "{detail}");
         let metrics = service.get("/metrics").await.text;
         assert!(
             metrics.contains("trainer_plugin_refused{source=\"meta.wasm\"} 1"),
@@ -228,9 +228,9 @@ fn a_thousand_reloads_under_load_fail_no_request_and_mix_no_versions() {
         .args(["--exact", "reload::a_thousand_reloads", "--ignored"])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&alone.stdout);
-    assert!(alone.status.success(), "{told}");
-    assert!(told.contains("1 passed"), "{told}");
+    let message = String::from_utf8_lossy(&alone.stdout);
+    assert!(alone.status.success(), "{message}");
+    assert!(message.contains("1 passed"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

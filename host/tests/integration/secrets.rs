@@ -111,15 +111,15 @@ async fn a_replica_has_the_value_of_a_secret_and_no_answer_or_file_shows_it() {
 #[tokio::test]
 async fn a_secret_must_exist_be_allowed_and_not_be_of_the_service() {
     let service = Service::start().await;
-    let told = async |body: Value| {
+    let message = async |body: Value| {
         let problem = service.submit(&body).await.problem(400);
         assert_eq!(problem["errors"][0]["code"], "secret", "{problem}");
         problem["detail"].as_str().unwrap().to_string()
     };
-    let missing = told(with_secret(request("succeed", "missing"), "hub")).await;
+    let missing = message(with_secret(request("succeed", "missing"), "hub")).await;
     let way_out = "`trainer secret set hub token --namespace default`";
     assert!(missing.contains(way_out), "{missing}");
-    let own = told(with_secret(request("succeed", "own"), "trainer-token")).await;
+    let own = message(with_secret(request("succeed", "own"), "trainer-token")).await;
     assert!(own.contains("belong to the service"), "{own}");
     store(&service, "default");
     let answer = service

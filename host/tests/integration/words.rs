@@ -33,12 +33,12 @@ struct Held {
 }
 
 impl Held {
-    fn hold(&mut self, of: &'static str, told: &Told) {
+    fn hold(&mut self, of: &'static str, message: &Told) {
         *self.errors.entry(of).or_default() += 1;
-        if let Some(why) = verdict(told) {
+        if let Some(why) = verdict(message) {
             let Told {
                 input, sentence, ..
-            } = told;
+            } = message;
             self.broken
                 .push(format!("{of} {input:?}\n  {why}: {sentence}"));
         }
@@ -49,14 +49,14 @@ impl Held {
         let problem = answer.problem(answer.status.as_u16());
         let findings = problem["errors"].as_array();
         let part = |finding: &'_ Value, member: &str| finding[member].as_str().unwrap().to_string();
-        let told = match findings {
+        let message = match findings {
             Some(findings) => findings
                 .iter()
                 .map(|finding| (part(finding, "pointer"), part(finding, "detail")))
                 .collect(),
             None => vec![(String::new(), part(&problem, "detail"))],
         };
-        for (place, sentence) in told {
+        for (place, sentence) in message {
             let (place, sentence) = (place.as_str(), sentence.as_str());
             self.hold(
                 of,
@@ -385,8 +385,8 @@ fn settings(folder: &Path, random: &mut Random, held: &mut Held) {
     }) = CommandLine::read(words)
         && let Err(error) = settings.planning.policy()
     {
-        let told = format!("error: {error:#}");
-        held.report("profiles", &text, &told.replace('\n', " "));
+        let message = format!("error: {error:#}");
+        held.report("profiles", &text, &message.replace('\n', " "));
     }
     let text = inputs::toml_settings(random);
     std::fs::write(folder.join("plugins.toml"), &text).unwrap();

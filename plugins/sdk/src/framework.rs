@@ -179,7 +179,7 @@ impl Framework {
         for rules in self.rules {
             for rule in *rules {
                 if let Some(broken) = (rule.check)(&launch) {
-                    tell(rule, broken, &launch, &mut findings);
+                    report(rule, broken, &launch, &mut findings);
                 }
             }
         }
@@ -202,12 +202,12 @@ impl Framework {
 
 /// Adds to the findings how a job breaks a rule.
 #[cold]
-fn tell(rule: &Rule, broken: Violation, launch: &Launch, findings: &mut Findings) {
-    let told = match rule.effect {
+fn report(rule: &Rule, broken: Violation, launch: &Launch, findings: &mut Findings) {
+    let message = match rule.effect {
         Effect::Refuse => &mut findings.refusals,
         Effect::Warn => &mut findings.warnings,
     };
-    told.extend(broken.0.into_iter().map(|breach| {
+    message.extend(broken.0.into_iter().map(|breach| {
         let pointer = launch.arguments.pointer_to_first(breach.arguments);
         finding(rule.code, pointer, breach.detail)
     }));

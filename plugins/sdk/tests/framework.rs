@@ -168,7 +168,7 @@ fn typed_json_keeps_false_and_resolved_arguments_have_defaults() {
 
 #[test]
 fn each_generic_error_has_its_code_place_and_text() {
-    for (given, told) in [
+    for (given, message) in [
         (
             json!({"x y": 1}),
             "E01 /extra_args/x y extra_args: key 'x y' is not a valid flag name",
@@ -262,7 +262,7 @@ fn each_generic_error_has_its_code_place_and_text() {
             "T01 /extra_args/fast extra_args.fast requires strategy full",
         ),
     ] {
-        assert_eq!(refusals(&given), [told]);
+        assert_eq!(refusals(&given), [message]);
     }
     assert_eq!(
         plan(&json!({"shards": -1, "strategy": "no"}))
@@ -275,13 +275,13 @@ fn each_generic_error_has_its_code_place_and_text() {
 
 #[test]
 fn everything_wrong_is_told_at_once_and_no_rule_speaks_of_a_refused_argument() {
-    let told = refusals(&json!({"count": 0, "strategy": 5, "rate": "x", "a b": 1}));
-    let codes: Vec<&str> = told.iter().map(|told| &told[..3]).collect();
+    let message = refusals(&json!({"count": 0, "strategy": 5, "rate": "x", "a b": 1}));
+    let codes: Vec<&str> = message.iter().map(|message| &message[..3]).collect();
     assert_eq!(codes, ["E01", "E06", "E05", "E05"]);
-    let told = refusals(&json!({"count": 1, "n": 2, "number_of": 3}));
-    let places: Vec<&str> = told
+    let message = refusals(&json!({"count": 1, "n": 2, "number_of": 3}));
+    let places: Vec<&str> = message
         .iter()
-        .filter_map(|told| told.split(' ').nth(1))
+        .filter_map(|message| message.split(' ').nth(1))
         .collect();
     assert_eq!(places, ["/extra_args/n", "/extra_args/number_of"]);
 }
@@ -289,12 +289,12 @@ fn everything_wrong_is_told_at_once_and_no_rule_speaks_of_a_refused_argument() {
 #[test]
 fn unknown_arguments_are_forwarded_with_a_warning_or_refused_with_the_nearest_name() {
     let warnings = plan(&json!({"cuont": 1, "n": 9})).unwrap().warnings;
-    let told: Vec<&str> = warnings
+    let message: Vec<&str> = warnings
         .iter()
         .map(|warning| warning.detail.as_str())
         .collect();
     let forwarded = "extra_args.cuont: unknown to framework demo, forwarded as --cuont";
-    assert_eq!(told, [forwarded, "count (9) is much"]);
+    assert_eq!(message, [forwarded, "count (9) is much"]);
     let strict = FRAMEWORK.plan(job(&json!({"cuont": 1}), r#"{"strict_arguments":true}"#));
     let detail = "extra_args.cuont: unknown argument, did you mean \"count\"?";
     assert_eq!(strict.unwrap_err()[0].detail, detail);
@@ -306,8 +306,9 @@ fn suggested(extra_args: &Value) -> Vec<String> {
         Ok(plan) => plan.warnings,
         Err(findings) => findings,
     };
-    let told = findings.into_iter();
-    told.map(|finding| format!("{} {}", finding.code, finding.detail))
+    let message = findings.into_iter();
+    message
+        .map(|finding| format!("{} {}", finding.code, finding.detail))
         .collect()
 }
 
@@ -343,7 +344,7 @@ fn an_option_of_the_framework_itself_is_forwarded_when_it_has_its_type() {
     let unread = "W05 extra_args.split: an option of framework demo that train.py does not use, \
                   forwarded as --split";
     assert_eq!(suggested(&json!({"split": "train"})), [unread]);
-    for (wrong, told) in [
+    for (wrong, message) in [
         (json!({"counts": 2.5}), "counts: expected integer, got 2.5"),
         (
             json!({"counts": true}),
@@ -358,7 +359,7 @@ fn an_option_of_the_framework_itself_is_forwarded_when_it_has_its_type() {
             "schedule_kwargs: expected object or string, got 1",
         ),
     ] {
-        assert_eq!(suggested(&wrong), [format!("E05 extra_args.{told}")]);
+        assert_eq!(suggested(&wrong), [format!("E05 extra_args.{message}")]);
     }
 }
 
@@ -386,8 +387,8 @@ fn what_torchrun_would_read_is_refused() {
 #[test]
 fn a_string_that_begins_with_a_dash_is_no_value_unless_it_is_a_number() {
     for value in ["-h", "-", "-x y", "-m"] {
-        let told = &suggested(&json!({"note": value}))[0];
-        assert!(told.starts_with("E08 "), "{told}");
+        let message = &suggested(&json!({"note": value}))[0];
+        assert!(message.starts_with("E08 "), "{message}");
         assert!(suggested(&json!({"items": ["a", value]}))[0].starts_with("E08 "));
     }
     assert_eq!(suggested(&json!({"note": "-1.5"})), Vec::<String>::new());
@@ -397,9 +398,9 @@ fn a_string_that_begins_with_a_dash_is_no_value_unless_it_is_a_number() {
 fn a_finding_points_at_the_first_argument_that_is_given_and_each_breach_is_told() {
     let warnings = plan(&json!({"n": 9})).unwrap().warnings;
     assert_eq!(warnings[0].pointer, "/extra_args/n");
-    let told = refusals(&json!({"items": ["a", "bb", "c"]}));
+    let message = refusals(&json!({"items": ["a", "bb", "c"]}));
     assert_eq!(
-        told,
+        message,
         ["T03 /extra_args/items not a", "T03 /extra_args/items not c"]
     );
     let mut resumed = job(&json!({}), "{}");

@@ -94,21 +94,21 @@ fn ways() -> Vec<(&'static str, String, i32)> {
 
 #[test]
 fn each_way_to_fail_has_its_sentence() {
-    let mut told = String::new();
+    let mut causes = String::new();
     for (name, log, code) in ways() {
         let Cause { message, restart } = cause(log.as_bytes(), code);
         let message = message.unwrap_or_else(|| "-".to_string());
-        writeln!(told, "{name}\n  {message}\n  {restart:?}").unwrap();
+        writeln!(causes, "{name}\n  {message}\n  {restart:?}").unwrap();
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(causes);
 }
 
 #[test]
 fn colours_and_bars_do_not_hide_a_cause() {
     let log =
         "  0%|   | 0/10\r 10%|#  | 1/10\r\u{1b}[31mtrain.py: error: no\tsuch dataset\u{1b}[0m\r\n";
-    let told = cause(log.as_bytes(), 1).message;
-    assert_eq!(told.as_deref(), Some("train.py: error: no such dataset"));
+    let causes = cause(log.as_bytes(), 1).message;
+    assert_eq!(causes.as_deref(), Some("train.py: error: no such dataset"));
 }
 
 #[test]

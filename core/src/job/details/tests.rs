@@ -189,18 +189,18 @@ fn what_kubeflow_cannot_create_for_a_train_job_is_told() {
         object: object.to_string(),
         count: 1,
     };
-    let told = |events: Vec<JobEvent>| explained(job(false), Vec::new(), events);
+    let reported = |events: Vec<JobEvent>| explained(job(false), Vec::new(), events);
     assert_eq!(
-        told(vec![event("Job/run-node-0", "FailedCreate")]),
+        reported(vec![event("Job/run-node-0", "FailedCreate")]),
         ["The pods of the job cannot be created: exceeded quota"]
     );
     assert_eq!(
-        told(vec![event(
+        reported(vec![event(
             "TrainJob/run",
             "TrainJobResourcesCreationFailed"
         )]),
         ["The objects of the job cannot be created: exceeded quota"]
     );
     let later = event("Job/run-node-0", "SuccessfulCreate");
-    assert!(told(vec![event("Job/run-node-0", "FailedCreate"), later]).is_empty());
+    assert!(reported(vec![event("Job/run-node-0", "FailedCreate"), later]).is_empty());
 }

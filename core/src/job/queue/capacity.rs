@@ -229,27 +229,27 @@ mod tests {
         json!({"spec": {"pytorchReplicaSpecs": {"Master": replica(1), "Worker": replica(workers)}}})
     }
 
-    fn told(queue: &ClusterQueue, manifest: &Value) -> Vec<String> {
+    fn reported(queue: &ClusterQueue, manifest: &Value) -> Vec<String> {
         let excess = queue.excess(&pod_sets(manifest));
         excess.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_request_within_the_quotas_may_fit() {
-        assert_eq!(told(&queue(|_| {}), &job(5)), [""; 0]);
+        assert_eq!(reported(&queue(|_| {}), &job(5)), [""; 0]);
     }
 
     #[test]
     fn a_request_above_all_quotas_never_fits() {
         let expected = "it requests 72 nvidia.com/gpu, and the queue's largest capacity is 64";
-        assert_eq!(told(&queue(|_| {}), &job(8)), [expected]);
+        assert_eq!(reported(&queue(|_| {}), &job(8)), [expected]);
     }
 
     #[test]
     fn pods_of_one_kind_need_one_flavor() {
         let expected = "its pods of one kind request 48 nvidia.com/gpu, and the queue's largest \
                         flavor has 40";
-        assert_eq!(told(&queue(|_| {}), &job(6)), [expected]);
+        assert_eq!(reported(&queue(|_| {}), &job(6)), [expected]);
     }
 
     #[test]
@@ -259,13 +259,13 @@ mod tests {
             "resourcesPerNode": {"requests": {"memory": "512Gi", "nvidia.com/gpu": 8}},
         }}});
         let expected = "it requests 1Ti memory, for which the queue has no quota";
-        assert_eq!(told(&queue(|_| {}), &job), [expected]);
+        assert_eq!(reported(&queue(|_| {}), &job), [expected]);
     }
 
     #[test]
     fn what_a_cohort_lends_counts() {
         let lends = queue(|queue| queue["spec"]["cohort"] = json!("all"));
-        assert_eq!(told(&lends, &job(100)), [""; 0]);
+        assert_eq!(reported(&lends, &job(100)), [""; 0]);
         let little = queue(|queue| {
             queue["spec"]["cohortName"] = json!("all");
             for flavor in [0, 1] {
@@ -273,8 +273,8 @@ mod tests {
                     json!("8");
             }
         });
-        assert_eq!(told(&little, &job(5)), [""; 0]);
+        assert_eq!(reported(&little, &job(5)), [""; 0]);
         let expected = "it requests 88 nvidia.com/gpu, and the queue's largest capacity is 80";
-        assert_eq!(told(&little, &job(10)), [expected]);
+        assert_eq!(reported(&little, &job(10)), [expected]);
     }
 }

@@ -100,11 +100,11 @@ fn a_job_above_the_largest_capacity_can_never_start() {
         sentences[0].contains("> maximum capacity (40)"),
         "{sentences:?}"
     );
-    let mut told = recorded()["never_fits"].clone();
-    told["status"]["conditions"][0]["reason"] = json!("ExceedsMaxQuota");
+    let mut recorded_workload = recorded()["never_fits"].clone();
+    recorded_workload["status"]["conditions"][0]["reason"] = json!("ExceedsMaxQuota");
     let mut unread = queueing("never_fits");
     unread.cluster_queue = None;
-    unread.workload = Some(serde_json::from_value(told).unwrap());
+    unread.workload = Some(serde_json::from_value(recorded_workload).unwrap());
     let (_, sentences) = explained(true, unread);
     assert!(
         sentences[0].starts_with("The job can never start"),

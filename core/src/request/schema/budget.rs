@@ -303,8 +303,8 @@ mod tests {
     fn work_that_doubles_with_each_level_is_refused() {
         for keyword in ["allOf", "anyOf", "oneOf"] {
             assert!(cost(&doubling(8, keyword)).is_ok());
-            let told = refused(&doubling(29, keyword));
-            assert!(told.contains("keywords for one value"), "{told}");
+            let message = refused(&doubling(29, keyword));
+            assert!(message.contains("keywords for one value"), "{message}");
         }
     }
 
@@ -339,8 +339,11 @@ mod tests {
             "#/$defs/missing",
             "other.json",
         ] {
-            let told = refused(&json!({"$ref": reference}));
-            assert!(told.contains("does not exist in this schema"), "{told}");
+            let message = refused(&json!({"$ref": reference}));
+            assert!(
+                message.contains("does not exist in this schema"),
+                "{message}"
+            );
         }
         assert!(refused(&json!({"not": {"$id": "x"}})).contains("$id"));
         assert!(refused(&json!({"$dynamicRef": "#x"})).contains("not supported"));
@@ -350,14 +353,14 @@ mod tests {
     fn many_patterns_long_patterns_and_many_values_are_refused() {
         let pattern = |at: usize| (format!("p{at}"), json!({"pattern": format!("x{at}")}));
         let properties: Map<String, Value> = (0..140).map(pattern).collect();
-        let told = refused(&json!({"properties": properties}));
-        assert!(told.contains("patterns"), "{told}");
-        let told = refused(&json!({"pattern": "x".repeat(2000)}));
-        assert!(told.contains("2000 bytes"), "{told}");
-        let told = refused(&json!({"enum": vec![0; 60_000]}));
-        assert!(told.contains("50000 values"), "{told}");
-        let told = refused(&json!({"enum": vec![0; 20_000]}));
-        assert!(told.contains("keywords for one value"), "{told}");
+        let message = refused(&json!({"properties": properties}));
+        assert!(message.contains("patterns"), "{message}");
+        let message = refused(&json!({"pattern": "x".repeat(2000)}));
+        assert!(message.contains("2000 bytes"), "{message}");
+        let message = refused(&json!({"enum": vec![0; 60_000]}));
+        assert!(message.contains("50000 values"), "{message}");
+        let message = refused(&json!({"enum": vec![0; 20_000]}));
+        assert!(message.contains("keywords for one value"), "{message}");
     }
 
     #[test]

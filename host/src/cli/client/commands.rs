@@ -147,7 +147,7 @@ fn get(arguments: &JobArguments) -> Result<(), Failure> {
     let name = job["name"].as_str().unwrap_or_default();
     match arguments.output {
         Some(output) => output::print(&job, &[name], output),
-        None => output::tell(&output::details(&job)),
+        None => output::print_text(&output::details(&job)),
     }
 }
 
@@ -181,7 +181,7 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
     match arguments.output {
         Some(output) => output::print(&jobs, &names, output),
         None if jobs.is_empty() => Ok(writeln!(std::io::stderr(), "no jobs")?),
-        None => output::tell(&output::jobs(&jobs, Timestamp::now())),
+        None => output::print_text(&output::jobs(&jobs, Timestamp::now())),
     }
 }
 
@@ -200,7 +200,7 @@ fn events(arguments: &EventsArguments) -> Result<(), Failure> {
     let namespace = arguments.namespace.as_deref();
     let ending = follow::events(&server, &arguments.job, namespace, |job| {
         match arguments.output {
-            None => output::tell(&follow::status_line(job)),
+            None => output::print_text(&follow::status_line(job)),
             Some(Output::Name) => output::line(&job.summary.name),
             Some(Output::Json) => output::line(&follow::json(job)),
             // One document per change, so that the output is valid YAML.
@@ -262,6 +262,6 @@ fn frameworks(arguments: &FrameworksArguments) -> Result<(), Failure> {
     let names: Vec<&str> = names.map(Option::unwrap_or_default).collect();
     match arguments.output {
         Some(output) => output::print(&frameworks, &names, output),
-        None => output::tell(&output::frameworks(&frameworks)),
+        None => output::print_text(&output::frameworks(&frameworks)),
     }
 }

@@ -20,7 +20,7 @@ pub fn whoami(arguments: &WhoamiArguments) -> Result<(), Failure> {
     let name = caller.name.as_deref();
     match arguments.output {
         Some(output) => output::print(&caller, &[name.unwrap_or_default()], output),
-        None => output::tell(&described(&caller)),
+        None => output::print_text(&described(&caller)),
     }
 }
 

@@ -108,7 +108,7 @@ pub fn line(text: &str) -> Result<(), Failure> {
 /// # Errors
 ///
 /// If the output is closed.
-pub fn tell(text: &str) -> Result<(), Failure> {
+pub fn print_text(text: &str) -> Result<(), Failure> {
     line(&visible(text))
 }
 
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_hint_of_the_service_is_a_command_here() {
-        for (told, said) in [
+        for (message, said) in [
             (
                 "The job is suspended. Resume it with POST /train/a-b/resume.",
                 "The job is suspended. Resume it with trainer resume a-b.",
@@ -285,20 +285,20 @@ mod tests {
             ("POST /train/a/other stays", "POST /train/a/other stays"),
             ("POST it, and GET  on", "POST it, and GET  on"),
         ] {
-            assert_eq!(as_commands(told), said);
+            assert_eq!(as_commands(message), said);
         }
     }
 
     #[test]
     fn an_age_has_one_unit() {
-        for (seconds, told) in [
+        for (seconds, message) in [
             (0, "0s"),
             (119, "119s"),
             (120, "2m"),
             (7200, "2h"),
             (200_000, "2d"),
         ] {
-            assert_eq!(age(SignedDuration::from_secs(seconds)), told);
+            assert_eq!(age(SignedDuration::from_secs(seconds)), message);
         }
     }
 }

@@ -114,10 +114,10 @@ mod tests {
         });
         assert_eq!(request, expected);
         let unquoted = put(&mut request, "annotations.trainer.deepfinery/profile=a100");
-        let told = unquoted.unwrap_err().to_string();
+        let message = unquoted.unwrap_err().to_string();
         assert!(
-            told.contains("annotations.\"trainer.deepfinery/profile\"=VALUE"),
-            "{told}"
+            message.contains("annotations.\"trainer.deepfinery/profile\"=VALUE"),
+            "{message}"
         );
     }
 

@@ -88,7 +88,7 @@ impl Source {
 
     /// Shows each finding with the line that it is about.
     pub fn report(&self, findings: &[Finding], style: Style) -> String {
-        let told = findings.iter().map(|finding| {
+        let reported = findings.iter().map(|finding| {
             let place = self.find(&finding.pointer);
             let at = place.as_ref().map(|place| marked(finding, place));
             let hint = self
@@ -96,7 +96,7 @@ impl Source {
                 .or_else(|| self.quoted(finding, place.as_ref()?));
             self.show(finding, at, hint, style)
         });
-        told.collect::<Vec<_>>().join("\n")
+        reported.collect::<Vec<_>>().join("\n")
     }
 
     /// What is wrong with the request, as an error.
@@ -105,10 +105,10 @@ impl Source {
     }
 
     fn misread(&self, found: &[Misread], style: Style) -> String {
-        let told = found
+        let reported = found
             .iter()
             .map(|Misread { finding, at }| self.show(finding, Some(at.clone()), None, style));
-        told.collect::<Vec<_>>().join("\n")
+        reported.collect::<Vec<_>>().join("\n")
     }
 
     fn show(
@@ -235,13 +235,13 @@ mod tests {
     #[test]
     fn a_fault_is_shown_with_its_line() {
         let detail = "extra_args.lr: expected number";
-        let told = shown("extra_args:\n  lr: fast\n", "E05", "/extra_args/lr", detail);
+        let reported = shown("extra_args:\n  lr: fast\n", "E05", "/extra_args/lr", detail);
         assert!(
-            told.contains("error[E05]: extra_args.lr: expected number"),
-            "{told}"
+            reported.contains("error[E05]: extra_args.lr: expected number"),
+            "{reported}"
         );
-        assert!(told.contains("job.yaml:2:7"), "{told}");
-        assert!(told.contains("2 |   lr: fast"), "{told}");
+        assert!(reported.contains("job.yaml:2:7"), "{reported}");
+        assert!(reported.contains("2 |   lr: fast"), "{reported}");
     }
 
     #[test]
@@ -260,10 +260,10 @@ mod tests {
             ("type", "/extra_args/monitor", "4:12", "4:14"),
         ] {
             for (text, place) in [(yaml, in_yaml), (json, in_json)] {
-                let told = shown(text, code, pointer, "wrong");
+                let reported = shown(text, code, pointer, "wrong");
                 assert!(
-                    told.contains(&format!("job.yaml:{place}\n")),
-                    "{code} {place}: {told}"
+                    reported.contains(&format!("job.yaml:{place}\n")),
+                    "{code} {place}: {reported}"
                 );
             }
         }
@@ -291,16 +291,16 @@ mod tests {
                 "a name without a value is null; write \"\" for an empty text",
             ),
         ] {
-            let told = expected_string(pointer);
-            assert!(told.contains(said), "{told}");
+            let reported = expected_string(pointer);
+            assert!(reported.contains(said), "{reported}");
         }
-        let told = shown(
+        let reported = shown(
             text,
             "type",
             "/num_nodes",
             "num_nodes: expected integer, got true",
         );
-        assert!(!told.contains("quote"), "{told}");
+        assert!(!reported.contains("quote"), "{reported}");
     }
 
     #[test]
@@ -321,8 +321,11 @@ mod tests {
             ),
             ("{a: 1, a: 2}\n", ["error[duplicate-name]", "job.yaml:1:8"]),
         ] {
-            let Report(told) = Source::parse("job.yaml", text.to_string()).unwrap_err();
-            assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+            let Report(reported) = Source::parse("job.yaml", text.to_string()).unwrap_err();
+            assert!(
+                parts.iter().all(|part| reported.contains(part)),
+                "{reported}"
+            );
         }
         assert!(Source::parse("job.yaml", "{framework: hf}".to_string()).is_ok());
     }
@@ -330,13 +333,13 @@ mod tests {
     #[test]
     fn an_argument_that_is_set_as_a_field_gets_a_hint() {
         let mut source = source("framework: meta\n");
-        let told = |source: &Source| {
+        let reported = |source: &Source| {
             let finding = Finding::new(Code::UnknownField, "/lr", "unknown field \"lr\"");
             source.report(&[finding], Style::Plain)
         };
-        assert!(!told(&source).contains("--set"));
+        assert!(!reported(&source).contains("--set"));
         source.set.insert("/lr".to_string());
-        assert!(told(&source).contains("--set extra_args.lr=..."));
+        assert!(reported(&source).contains("--set extra_args.lr=..."));
     }
 
     proptest! {

@@ -248,10 +248,10 @@ mod tests {
             ("http://user:pass@a", "an address such as"),
             ("http://a b", "an address such as"),
         ] {
-            let told = address("TRAINER_URL", given).unwrap_err().to_string();
+            let message = address("TRAINER_URL", given).unwrap_err().to_string();
             assert!(
-                told.starts_with("TRAINER_URL is ") && told.contains(said),
-                "{told}"
+                message.starts_with("TRAINER_URL is ") && message.contains(said),
+                "{message}"
             );
         }
         for given in [

@@ -54,7 +54,7 @@ pub(super) struct Cache {
     /// The TrainJobs whose masters run now, and since when.
     masters: Mutex<BTreeMap<Controller, Option<Time>>>,
     /// For each watch: when the API server last responded to it, or when it started.
-    heard: Mutex<BTreeMap<Watch, Instant>>,
+    contacts: Mutex<BTreeMap<Watch, Instant>>,
 }
 
 /// The objects that one watch reports.
@@ -78,14 +78,14 @@ impl Cache {
     /// Expects these watches instead of the earlier ones.
     pub(super) fn expect(&self, watches: &[Watch]) {
         let mut unknown = self.unknown();
-        let mut heard = self.heard_mut();
+        let mut contacts = self.contacts_mut();
         unknown.retain(|watch, _| watches.contains(watch));
-        heard.retain(|watch, _| watches.contains(watch));
+        contacts.retain(|watch, _| watches.contains(watch));
         for watch in watches {
             let why = || "the first list is not complete".to_string();
-            if !heard.contains_key(watch) {
+            if !contacts.contains_key(watch) {
                 unknown.insert(watch.clone(), why());
-                heard.insert(watch.clone(), Instant::now());
+                contacts.insert(watch.clone(), Instant::now());
             }
         }
     }
@@ -109,7 +109,7 @@ impl Cache {
                     listed.insert(key(&job), self.completed(job));
                 }
                 Ok(Event::InitDone) => self.replace(&of, std::mem::take(&mut listed)),
-                Ok(Event::Apply(WatchedJob(job))) => self.tell(job),
+                Ok(Event::Apply(WatchedJob(job))) => self.store(job),
                 Ok(Event::Delete(WatchedJob(job))) => self.forget(&job),
                 Err(error) => self.interrupted(&of, &error.into()),
             }
@@ -122,7 +122,7 @@ impl Cache {
         info!(namespace, kind, jobs = listed.len(), "job cache synced");
         let mut jobs = self.jobs_mut();
         let before = jobs.take(|job| of.has(job));
-        self.tell_differences(&before, &listed, of);
+        self.publish_differences(&before, &listed, of);
         for (_, job) in listed {
             jobs.insert(job);
         }
@@ -131,23 +131,24 @@ impl Cache {
     }
 
     /// The jobs of a watch that have changed while the watch was interrupted.
-    fn tell_differences(
+    fn publish_differences(
         &self,
         before: &BTreeMap<Key, Arc<ObservedJob>>,
         listed: &BTreeMap<Key, Arc<ObservedJob>>,
         of: &Watch,
     ) {
         for (key, job) in listed {
-            self.changes.tell(before.get(key).map(AsRef::as_ref), job);
+            self.changes
+                .publish(before.get(key).map(AsRef::as_ref), job);
         }
         for (_, gone) in before.iter().filter(|(key, _)| !listed.contains_key(*key)) {
-            self.changes.tell_gone(gone);
+            self.changes.publish_deletion(gone);
         }
         // A job that was read from the API server itself may have been in neither.
         let followed = self.changes.followed_jobs();
         for job in followed.iter().filter(|job| of.has(job)) {
             if !listed.contains_key(&key(job)) {
-                self.changes.tell_gone(job);
+                self.changes.publish_deletion(job);
             }
         }
     }
@@ -158,7 +159,7 @@ impl Cache {
     }
 
     /// The current state of a job, and its changes.
-    pub(super) fn sight(&self, job: Arc<ObservedJob>) -> JobWatch {
+    pub(super) fn watch_job(&self, job: Arc<ObservedJob>) -> JobWatch {
         let jobs = self.jobs();
         // A read may be older than what the watch has reported since.
         let job = jobs.get(&key(&job)).cloned().unwrap_or(job);
@@ -210,14 +211,14 @@ impl Cache {
     }
 
     /// Stores a job that the watch reports.
-    pub(super) fn tell(&self, job: ObservedJob) {
+    pub(super) fn store(&self, job: ObservedJob) {
         let mut job = self.completed(job);
         let mut jobs = self.jobs_mut();
         if let Some(before) = jobs.get(&key(&job)) {
             keep_end(before, &mut job);
         }
         let before = jobs.insert(job.clone());
-        self.changes.tell(before.as_deref(), &job);
+        self.changes.publish(before.as_deref(), &job);
     }
 
     /// A job, completed with the state that only its pods show.
@@ -253,7 +254,7 @@ impl Cache {
         };
         let known = self.get(&of.namespace, &of.name).filter(|_| changed);
         if let Some(known) = known.filter(|known| known.id_of_pods() == of.id) {
-            self.tell((*known).clone());
+            self.store((*known).clone());
         }
     }
 
@@ -263,22 +264,22 @@ impl Cache {
         let known = jobs.get(&key(job));
         if known.is_some_and(|known| known.metadata.uid == job.metadata.uid) {
             jobs.remove(&key(job));
-            self.changes.tell_gone(job);
+            self.changes.publish_deletion(job);
         }
     }
 
     /// Records that the API server has responded to a watch.
-    pub(super) fn heard(&self, of: &Watch) {
-        self.heard_mut().insert(of.clone(), Instant::now());
+    pub(super) fn note_contact(&self, of: &Watch) {
+        self.contacts_mut().insert(of.clone(), Instant::now());
     }
 
     /// How long ago the API server last responded to the watches of each scope.
     pub(super) fn ages(&self) -> BTreeMap<String, Duration> {
         let mut ages = BTreeMap::new();
-        for (watch, heard) in self.heard_mut().iter() {
+        for (watch, contact) in self.contacts_mut().iter() {
             let name = watch.scope.clone().unwrap_or_else(|| "*".to_string());
             let age: &mut Duration = ages.entry(name).or_default();
-            *age = heard.elapsed().max(*age);
+            *age = contact.elapsed().max(*age);
         }
         ages
     }
@@ -345,8 +346,8 @@ impl Cache {
         self.unknown.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard_mut(&self) -> MutexGuard<'_, BTreeMap<Watch, Instant>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn contacts_mut(&self) -> MutexGuard<'_, BTreeMap<Watch, Instant>> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -147,9 +147,9 @@ impl Calls {
     pub(super) async fn set_running(
         &self,
         job: &ObservedJob,
-        wish: RunState,
+        state: RunState,
     ) -> Result<ObservedJob, CallError> {
-        let suspend = wish == RunState::Suspend;
+        let suspend = state == RunState::Suspend;
         let patch = match job.kind {
             JobKind::PyTorchJob => json!({"spec": {"runPolicy": {"suspend": suspend}}}),
             JobKind::TrainJob => json!({"spec": {"suspend": suspend}}),

@@ -184,12 +184,12 @@ async fn end(
     let Some(found) = found.filter(|found| is_it(found, &job)) else {
         return (job, None);
     };
-    let mut sight = cache.sight(Arc::new(found));
+    let mut watch = cache.watch_job(Arc::new(found));
     let is_over = |seen: &Option<Arc<ObservedJob>>| {
         let still = seen.as_ref().filter(|seen| is_it(seen, &job));
         still.is_none_or(|seen| seen.status.has_ended())
     };
-    let seen = sight.wait_for(is_over).await.ok();
+    let seen = watch.wait_for(is_over).await.ok();
     let failed = seen.and_then(|seen| {
         let seen = seen.as_ref().filter(|seen| is_it(seen, &job));
         seen.filter(|seen| has_failed(seen)).cloned()

@@ -54,7 +54,7 @@ pub(super) async fn open(
     calls: Calls,
     replica: Replica,
     selection: LogSelection,
-    sight: JobWatch,
+    watch: JobWatch,
 ) -> Result<LogStream, ClusterError> {
     let no_log = ClusterError::NoLog {
         replica: replica.name.clone(),
@@ -64,7 +64,7 @@ pub(super) async fn open(
         calls,
         replica,
         selection,
-        sight,
+        watch,
         instance: None,
         stream: None,
         given: SeenLines::default(),
@@ -87,7 +87,7 @@ struct Follower {
     calls: Calls,
     replica: Replica,
     selection: LogSelection,
-    sight: JobWatch,
+    watch: JobWatch,
     /// The attempt whose log is being read.
     instance: Option<Instance>,
     stream: Option<Lines>,
@@ -272,7 +272,7 @@ impl Follower {
     }
 
     fn job_is_over(&self) -> bool {
-        let job = self.sight.borrow();
+        let job = self.watch.borrow();
         job.as_ref().is_none_or(|job| job.status.has_ended())
     }
 

@@ -236,7 +236,7 @@ mod tests {
         )
     }
 
-    fn told(status: Value) -> (Option<i32>, Option<String>) {
+    fn reported(status: Value) -> (Option<i32>, Option<String>) {
         let pod = pod(status);
         (pod.exit_code, pod.reason)
     }
@@ -256,7 +256,10 @@ mod tests {
     fn an_image_that_cannot_be_pulled_is_told() {
         let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}});
         let status = json!({"phase": "Pending", "containerStatuses": [container(&waiting)]});
-        assert_eq!(told(status), (None, Some("ImagePullBackOff".to_string())));
+        assert_eq!(
+            reported(status),
+            (None, Some("ImagePullBackOff".to_string()))
+        );
     }
 
     fn container(state: &Value) -> Value {
@@ -289,7 +292,7 @@ mod tests {
             "containerStatuses": [waits],
         });
         let reason = "init container init-pytorch: Error".to_string();
-        assert_eq!(told(status), (Some(1), Some(reason)));
+        assert_eq!(reported(status), (Some(1), Some(reason)));
     }
 
     #[test]
@@ -302,7 +305,7 @@ mod tests {
                 "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet",
             }],
         });
-        assert_eq!(told(evicted), (Some(137), Some("Evicted".to_string())));
+        assert_eq!(reported(evicted), (Some(137), Some("Evicted".to_string())));
         for reason in [
             "PreemptionByScheduler",
             "DeletionByTaintManager",
@@ -315,23 +318,23 @@ mod tests {
                     {"type": "DisruptionTarget", "status": "True", "reason": reason},
                 ],
             });
-            assert_eq!(told(status), (None, Some(reason.to_string())));
+            assert_eq!(reported(status), (None, Some(reason.to_string())));
         }
         let lost = json!({"phase": "Unknown", "reason": "NodeLost"});
-        assert_eq!(told(lost), (None, Some("NodeLost".to_string())));
+        assert_eq!(reported(lost), (None, Some("NodeLost".to_string())));
         let spared = json!({"phase": "Running", "conditions": [
             {"type": "DisruptionTarget", "status": "False", "reason": "PreemptionByScheduler"},
         ]});
-        assert_eq!(told(spared), (None, None));
+        assert_eq!(reported(spared), (None, None));
     }
 
     #[test]
     fn a_pod_that_is_well_has_no_cause() {
         let running = container(&json!({"running": {}}));
         let status = json!({"phase": "Running", "containerStatuses": [running]});
-        assert_eq!(told(status), (None, None));
+        assert_eq!(reported(status), (None, None));
         let done = container(&json!({"terminated": {"exitCode": 0, "reason": "Completed"}}));
         let status = json!({"phase": "Succeeded", "containerStatuses": [done]});
-        assert_eq!(told(status), (Some(0), None));
+        assert_eq!(reported(status), (Some(0), None));
     }
 }

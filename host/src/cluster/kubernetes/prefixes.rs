@@ -185,14 +185,17 @@ mod tests {
         let (all, cache) = (Creations::default(), Cache::default());
         let prefix = "s3://b/x/framework=hf";
         let first = begin(&all, &cache, "one", prefix).unwrap_or_else(|_| panic!("it is free"));
-        let NotBegun::Taken(told) = begin(&all, &cache, "two", "s3://b/x/framework=hf/")
+        let NotBegun::Taken(message) = begin(&all, &cache, "two", "s3://b/x/framework=hf/")
             .map(drop)
             .unwrap_err()
         else {
             panic!("it is being created");
         };
-        let told = told.to_string();
-        assert!(told.contains("by job one in namespace team-a"), "{told}");
+        let message = message.to_string();
+        assert!(
+            message.contains("by job one in namespace team-a"),
+            "{message}"
+        );
         assert!(begin(&all, &cache, "two", "s3://b/y/framework=hf").is_ok());
         // A job does not stand in its own way: that its name is taken says more.
         assert!(begin(&all, &cache, "one", prefix).is_ok());
@@ -205,7 +208,7 @@ mod tests {
         };
         assert_eq!(recent.uid, "uid-of-one");
         assert!(cache.named("one").is_empty(), "a read asks the API server");
-        cache.tell(one.clone());
+        cache.store(one.clone());
         let known = begin(&all, &cache, "two", prefix).map(drop).unwrap_err();
         assert!(matches!(known, NotBegun::Taken(_)));
         cache.forget(&one);

@@ -146,10 +146,10 @@ impl<'a> Kueue<'a> {
         &self,
         namespace: &str,
         workload: &str,
-        wish: RunState,
+        state: RunState,
     ) -> Result<(), CallError> {
         let path = format!("{}/{workload}", self.path(namespace, "workloads"));
-        let patch = json!({"spec": {"active": wish == RunState::Resume}});
+        let patch = json!({"spec": {"active": state == RunState::Resume}});
         let patched: Value = self.calls.merge(&path, &patch).await?;
         drop(patched);
         Ok(())
@@ -210,7 +210,7 @@ impl KubernetesCluster {
     pub(super) async fn set_running_in_queue(
         &self,
         job: &ObservedJob,
-        wish: RunState,
+        state: RunState,
     ) -> Result<Option<ObservedJob>, ClusterError> {
         let action = "suspending or resuming the job in its Kueue queue";
         if queue::queue_of(job).is_none() {
@@ -219,15 +219,15 @@ impl KubernetesCluster {
         let kueue = Kueue::find(&self.calls).await;
         let kueue = kueue.map_err(|error| error.doing(action))?;
         let workload = match &kueue {
-            Some(kueue) => self.workload(kueue, job, wish).await?,
+            Some(kueue) => self.workload(kueue, job, state).await?,
             None => None,
         };
         if let (Some(kueue), Some(workload)) = (&kueue, &workload) {
             let name = &workload.metadata.name;
-            let set = kueue.set_active(job.namespace(), name, wish).await;
+            let set = kueue.set_active(job.namespace(), name, state).await;
             set.map_err(|error| error.doing(action))?;
         }
-        let held = match wish {
+        let held = match state {
             RunState::Suspend => Value::from("true"),
             RunState::Resume => Value::Null,
         };
@@ -245,14 +245,14 @@ impl KubernetesCluster {
         &self,
         kueue: &Kueue<'_>,
         job: &ObservedJob,
-        wish: RunState,
+        state: RunState,
     ) -> Result<Option<Workload>, ClusterError> {
         let action = "reading the Kueue Workload of the job";
         for _ in 0..LOOKS {
             let workload = kueue.workload(job).await;
             let workload = workload.map_err(|error| error.doing(action))?;
             let is_there = workload.is_some();
-            let cannot_come = !job.spec.run_policy.suspend || wish == RunState::Resume;
+            let cannot_come = !job.spec.run_policy.suspend || state == RunState::Resume;
             if is_there || cannot_come {
                 return Ok(workload);
             }

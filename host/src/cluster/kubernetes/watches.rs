@@ -129,14 +129,14 @@ fn client_that_tells(
     watch: &Watch,
 ) -> Result<Client, ClusterError> {
     let (cache, watch) = (cache.clone(), watch.clone());
-    let tell = move |response: Response<_>| {
+    let note = move |response: Response<_>| {
         if response.status().is_success() {
-            cache.heard(&watch);
+            cache.note_contact(&watch);
         }
         response
     };
     let builder = ClientBuilder::try_from(configuration.clone()).map_err(unusable)?;
-    Ok(builder.with_layer(&MapResponseLayer::new(tell)).build())
+    Ok(builder.with_layer(&MapResponseLayer::new(note)).build())
 }
 
 fn run(runtime: &Runtime, stopped: oneshot::Receiver<()>, tasks: JoinSet<()>) {

@@ -183,7 +183,7 @@ impl Contained<'_> {
 
 /// Whether and how jobs are to be contained.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct Request {
     /// The program that starts replicas: this one.
     pub program: PathBuf,
     pub data_folder: PathBuf,
@@ -193,7 +193,7 @@ pub struct Wish {
     pub user: Option<User>,
 }
 
-impl Wish {
+impl Request {
     /// The best containment that this machine allows, after trying it out. Logs what it is.
     ///
     /// # Errors

@@ -52,8 +52,8 @@ pub fn read(file: &Path) -> Option<Failure> {
 }
 
 /// Whether a restart can help after a failure, from its cause, the file and the log.
-pub fn kind(restart: Restart, told: Option<&Failure>, log: &str, master_port: u16) -> ExitKind {
-    if restart == Restart::IsUseless || told.is_some_and(|failure| failure.permanent) {
+pub fn kind(restart: Restart, message: Option<&Failure>, log: &str, master_port: u16) -> ExitKind {
+    if restart == Restart::IsUseless || message.is_some_and(|failure| failure.permanent) {
         return ExitKind::Permanent;
     }
     match log.lines().any(|line| says_taken(line, master_port)) {
@@ -102,8 +102,8 @@ mod tests {
         ];
         for (text, restart, expected) in cases {
             std::fs::write(&file, text).unwrap();
-            let told = read(&file);
-            assert_eq!(kind(restart, told.as_ref(), "", 1), expected, "{text}");
+            let message = read(&file);
+            assert_eq!(kind(restart, message.as_ref(), "", 1), expected, "{text}");
         }
         assert_eq!(kind(Restart::IsUseless, None, "", 1), ExitKind::Permanent);
     }

@@ -220,13 +220,13 @@ impl LocalJobs {
         let mut jobs = self.jobs_mut();
         if job.is_deleted() {
             if let Some(deleted) = jobs.leave(id, job) {
-                self.changes.tell_gone(&deleted.observed);
+                self.changes.publish_deletion(&deleted.observed);
                 removal::put_away(&self.settings, &deleted.job.record.job);
             }
             return;
         }
         let (before, now) = jobs.keep(job);
-        self.changes.tell(before.as_deref(), &now);
+        self.changes.publish(before.as_deref(), &now);
     }
 
     /// The folder of a job: the logs and locks of its replicas.

@@ -51,7 +51,7 @@ impl Logs {
         folder: PathBuf,
         replica: &str,
         selection: &LogSelection,
-        sight: JobWatch,
+        watch: JobWatch,
     ) -> Result<LogStream, ClusterError> {
         let selection = selection.clone();
         let no_log = ClusterError::NoLog {
@@ -60,7 +60,7 @@ impl Logs {
         };
         let reads = self.reads.clone();
         let opened = read(self.reads.clone(), move |client| {
-            Follower::open(folder, selection, sight, reads, client)
+            Follower::open(folder, selection, watch, reads, client)
         });
         let follower = opened
             .await
@@ -122,7 +122,7 @@ struct Follower {
     /// None as long as the replica has not been started.
     log: Option<OpenLog>,
     selection: LogSelection,
-    sight: JobWatch,
+    watch: JobWatch,
     reads: Arc<Semaphore>,
     /// Set once the log has ended. It is checked before each read of the end of the log.
     over: Option<LogEnded>,
@@ -147,7 +147,7 @@ impl Follower {
     fn open(
         folder: PathBuf,
         selection: LogSelection,
-        sight: JobWatch,
+        watch: JobWatch,
         reads: Arc<Semaphore>,
         client: &Client,
     ) -> io::Result<Self> {
@@ -164,7 +164,7 @@ impl Follower {
             number: number.unwrap_or(0),
             log: log.transpose()?,
             selection,
-            sight,
+            watch,
             reads,
             over: None,
         })
@@ -243,7 +243,7 @@ impl Follower {
         if path(&self.folder, next).exists() {
             return Some(LogEnded::Restarted);
         }
-        let job = self.sight.borrow().clone();
+        let job = self.watch.borrow().clone();
         let job_is_over = job.is_none_or(|job| job.status.has_ended());
         (job_is_over && !self.is_kept()).then_some(LogEnded::Ended)
     }

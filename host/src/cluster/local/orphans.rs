@@ -96,7 +96,7 @@ pub fn end_marked(prefix: &str) {
 
 fn end_all(left: impl Fn() -> Vec<Pid>) {
     let begun = Instant::now();
-    let mut told = false;
+    let mut message = false;
     loop {
         let left = left();
         if left.is_empty() {
@@ -108,8 +108,8 @@ fn end_all(left: impl Fn() -> Vec<Pid>) {
             // Only children of this process can be reaped; for others this does nothing.
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
-        if begun.elapsed() > LONG && !told {
-            told = true;
+        if begun.elapsed() > LONG && !message {
+            message = true;
             warn!("killed processes do not end: the kernel keeps them");
         }
         std::thread::sleep(RECHECK);

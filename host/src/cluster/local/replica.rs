@@ -209,10 +209,10 @@ impl Replica {
         let (master_port, mask) = (self.master_port, self.mask.clone());
         let read = move || {
             let log = tail(&log).unwrap_or_default();
-            let told = failure::read(&file);
+            let reported = failure::read(&file);
             let Cause { message, restart } = cause(log.as_bytes(), code);
-            let kind = failure::kind(restart, told.as_ref(), &log, master_port);
-            let cause = message.or_else(|| Some(told?.message).filter(|m| !m.is_empty()));
+            let kind = failure::kind(restart, reported.as_ref(), &log, master_port);
+            let cause = message.or_else(|| Some(reported?.message).filter(|m| !m.is_empty()));
             let cause = cause.map(|cause| mask.text(&cause));
             Exit { code, cause, kind }
         };

@@ -10,7 +10,7 @@ use super::jobs::{JobId, LocalJobs};
 use super::lifecycle::Event;
 
 /// The clock may have been set, or the machine may have slept: it is looked at again after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const RECHECK: Duration = Duration::from_secs(60);
 
 /// Wakes a job when its alarm is due, for as long as it has one.
 pub(super) async fn run(
@@ -37,7 +37,7 @@ fn left(due: Option<Timestamp>) -> Duration {
     const LEAST: Duration = Duration::from_millis(1);
     let left = due.and_then(|due| due.duration_since(Timestamp::now()).try_into().ok());
     match (due, left) {
-        (None, _) => LOOK_AGAIN,
-        (Some(_), left) => left.unwrap_or(LEAST).clamp(LEAST, LOOK_AGAIN),
+        (None, _) => RECHECK,
+        (Some(_), left) => left.unwrap_or(LEAST).clamp(LEAST, RECHECK),
     }
 }

@@ -333,8 +333,8 @@ mod tests {
             "",
         ] {
             let refused = team.accepts(&payload(other, COSIGN), META).unwrap_err();
-            let told = refused.to_string();
-            assert!(told.contains(&format!("for {other:?}")), "{told}");
+            let message = refused.to_string();
+            assert!(message.contains(&format!("for {other:?}")), "{message}");
         }
     }
 

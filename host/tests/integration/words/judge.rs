@@ -200,13 +200,13 @@ pub struct Told<'a> {
 }
 
 /// What is wrong with an error; nothing where it is as it has to be.
-pub fn verdict(told: &Told) -> Option<String> {
-    let sentence = bare(told.sentence);
+pub fn verdict(message: &Told) -> Option<String> {
+    let sentence = bare(message.sentence);
     let said = without_quotations(sentence);
     if let Some(word) = JARGON.iter().find(|word| holds(&said, word)) {
         return Some(format!("says {word:?}"));
     }
-    if !names_a_place(told.place, sentence) {
+    if !names_a_place(message.place, sentence) {
         return Some("names no place".to_string());
     }
     let mut enough = REMEDIES.iter().chain(FIXED);
@@ -300,12 +300,12 @@ fn an_error_of_a_library_is_no_error_of_ours() {
         ("/a", "a: x does not match ^[a-z]*$; use another value"),
         ("/a", "a: expected u32, got 5"),
     ] {
-        let told = Told {
+        let message = Told {
             input: "",
             place,
             sentence,
         };
-        assert!(verdict(&told).is_some(), "{sentence}");
+        assert!(verdict(&message).is_some(), "{sentence}");
     }
     let right = Told {
         input: "",

@@ -32,7 +32,7 @@ pub fn too_large(launch: &Launch) -> Option<Violation> {
     let compared = Comparison::of(launch)?;
     compared
         .is_too_large()
-        .then(|| compared.told("a GPU cannot hold this training"))?
+        .then(|| compared.reported("a GPU cannot hold this training"))?
 }
 
 /// Warns of a training that a GPU may not hold.
@@ -42,7 +42,7 @@ pub fn nearly_too_large(launch: &Launch) -> Option<Violation> {
     if !is_close || compared.is_too_large() {
         return None;
     }
-    compared.told("a GPU may not hold this training")
+    compared.reported("a GPU may not hold this training")
 }
 
 impl<'a> Comparison<'a> {
@@ -61,7 +61,7 @@ impl<'a> Comparison<'a> {
         self.estimate.states() > self.memory || self.estimate.total() > FAR * self.memory
     }
 
-    fn told(&self, what: &str) -> Option<Violation> {
+    fn reported(&self, what: &str) -> Option<Violation> {
         let Estimate {
             weights,
             gradients,

@@ -69,22 +69,22 @@ fn a_train_job_runs_when_the_watch_of_pods_tells_that_its_master_does() {
     let of = Controller::of(&train_job(&json!({})));
     let waits = json!({"jobsStatus": [{"name": "node", "active": 1, "ready": 0}]});
     let cache = Cache::default();
-    cache.tell(train_job(&waits));
+    cache.store(train_job(&waits));
     assert_eq!(state(&cache), JobState::Submitted);
     cache.note_master(&of, MasterPod::Running(None));
     assert_eq!(state(&cache), JobState::Running);
     // Later reports of the API server about the job do not show it.
-    cache.tell(train_job(&waits));
+    cache.store(train_job(&waits));
     assert_eq!(state(&cache), JobState::Running);
     cache.note_master(&of, MasterPod::NotRunning);
-    cache.tell(train_job(&waits));
+    cache.store(train_job(&waits));
     assert_eq!(state(&cache), JobState::Submitted);
 }
 
 #[test]
 fn the_pod_of_an_earlier_train_job_of_the_same_name_tells_nothing() {
     let cache = Cache::default();
-    cache.tell(train_job(&json!({})));
+    cache.store(train_job(&json!({})));
     let mut of = Controller::of(&train_job(&json!({})));
     of.id = "another".to_string();
     cache.note_master(&of, MasterPod::Running(None));
@@ -101,14 +101,14 @@ fn the_pods_of_a_copy_of_a_train_job_tell_nothing_of_it() {
         annotations.insert(SUBMISSION_ANNOTATION.to_string(), id.to_string());
         let mut copy = Controller::of(&original);
         copy.name = "copy".to_string();
-        cache.tell(original.clone());
+        cache.store(original.clone());
         cache.note_master(&copy, MasterPod::Running(None));
         let failed = crate::job::PodDetails {
             exit_code: Some(7),
             ..PodDetails::default()
         };
         cache.add_failure(&copy, failed);
-        cache.tell(original);
+        cache.store(original);
         assert_eq!(state(&cache), JobState::Submitted);
         let known = cache.get("a", "run").unwrap();
         assert_eq!(crate::job::failures(&known).len(), 0);
@@ -119,8 +119,8 @@ fn the_pods_of_a_copy_of_a_train_job_tell_nothing_of_it() {
 fn the_end_of_a_train_job_is_not_taken_back() {
     let cache = Cache::default();
     let failed = json!({"conditions": [{"type": "Failed", "status": "True"}]});
-    cache.tell(train_job(&failed));
-    cache.tell(train_job(&json!({"conditions": []})));
+    cache.store(train_job(&failed));
+    cache.store(train_job(&json!({"conditions": []})));
     assert_eq!(state(&cache), JobState::Failed);
 }
 
@@ -128,8 +128,8 @@ fn the_end_of_a_train_job_is_not_taken_back() {
 fn jobs_of_both_kinds_with_one_name_are_apart() {
     let cache = Cache::default();
     let pytorch_job = job("a", "run", false);
-    cache.tell((*pytorch_job).clone());
-    cache.tell(train_job(&json!({})));
+    cache.store((*pytorch_job).clone());
+    cache.store(train_job(&json!({})));
     assert_eq!(cache.named("run").len(), 2);
     cache.forget(&pytorch_job);
     assert_eq!(cache.get("a", "run").unwrap().kind, JobKind::TrainJob);

@@ -95,7 +95,7 @@ impl Job {
         let gone: Vec<String> = gone.map(|replica| replica.index.pod(name)).collect();
         self.record
             .pods
-            .retain(|pod, told| !gone.contains(pod) || has_ended(told));
+            .retain(|pod, message| !gone.contains(pod) || has_ended(message));
     }
 
     /// The message of a job that runs says when it waits for a restart.
