@@ -25,7 +25,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::task::TaskTracker;
@@ -60,9 +60,29 @@ const LAST_REQUESTS: Duration = Duration::from_millis(500);
 /// The delay after a failed accept, for example for lack of file descriptors.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
+/// How many connections may wait until they are accepted; Linux limits it to `net.core.somaxconn`. A
+/// client that finds no room tries again only after a second.
+const BACKLOG: u32 = 4096;
+
 /// Marks a request on a reserve connection: only health checks are allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct InReserve;
+
+/// Listens on an address.
+///
+/// # Errors
+///
+/// If the address is in use, or not one of this machine.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restarted service gets its port although connections of the last one linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves a router until the service stops, and then until requests in flight have completed.
 pub async fn serve(

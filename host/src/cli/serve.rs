@@ -70,8 +70,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
         failures: Failures::default(),
         draining,
     };
-    let listener = TcpListener::bind(settings.listen)
-        .await
+    let listener = listen::bind(settings.listen)
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
     info!(%address, ready_ms = begun.elapsed().as_millis(), "serving");
