@@ -76,8 +76,8 @@ pub trait Cluster: Send + Sync {
     /// If they are not known yet.
     async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError>;
 
-    /// The visible namespaces that have a job with this name. Others cost no more than a look, so that
-    /// time does not tell what is in them.
+    /// The visible namespaces that have a job with this name. A lookup of others costs the same, so
+    /// that the time of a response does not reveal what is in them.
     fn namespaces_of(&self, name: &str, is_visible: &dyn Fn(&str) -> bool) -> Vec<String>;
 
     /// Deletes a job and everything that belongs to it, except for its checkpoints.

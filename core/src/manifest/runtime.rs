@@ -115,7 +115,7 @@ fn job_set(profile: &Profile, image: &str) -> JobSetSpec {
     }
 }
 
-/// Restarts are limited, except after disruptions, which are not the fault of the job. The Job tells
+/// Restarts are limited, except after disruptions, which are not the fault of the job. The Job shows
 /// why it failed by its message, because the reason is the same for all rules of [`pod_failures`].
 fn failure_policy(profile: &Profile) -> FailurePolicy {
     FailurePolicy {
