@@ -167,6 +167,20 @@ fn typed_json_keeps_false_and_resolved_arguments_have_defaults() {
 }
 
 #[test]
+fn a_long_key_is_cut_in_the_finding_about_it() {
+    let expected = format!(
+        "E01 /extra_args extra_args: key '{}…' is not a valid flag name",
+        "x".repeat(64)
+    );
+    for length in [100, 32_000] {
+        assert_eq!(
+            refusals(&json!({"x".repeat(length): 1})),
+            [expected.as_str()]
+        );
+    }
+}
+
+#[test]
 fn each_generic_error_has_its_code_place_and_text() {
     for (given, message) in [
         (

@@ -21,8 +21,8 @@ pub(crate) const CHECKS: &[(&str, &str, &str)] = &[
     (
         "E01",
         "refuse",
-        "a key is a valid flag name: at most 128 letters, digits, '_', '.' and '-', starting with \
-         a letter",
+        "there are at most 128 keys, each a valid flag name: at most 64 letters, digits, '_', '.' and \
+         '-', starting with a letter",
     ),
     (
         "E02",
@@ -166,8 +166,13 @@ impl<'a> Reader<'a> {
 
     fn read_member(&mut self, key: String, value: Value) {
         if !is_flag_name(&key) {
-            let detail = format!("extra_args: key '{key}' is not a valid flag name");
-            return self.refuse("E01", pointer(&key), detail);
+            let quoted = value::shortened(&key);
+            let detail = format!("extra_args: key '{quoted}' is not a valid flag name");
+            let pointer = match quoted.len() < key.len() {
+                true => "/extra_args".to_string(),
+                false => pointer(&key),
+            };
+            return self.refuse("E01", pointer, detail);
         }
         let name = match key.contains('-') {
             true => Cow::Owned(key.replace('-', "_")),

@@ -193,7 +193,8 @@ pub(super) fn quote(value: &Value) -> String {
     shortened(&value.to_string()).to_string()
 }
 
-fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
+/// A text to quote in a finding, cut if it is long.
+pub(super) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
     if text.len() <= MAX_QUOTE_BYTES {
         return text.into();
     }
