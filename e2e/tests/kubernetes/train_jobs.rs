@@ -195,6 +195,9 @@ fn a_copy_of_a_job_is_a_job_of_its_own() {
     });
     copy["metadata"] = metadata;
     copy.as_object_mut().unwrap().remove("status");
+    // Kueue adds its own when the copy is created, also where it manages no queue.
+    let patches = copy["spec"]["runtimePatches"].as_array_mut().unwrap();
+    patches.retain(|patch| patch["manager"] != "kueue.x-k8s.io/manager");
     let job = &mut copy["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"];
     let pod = &mut job["replicatedJobs"][0]["template"]["spec"]["template"]["metadata"];
     pod["annotations"]["fake.test/waiting"].take();
