@@ -13,8 +13,6 @@ pub use kind::{Kind, TYPE_PREFIX};
 pub const MAX_FINDINGS: usize = 50;
 /// The maximum length of a pointer. A longer one is replaced by its nearest ancestor that fits.
 const MAX_POINTER_BYTES: usize = 512;
-/// The maximum length of a detail. A longer one is cut, because a plugin may repeat what a request gives.
-const MAX_DETAIL_BYTES: usize = 4096;
 
 /// An error in a request, or a warning about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,8 +32,7 @@ impl Finding {
         Self::of_plugin(code.as_str(), pointer, detail)
     }
 
-    /// Creates a finding with a plugin's own code. The pointer is shortened as in [`Finding::new`], and
-    /// the detail after 4096 bytes.
+    /// Creates a finding with a plugin's own code. The pointer is shortened as in [`Finding::new`].
     pub fn of_plugin(
         code: impl Into<String>,
         pointer: impl Into<String>,
@@ -44,17 +41,9 @@ impl Finding {
         Self {
             code: code.into(),
             pointer: within_limit(pointer.into()),
-            detail: shortened(detail.into()),
+            detail: detail.into(),
         }
     }
-}
-
-fn shortened(mut detail: String) -> String {
-    if detail.len() > MAX_DETAIL_BYTES {
-        detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
-        detail.push('…');
-    }
-    detail
 }
 
 fn within_limit(mut pointer: String) -> String {
@@ -78,13 +67,6 @@ pub fn pointer<'a>(tokens: impl IntoIterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_detail_is_cut_between_characters() {
-        let detail = |length| Finding::new(Code::Name, "", "é".repeat(length)).detail;
-        assert_eq!(detail(2048), "é".repeat(2048));
-        assert_eq!(detail(2049), "é".repeat(2048) + "…");
-    }
 
     #[test]
     fn a_long_pointer_becomes_that_of_the_place_around_it() {
