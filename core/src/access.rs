@@ -61,7 +61,7 @@ impl Access {
         self.tokens.values().map(Vec::len).sum()
     }
 
-    /// Whether nobody has a role.
+    /// Whether no token, user or group has a role.
     pub fn grants_nothing(&self) -> bool {
         self.tokens.is_empty() && self.users.is_empty() && self.groups.is_empty()
     }

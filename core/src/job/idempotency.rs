@@ -56,11 +56,6 @@ impl Submission {
         annotations.insert(REQUEST_HASH_ANNOTATION.to_string(), request);
     }
 
-    /// Whether a job was created with this key.
-    pub fn has_key_of(&self, job: &ObservedJob) -> bool {
-        job.label(IDEMPOTENCY_LABEL) == Some(&self.key_hash)
-    }
-
     /// Whether a job was created from this request.
     pub fn has_request_of(&self, job: &ObservedJob) -> bool {
         job.annotation(REQUEST_HASH_ANNOTATION) == Some(&self.request_hash)

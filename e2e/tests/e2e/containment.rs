@@ -5,11 +5,15 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use e2e::{Server, Site, binary};
 use serde_json::{Value, json};
 
+use crate::wait::eventually;
+
+/// How long a process may take to do what a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "e2e-token-7f3a";
 /// What another job has in its environment and its log.
 const OTHERS: &str = "e2e-other-51c2";
@@ -93,17 +97,6 @@ fn submit(server: &Server, model: &str, env: &Value) {
     assert_eq!(status, 201, "{answer}");
 }
 
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// The processes of which a file in /proc has a text.
 fn processes(file: &str, text: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
@@ -174,7 +167,7 @@ fn attack(attacked: &Attacked) {
         std::fs::remove_file(token).unwrap();
     }
     submit(&server, "victim", &json!({"OTHERS": OTHERS}));
-    let victim = eventually("the other job runs", || {
+    let victim = eventually("the other job runs", PATIENCE, || {
         site.replica_log("meta-victim", "meta-victim-master-0")
             .contains(OTHERS)
             .then(|| processes("environ", OTHERS).pop())
@@ -187,7 +180,7 @@ fn attack(attacked: &Attacked) {
         "OUTLIVING": OUTLIVING,
     });
     submit(&server, "attacker", &environment);
-    let log = eventually("the attacks are over", || {
+    let log = eventually("the attacks are over", PATIENCE, || {
         let log = site.replica_log("meta-attacker", "meta-attacker-master-0");
         log.contains("\nend\n").then_some(log)
     });
@@ -205,7 +198,7 @@ fn attack(attacked: &Attacked) {
         call(&server, "DELETE", "/train/meta-attacker", &Value::Null).0,
         204
     );
-    eventually("nothing outlives the job", || {
+    eventually("nothing outlives the job", PATIENCE, || {
         processes("cmdline", OUTLIVING).is_empty().then_some(())
     });
     let (status, victim) = call(&server, "GET", "/train/meta-victim", &Value::Null);
@@ -288,7 +281,7 @@ fn a_killed_shim_takes_everything_with_it() {
         "checkpoint_base_uri": "s3://bucket/runs", "dataset_uri": "s3://bucket/data/",
     });
     server.submit(&job).unwrap();
-    let first = eventually("both run", || {
+    let first = eventually("both run", PATIENCE, || {
         let both = processes("cmdline", "86412.5");
         (both.len() == 2).then_some(both)
     });
@@ -305,7 +298,7 @@ fn a_killed_shim_takes_everything_with_it() {
         .args(["-9", &shim.unwrap().to_string()])
         .status();
     assert!(killed.unwrap().success());
-    eventually("all of it is gone", || {
+    eventually("all of it is gone", PATIENCE, || {
         let left = processes("cmdline", "86412.5");
         left.iter().all(|pid| !first.contains(pid)).then_some(())
     });

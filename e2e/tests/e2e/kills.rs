@@ -12,7 +12,10 @@ use serde_json::json;
 
 use crate::alone::{self, job, request};
 use crate::random::{Random, setting};
+use crate::wait::eventually;
 
+/// How long a process may take to do what a test waits for.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Names that jobs are submitted under.
 const RUNS: u64 = 6;
 
@@ -24,7 +27,7 @@ for step in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do sleep 0.1 9>&-; done
 
 /// What was answered about a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Answered {
     There,
     Gone,
     /// The service was killed before it answered.
@@ -35,7 +38,7 @@ enum Told {
 fn in_flight(
     server: &Server,
     random: &mut Random,
-    message: &mut BTreeMap<u64, Told>,
+    answers: &mut BTreeMap<u64, Answered>,
     over: &AtomicBool,
 ) {
     while !over.load(Ordering::Relaxed) {
@@ -45,11 +48,11 @@ fn in_flight(
             0..=2 => {
                 let answer = server.post("/train", &request(number));
                 let is = match &answer {
-                    Ok((201, _)) => Told::There,
+                    Ok((201, _)) => Answered::There,
                     Ok(_) => continue,
-                    Err(_) => Told::Nothing,
+                    Err(_) => Answered::Nothing,
                 };
-                message.insert(number, is);
+                answers.insert(number, is);
                 answer
             }
             3 => server.post(&format!("{path}/suspend"), &json!({})),
@@ -57,11 +60,11 @@ fn in_flight(
             _ => {
                 let answer = server.delete(&path);
                 let is = match &answer {
-                    Ok((204 | 404, _)) => Told::Gone,
-                    Ok(_) => Told::Nothing,
-                    Err(_) => Told::Nothing,
+                    Ok((204 | 404, _)) => Answered::Gone,
+                    Ok(_) => Answered::Nothing,
+                    Err(_) => Answered::Nothing,
                 };
-                message.insert(number, is);
+                answers.insert(number, is);
                 answer
             }
         };
@@ -115,27 +118,19 @@ fn kill(pid: u32) {
         .output();
 }
 
-fn eventually(what: &str, mut look: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !look() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn kills_of_service_and_shims_lose_nothing_and_leave_nothing() {
     let kills = setting("TRAINER_KILLS", 15);
     let mut shim_kills = setting("TRAINER_SHIM_KILLS", 8);
     let site = alone::site(STEPS, 6);
     let mut random = Random::new();
-    let (mut server, mut message, mut killed) = (site.start().unwrap(), BTreeMap::new(), 0);
+    let (mut server, mut answers, mut killed) = (site.start().unwrap(), BTreeMap::new(), 0);
     for number in 0..kills {
         let over = AtomicBool::new(false);
         let (mut other, moment) = (random.fork(), random.below(400));
         std::thread::scope(|scope| {
-            let (served, over, message) = (&server, &over, &mut message);
-            scope.spawn(move || in_flight(served, &mut other, message, over));
+            let (served, over, answers) = (&server, &over, &mut answers);
+            scope.spawn(move || in_flight(served, &mut other, answers, over));
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_millis(moment)
                 || killed < shim_kills * number / kills
@@ -165,25 +160,28 @@ fn kills_of_service_and_shims_lose_nothing_and_leave_nothing() {
             .filter(|process| after.contains(process))
             .collect();
         assert!(left.is_empty(), "{left:?} outlived the service");
-        for (run, is) in &message {
+        for (run, is) in &answers {
             let (status, summary) = server.get(&format!("/train/{}", job(*run))).unwrap();
             match is {
-                Told::There => assert_eq!(status, 200, "run {run} is lost: {summary}"),
-                Told::Gone => assert_eq!(status, 404, "run {run} is back: {summary}"),
-                Told::Nothing => {}
+                Answered::There => assert_eq!(status, 200, "run {run} is lost: {summary}"),
+                Answered::Gone => assert_eq!(status, 404, "run {run} is back: {summary}"),
+                Answered::Nothing => {}
             }
         }
-        message.retain(|_, is| *is != Told::Nothing);
+        answers.retain(|_, is| *is != Answered::Nothing);
     }
     println!("{kills} kills of the service, {killed} of shims");
     alone::check(&site);
     for run in 0..RUNS {
         let path = format!("/train/{}", job(run));
         let _ = server.post(&format!("{path}/resume"), &json!({}));
-        eventually("a job never ends", || {
+        eventually("a job never ends", PATIENCE, || {
             let (status, summary) = server.get(&path).unwrap();
-            status == 404 || summary["status"] == "succeeded" || summary["status"] == "failed"
+            let has_ended = summary["status"] == "succeeded" || summary["status"] == "failed";
+            (status == 404 || has_ended).then_some(())
         });
     }
-    eventually("a process is left", || replicas(&site).is_empty());
+    eventually("a process is left", PATIENCE, || {
+        replicas(&site).is_empty().then_some(())
+    });
 }

@@ -8,13 +8,16 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use e2e::{Server, Site, binary, training};
 use serde_json::{Value, json};
 
 use crate::observed::Collector;
+use crate::wait::eventually;
 
+/// How long a process may take to do what a test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The values that jobs get.
 const HUB: &str = "hunter2-value-of-the-hub-token";
 const STORE: &str = "hunter2-value-of-the-object-store";
@@ -273,14 +276,6 @@ fn processes(service: u32, search: &mut Search) {
     }
 }
 
-fn eventually(what: &str, mut is_done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_done() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn no_secret_token_or_key_is_in_anything_that_the_service_shows_or_stores() {
     let setting = Setting::start();
@@ -301,17 +296,19 @@ fn no_secret_token_or_key_is_in_anything_that_the_service_shows_or_stores() {
     assert!(created.starts_with("HTTP/1.1 201"), "{created}");
     search.add("the created job", created);
     let logs = "/train/meta-leak/logs?namespace=team-a";
-    eventually("the job writes its log", || {
+    eventually("the job writes its log", PATIENCE, || {
         setting
             .ask(&alice, "GET", logs, None)
             .contains("values ***")
+            .then_some(())
     });
     setting.answers(&mut search, "running");
     processes(setting.server.pid(), &mut search);
-    eventually("the job fails", || {
+    eventually("the job fails", PATIENCE, || {
         setting
             .ask(&alice, "GET", "/train/meta-leak", None)
             .contains("\"failed\"")
+            .then_some(())
     });
     setting.answers(&mut search, "failed");
     let log = search.content("failed /train/meta-leak/logs?replica=all");

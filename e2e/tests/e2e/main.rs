@@ -32,3 +32,4 @@ mod random;
 mod scripts;
 mod supply_chain;
 mod training;
+mod wait;

@@ -96,14 +96,10 @@ async fn no_key_that_another_program_reads_and_no_variable_that_changes_a_proces
     let policy = "[namespaces.team-a]\nlabels = [\"team\"]\n";
     let service = Service::with_access(&(teams() + policy), RequestPolicy::default()).await;
     let generated = std::iter::repeat_with(|| format!("{}.example/{}", word(), word())).take(200);
-    let keys: Vec<String> = KEYS
-        .map(str::to_string)
-        .into_iter()
-        .chain(generated)
-        .collect();
-    for key in &keys {
+    for key in KEYS.map(str::to_string).into_iter().chain(generated) {
         for member in ["labels", "annotations"] {
-            let refused = is_refused(&service, &with(member, key, "true"), &at(member, key)).await;
+            let refused =
+                is_refused(&service, &with(member, &key, "true"), &at(member, &key)).await;
             assert!(refused, "{member}: {key}");
         }
     }
@@ -119,15 +115,10 @@ async fn no_key_that_another_program_reads_and_no_variable_that_changes_a_proces
     }
     let generated =
         ["LD_", "PYTHON", "TRAINER_"].map(|kind| format!("{kind}{}", word().to_uppercase()));
-    let variables: Vec<String> = VARIABLES
-        .map(str::to_string)
-        .into_iter()
-        .chain(generated)
-        .collect();
-    for name in &variables {
-        let body = with("env", name, "/tmp/x");
+    for name in VARIABLES.map(str::to_string).into_iter().chain(generated) {
+        let body = with("env", &name, "/tmp/x");
         assert!(
-            is_refused(&service, &body, &at("env", name)).await,
+            is_refused(&service, &body, &at("env", &name)).await,
             "env: {name}"
         );
     }

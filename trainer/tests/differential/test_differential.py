@@ -39,13 +39,19 @@ def of(framework: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("job", found, ids=name_of)
 
 
+def both(folder: Path, job: Job) -> tuple[Inputs, Run, str]:
+    """Trains with train.py and with the bare framework. Returns the log of train.py."""
+    inputs = Inputs.write(folder, job)
+    run = Run(folder / "whole", job, inputs)
+    started = run.start(), runs.bare(folder / "bare", job, inputs)
+    for each in started:
+        assert each.wait() == 0, each.log
+    return inputs, run, started[0].log
+
+
 @of("hf")
 def test_hf_trains_as_transformers_does(tmp_path: Path, job: Job) -> None:
-    inputs = Inputs.write(tmp_path, job)
-    run = Run(tmp_path / "whole", job, inputs)
-    both = run.start(), runs.bare(tmp_path / "bare", job, inputs)
-    for started in both:
-        assert started.wait() == 0, started.log
+    inputs, run, log = both(tmp_path, job)
     saved = tmp_path / "bare/saved"
     kept = sorted(int(path.name.split("-")[1]) for path in saved.glob("checkpoint-*"))
     assert set(kept) <= set(run.steps)
@@ -56,17 +62,13 @@ def test_hf_trains_as_transformers_does(tmp_path: Path, job: Job) -> None:
         assert compare.of_folders(*folders, aside=aside) == [], step
     state = json.loads((run.last / "trainer_state.json").read_text())
     history = {one["step"]: one["loss"] for one in state["log_history"] if "loss" in one}
-    assert runs.losses(both[0].log) == pytest.approx(history, abs=1e-6)
-    cut_and_compare(tmp_path, run, inputs, both[0].log)
+    assert runs.losses(log) == pytest.approx(history, abs=1e-6)
+    cut_and_compare(tmp_path, run, inputs, log)
 
 
 @of("meta")
 def test_meta_trains_as_a_plain_loop_around_transformers_llama(tmp_path: Path, job: Job) -> None:
-    inputs = Inputs.write(tmp_path, job)
-    run = Run(tmp_path / "whole", job, inputs)
-    both = run.start(), runs.bare(tmp_path / "bare", job, inputs)
-    for started in both:
-        assert started.wait() == 0, started.log
+    inputs, run, log = both(tmp_path, job)
     expected = json.loads((tmp_path / "bare/saved/result.json").read_text())
     near = tolerance.BARE_META[job["precision"]]
     # An evaluation is logged with 4 digits.
@@ -74,15 +76,15 @@ def test_meta_trains_as_a_plain_loop_around_transformers_llama(tmp_path: Path, j
         ("losses", runs.losses, 1e-6), ("evaluations", runs.evaluations, 1e-4)
     ):  # fmt: skip
         theirs = {int(step): loss for step, loss in expected[name].items()}
-        assert found(both[0].log) == pytest.approx(theirs, rel=near.losses, abs=digit), name
-    assert run.steps == kept_by_meta(job, max(runs.losses(both[0].log)))
+        assert found(log) == pytest.approx(theirs, rel=near.losses, abs=digit), name
+    assert run.steps == kept_by_meta(job, max(runs.losses(log)))
     saved = tmp_path / "bare/saved"
     weights = compare.weights(saved), compare.weights(run.last)
     apart = compare.distance(compare.weights(inputs.model), *weights)
     FIGURES[f"bare loop of meta, {job['precision']}"].append(apart)
     assert apart < near.weights
     assert files(run.last) == files(saved) - {"result.json", "README.md"}
-    cut_and_compare(tmp_path, run, inputs, both[0].log)
+    cut_and_compare(tmp_path, run, inputs, log)
 
 
 def kept_by_meta(job: Job, last: int) -> list[int]:

@@ -7,8 +7,7 @@ use std::thread;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-/// The niceness of the threads. Requests of other clients get ten times as much of a processor.
-const NICENESS: i32 = 10;
+use crate::scheduling;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -41,7 +40,7 @@ impl Background {
     ///
     /// # Errors
     ///
-    /// [`Incomplete`] if the work panics, or if there is no thread.
+    /// [`Incomplete`] if the work panics, or if no thread could be started.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -58,8 +57,7 @@ impl Background {
 }
 
 fn run(queue: &Mutex<mpsc::Receiver<Work>>) {
-    // On Linux, this applies to the calling thread only.
-    let _ = rustix::process::nice(NICENESS);
+    scheduling::lower_priority();
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(work) = next else { return };

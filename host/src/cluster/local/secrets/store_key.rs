@@ -30,7 +30,7 @@ pub struct NoKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     #[error(
-        "it is encrypted, but there is no key; set TRAINER_SECRETS_KEY or TRAINER_SECRETS_KEY_FILE"
+        "it is encrypted, and no key is configured; set TRAINER_SECRETS_KEY or TRAINER_SECRETS_KEY_FILE"
     )]
     NeedsKey,
     #[error(
