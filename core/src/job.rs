@@ -1,5 +1,6 @@
 //! Existing jobs: status, details, lists, logs, metrics and causes of failures.
 
+mod by_age;
 mod cause;
 mod details;
 mod failures;
@@ -18,6 +19,7 @@ mod selector;
 mod status;
 mod update;
 
+pub use by_age::{JobPosition, JobsByAge};
 pub use cause::{Cause, MAX_LOG_BYTES, Restart, cause};
 pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
 pub use failures::{failure_annotation, failures, is_failure_annotation};

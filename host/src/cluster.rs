@@ -20,7 +20,9 @@ pub use changes::JobWatch;
 pub use feed::{Change, Feed, FeedPosition, Follower, News};
 pub use progress::progress;
 
-use crate::job::{Inspection, LogSelection, LogStart, ObservedJob, Prefix, Submission};
+use crate::job::{
+    Inspection, JobPosition, LogSelection, LogStart, ObservedJob, Prefix, Submission,
+};
 use crate::job_kind::JobKind;
 use crate::pytorch_job::PyTorchJob;
 
@@ -69,12 +71,26 @@ pub trait Cluster: Send + Sync {
     /// As [`Cluster::get`].
     async fn manifest(&self, namespace: &str, name: &str) -> Result<Value, ClusterError>;
 
-    /// Returns all jobs of a namespace, or of all allowed namespaces, in any order.
+    /// Returns the newest jobs of all allowed namespaces, or those after a position, in the order of a
+    /// list. They are at most as many as `limit`, and fewer only at the end.
     ///
     /// # Errors
     ///
     /// If they are not known yet.
-    async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError>;
+    fn list_after(
+        &self,
+        position: Option<&JobPosition>,
+        limit: usize,
+    ) -> Result<Vec<Arc<ObservedJob>>, ClusterError>;
+
+    /// Returns all jobs of all allowed namespaces, newest first.
+    ///
+    /// # Errors
+    ///
+    /// If they are not known yet.
+    fn list(&self) -> Result<Vec<Arc<ObservedJob>>, ClusterError> {
+        self.list_after(None, usize::MAX)
+    }
 
     /// The visible namespaces that have a job with this name. A lookup of others costs the same, so
     /// that the time of a response does not reveal what is in them.

@@ -52,7 +52,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 use tracing::field::Empty;
 
-pub use app::App;
+pub use app::{App, AppParts};
 use heavy::LargeRequests;
 pub use origin::Origin;
 use problem::Problem;

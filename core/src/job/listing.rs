@@ -1,9 +1,8 @@
-//! Pages of jobs: filters, order and page tokens.
+//! Pages of jobs: filters and page tokens.
 //!
 //! A page starts after the last job of the previous one, wherever that is by now, so jobs that are
 //! created or deleted meanwhile never cause others to be missed or listed twice.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -13,13 +12,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{JobState, JobSummary, ObservedJob, Selector, queue};
+use super::{JobPosition, JobState, JobSummary, ObservedJob, Selector, queue};
 use crate::keys::{FRAMEWORK_LABEL, OWNER_ANNOTATION};
 
 /// The default page size.
 const DEFAULT_PAGE: usize = 100;
 /// The maximum page size.
 const MAX_PAGE: usize = 1000;
+/// The number of jobs that are read at once while a page is not full.
+const READ: usize = 1000;
 
 /// Which jobs to list.
 #[derive(Clone, Debug, Default)]
@@ -87,17 +88,9 @@ impl PageSize {
 
 /// The last job of a page, and a fingerprint of the query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Position {
-    /// Seconds since 1970.
-    #[serde(rename = "c")]
-    created: i64,
-    /// Additional microseconds. Kubernetes has none.
-    #[serde(rename = "m", default)]
-    micros: i64,
-    #[serde(rename = "n")]
-    name: String,
-    #[serde(rename = "s")]
-    namespace: String,
+struct PageToken {
+    #[serde(flatten)]
+    last: JobPosition,
     #[serde(rename = "q")]
     query: String,
 }
@@ -118,7 +111,7 @@ pub struct Listing {
     size: PageSize,
     /// Fingerprint of the filters.
     query: String,
-    after: Option<Position>,
+    after: Option<JobPosition>,
 }
 
 impl Listing {
@@ -134,39 +127,54 @@ impl Listing {
         page_token: Option<&str>,
     ) -> Result<Self, InvalidPageToken> {
         let query = fingerprint(query);
-        let after = page_token.map(Position::read).transpose()?;
-        if after.as_ref().is_some_and(|after| after.query != query) {
+        let token = page_token.map(PageToken::read).transpose()?;
+        if token.as_ref().is_some_and(|token| token.query != query) {
             return Err(InvalidPageToken::OtherQuery);
         }
         Ok(Self {
             filter,
             size,
             query,
-            after,
+            after: token.map(|token| token.last),
         })
     }
 
-    /// Selects the page from all jobs.
-    pub fn page(&self, mut jobs: Vec<Arc<ObservedJob>>) -> JobPage {
-        let after = self.after.as_ref().map(Position::order);
-        jobs.retain(|job| {
-            let here = order(job);
-            after.is_none_or(|after| here > after) && self.filter.admits(job)
-        });
+    /// Selects the page from the jobs that may be listed. `read` returns at most as many jobs as asked
+    /// for, in the order of a list, that come after a position; only the last ones are fewer.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`.
+    pub fn page<E>(
+        &self,
+        read: impl Fn(Option<&JobPosition>, usize) -> Result<Vec<Arc<ObservedJob>>, E>,
+        may_list: impl Fn(&ObservedJob) -> bool,
+    ) -> Result<JobPage, E> {
         let PageSize(size) = self.size;
-        let has_more = jobs.len() > size;
-        if has_more {
-            jobs.select_nth_unstable_by(size, |one, other| order(one).cmp(&order(other)));
-            jobs.truncate(size);
+        let mut jobs = Vec::with_capacity(size + 1);
+        let mut after = self.after.clone();
+        let mut limit = size + 1;
+        loop {
+            let read = read(after.as_ref(), limit)?;
+            let is_end = read.len() < limit;
+            after = read.last().map(|job| JobPosition::of(job));
+            let listed = read.into_iter();
+            jobs.extend(listed.filter(|job| may_list(job) && self.filter.admits(job)));
+            if jobs.len() > size || is_end {
+                return Ok(self.page_of(&jobs));
+            }
+            limit = READ;
         }
-        jobs.sort_unstable_by(|one, other| order(one).cmp(&order(other)));
-        let last = jobs.last().filter(|_| has_more);
+    }
+
+    /// The page that starts with these jobs.
+    fn page_of(&self, jobs: &[Arc<ObservedJob>]) -> JobPage {
+        let PageSize(size) = self.size;
+        let shown = &jobs[..jobs.len().min(size)];
+        let last = shown.last().filter(|_| jobs.len() > size);
         JobPage {
-            next_page_token: last.map(|job| Position::of(job, &self.query).token()),
-            jobs: jobs
-                .iter()
-                .map(|job| ListedJob::from(job.as_ref()))
-                .collect(),
+            next_page_token: last.map(|job| PageToken::of(job, &self.query).encode()),
+            jobs: shown.iter().map(|job| ListedJob::from(&**job)).collect(),
         }
     }
 }
@@ -181,42 +189,15 @@ impl Filter {
     }
 }
 
-/// Newest first. Kubernetes counts whole seconds, so names decide within a second.
-type SortOrder<'a> = (Reverse<(i64, i64)>, &'a str, &'a str);
-
-fn order(job: &ObservedJob) -> SortOrder<'_> {
-    (Reverse(created(job)), job.name(), job.namespace())
-}
-
-/// Seconds since 1970, and additional microseconds.
-fn created(job: &ObservedJob) -> (i64, i64) {
-    const MICROS: i64 = 1_000_000;
-    let created = job.metadata.creation_timestamp.as_ref();
-    let micros = created.map_or(0, |Time(created)| created.as_microsecond());
-    (micros.div_euclid(MICROS), micros.rem_euclid(MICROS))
-}
-
-impl Position {
+impl PageToken {
     fn of(job: &ObservedJob, query: &str) -> Self {
-        let (created, micros) = created(job);
         Self {
-            created,
-            micros,
-            name: job.name().to_string(),
-            namespace: job.namespace().to_string(),
+            last: JobPosition::of(job),
             query: query.to_string(),
         }
     }
 
-    fn order(&self) -> SortOrder<'_> {
-        (
-            Reverse((self.created, self.micros)),
-            &self.name,
-            &self.namespace,
-        )
-    }
-
-    fn token(&self) -> String {
+    fn encode(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(crate::json::to_string(self))
     }
 
@@ -236,8 +217,11 @@ fn fingerprint(query: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::convert::Infallible;
 
     use super::*;
+    use crate::job::JobsByAge;
+    use crate::job_kind::JobKind;
     use proptest::prelude::*;
 
     fn job(name: &str, created: i64) -> Arc<ObservedJob> {
@@ -258,6 +242,16 @@ mod tests {
         Listing::new(Filter::default(), "", PageSize::of(size), token).unwrap()
     }
 
+    /// The page of a listing of these jobs.
+    fn page(listing: &Listing, jobs: &[Arc<ObservedJob>]) -> JobPage {
+        let jobs: JobsByAge = jobs.iter().cloned().collect();
+        let read = |after: Option<&JobPosition>, count: usize| {
+            Ok::<_, Infallible>(jobs.after(after).take(count).cloned().collect())
+        };
+        let Ok(page) = listing.page(read, |job| job.namespace() == "team-a");
+        page
+    }
+
     fn names(page: &JobPage) -> Vec<&str> {
         page.jobs
             .iter()
@@ -268,7 +262,7 @@ mod tests {
     #[test]
     fn the_newest_come_first_and_names_decide_within_a_second() {
         let jobs = vec![job("b", 1), job("c", 2), job("a", 1)];
-        assert_eq!(names(&listing(0, None).page(jobs)), ["c", "a", "b"]);
+        assert_eq!(names(&page(&listing(0, None), &jobs)), ["c", "a", "b"]);
     }
 
     #[test]
@@ -286,14 +280,40 @@ mod tests {
             ..Filter::default()
         };
         let listing = Listing::new(filter, "length=2", PageSize::of(2), None).unwrap();
-        let page = listing.page(jobs);
+        let page = page(&listing, &jobs);
         assert_eq!(names(&page), ["aa", "cc"]);
         assert_eq!(page.next_page_token, None);
     }
 
     #[test]
+    fn a_page_is_filled_from_more_jobs_than_are_read_at_once() {
+        let others = (0..3 * READ).map(|number| job(&format!("other-{number}"), 5));
+        let jobs: Vec<_> = [job("aa", 9), job("bb", 1)]
+            .into_iter()
+            .chain(others)
+            .collect();
+        let filter = Filter {
+            labels: Selector::parse("length=2").unwrap(),
+            ..Filter::default()
+        };
+        let listing = Listing::new(filter, "", PageSize::of(2), None).unwrap();
+        assert_eq!(names(&page(&listing, &jobs)), ["aa", "bb"]);
+    }
+
+    #[test]
+    fn both_kinds_of_a_name_are_listed_on_pages_of_one() {
+        let mut other = (*job("a", 1)).clone();
+        other.kind = JobKind::TrainJob;
+        let jobs = [job("a", 1), Arc::new(other)];
+        let first = page(&listing(1, None), &jobs);
+        let second = page(&listing(1, first.next_page_token.as_deref()), &jobs);
+        assert_eq!((names(&first), names(&second)), (vec!["a"], vec!["a"]));
+        assert_eq!(second.next_page_token, None);
+    }
+
+    #[test]
     fn a_token_of_another_list_or_of_nobody_is_refused() {
-        let page = listing(1, None).page(vec![job("a", 1), job("b", 2)]);
+        let page = page(&listing(1, None), &[job("a", 1), job("b", 2)]);
         let token = page.next_page_token.unwrap();
         let other = Listing::new(Filter::default(), "x", PageSize::of(1), Some(&token));
         assert_eq!(other.unwrap_err(), InvalidPageToken::OtherQuery);
@@ -329,7 +349,7 @@ mod tests {
             let mut seen = Vec::new();
             let mut token: Option<String> = None;
             loop {
-                let page = listing(size, token.as_deref()).page(jobs.clone());
+                let page = page(&listing(size, token.as_deref()), &jobs);
                 seen.extend(page.jobs.into_iter().map(|job| job.summary.name));
                 match page.next_page_token {
                     Some(next) => token = Some(next),

@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::cluster::kubernetes::KubernetesCluster;
 use crate::cluster::local::LocalCluster;
 use crate::config::{ClusterKind, ServeSettings};
-use crate::http::{App, Failures, router};
+use crate::http::{App, AppParts, Failures, router};
 use crate::plugin::watch;
 use crate::request::RequestPolicy;
 use crate::{listen, measure, memory, preflight, secrets, telemetry};
@@ -58,7 +58,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     let doubts = access.iter().flat_map(|access| access.doubts());
     doubts.for_each(|doubt| warn!("{doubt}"));
     let (stops, draining) = watch_channel::channel(false);
-    let app = App {
+    let app = AppParts {
         plugins: registry.clone(),
         cluster: cluster.clone(),
         policy: Arc::new(policy),
@@ -70,6 +70,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
         failures: Failures::default(),
         draining,
     };
+    let app = App::from(app);
     let listener = listen::bind(settings.listen)
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;

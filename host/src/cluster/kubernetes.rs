@@ -37,7 +37,7 @@ use tracing::warn;
 
 use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState, WritingJob};
 use crate::job::{
-    Inspection, JobEvent, LogSelection, LogStart, ObservedJob, PodDetails, Submission,
+    Inspection, JobEvent, JobPosition, LogSelection, LogStart, ObservedJob, PodDetails, Submission,
 };
 use crate::job_kind::JobKind;
 use crate::keys::IDEMPOTENCY_LABEL;
@@ -233,13 +233,17 @@ impl Cluster for KubernetesCluster {
         Ok(manifest)
     }
 
-    async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError> {
+    fn list_after(
+        &self,
+        position: Option<&JobPosition>,
+        limit: usize,
+    ) -> Result<Vec<Arc<ObservedJob>>, ClusterError> {
         match self.cache.not_known() {
             Some(why) => Err(ClusterError::Unavailable {
                 action: "listing the jobs",
                 source: why.into(),
             }),
-            None => Ok(self.cache.all(namespace)),
+            None => Ok(self.cache.after(position, limit)),
         }
     }
 

@@ -44,7 +44,9 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState};
-use crate::job::{EarlierCheckpoints, Inspection, LogSelection, ObservedJob, Prefix, Submission};
+use crate::job::{
+    EarlierCheckpoints, Inspection, JobPosition, LogSelection, ObservedJob, Prefix, Submission,
+};
 use crate::job_kind::JobKind;
 use crate::keys::RUN_ID_LABEL;
 use crate::pytorch_job::PyTorchJob;
@@ -288,8 +290,12 @@ impl Cluster for LocalCluster {
             .map_err(|error| ClusterError::internal("writing a manifest", error))
     }
 
-    async fn list(&self, namespace: Option<&str>) -> Result<Vec<Arc<ObservedJob>>, ClusterError> {
-        Ok(self.machine.observed(namespace))
+    fn list_after(
+        &self,
+        position: Option<&JobPosition>,
+        limit: usize,
+    ) -> Result<Vec<Arc<ObservedJob>>, ClusterError> {
+        Ok(self.machine.observed(position, limit))
     }
 
     fn namespaces_of(&self, name: &str, is_visible: &dyn Fn(&str) -> bool) -> Vec<String> {
@@ -416,7 +422,7 @@ fn size(job: &PyTorchJob) -> u64 {
 
 /// The sizes of the jobs that are kept, by key.
 fn sizes(machine: &LocalJobs) -> BTreeMap<String, u64> {
-    let jobs = machine.observed(None);
+    let jobs = machine.observed(None, usize::MAX);
     let keys = jobs.iter().map(|job| key(job.namespace(), job.name()));
     keys.filter_map(|key| {
         let size = size(&machine.record(&key)?.job);

@@ -1,6 +1,7 @@
 //! The state that handlers share, and steps that several of them use.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -18,9 +19,18 @@ use crate::plugin::Registry;
 use crate::pytorch_job::PyTorchJob;
 use crate::request::{self, Checked, RequestPolicy};
 
-/// The state that handlers share.
+/// The state that handlers share. Its clones share it too, because each request clones it several times.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+struct Shared {
+    parts: AppParts,
+    /// The policy for the kind of jobs that `parts.policy` is not for, once it is needed.
+    policy_of_other_kind: OnceLock<Arc<RequestPolicy>>,
+}
+
+/// What the state consists of.
+pub struct AppParts {
     pub plugins: Arc<Registry>,
     pub cluster: Arc<dyn Cluster>,
     pub policy: Arc<RequestPolicy>,
@@ -38,6 +48,23 @@ pub struct App {
     pub failures: Failures,
     /// Set when the service is shutting down.
     pub draining: watch::Receiver<bool>,
+}
+
+impl From<AppParts> for App {
+    fn from(parts: AppParts) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            policy_of_other_kind: OnceLock::new(),
+        }))
+    }
+}
+
+impl Deref for App {
+    type Target = AppParts;
+
+    fn deref(&self) -> &AppParts {
+        &self.0.parts
+    }
 }
 
 impl App {
@@ -66,13 +93,15 @@ impl App {
     /// The policy for the kind of jobs that the cluster creates, which it may learn after the start.
     fn policy_now(&self) -> Arc<RequestPolicy> {
         let job_kind = self.cluster.job_kind();
-        match job_kind == self.policy.job_kind {
-            true => self.policy.clone(),
-            false => Arc::new(RequestPolicy {
-                job_kind,
-                ..(*self.policy).clone()
-            }),
+        if job_kind == self.policy.job_kind {
+            return self.policy.clone();
         }
+        let of_other_kind = || {
+            let policy = (*self.policy).clone();
+            Arc::new(RequestPolicy { job_kind, ..policy })
+        };
+        let policy = self.0.policy_of_other_kind.get_or_init(of_other_kind);
+        policy.clone()
     }
 
     /// Step 4.

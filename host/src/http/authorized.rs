@@ -223,7 +223,7 @@ impl Authorized {
             return Ok(Turn(None));
         }
         let turn = control.creation.lock().await;
-        let jobs = app.cluster.list(None).await?;
+        let jobs = app.cluster.list()?;
         let jobs = || jobs.iter().map(AsRef::as_ref);
         self.refuse(rules.check_totals(request, self.principal.name(), jobs))?;
         Ok(Turn(Some(turn)))

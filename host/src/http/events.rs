@@ -40,7 +40,7 @@ pub(super) async fn events(
         uid: None,
         watch,
         known: known.map(str::to_string),
-        draining: app.draining,
+        draining: app.draining.clone(),
         begun: false,
         ended: false,
     };

@@ -46,12 +46,13 @@ pub(super) async fn feed(
         position: known.unwrap_or_else(|| feed.end()),
         stage: Stage::Live(Vec::new().into_iter()),
         feed,
+        draining: app.draining.clone(),
         app,
         authorized,
     };
     if is_new || reader.catch_up().is_none() {
         // An error here is an answer of its own, later it can only end the stream.
-        reader.start_over().await?;
+        reader.start_over()?;
     }
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let events = Sse::new(place.hold(reader.events())).keep_alive(keep_alive);
@@ -64,6 +65,7 @@ pub(super) async fn feed(
 /// One client that reads the feed.
 struct FeedReader {
     app: App,
+    draining: watch::Receiver<bool>,
     authorized: Authorized,
     feed: Arc<Feed>,
     newest: watch::Receiver<u64>,
@@ -93,10 +95,10 @@ impl FeedReader {
         Some(())
     }
 
-    async fn start_over(&mut self) -> Result<(), ClusterError> {
+    fn start_over(&mut self) -> Result<(), ClusterError> {
         // Before the list, so that a change in between comes twice and never not at all.
         self.position = self.feed.end();
-        let mut jobs = self.app.cluster.list(None).await?;
+        let mut jobs = self.app.cluster.list()?;
         jobs.retain(|job| self.may_see(job.namespace()));
         self.stage = Stage::Reset(jobs);
         Ok(())
@@ -116,7 +118,7 @@ impl FeedReader {
     /// The next event; nothing when the service is about to end.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if *self.app.draining.borrow() {
+            if *self.draining.borrow() {
                 return None;
             }
             match &mut self.stage {
@@ -148,11 +150,11 @@ impl FeedReader {
     async fn wait(&mut self) -> Option<()> {
         tokio::select! {
             changed = self.newest.changed() => changed.ok()?,
-            _ = self.app.draining.wait_for(|draining| *draining) => return None,
+            _ = self.draining.wait_for(|draining| *draining) => return None,
         }
         match self.catch_up() {
             Some(()) => Some(()),
-            None => self.start_over().await.ok(),
+            None => self.start_over().ok(),
         }
     }
 

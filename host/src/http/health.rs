@@ -91,7 +91,7 @@ fn plugins(app: &App) -> Result<String, String> {
 
 /// Metrics in Prometheus format.
 pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    measured::cluster(app.cluster.as_ref()).await;
+    measured::cluster(app.cluster.as_ref());
     let media_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     (media_type, measure::metrics().render())
 }

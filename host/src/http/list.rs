@@ -67,8 +67,10 @@ pub(super) async fn list(
     if let Some(namespace) = &query.namespace {
         authorized.check_namespace(&app, namespace)?;
     }
-    let listing = query.listing()?;
-    let mut jobs = app.cluster.list(query.namespace.as_deref()).await?;
-    jobs.retain(|job| authorized.may_see(&app, job.namespace()));
-    Ok(Json(listing.page(jobs)))
+    let is_asked = |namespace: &str| query.namespace.as_deref().is_none_or(|of| of == namespace);
+    let page = query.listing()?.page(
+        |after, limit| app.cluster.list_after(after, limit),
+        |job| is_asked(job.namespace()) && authorized.may_see(&app, job.namespace()),
+    );
+    Ok(Json(page?))
 }

@@ -119,7 +119,7 @@ pub(super) async fn logs(
     let log = open(&app, &job, &replicas, &selection).await?;
     let log = match selection.end {
         LogEnd::Now => log,
-        LogEnd::WithJob => until_drained(log, app.draining),
+        LogEnd::WithJob => until_drained(log, app.draining.clone()),
     };
     let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     Ok(found.answer((text, Body::from_stream(place.hold(log)))))

@@ -53,8 +53,8 @@ pub(super) fn submission(framework: String, answer: &Result<Response, Problem>) 
 }
 
 /// Measures the number of jobs, and the age of the cached state.
-pub(super) async fn cluster(cluster: &dyn Cluster) {
-    let jobs = cluster.list(None).await;
+pub(super) fn cluster(cluster: &dyn Cluster) {
+    let jobs = cluster.list();
     let states = jobs.map(|jobs| jobs.iter().map(|job| JobState::of(job)).collect::<Vec<_>>());
     for state in JobState::ALL {
         // The number is unknown while the cluster cannot be read.

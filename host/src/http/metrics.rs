@@ -67,7 +67,7 @@ pub(super) async fn metrics(
     let place = streams.enter(caller, 1)?;
     let log = place.hold(open(&app, &job, query.end()).await?).boxed();
     match query.follow {
-        true => Ok(found.answer(followed(log, points, app.draining))),
+        true => Ok(found.answer(followed(log, points, app.draining.clone()))),
         false => Ok(found.answer(represented(recorded(log, points).await?, &headers))),
     }
 }

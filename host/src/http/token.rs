@@ -84,7 +84,7 @@ pub(super) async fn check(
         }
         Err(refused) => (None, Err(refused)),
     };
-    if let (Some(attempt), Some(audit)) = (attempt, app.audit) {
+    if let (Some(attempt), Some(audit)) = (attempt, app.audit.clone()) {
         let caller = principal.as_ref().and_then(|principal| principal.name());
         let entry = audited::entry(attempt, caller, authorized.as_ref(), &answer);
         audit.write(entry).await;

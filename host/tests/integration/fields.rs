@@ -163,7 +163,7 @@ async fn what_the_cluster_could_not_store_is_refused_with_its_size_before_it_is_
             assert!(refused.len() == 1 && is_told, "{path}: {refused:?}");
         }
     }
-    assert!(service.cluster_jobs().await.is_empty());
+    assert!(service.cluster_jobs().is_empty());
     let fits = with("annotations", large(3, 80_000));
     assert_eq!(service.submit(&fits).await.status, 201);
 }

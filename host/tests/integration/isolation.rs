@@ -281,7 +281,7 @@ async fn another_namespace_stays_unknown_and_unchanged_whatever_is_asked() {
         .await
         .unwrap();
     assert_eq!(after, before);
-    let mut names = service.cluster_jobs().await;
+    let mut names = service.cluster_jobs();
     names.sort();
     assert_eq!(names, [format!("meta-{THERE}"), "meta-own".to_string()]);
     service.stop().await;

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::json;
-use trainer_host::http::{App, Failures, router};
+use trainer_host::http::{AppParts, Failures, router};
 use trainer_host::request::{AllowedNamespaces, RequestPolicy};
 
 use crate::service::{Answer, Service, request};
@@ -28,7 +28,7 @@ async fn send(service: &Service, method: Method, path: &str) -> Answer {
 /// The same cluster through a service that serves fewer namespaces.
 pub(crate) fn allowing(service: &Service, namespaces: &[&str]) -> Router {
     let names = namespaces.iter().map(|name| (*name).to_string());
-    router(App {
+    let parts = AppParts {
         plugins: service.registry.clone(),
         cluster: service.cluster.clone(),
         policy: Arc::new(RequestPolicy {
@@ -42,7 +42,8 @@ pub(crate) fn allowing(service: &Service, namespaces: &[&str]) -> Router {
         allowed_origins: Arc::new([]),
         failures: Failures::default(),
         draining: service.draining.subscribe(),
-    })
+    };
+    router(parts.into())
 }
 
 const READS: [&str; 5] = ["", "?view=full", "/manifest", "/events", "/logs?tail=1"];
@@ -71,7 +72,7 @@ async fn a_job_of_a_namespace_that_is_not_served_does_not_exist() {
         );
     }
     assert_eq!(service.get("/train").await.json()["jobs"], json!([]));
-    assert_eq!(service.cluster_jobs().await, ["meta-secret"]);
+    assert_eq!(service.cluster_jobs(), ["meta-secret"]);
     // Nor does it make the name of another job ambiguous.
     service.router = allowing(&service, &["default", "team-a", "team-b"]);
     add(&service, "team-a", "secret").await;
@@ -97,11 +98,11 @@ async fn what_changes_a_job_never_guesses_its_namespace() {
         let path = format!("/train/meta-x/{change}");
         send(&service, Method::POST, &path).await.problem(404);
     }
-    assert_eq!(service.cluster_jobs().await, ["meta-x"]);
+    assert_eq!(service.cluster_jobs(), ["meta-x"]);
     let path = "/train/meta-x/suspend?namespace=team-a";
     assert_eq!(send(&service, Method::POST, path).await.status, 200);
     assert_eq!(delete("/train/meta-x?namespace=team-a").await.status, 204);
-    assert!(service.cluster_jobs().await.is_empty());
+    assert!(service.cluster_jobs().is_empty());
     assert_eq!(
         delete("/train/meta-x").await.problem(404)["detail"],
         "Job meta-x not found; list the jobs to see their names"

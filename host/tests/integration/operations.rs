@@ -49,7 +49,7 @@ async fn a_deleted_job_frees_its_slots_and_does_not_come_back_with_the_service()
     service.submit(&request("succeed", "next")).await;
     delete(&service, "/train/meta-wide").await;
     service.wait_for("meta-next", "succeeded").await;
-    let listed = service.cluster_jobs().await;
+    let listed = service.cluster_jobs();
     assert_eq!(listed, ["meta-next"]);
 }
 

@@ -46,7 +46,7 @@ async fn no_route_takes_a_parameter_that_it_does_not_know() {
             assert!(answer.text.contains(known.name), "{}", answer.text);
         }
     }
-    assert_eq!(service.cluster_jobs().await, ["meta-there"]);
+    assert_eq!(service.cluster_jobs(), ["meta-there"]);
     service.stop().await;
 }
 
@@ -75,7 +75,7 @@ async fn no_route_takes_a_parameter_twice_or_with_a_value_that_is_none() {
             }
         }
     }
-    assert_eq!(service.cluster_jobs().await, ["meta-there"]);
+    assert_eq!(service.cluster_jobs(), ["meta-there"]);
     service.stop().await;
 }
 
@@ -102,7 +102,7 @@ async fn a_dry_run_that_is_asked_of_the_wrong_route_creates_nothing() {
         let path = format!("/train/preview?{query}");
         assert_refused(&service.post(&path, body.clone()).await, "dry_run");
     }
-    assert!(service.cluster_jobs().await.is_empty());
+    assert!(service.cluster_jobs().is_empty());
     assert_eq!(service.post("/train?", body).await.status, 201);
     service.stop().await;
 }
@@ -121,7 +121,7 @@ async fn a_misspelt_namespace_deletes_nothing() {
         let answer = service.send(delete.body(Body::empty()).unwrap()).await;
         assert_refused(&answer, "namespace");
     }
-    assert_eq!(service.cluster_jobs().await, ["meta-kept"]);
+    assert_eq!(service.cluster_jobs(), ["meta-kept"]);
     service.stop().await;
 }
 

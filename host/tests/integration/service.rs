@@ -21,7 +21,7 @@ use trainer_host::cluster::local::contain::Mode;
 use trainer_host::cluster::local::quota::Limits as Quota;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::document;
-use trainer_host::http::{App, Failures, Token, router};
+use trainer_host::http::{AppParts, Failures, Token, router};
 use trainer_host::plugin::golden::SelfTests;
 use trainer_host::plugin::{Compiler, Limits, Loader, LoaderSettings, Registry, UnknownArguments};
 use trainer_host::request::RequestPolicy;
@@ -211,7 +211,7 @@ impl Service {
         let registry = Arc::new(registry(&plugins, data.path()));
         let cluster = Arc::new(LocalCluster::open(settings).await.unwrap());
         let draining = watch::Sender::new(false);
-        let app = App {
+        let app = AppParts {
             plugins: registry.clone(),
             cluster: cluster.clone(),
             policy: Arc::new(policy),
@@ -224,7 +224,7 @@ impl Service {
             draining: draining.subscribe(),
         };
         Self {
-            router: router(app),
+            router: router(app.into()),
             cluster,
             registry,
             access: restricted.access,
@@ -276,8 +276,8 @@ impl Service {
     }
 
     /// The names of the jobs that the cluster knows.
-    pub async fn cluster_jobs(&self) -> Vec<String> {
-        let jobs = self.cluster.list(None).await.unwrap();
+    pub fn cluster_jobs(&self) -> Vec<String> {
+        let jobs = self.cluster.list().unwrap();
         jobs.iter().map(|job| job.name().to_string()).collect()
     }
 

@@ -31,7 +31,7 @@ pub(super) async fn read(feed: Arc<Feed>, cluster: Arc<dyn Cluster>) {
             return;
         }
         // Where the jobs are not known, the next round may know them.
-        let jobs = cluster.list(None).await.unwrap_or_default();
+        let jobs = cluster.list().unwrap_or_default();
         feed.keep_progress_of(&jobs);
         for job in due(jobs, &mut ended) {
             reads.tick().await;

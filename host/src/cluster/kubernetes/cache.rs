@@ -21,7 +21,7 @@ use jobs::{Jobs, Key, key};
 
 use crate::cluster::Feed;
 use crate::cluster::changes::{Changes, JobWatch};
-use crate::job::{self, ObservedJob, PodDetails, Prefix};
+use crate::job::{self, JobPosition, ObservedJob, PodDetails, Prefix};
 use crate::job_kind::JobKind;
 use crate::keys::{
     CHECKPOINT_PREFIX_ANNOTATION, HELD_ANNOTATION, MODEL_ID_ANNOTATION, SUBMISSION_ANNOTATION,
@@ -191,13 +191,14 @@ impl Cache {
         self.jobs().of_name(name).cloned().collect()
     }
 
-    /// All jobs of a namespace, or of every watched one.
-    pub(super) fn all(&self, namespace: Option<&str>) -> Vec<Arc<ObservedJob>> {
+    /// The newest jobs of every watched namespace, or those after a position.
+    pub(super) fn after(
+        &self,
+        position: Option<&JobPosition>,
+        limit: usize,
+    ) -> Vec<Arc<ObservedJob>> {
         let jobs = self.jobs();
-        jobs.all()
-            .filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
-            .cloned()
-            .collect()
+        jobs.after(position).take(limit).cloned().collect()
     }
 
     /// Another job that writes to a prefix.

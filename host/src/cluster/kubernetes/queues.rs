@@ -192,7 +192,7 @@ impl KubernetesCluster {
     /// The job for which Kueue has stopped another one. Kueue names it by its uid.
     fn preemptor(&self, job: &ObservedJob, workload: Option<&Workload>) -> Option<String> {
         let message = workload?.preemption()?;
-        let jobs = self.cache.all(None);
+        let jobs = self.cache.after(None, usize::MAX);
         let names = |other: &&std::sync::Arc<ObservedJob>| {
             let uid = other.metadata.uid.as_deref();
             uid.is_some_and(|uid| message.contains(uid))

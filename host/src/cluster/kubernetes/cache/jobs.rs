@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::job::{ObservedJob, Prefix, PrefixIndex};
+use crate::job::{JobPosition, JobsByAge, ObservedJob, Prefix, PrefixIndex};
 use crate::job_kind::JobKind;
 
 /// By name and then namespace, because lookups are by name.
@@ -13,6 +13,7 @@ pub(super) type Key = (String, String, JobKind);
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     by_key: BTreeMap<Key, Arc<ObservedJob>>,
+    by_age: JobsByAge,
     writers: PrefixIndex<Key>,
 }
 
@@ -22,6 +23,7 @@ impl Jobs {
         let key = key(&job);
         let before = self.remove(&key);
         self.writers.insert(&job, key.clone());
+        self.by_age.insert(job.clone());
         self.by_key.insert(key, job);
         before
     }
@@ -29,6 +31,7 @@ impl Jobs {
     pub(super) fn remove(&mut self, key: &Key) -> Option<Arc<ObservedJob>> {
         let job = self.by_key.remove(key)?;
         self.writers.remove(&job, key);
+        self.by_age.remove(&job);
         Some(job)
     }
 
@@ -43,6 +46,7 @@ impl Jobs {
         self.by_key = others;
         for (key, job) in &taken {
             self.writers.remove(job, key);
+            self.by_age.remove(job);
         }
         taken
     }
@@ -51,8 +55,12 @@ impl Jobs {
         self.by_key.get(key)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<ObservedJob>> {
-        self.by_key.values()
+    /// The jobs after a position, newest first.
+    pub(super) fn after(
+        &self,
+        position: Option<&JobPosition>,
+    ) -> impl Iterator<Item = &Arc<ObservedJob>> {
+        self.by_age.after(position)
     }
 
     /// The job of a namespace and name, of either kind.

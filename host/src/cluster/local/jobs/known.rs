@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Job, JobId};
-use crate::job::{ObservedJob, Prefix, PrefixIndex, Submission};
+use crate::job::{JobPosition, JobsByAge, ObservedJob, Prefix, PrefixIndex, Submission};
 use crate::keys::IDEMPOTENCY_LABEL;
 
 /// All jobs, by key. A job that is deleted leaves when its replicas have ended.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     kept: BTreeMap<String, Known>,
+    by_age: JobsByAge,
     /// Deleted jobs with replicas that have not ended, by uid.
     leaving: BTreeMap<String, Job>,
     /// The kept jobs that have not ended.
@@ -36,6 +37,7 @@ impl Jobs {
         let before = self.remove(&key);
         let observed = Arc::new(ObservedJob::from(&job.record.job));
         self.writers.insert(&observed, key.clone());
+        self.by_age.insert(observed.clone());
         if job.is_over() && job.is_live() {
             self.ending.insert(key.clone());
         }
@@ -67,6 +69,14 @@ impl Jobs {
     /// The kept jobs, by key.
     pub(super) fn kept(&self) -> &BTreeMap<String, Known> {
         &self.kept
+    }
+
+    /// The kept jobs after a position, newest first.
+    pub(super) fn after(
+        &self,
+        position: Option<&JobPosition>,
+    ) -> impl Iterator<Item = &Arc<ObservedJob>> {
+        self.by_age.after(position)
     }
 
     /// Every job, kept or leaving.
@@ -115,6 +125,7 @@ impl Jobs {
     fn remove(&mut self, key: &str) -> Option<Known> {
         let known = self.kept.remove(key)?;
         self.writers.remove(&known.observed, &key.to_string());
+        self.by_age.remove(&known.observed);
         self.ending.remove(key);
         if let Some(submission) = submission(&known.observed) {
             self.submissions.remove(&submission);

@@ -9,7 +9,7 @@ use super::{Job, JobId, LocalJobs, blocking};
 use crate::cluster::changes::JobWatch;
 use crate::cluster::local::store::Record;
 use crate::cluster::{ClusterError, Feed};
-use crate::job::{ObservedJob, Submission};
+use crate::job::{JobPosition, ObservedJob, Submission};
 use crate::pytorch_job::PyTorchJob;
 
 impl LocalJobs {
@@ -50,13 +50,10 @@ impl LocalJobs {
         jobs.filter(|job| job.name() == name).cloned().collect()
     }
 
-    /// All jobs of a namespace, or of all.
-    pub fn observed(&self, namespace: Option<&str>) -> Vec<Arc<ObservedJob>> {
+    /// The newest jobs, or those after a position.
+    pub fn observed(&self, position: Option<&JobPosition>, limit: usize) -> Vec<Arc<ObservedJob>> {
         let jobs = self.jobs();
-        let jobs = jobs.kept().values().map(|known| &known.observed);
-        jobs.filter(|job| namespace.is_none_or(|namespace| job.namespace() == namespace))
-            .cloned()
-            .collect()
+        jobs.after(position).take(limit).cloned().collect()
     }
 
     /// The keys of all jobs.
