@@ -13,6 +13,7 @@ use crate::service::request;
 pub enum Family {
     UnknownFields,
     LongNames,
+    UnderLongNames,
     Misspelt,
     Duplicates,
     Arrays,
@@ -32,9 +33,10 @@ pub enum Family {
 
 use Family::*;
 
-pub const FAMILIES: [Family; 17] = [
+pub const FAMILIES: [Family; 18] = [
     UnknownFields,
     LongNames,
+    UnderLongNames,
     Misspelt,
     Duplicates,
     Arrays,
@@ -114,6 +116,11 @@ impl Family {
                 let (name, value) = (random.text(size), random.value(2));
                 let place = random.of(&["", "extra_args", "env", "labels", "annotations"]);
                 put(&mut body, place, [(name, value)].into_iter().collect());
+            }
+            UnderLongNames => {
+                let (name, values) = (random.text(size / 2), members(size / 2, random));
+                let place = random.of(&["", "extra_args", "env", "labels", "annotations"]);
+                put(&mut body, place, [(name, values.into())].into_iter().collect());
             }
             Misspelt => {
                 let fields = [

@@ -186,7 +186,9 @@ pub(super) fn deduplicated(found: Vec<Found>) -> Vec<Finding> {
 
 /// The name of a field for messages: `extra_args.lr` for `/extra_args/lr`.
 pub fn field(pointer: &str) -> String {
-    let name = match pointer.strip_prefix('/') {
+    // An escaped character has two bytes. What follows would be cut off anyway.
+    let beginning = &pointer[..pointer.floor_char_boundary(2 * MAX_FIELD_BYTES + 3)];
+    let name = match beginning.strip_prefix('/') {
         Some(tokens) => tokens
             .replace('/', ".")
             .replace("~1", "/")
@@ -261,5 +263,22 @@ impl Write for Beginning {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Only the beginning of a pointer is read, which may end within an escaped character.
+        #[test]
+        fn the_name_of_a_field_is_the_beginning_of_its_unescaped_pointer(
+            tokens in proptest::collection::vec("[a~/é.]{0,300}", 1..6),
+        ) {
+            let pointer = pointer(tokens.iter().map(String::as_str));
+            prop_assert_eq!(field(&pointer), cut(&tokens.join("."), MAX_FIELD_BYTES));
+        }
     }
 }
