@@ -62,7 +62,7 @@ toolchain: # Install the compiler in rust-toolchain.toml and its WebAssembly tar
 	|| { echo "==> installing the WebAssembly target"; rustup target add $(WASM_TARGET); }
 
 .PHONY: test
-test: lint test-rust test-python e2e e2e-console e2e-kubernetes e2e-image ## Run every test that this machine supports
+test: lint test-rust test-python test-client e2e e2e-console e2e-kubernetes e2e-image ## Run every test that this machine supports
 
 .PHONY: lint
 lint: toolchain python ## Check formatting and lints

@@ -1,0 +1,1 @@
+"""Typed arguments of the frameworks that come with the service, one module each."""
