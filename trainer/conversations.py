@@ -55,6 +55,8 @@ def _conversation(place: Place, row: Row, tokenizer: Tokenizer, learned: Learned
             f"{place}: it has 'messages', and the tokenizer has no chat template: tokenizer_name "
             f"names one that has, such as that of the model's -Instruct release"
         )
+    if learned is Learned.ASSISTANT:
+        check_answers(place, messages)
     extra = {name: row[name] for name in ("tools",) if row.get(name)}
     if learned is Learned.EVERYTHING:
         return list(_applied(place, pretrained, messages, extra)["input_ids"])
@@ -72,6 +74,15 @@ def check(place: Place, field: str, messages: Any) -> None:
     if not _is_conversation(messages):
         raise TrainingError(f"{place}: {field!r} has to be {FORM}")
     dataset.check_text(place, messages)
+
+
+def check_answers(place: Place, messages: list[Any]) -> None:
+    """Refuses a conversation of which assistant_only_loss would learn nothing."""
+    if not any(message["role"] == "assistant" for message in messages):
+        raise TrainingError(
+            f"{place}: assistant_only_loss: 'messages' has no turn of the assistant; remove the "
+            f"row, or omit assistant_only_loss"
+        )
 
 
 def _is_conversation(messages: Any) -> bool:

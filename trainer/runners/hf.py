@@ -31,6 +31,7 @@ def run(session: Session) -> None:
     sessions.join(session.run)
     arguments = training_arguments(session, options, device)
     trainer, counted = build(session, options, arguments, chosen)
+    check_batches(trainer)
     publishing = Publishing(session, trainer, counted)
     trainer.add_callback(publishing)
     trainer.before_copying = session.publisher.wait
@@ -79,6 +80,18 @@ def check_metric(options: HfArguments) -> None:
         raise TrainingError(
             f"metric_for_best_model {name}: unknown metric; choose one of {', '.join(known)}"
         )
+
+
+def check_batches(trainer: Any) -> None:
+    """Refuses a dataset of which dataloader_drop_last would leave nothing to train on."""
+    arguments, data = trainer.args, trainer.train_dataset
+    batch = arguments.per_device_train_batch_size * arguments.world_size
+    if not arguments.dataloader_drop_last or not hasattr(data, "__len__") or len(data) >= batch:
+        return
+    raise TrainingError(
+        f"dataloader_drop_last: the dataset has {len(data)} sequences, fewer than one batch of all "
+        f"processes ({batch}); omit it, or lower batch_size"
+    )
 
 
 def training_arguments(session: Session, options: HfArguments, device: str) -> Any:

@@ -14,6 +14,7 @@ from runners import lacks
 from runners.hf_arguments import HfArguments
 from runners.hf_saving import deferred_saving
 from session import Session
+from storage import reason
 from tokens import Tokenizer
 
 LOG = logging.getLogger("trainer")
@@ -65,6 +66,11 @@ def build(
         processing_class=tokens.pretrained(),
         **given,
     )
+    if not len(trainer.train_dataset):
+        raise TrainingError(
+            f"dataset {session.run.dataset_uri}: no turn of the assistant is within the first "
+            f"{options.value('max_seq_len')} tokens of a row; raise max_seq_len"
+        )
     return trainer, float(options.value("max_seq_len"))
 
 
@@ -80,10 +86,14 @@ def gather(session: Session, options: HfArguments, tokens: Tokenizer) -> Any:
     from datasets import Dataset
 
     field = options.value("dataset_text_field")
-    own = [
-        _columns(place, row, field, tokens)
-        for place, row in data.rows(session.run, session.storage)
-    ]
+    template = tokens.pretrained()
+    own = []
+    for place, row in data.rows(session.run, session.storage):
+        found = _columns(place, row, field, tokens)
+        if options.value("assistant_only_loss") and "messages" in found:
+            conversations.check_answers(place, found["messages"])
+        _check_renders(place, found, template)
+        own.append(found)
     rows = data.gather_rows(session.run, own)
     kinds = {frozenset(row) & {"input_ids", "messages", "prompt"} for row in rows}
     if len(kinds) > 1:
@@ -108,6 +118,24 @@ def _columns(place: Place, row: Row, field: str, tokens: Tokenizer) -> dict[str,
         dataset.check_text(place, found)
         return found
     return {"input_ids": [*tokens.encode(dataset.text_of(place, row, field)), tokens.end]}
+
+
+def _check_renders(place: Place, row: dict[str, Any], tokenizer: Any) -> None:
+    """Refuses messages that the tokenizer's chat template cannot render."""
+    turns = row.get("messages") or row.get("prompt")
+    if not isinstance(turns, list) or not tokenizer.chat_template:
+        return
+    given = row.get("chat_template_kwargs") or {}
+    try:
+        tokenizer.apply_chat_template(
+            [*turns, *row.get("completion", [])], tools=row.get("tools"), tokenize=False, **given
+        )
+    # Templates raise errors of many types.
+    except Exception as error:
+        raise TrainingError(
+            f"{place}: the tokenizer's chat template cannot render the messages ({reason(error)}); "
+            f"correct the row, or set tokenizer_name to one whose template can"
+        ) from error
 
 
 def _check(place: Place, row: Row) -> None:

@@ -81,7 +81,7 @@ def test_text_is_read_where_there_is_some() -> None:
         ({"messages": "x"}, "row 1: 'messages' has to be a list of objects"),
         ({"messages": []}, "row 1: 'messages' has to be a list of objects"),
         ({"messages": [{"content": "x"}]}, "row 1: 'messages' has to be a list of objects"),
-        ({"messages": [{"role": "user"}]}, "row 1: the tokenizer's chat template refuses"),
+        ({"messages": [{"role": "assistant"}]}, "row 1: the tokenizer's chat template refuses"),
     ],
 )
 def test_a_row_that_is_not_a_conversation_is_refused(row: dict[str, Any], error: str) -> None:

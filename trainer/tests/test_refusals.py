@@ -44,6 +44,10 @@ CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "co
         ({"attn_implementation": "flash_attention_2"}, "llama-debug cannot be loaded: "),
         ({"report_to": ["mlflow"]}, "transformers rejects the job: "),
         ({"use_liger_kernel": True}, "transformers "),
+        (
+            {"dataloader_drop_last": True, "batch_size": 512},
+            "dataloader_drop_last: the dataset has",
+        ),
         ({"eval_on_start": True}, "transformers "),
         ({"deepspeed": "zero2"}, "transformers rejects the arguments: "),
     ],
@@ -136,6 +140,52 @@ def test_columns_beside_messages_may_have_any_type(tmp_path: Path) -> None:
         "for 'messages', use framework meta, or framework hf with assistant_only_loss"
         in plain.errors[0]
     )
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+    ],
+)
+@pytest.mark.parametrize("field", ["messages", "prompt"])
+def test_messages_that_the_chat_template_cannot_render_are_reported_with_their_place(
+    tmp_path: Path, field: str, turn: dict[str, Any]
+) -> None:
+    turns = [{"role": "user", "content": "a"}, turn]
+    bad: dict[str, Any] = {"messages": turns}
+    if field == "prompt":
+        bad = {"prompt": turns[:1], "completion": turns[1:]}
+    good = {field: CHAT["messages"][:1], "completion": CHAT["messages"][1:]}
+    file = tmp_path / "chat.jsonl"
+    rows = [CHAT if field == "messages" else good, bad]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ended = here.run(tmp_path, file, packing=True, **BASE)
+    (line,) = ended.errors
+    assert f"{file}, line 2: the tokenizer's chat template cannot render" in line
+    assert ended.losses == {}
+
+
+@pytest.mark.parametrize("framework", ["hf", "meta"])
+def test_conversations_without_an_answer_are_not_trained_on(tmp_path: Path, framework: str) -> None:
+    file = tmp_path / "chat.jsonl"
+    rows = [CHAT, {"messages": CHAT["messages"][:1]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {**BASE, "assistant_only_loss": True}
+    ended = here.run(tmp_path, file, framework=framework, **given)
+    (line,) = ended.errors
+    assert f"{file}, line 2: assistant_only_loss: 'messages' has no turn of the assistant" in line
+    assert ended.losses == {}
+
+
+def test_answers_beyond_the_length_of_a_sequence_are_reported(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    long = {"role": "user", "content": "a" * 100}
+    file.write_text(json.dumps({"messages": [long, CHAT["messages"][1]]}) + "\n")
+    ended = here.run(tmp_path, file, assistant_only_loss=True, **BASE)
+    (line,) = ended.errors
+    assert "no turn of the assistant is within the first 32 tokens of a row" in line
 
 
 def test_save_only_model_is_not_resumed_from(tmp_path: Path, dataset: Path) -> None:
