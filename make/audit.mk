@@ -13,6 +13,7 @@ audit: $(AUDIT)/.installed ## Check dependencies: licences, sources, advisories,
 		$(AUDIT)/bin/cargo-deny --offline --locked check advisories; \
 	else echo "==> skipped: the advisories of Rust crates, whose database is unreachable"; fi
 	@$(AUDIT)/python/bin/pip-audit --disable-pip --no-deps --require-hashes -r trainer/lock-hashes.txt
+	@$(AUDIT)/python/bin/pip-audit --disable-pip --no-deps --require-hashes -r trainer/lock-cuda-hashes.txt
 
 $(AUDIT)/.installed:
 	@echo "==> installing cargo-deny, cargo-machete and pip-audit (some minutes)"

@@ -28,7 +28,7 @@ python-install:
 	@cat $(REQUIREMENTS) > $(ENVIRONMENT)/.installed
 
 .PHONY: lock
-lock: python # Update trainer/lock.txt and lock-hashes.txt to the latest compatible releases
+lock: python # Update the lock files of the trainer image to the latest compatible releases
 	@$(ENVIRONMENT)/bin/pip install --quiet --disable-pip-version-check uv
 	@{ sed -n 1p trainer/lock.txt; cd trainer; $(ENVIRONMENT)/bin/uv pip compile --quiet --universal \
 		--python-version 3.10 --no-annotate --no-header --no-emit-index-url requirements-dev.txt; \
@@ -37,3 +37,8 @@ lock: python # Update trainer/lock.txt and lock-hashes.txt to the latest compati
 		--python-version 3.10 --no-annotate --no-header --no-emit-index-url --generate-hashes \
 		--constraints lock.txt requirements.txt; \
 	} > $(TARGET)/lock.txt && mv $(TARGET)/lock.txt trainer/lock-hashes.txt
+	@{ sed -n 1p trainer/lock-cuda-hashes.txt; cd trainer; $(ENVIRONMENT)/bin/uv pip compile --quiet --universal \
+		--python-version 3.11 --no-annotate --no-header --no-emit-index-url --generate-hashes \
+		--constraints lock.txt requirements.txt requirements-cuda.txt; \
+	} > $(TARGET)/lock.txt && mv $(TARGET)/lock.txt trainer/lock-cuda-hashes.txt
+	@$(ENVIRONMENT)/bin/python tools/packages.py

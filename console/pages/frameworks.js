@@ -10,7 +10,7 @@ export function Frameworks({ name }) {
   const { value: loaded, error, reload } = useLoaded((signal) => json("frameworks", { signal }), []);
   if (error) return html`<h1>Frameworks</h1><${Failure} error=${error} retry=${reload} />`;
   if (!loaded) return html`<h1>Frameworks</h1><p class="muted">Loading…</p>`;
-  const { frameworks, refused } = loaded;
+  const { frameworks, refused, default_image: image } = loaded;
   const chosen = frameworks.find((framework) => framework.name === name) || frameworks[0];
   return html`
     <h1>Frameworks</h1>
@@ -21,7 +21,17 @@ export function Frameworks({ name }) {
     ${frameworks.length === 0 && html`<p class="empty">No framework is loaded. Put plugins into the plugin folder of the service.</p>`}
     <div class="tabs">${frameworks.map((framework) => html`<a key=${framework.name} class="button" href=${`#/frameworks/${encodeURIComponent(framework.name)}`}
       aria-current=${framework === chosen ? "page" : undefined}>${visible(framework.name)}</a>`)}</div>
-    ${chosen && html`<${Framework} key=${chosen.name} framework=${chosen} reload=${reload} />`}`;
+    ${chosen && html`<${Framework} key=${chosen.name} framework=${chosen} reload=${reload} />`}
+    ${image && html`<${Packages} image=${image} />`}`;
+}
+
+function Packages({ image }) {
+  const packages = Object.entries(image.packages || {});
+  return html`<section class="card"><h2>Default image</h2><p class="mono">${visible(image.image)}</p>
+    ${packages.length === 0 && html`<p class="muted">Its packages are not known.</p>`}
+    ${packages.length > 0 && html`<details><summary>${packages.length} packages</summary>
+      <p class="mono">${visible(packages.map(([name, version]) => (version ? `${name}==${version}` : name)).join(" "))}</p></details>`}
+  </section>`;
 }
 
 function Framework({ framework, reload }) {

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 pub use file::{AccessFile, OidcSettings, TokenReviewSettings};
 pub use limits::Usage;
 pub use operation::{OPERATIONS, Reach, reach};
+pub(crate) use pattern::matches;
 pub use policy::{DigestRule, Policy};
 pub use principal::{Forbidden, Grant, Namespaces, Principal, Role};
 pub use rules::{Defaults, Refusal, Rules};

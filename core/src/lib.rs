@@ -10,6 +10,7 @@ pub mod job_kind;
 mod json;
 pub mod keys;
 pub mod manifest;
+pub mod packages;
 pub mod plan;
 pub mod preview;
 pub mod profile;

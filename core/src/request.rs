@@ -34,6 +34,7 @@ use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
 
 use crate::finding::{Code, Finding, MAX_FINDINGS};
 use crate::job_kind::JobKind;
+use crate::packages::{Images, Packages};
 use crate::profile::{ChosenProfile, Profiles};
 use crate::suggestion::nearest;
 
@@ -144,6 +145,8 @@ pub struct JobRequest {
     pub job_kind: JobKind,
     /// The operator's settings for where and how the job runs.
     pub profile: Option<ChosenProfile>,
+    /// The packages of the image, if they are known.
+    pub packages: Option<Arc<Packages>>,
 }
 
 impl JobRequest {
@@ -201,6 +204,8 @@ pub struct RequestPolicy {
     pub namespaces: AllowedNamespaces,
     /// What jobs will be on Kubernetes.
     pub job_kind: JobKind,
+    /// What is known about the packages of images.
+    pub images: Images,
 }
 
 /// The specification's default for `image`.
@@ -219,6 +224,7 @@ impl Default for RequestPolicy {
             secrets: None,
             namespaces: AllowedNamespaces::All,
             job_kind: JobKind::default(),
+            images: Images::default(),
         }
     }
 }

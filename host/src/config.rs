@@ -1,5 +1,6 @@
 //! The settings of a service: flags and the equivalent environment variables.
 
+mod images;
 mod jobs;
 mod secrets_key;
 
@@ -24,6 +25,7 @@ use crate::cluster::local::quota;
 use crate::http::{Origin, Token};
 use crate::listen::Limits;
 use crate::manifest::runtime_name;
+use crate::packages::Images;
 use crate::plugin::UnknownArguments;
 use crate::profile::Profiles;
 use crate::request::uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme};
@@ -148,6 +150,10 @@ pub struct PlanningSettings {
     /// What jobs are on Kubernetes. `auto`: PyTorchJobs if the cluster has them, else TrainJobs.
     #[arg(long, env = "TRAINER_JOB_KIND", value_enum, default_value = "auto")]
     pub job_kind: JobKindSetting,
+    /// YAML file with the packages of images, so that jobs which need others are refused. Default:
+    /// only those of the trainer image are known.
+    #[arg(long, env = "TRAINER_IMAGES")]
+    pub images: Option<PathBuf>,
     /// Default image of jobs.
     #[arg(long, env = "TRAINER_DEFAULT_IMAGE", default_value = DEFAULT_IMAGE)]
     pub default_image: String,
@@ -290,7 +296,7 @@ impl PlanningSettings {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the profiles file.
+    /// Everything that is wrong with the files of profiles or images.
     pub fn policy(&self) -> anyhow::Result<RequestPolicy> {
         Ok(RequestPolicy {
             default_image: self.default_image.clone(),
@@ -303,6 +309,7 @@ impl PlanningSettings {
             secrets: None,
             namespaces: self.namespaces(),
             job_kind: self.job_kind.kind().unwrap_or_default(),
+            images: images::images_in(self.images.as_ref())?,
         })
     }
 
@@ -355,6 +362,14 @@ impl ServeSettings {
             None => ClusterKind::Local,
         };
         self.cluster.unwrap_or(default)
+    }
+
+    /// What is known about the packages of jobs. On the local cluster, images are not used.
+    pub fn images(&self, of_images: Images) -> Images {
+        match self.cluster() {
+            ClusterKind::Kubernetes => of_images,
+            ClusterKind::Local => images::local_packages(self.local.local_python.as_deref()),
+        }
     }
 
     /// How to connect to Kubernetes.

@@ -44,6 +44,7 @@ pub use served::{Plugins, Refused};
 
 use crate::explain::Framework;
 use crate::finding::Finding;
+use crate::packages::Packages;
 use crate::plan::{InvalidPlan, Plan, PluginIdentity, check_findings};
 use crate::request::schema::Schema;
 use crate::request::{JobRequest, metadata};
@@ -101,9 +102,9 @@ pub enum UnknownArguments {
 }
 
 impl UnknownArguments {
-    /// What the host passes to every plugin beside the job, and the memory of a GPU where the job's
-    /// profile has it. Plugins built before `suggest` read `strict_arguments`.
-    fn context(self, gpu_memory_gb: Option<u32>) -> String {
+    /// What the host passes to every plugin beside the job: also the memory of a GPU and the packages of
+    /// the image, where they are known. Plugins built before `suggest` read `strict_arguments`.
+    fn context(self, gpu_memory_gb: Option<u32>, packages: Option<&Packages>) -> String {
         let (unknown, strict) = match self {
             Self::Forward => ("forward", false),
             Self::Suggest => ("suggest", false),
@@ -115,6 +116,9 @@ impl UnknownArguments {
         });
         if let Some(gib) = gpu_memory_gb {
             context["gpu_memory_gb"] = gib.into();
+        }
+        if let Some(packages) = packages {
+            context["packages"] = packages.line().into();
         }
         context.to_string()
     }

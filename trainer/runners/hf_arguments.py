@@ -157,7 +157,11 @@ def _deepspeed(stage: str) -> str | dict[str, Any]:
     if stage.endswith(".json"):
         return stage
     return {
-        "zero_optimization": {"stage": int(stage.removeprefix("zero"))},
+        "zero_optimization": {
+            "stage": int(stage.removeprefix("zero")),
+            # Otherwise, a checkpoint of zero3 has no weights that other programs can load.
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
         "bf16": {"enabled": "auto"},
         "fp16": {"enabled": "auto"},
         "train_micro_batch_size_per_gpu": "auto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from runners import lacks
 from runners.hf_arguments import HfArguments
 from storage import Storage, reason
 from tokens import Bytes, Tokenizer
+
+LOG = logging.getLogger("trainer")
 
 # Models that need no download: their type in transformers, and their shape.
 DEBUG: dict[str, tuple[str, dict[str, Any]]] = {
@@ -68,7 +71,7 @@ def build(model_id: str, folder: Path | None, options: HfArguments, arguments: A
             f"peft_method qlora: {model_id} has no weights to quantize; use lora, or a model with "
             f"weights"
         )
-    attention = options.value("attn_implementation")
+    attention = attention_of(options.value("attn_implementation"), arguments.device.type)
     trust = options.value("trust_remote_code")
     try:
         if folder is None:
@@ -96,6 +99,15 @@ def build(model_id: str, folder: Path | None, options: HfArguments, arguments: A
             f"model {model_id} cannot be loaded: {reason(error)}; use a name on the hub that the "
             f"job can access, a folder, or a model without a download: {', '.join(sorted(DEBUG))}"
         ) from error
+
+
+def attention_of(implementation: str, device: str) -> str:
+    """The implementation of attention. PyTorch has FlashAttention 2 itself, as part of sdpa."""
+    is_built_in = implementation == "flash_attention_2" and device == "cuda"
+    if not is_built_in or importlib.util.find_spec("flash_attn") is not None:
+        return implementation
+    LOG.info("attn_implementation flash_attention_2: using sdpa, the FlashAttention of PyTorch")
+    return "sdpa"
 
 
 def tokenizer(run: Run, folder: Path, options: HfArguments) -> Any:

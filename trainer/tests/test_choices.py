@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import re
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MakeRun, meta_arguments
-from test_frameworks import run_preview, run_trainer
+from test_frameworks import ROOT, run_preview, run_trainer
 
 import logs
 from run import TrainingError
@@ -36,12 +39,18 @@ COMPANIONS: dict[Choice, Json] = {
     ("lr_scheduler", "greedy"): {"eval_strategy": "epoch"},
     ("lr_scheduler", "reduce_lr_on_plateau"): {"eval_strategy": "epoch", "min_lr": 1e-6},
     ("lr_scheduler", "warmup_stable_decay"): {"decay_steps": 2},
+    ("eval_on_start", True): {"eval_strategy": "epoch"},
     ("optimizer_in_bwd", True): {"max_grad_norm": 0},
     ("save_strategy", "best"): {"eval_strategy": "epoch"},
     ("sequence_parallel", True): {"tensor_parallel": 2},
 }
-# Errors that depend on the image, which a preview cannot know.
-OF_THE_IMAGE = "is not installed in this image"
+# Values of arguments without few values, which need a package or other arguments.
+LISTED: list[Choice] = [
+    ("deepspeed", "zero2"),
+    ("eval_on_start", True),
+    ("use_liger_kernel", True),
+    *(("report_to", (name,)) for name in ("all", "tensorboard", "wandb", "mlflow", "trackio")),
+]
 # Backends that need another train.py.
 FOREIGN_BACKENDS = {"torchtune", "llama_cookbook"}
 STEPS = {"max_steps": 4, "max_seq_len": 32, "batch_size": 2}
@@ -77,6 +86,18 @@ def pairs(chosen: list[Choice]) -> Iterator[Json]:
             yield {**STEPS, **needed, **dict([one, other])}
 
 
+@pytest.fixture(autouse=True)
+def packages_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets previews know the packages of this environment, in which the runners set up the jobs."""
+    installed = [
+        f"{found.name}=={found.version}"
+        for found in distributions(path=[sysconfig.get_path("purelib")])
+    ]
+    file = tmp_path / "images.yaml"
+    file.write_text(json.dumps({"images": [{"image": "*", "packages": installed}]}))
+    monkeypatch.setenv("TRAINER_IMAGES", str(file))
+
+
 def accepted(framework: str, given: Json, gpus: int, tmp_path: Path) -> Json | None:
     """The arguments of the process, if a preview accepts them."""
     request = {
@@ -98,7 +119,11 @@ def accepted(framework: str, given: Json, gpus: int, tmp_path: Path) -> Json | N
 
 
 def refusals(
-    framework: str, gpus: int, tmp_path: Path, set_up: Callable[[Json], object]
+    framework: str,
+    gpus: int,
+    tmp_path: Path,
+    set_up: Callable[[Json], object],
+    listed: Sequence[Choice] = (),
 ) -> list[str]:
     """Choices that the preview accepts but the runner refuses."""
     failed = []
@@ -109,16 +134,12 @@ def refusals(
             return False
         try:
             set_up(arguments)
-        except TrainingError as error:
-            if OF_THE_IMAGE not in str(error):
-                failed.append(f"{given}: {error}")
-            return False
         except Exception as error:
             failed.append(f"{given}: {error!r}")
             return False
         return True
 
-    found = choices(framework, tmp_path)
+    found = [*choices(framework, tmp_path), *listed]
     alone = [one for one in found if works({**STEPS, **COMPANIONS.get(one, {}), one[0]: one[1]})]
     assert len(alone) > len(found) / 4
     for given in pairs(alone):
@@ -126,7 +147,9 @@ def refusals(
     return failed
 
 
-def test_hf_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_path: Path) -> None:
+def hf_set_up(make_run: MakeRun, rows: str) -> Callable[[Json], object]:
+    """Sets up a job of hf as far as its first batch."""
+
     def set_up(arguments: Json) -> None:
         run = make_run(
             framework="hf", dataset_uri=rows, environment={"GPUS_PER_NODE": "0"}, **arguments
@@ -137,9 +160,36 @@ def test_hf_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_pat
             chosen = hf_model.choose(run, session.storage, given)
             arguments = hf.training_arguments(session, given, "cpu")
             trainer, _ = hf.build(session, given, arguments, chosen)
+            trainer.get_train_dataloader()
             trainer.create_optimizer_and_scheduler(num_training_steps=4)
 
-    assert not "\n".join(refusals("hf", 0, tmp_path, set_up))
+    return set_up
+
+
+def test_hf_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_path: Path) -> None:
+    set_up = hf_set_up(make_run, rows)
+    assert not "\n".join(refusals("hf", 0, tmp_path, set_up, LISTED))
+
+
+def test_hf_sets_up_with_each_option_of_transformers_that_a_preview_accepts(
+    make_run: MakeRun, rows: str, tmp_path: Path
+) -> None:
+    set_up = hf_set_up(make_run, rows)
+    known = (ROOT / "plugins/sdk/known/hf.txt").read_text()
+    names = re.findall(r"^(\w+) boolean$", known, re.MULTILINE)
+    failed, taken = [], 0
+    # The hub is a server on the network.
+    for name in set(names) - {"push_to_hub"}:
+        arguments = accepted("hf", {**STEPS, name: True}, 0, tmp_path)
+        if arguments is None:
+            continue
+        try:
+            set_up(arguments)
+            taken += 1
+        except Exception as error:
+            failed.append(f"{name}: {error!r}")
+    assert not "\n".join(failed)
+    assert taken > 20
 
 
 def test_meta_sets_up_what_a_preview_accepts(make_run: MakeRun, rows: str, tmp_path: Path) -> None:

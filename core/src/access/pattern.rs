@@ -1,7 +1,7 @@
 //! Patterns and prefixes of the access file.
 
 /// Whether a text matches a pattern, in which `*` stands for any characters.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };

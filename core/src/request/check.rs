@@ -138,13 +138,15 @@ impl<'a> Checker<'a> {
             }
             _ => None,
         };
+        let image = image.unwrap_or_else(|| self.policy.default_image.clone());
         Some(JobRequest {
             framework: framework?,
             model_id: model_id?,
             run_id: run_id?,
             checkpoint_base_uri: checkpoint_base_uri?,
             dataset_uri: dataset_uri?,
-            image: image.unwrap_or_else(|| self.policy.default_image.clone()),
+            packages: self.policy.images.packages(&image),
+            image,
             num_nodes,
             gpus_per_node: gpus_per_node.unwrap_or(1),
             cpus_per_node: cpus_per_node.or(self.policy.default_cpus_per_node),

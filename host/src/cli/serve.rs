@@ -52,6 +52,7 @@ async fn serve(settings: ServeSettings, hidden: std::io::Result<()>) -> anyhow::
     let registry = Arc::new(registry(&settings.planning)?);
     let mut policy = settings.planning.policy()?;
     policy.secrets = settings.allowed_secrets();
+    policy.images = settings.images(policy.images);
     let (cluster, reviews) = cluster(&settings, &policy).await?;
     let access = access.map(|access| AccessControl::new(access).with_reviews_by(reviews));
     let access = access.map(Arc::new);

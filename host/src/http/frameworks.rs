@@ -11,6 +11,7 @@ use super::authorized::Authorized;
 use super::problem::Problem;
 use super::reference::Name;
 use crate::plugin::{Plugin, Refused, Reload};
+use crate::request::RequestPolicy;
 
 /// A framework that requests can use.
 #[derive(Debug, Serialize)]
@@ -41,6 +42,24 @@ impl<'a> FrameworkView<'a> {
     }
 }
 
+/// The image of jobs that name none, with its packages if they are known.
+#[derive(Debug, Serialize)]
+struct ImageView<'a> {
+    image: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    packages: Option<Value>,
+}
+
+impl<'a> ImageView<'a> {
+    fn default_of(policy: &'a RequestPolicy) -> Self {
+        let packages = policy.images.packages(&policy.default_image);
+        Self {
+            image: &policy.default_image,
+            packages: packages.map(|packages| json!(*packages)),
+        }
+    }
+}
+
 /// A source whose plugin was refused.
 #[derive(Debug, Serialize)]
 struct RefusedView<'a> {
@@ -64,7 +83,13 @@ pub(super) async fn all(State(app): State<App>) -> Response {
     let plugins = app.plugins.current();
     let frameworks: Vec<_> = plugins.all().map(FrameworkView::of).collect();
     let refused: Vec<_> = plugins.refused().iter().map(RefusedView::of).collect();
-    Json(json!({ "frameworks": frameworks, "refused": refused })).into_response()
+    let default_image = ImageView::default_of(&app.policy);
+    let answer = json!({
+        "frameworks": frameworks,
+        "refused": refused,
+        "default_image": default_image,
+    });
+    Json(answer).into_response()
 }
 
 pub(super) async fn one(State(app): State<App>, Name(name): Name) -> Result<Response, Problem> {

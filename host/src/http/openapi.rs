@@ -147,6 +147,20 @@ fn frameworks() -> Value {
                 "description": "Sources whose plugin was refused, and why",
                 "items": {"type": "object"},
             },
+            "default_image": {
+                "type": "object",
+                "description": "The image of jobs that name none",
+                "required": ["image"],
+                "properties": {
+                    "image": {"type": "string"},
+                    "packages": {
+                        "type": "object",
+                        "description": "Names and versions of its Python packages, if they are known; a \
+                                        job that needs another one is refused",
+                        "additionalProperties": {"type": "string"},
+                    },
+                },
+            },
         },
     })
 }

@@ -176,6 +176,7 @@ fn job<'a>(
         name: _,
         job_kind: _,
         profile: _,
+        packages: _,
     } = request;
     contract::Job {
         framework,

@@ -40,7 +40,7 @@ pub fn outcome(plugin: &Plugin, request: &Value) -> Result<Value, PlanError> {
         Ok(checked) => checked,
         Err(findings) => return Ok(refused(findings)),
     };
-    let context = UnknownArguments::Forward.context(None);
+    let context = UnknownArguments::Forward.context(None, None);
     match plugin.plan(&checked.request, &context) {
         Ok(plan) => Ok(json!({ "plan": document(&plan) })),
         Err(PlanError::Refused(findings)) => Ok(refused(findings)),

@@ -30,7 +30,7 @@ pub struct Plugins {
     calls: Arc<Semaphore>,
     limits: Limits,
     unknown: UnknownArguments,
-    /// What plugins get beside a job whose profile says nothing of its GPUs.
+    /// What plugins get beside a job of which neither GPUs nor packages are known.
     context: Arc<str>,
 }
 
@@ -93,7 +93,7 @@ impl Plugins {
             calls: loader.calls(),
             limits: loader.limits(),
             unknown: loader.unknown(),
-            context: loader.unknown().context(None).into(),
+            context: loader.unknown().context(None, None).into(),
         }
     }
 
@@ -160,9 +160,9 @@ impl Plugins {
     }
 
     fn context(&self, request: &JobRequest) -> Arc<str> {
-        match request.gpu_memory_gb() {
-            None => self.context.clone(),
-            gpu_memory_gb => self.unknown.context(gpu_memory_gb).into(),
+        match (request.gpu_memory_gb(), request.packages.as_deref()) {
+            (None, None) => self.context.clone(),
+            (gpu_memory_gb, packages) => self.unknown.context(gpu_memory_gb, packages).into(),
         }
     }
 

@@ -1,22 +1,20 @@
 //! The rules of hf for what the image and the machine have.
 
-use trainer_plugin::{Launch, Rule, Violation, refuse, warn};
+use trainer_plugin::{Breach, Launch, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    refuse("H22", "the default image contains the package that the optimizer needs", "transformers \
-                                                                                      trainer_optimizer.py", trainer_image_has_optimizer),
-    refuse("H23", "fp16 and GPU kernels for attention require GPUs", "accelerate, transformers", kernels_need_gpus),
+    refuse("H22", "the image contains the packages that the arguments need", "transformers \
+                                                                              import_utils.py", image_has_packages),
+    refuse("H23", "fp16, use_liger_kernel and GPU kernels for attention require GPUs", "accelerate, transformers", kernels_need_gpus),
     refuse("H24", "low-rank optimizers require optim_target_modules", "transformers \
                                                                        trainer_optimizer.py", low_rank_needs_modules),
-    warn("W10", "the image must contain the package of each reporter, and a custom image that of \
-                 the optimizer", "transformers trainer_optimizer.py, integration_utils.py", image_has_packages),
+    refuse("H28", "eval_on_start requires evaluation", "transformers trainer.py", evaluation_at_start_needs_data),
+    warn("W10", "an image whose packages are not known must contain those of the optimizer and of \
+                 reporters", "transformers trainer_optimizer.py, integration_utils.py", image_may_lack_packages),
 ];
 
-/// The image of this project, whatever its tag.
-const TRAINER_IMAGE: &str = "ghcr.io/deepfinery/trainer";
-
-/// Packages that the trainer image does not contain, with the optimizers that need them.
+/// Optimizers that need a package.
 const OPTIMIZERS: &[(&str, &[&str])] = &[
     ("apollo-torch", &["apollo_adamw", "apollo_adamw_layerwise"]),
     (
@@ -67,7 +65,7 @@ const OPTIMIZERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Reporters whose packages the trainer image does not contain. Most have the name of their package.
+/// Reporters and their packages.
 const REPORTERS: &[(&str, &str)] = &[
     ("clearml", "clearml"),
     ("comet_ml", "comet-ml"),
@@ -75,64 +73,102 @@ const REPORTERS: &[(&str, &str)] = &[
     ("mlflow", "mlflow"),
     ("neptune", "neptune"),
     ("swanlab", "swanlab"),
+    ("tensorboard", "tensorboard"),
     ("trackio", "trackio"),
     ("wandb", "wandb"),
 ];
 
-fn trainer_image_has_optimizer(launch: &Launch) -> Option<Violation> {
-    optimizer(launch).filter(|_| is_trainer_image(&launch.job.image))
+/// An argument that needs a package.
+struct Need {
+    arguments: &'static [&'static str],
+    /// The argument and its value.
+    shown: String,
+    package: &'static str,
 }
 
-/// On the local cluster the packages are those of its Python environment, so a reporter, which many
-/// install there, is only warned of.
-fn image_has_packages(launch: &Launch) -> Option<Violation> {
-    let optimizer = optimizer(launch).filter(|_| !is_trainer_image(&launch.job.image));
-    optimizer.or_else(|| reporter(launch))
-}
+impl Need {
+    fn new(arguments: &'static [&'static str], value: &str, package: &'static str) -> Self {
+        let space = if value.is_empty() { "" } else { " " };
+        Self {
+            arguments,
+            shown: ["extra_args.", arguments[0], space, value].concat(),
+            package,
+        }
+    }
 
-fn optimizer(launch: &Launch) -> Option<Violation> {
-    let optimizer = launch.text("optim")?;
-    // The weights of qlora need bitsandbytes too, which train.py looks for first.
-    let quantized = launch.text("peft_method")? == "qlora";
-    let (package, _) = OPTIMIZERS
-        .iter()
-        .find(|(_, optimizers)| optimizers.contains(&optimizer.as_ref()))
-        .filter(|(package, _)| !(quantized && *package == "bitsandbytes"))?;
-    Violation::new(
-        &["optim"],
-        format!(
-            "extra_args.optim {optimizer} needs the package {package}: {}",
-            remedy(launch)
-        ),
-    )
-}
-
-fn reporter(launch: &Launch) -> Option<Violation> {
-    let (reporter, package) = launch
-        .items("report_to")
-        .find_map(|item| REPORTERS.iter().find(|(reporter, _)| *reporter == item))?;
-    Violation::new(
-        &["report_to"],
-        format!(
-            "extra_args.report_to {reporter} needs the package {package}: {}",
-            remedy(launch)
-        ),
-    )
-}
-
-fn remedy(launch: &Launch) -> String {
-    match is_trainer_image(&launch.job.image) {
-        true => format!(
-            "{} does not contain it; set image to one that does",
-            launch.job.image
-        ),
-        false => "make sure that the image contains it".to_string(),
+    fn breach(&self, remedy: &str) -> Breach {
+        let Self { shown, package, .. } = self;
+        let detail = format!("{shown} needs the package {package}: {remedy}");
+        Breach::new(self.arguments, detail)
     }
 }
 
-fn is_trainer_image(image: &str) -> bool {
-    let rest = image.strip_prefix(TRAINER_IMAGE);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
+fn image_has_packages(launch: &Launch) -> Option<Violation> {
+    let missing = needs(launch)
+        .into_iter()
+        .filter(|need| launch.image_has(need.package) == Some(false));
+    let image = &launch.job.image;
+    let remedy = format!("{image} does not contain it; set image to one that does");
+    Violation::all(missing.map(|need| need.breach(&remedy)))
+}
+
+fn image_may_lack_packages(launch: &Launch) -> Option<Violation> {
+    if launch.packages.is_some() {
+        return None;
+    }
+    let needs = optimizer(launch).into_iter().chain(reporters(launch));
+    Violation::all(needs.map(|need| need.breach("make sure that the image contains it")))
+}
+
+fn needs(launch: &Launch) -> Vec<Need> {
+    let quantized = launch
+        .text("peft_method")
+        .is_some_and(|method| method == "qlora");
+    let sharded = launch.is_given("deepspeed");
+    let fused = launch.is_on("use_liger_kernel");
+    let attention = launch.text("attn_implementation");
+    let on_hopper = attention.is_some_and(|attention| attention == "flash_attention_3");
+    let others = [
+        on_hopper.then(|| {
+            Need::new(
+                &["attn_implementation"],
+                "flash_attention_3",
+                "flash-attn-3",
+            )
+        }),
+        quantized.then(|| Need::new(&["peft_method"], "qlora", "bitsandbytes")),
+        sharded.then(|| Need::new(&["deepspeed"], "", "deepspeed")),
+        fused.then(|| Need::new(&["use_liger_kernel"], "", "liger-kernel")),
+    ];
+    let others = others.into_iter().flatten();
+    optimizer(launch)
+        .into_iter()
+        .chain(reporters(launch))
+        .chain(others)
+        .collect()
+}
+
+fn optimizer(launch: &Launch) -> Option<Need> {
+    let optimizer = launch.text("optim")?;
+    let mut packages = OPTIMIZERS.iter();
+    let (package, _) = packages.find(|(_, names)| names.contains(&optimizer.as_ref()))?;
+    Some(Need::new(&["optim"], &optimizer, package))
+}
+
+fn reporters(launch: &Launch) -> impl Iterator<Item = Need> {
+    let named = |item| REPORTERS.iter().find(|(reporter, _)| *reporter == item);
+    let named = launch.items("report_to").filter_map(named);
+    named.map(|(reporter, package)| Need::new(&["report_to"], reporter, package))
+}
+
+fn evaluation_at_start_needs_data(launch: &Launch) -> Option<Violation> {
+    if !launch.is_on("eval_on_start") || launch.text("eval_strategy")? != "no" {
+        return None;
+    }
+    Violation::new(
+        &["eval_on_start"],
+        "extra_args.eval_on_start requires eval_strategy steps or epoch",
+    )
 }
 
 fn kernels_need_gpus(launch: &Launch) -> Option<Violation> {
@@ -143,6 +179,12 @@ fn kernels_need_gpus(launch: &Launch) -> Option<Violation> {
         return Violation::new(
             &["fp16", "precision"],
             "extra_args.precision fp16 requires GPUs; with gpus_per_node 0 use bf16 or fp32",
+        );
+    }
+    if launch.is_on("use_liger_kernel") {
+        return Violation::new(
+            &["use_liger_kernel"],
+            "extra_args.use_liger_kernel requires GPUs; omit it if gpus_per_node is 0",
         );
     }
     let attention = launch.text("attn_implementation")?;

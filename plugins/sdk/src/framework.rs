@@ -172,6 +172,7 @@ impl Framework {
             model: None,
             training: None,
             gpu_memory_gb: context.gpu_memory_gb,
+            packages: context.packages,
         };
         launch.parallelism = (self.parallelism)(&launch);
         launch.model = Model::find(&launch.job.model_id, launch.number("model_parameters"));
@@ -231,6 +232,7 @@ struct Context {
     /// The handling of arguments that are not in the table.
     unknown: Unknown,
     gpu_memory_gb: Option<u64>,
+    packages: Option<String>,
 }
 
 impl Context {
@@ -247,6 +249,7 @@ impl Context {
         Self {
             unknown,
             gpu_memory_gb: context["gpu_memory_gb"].as_u64(),
+            packages: context["packages"].as_str().map(str::to_string),
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct Launch {
     pub training: Option<Training>,
     /// Memory of each GPU in GiB, where the operator's profile says so.
     pub gpu_memory_gb: Option<u64>,
+    /// The packages of the image as `NAME==VERSION`, separated by spaces, where the host knows them.
+    pub packages: Option<String>,
 }
 
 /// The value of an argument, or what stands for it.
@@ -153,6 +155,13 @@ impl Launch {
             Known::Computed(Value::String(text)) => Some(Cow::Owned(text)),
             _ => None,
         }
+    }
+
+    /// Whether the image has a package, by its name in lower case with dashes. `None` where the host does
+    /// not know the packages of the image.
+    pub fn image_has(&self, package: &str) -> Option<bool> {
+        let mut packages = self.packages.as_ref()?.split(' ');
+        Some(packages.any(|word| word.split("==").next() == Some(package)))
     }
 
     /// The items of a list argument that the job gives.
