@@ -2,6 +2,7 @@
 
 mod arguments;
 mod environment;
+mod forwarded;
 mod image;
 mod memory;
 mod rules;
@@ -16,7 +17,13 @@ pub const FRAMEWORK: Framework = Framework {
     version: env!("CARGO_PKG_VERSION"),
     summary: "Hugging Face Transformers and TRL: training with the Trainer",
     arguments: &arguments::ARGUMENTS,
-    rules: &[SHARED, rules::RULES, schedule::RULES, image::RULES],
+    rules: &[
+        SHARED,
+        rules::RULES,
+        schedule::RULES,
+        image::RULES,
+        forwarded::RULES,
+    ],
     parallelism: Parallelism::data_only,
     training: memory::training,
     imply,
