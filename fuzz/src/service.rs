@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use trainer_host::cluster::local::contain::Mode;
 use trainer_host::cluster::local::quota::Limits as Quota;
 use trainer_host::cluster::local::{LocalCluster, LocalSettings};
-use trainer_host::http::{App, Failures, router};
+use trainer_host::http::{App, AppParts, Failures, router};
 use trainer_host::plugin::golden::SelfTests;
 use trainer_host::plugin::{Compiler, Limits, Loader, LoaderSettings, Registry, UnknownArguments};
 use trainer_host::request::RequestPolicy;
@@ -71,7 +71,7 @@ impl Service {
         let registry = Registry::open(Loader::open(loader).unwrap()).unwrap();
         assert!(registry.current().all().count() >= 3, "make plugins");
         let draining = watch::Sender::new(false);
-        let app = App {
+        let app = App::from(AppParts {
             plugins: Arc::new(registry),
             cluster: Arc::new(runtime.block_on(LocalCluster::open(settings)).unwrap()),
             policy: Arc::new(RequestPolicy::default()),
@@ -82,7 +82,7 @@ impl Service {
             allowed_origins: Arc::new([]),
             failures: Failures::default(),
             draining: draining.subscribe(),
-        };
+        });
         Self {
             router: router(app),
             runtime,
