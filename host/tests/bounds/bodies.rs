@@ -120,7 +120,11 @@ impl Family {
             UnderLongNames => {
                 let (name, values) = (random.text(size / 2), members(size / 2, random));
                 let place = random.of(&["", "extra_args", "env", "labels", "annotations"]);
-                put(&mut body, place, [(name, values.into())].into_iter().collect());
+                put(
+                    &mut body,
+                    place,
+                    [(name, values.into())].into_iter().collect(),
+                );
             }
             Misspelt => {
                 let fields = [
