@@ -10,15 +10,16 @@ mod owner;
 mod placement;
 mod references;
 mod runtime;
+mod security;
 mod size;
 mod train_job;
+mod volumes;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector,
-    PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, ResourceRequirements,
-    SecretKeySelector, Volume, VolumeMount,
+    Container, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec, PodTemplateSpec,
+    ResourceRequirements, SecretKeySelector,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -40,9 +41,7 @@ use crate::keys::{
     RESUME_VARIABLE, RUN_ID_LABEL,
 };
 use crate::plan::{Plan, Text};
-use crate::profile::{
-    CLAIM_VOLUME_PREFIX, DEFAULT_GPU_RESOURCE, PROFILE_ANNOTATION, SHARED_MEMORY_VOLUME,
-};
+use crate::profile::{DEFAULT_GPU_RESOURCE, PROFILE_ANNOTATION, Profile};
 use crate::pytorch_job::{
     API_VERSION, CleanPodPolicy, KIND, PyTorchJob, PyTorchJobSpec, ReplicaSpec, ReplicaSpecs,
     RestartPolicy, RunPolicy,
@@ -50,9 +49,8 @@ use crate::pytorch_job::{
 use crate::request::metadata::OVERWRITE_VARIABLE;
 use crate::request::{JobRequest, SecretKey};
 use crate::train_job::TrainJob;
+use volumes::{claims, mounts, shared_memory_limit, volumes};
 
-/// The folder under which the claim of a `pvc://` URI is mounted, by its name.
-const CLAIMS_PATH: &str = "/mnt/pvc";
 /// How many crashes of the whole job are tolerated. The operator counts restarts across all
 /// replicas, and a crash of one replica usually crashes the others.
 const CRASHES: u32 = 3;
@@ -188,15 +186,18 @@ fn with_own<'a>(
 
 fn template(request: &JobRequest, plan: &Plan) -> PodTemplateSpec {
     let claims = claims(request);
+    let default = Profile::default();
+    let chosen = request.profile.as_ref();
+    let profile = chosen.map_or(&default, |chosen| &chosen.profile);
+    let shared_memory = shared_memory_limit(profile, request.memory_per_node_gb);
     let mut pod = PodSpec {
         containers: vec![container(request, plan, &claims)],
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        volumes: Some(volumes(&claims)),
+        volumes: Some(volumes(&claims, shared_memory)),
         ..PodSpec::default()
     };
-    if let Some(chosen) = &request.profile {
-        placement::place(&mut pod, &chosen.profile);
-    }
+    placement::place(&mut pod, profile);
+    security::restrict(&mut pod, profile);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels(request)),
@@ -397,51 +398,4 @@ fn resources(request: &JobRequest) -> Option<ResourceRequirements> {
         requests: Some(quantities),
         ..ResourceRequirements::default()
     })
-}
-
-/// The claims that the request's URIs refer to, without duplicates.
-fn claims(request: &JobRequest) -> Vec<&str> {
-    let uris = [&request.checkpoint_base_uri, &request.dataset_uri];
-    let mut claims: Vec<&str> = uris.into_iter().filter_map(|uri| uri.claim()).collect();
-    claims.dedup();
-    claims
-}
-
-fn volumes(claims: &[&str]) -> Vec<Volume> {
-    // The default /dev/shm of 64 MiB is too small for data loaders and NCCL.
-    let shared_memory = Volume {
-        name: SHARED_MEMORY_VOLUME.to_string(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            medium: Some("Memory".to_string()),
-            ..EmptyDirVolumeSource::default()
-        }),
-        ..Volume::default()
-    };
-    let claims = claims.iter().enumerate().map(|(index, claim)| Volume {
-        name: format!("{CLAIM_VOLUME_PREFIX}{index}"),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: (*claim).to_string(),
-            ..PersistentVolumeClaimVolumeSource::default()
-        }),
-        ..Volume::default()
-    });
-    std::iter::once(shared_memory).chain(claims).collect()
-}
-
-fn mounts(claims: &[&str]) -> Vec<VolumeMount> {
-    let mount = |name: String, mount_path: String| VolumeMount {
-        name,
-        mount_path,
-        ..VolumeMount::default()
-    };
-    let claims = claims.iter().enumerate().map(|(index, claim)| {
-        let name = format!("{CLAIM_VOLUME_PREFIX}{index}");
-        mount(name, format!("{CLAIMS_PATH}/{claim}"))
-    });
-    std::iter::once(mount(
-        SHARED_MEMORY_VOLUME.to_string(),
-        "/dev/shm".to_string(),
-    ))
-    .chain(claims)
-    .collect()
 }

@@ -4,11 +4,14 @@
 //! another with the annotation [`PROFILE_ANNOTATION`]. The file is checked when the service starts,
 //! so that mistakes do not surface with the first job.
 
+mod security;
 mod train_jobs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Affinity, Toleration, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Affinity, PodSecurityContext, SecurityContext, Toleration, Volume, VolumeMount,
+};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,8 @@ use serde_json::{Map, Value};
 use crate::gang::SchedulingPolicy;
 use crate::request::{SecretKey, metadata};
 use crate::suggestion::did_you_mean;
+
+pub use security::RUNTIME_SECCOMP;
 
 /// The annotation by which a request chooses a profile.
 pub const PROFILE_ANNOTATION: &str = "trainer.deepfinery/profile";
@@ -62,6 +67,18 @@ pub struct Profile {
     /// Secrets for pulling images.
     pub image_pull_secrets: Vec<String>,
     pub service_account: Option<String>,
+    /// Whether pods get the token of their service account. Default: no.
+    pub automount_service_account_token: bool,
+    /// As a pod's `securityContext`. Default: `seccompProfile: {type: RuntimeDefault}`; the members
+    /// given here come first.
+    #[serde(deserialize_with = "strict")]
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub pod_security_context: Option<PodSecurityContext>,
+    /// As a container's `securityContext`. Default: no privilege escalation and no capabilities; the
+    /// members given here come first.
+    #[serde(deserialize_with = "strict")]
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub security_context: Option<SecurityContext>,
     /// The extended resource for GPUs, such as `amd.com/gpu` or `nvidia.com/mig-1g.5gb`. Default:
     /// [`DEFAULT_GPU_RESOURCE`].
     pub gpu_resource: Option<String>,
@@ -77,8 +94,8 @@ pub struct Profile {
     /// Variables of every job whose values are keys of secrets in the job's namespace.
     pub env_secrets: BTreeMap<String, SecretKey>,
     pub volumes: Vec<ProfileVolume>,
-    /// Size of /dev/shm in GiB, which counts against the memory limit. Default: half of the node's
-    /// memory.
+    /// Limit of /dev/shm in GiB, which counts against the memory limit. Default: the memory of the
+    /// request, or 64 if it has none. 0: no limit but the kubelet's.
     #[schemars(range(max = u32::MAX))]
     pub shared_memory_gb: Option<u32>,
     /// Seconds after which a finished job is deleted. Default: it is kept. Not possible with
@@ -254,6 +271,7 @@ impl Profile {
             }
         }
         self.check_variables(place, wrong);
+        self.check_security(place, wrong);
         let mut taken = BTreeSet::from([SHARED_MEMORY_VOLUME]);
         for (index, ProfileVolume { volume, mount }) in self.volumes.iter().enumerate() {
             let place = format!("{place}.volumes[{index}]");

@@ -1,9 +1,8 @@
-//! Applies a placement profile to a pod: nodes, priority, secrets, volumes, shared memory.
+//! Applies a placement profile to a pod: nodes, priority, secrets, volumes.
 
 use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, Volume, VolumeMount};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::profile::{Profile, ProfileVolume, SHARED_MEMORY_VOLUME};
+use crate::profile::{Profile, ProfileVolume};
 
 /// Applies a profile to a pod.
 pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
@@ -25,7 +24,12 @@ pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
         env: _,
         env_secrets: _,
         volumes,
-        shared_memory_gb,
+        // `manifest::shared_memory_limit` reads it.
+        shared_memory_gb: _,
+        // `manifest::security` applies them.
+        automount_service_account_token: _,
+        pod_security_context: _,
+        security_context: _,
         ttl_seconds_after_finished: _,
         active_deadline_seconds: _,
         backoff_limit: _,
@@ -41,21 +45,8 @@ pub(super) fn place(pod: &mut PodSpec, profile: &Profile) {
         .iter()
         .map(|name| LocalObjectReference { name: name.clone() });
     pod.image_pull_secrets = (!image_pull_secrets.is_empty()).then(|| secrets.collect());
-    if let Some(gib) = shared_memory_gb {
-        limit_shared_memory(pod, *gib);
-    }
     for ProfileVolume { volume, mount } in volumes {
         add_volume(pod, volume, mount);
-    }
-}
-
-pub(super) fn limit_shared_memory(pod: &mut PodSpec, gib: u32) {
-    let volumes = pod.volumes.iter_mut().flatten();
-    let memory = volumes
-        .filter(|volume| volume.name == SHARED_MEMORY_VOLUME)
-        .filter_map(|volume| volume.empty_dir.as_mut());
-    for memory in memory {
-        memory.size_limit = Some(Quantity(format!("{gib}Gi")));
     }
 }
 

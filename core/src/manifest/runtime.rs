@@ -13,7 +13,9 @@ use k8s_openapi::api::batch::v1::{
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{CRASHES, GRACE_SECONDS, LAST_LINES, NO_SIDECAR, mounts, placement, volumes};
+use super::{
+    CRASHES, GRACE_SECONDS, LAST_LINES, NO_SIDECAR, mounts, security, shared_memory_limit, volumes,
+};
 use crate::gang::SchedulingPolicy;
 use crate::keys::{NODE, PERMANENT_EXIT_CODES};
 use crate::profile::{Profile, Profiles};
@@ -206,12 +208,10 @@ fn pod(profile: &Profile, image: &str) -> PodSpec {
         priority_class_name: profile.priority_class.clone(),
         restart_policy: Some("Never".to_string()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        volumes: Some(volumes(&[])),
+        volumes: Some(volumes(&[], shared_memory_limit(profile, None))),
         ..PodSpec::default()
     };
-    if let Some(gib) = profile.shared_memory_gb {
-        placement::limit_shared_memory(&mut pod, gib);
-    }
+    security::restrict(&mut pod, profile);
     pod
 }
 

@@ -4,7 +4,7 @@
 //! [`super::runtime`]), which also has everything that a TrainJob cannot express.
 
 use k8s_openapi::api::batch::v1::{JobSpec, JobTemplateSpec};
-use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec, VolumeMount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -181,7 +181,7 @@ fn pod_patch(pod: &PodSpec) -> PodSpec {
     let containers = pod.containers.iter();
     let containers = containers.map(|container| Container {
         name: NODE.to_string(),
-        volume_mounts: of_job(container.volume_mounts.as_ref(), |mount| &mount.name),
+        volume_mounts: mounts(container.volume_mounts.as_ref()),
         ..Container::default()
     });
     PodSpec {
@@ -191,19 +191,24 @@ fn pod_patch(pod: &PodSpec) -> PodSpec {
         node_selector: pod.node_selector.clone(),
         service_account_name: pod.service_account_name.clone(),
         tolerations: pod.tolerations.clone(),
-        volumes: of_job(pod.volumes.as_ref(), |volume| &volume.name),
+        volumes: of_job(pod.volumes.iter().flatten()),
         ..PodSpec::default()
     }
 }
 
-/// Volumes or mounts, without the shared memory, which the runtime has.
-fn of_job<T>(all: Option<&Vec<T>>, name: impl Fn(&T) -> &str) -> Option<Vec<T>>
+/// The mounts of a container, without that of the shared memory, which the runtime has.
+fn mounts(all: Option<&Vec<VolumeMount>>) -> Option<Vec<VolumeMount>> {
+    let all = all.into_iter().flatten();
+    of_job(all.filter(|mount| mount.name != SHARED_MEMORY_VOLUME))
+}
+
+/// What a patch says of the volumes or mounts of a job. The runtime has the shared memory as well,
+/// but only the job knows the limit of its size.
+fn of_job<'a, T>(all: impl Iterator<Item = &'a T>) -> Option<Vec<T>>
 where
-    T: Clone + Serialize + DeserializeOwned,
+    T: Clone + Serialize + DeserializeOwned + 'a,
 {
-    let own = all.into_iter().flatten();
-    let own = own.filter(|one| name(one) != SHARED_MEMORY_VOLUME);
-    let own: Vec<T> = own.map(without_defaults).collect();
+    let own: Vec<T> = all.map(without_defaults).collect();
     (!own.is_empty()).then_some(own)
 }
 

@@ -96,3 +96,74 @@ fn everything_that_is_wrong_is_told_at_once() {
         assert!(message.contains(part), "{part} is not in {message}");
     }
 }
+
+#[test]
+fn a_security_context_that_kubernetes_would_refuse_is_found_at_the_start() {
+    for (member, context, expected) in [
+        (
+            "security_context",
+            json!({"privileged": true}),
+            "allowPrivilegeEscalation: must be true because privileged is true",
+        ),
+        (
+            "security_context",
+            json!({"capabilities": {"add": ["SYS_ADMIN"]}}),
+            "allowPrivilegeEscalation: must be true because capabilities.add has SYS_ADMIN",
+        ),
+        (
+            "security_context",
+            json!({"capabilities": {"add": ["CAP_IPC_LOCK"]}}),
+            "capabilities.add: \"CAP_IPC_LOCK\" is not the name of a capability",
+        ),
+        (
+            "security_context",
+            json!({"capabilities": {"drop": ["all"]}}),
+            "capabilities.drop: \"all\" is not the name of a capability",
+        ),
+        (
+            "security_context",
+            json!({"seccompProfile": {"type": "Default"}}),
+            "seccompProfile.type: \"Default\" is not a type",
+        ),
+        (
+            "pod_security_context",
+            json!({"seccompProfile": {"type": "Localhost"}}),
+            "seccompProfile.localhostProfile: missing",
+        ),
+        (
+            "pod_security_context",
+            json!({"seccompProfile": {"type": "Unconfined", "localhostProfile": "a.json"}}),
+            "seccompProfile.localhostProfile: only possible with type Localhost",
+        ),
+        (
+            "pod_security_context",
+            json!({"runAsNonRoot": true, "runAsUser": 0}),
+            "runAsUser: 0 is root, which runAsNonRoot forbids",
+        ),
+    ] {
+        let file = json!({"profiles": {"a": {member: context}}});
+        let message = profiles(file).unwrap_err();
+        let expected = format!("profiles.a.{member}.{expected}");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    let message = profiles(json!({"profiles": {"a": {"security_context": {"privilegd": true}}}}));
+    let message = message.unwrap_err();
+    assert!(message.contains("unknown field \"privilegd\""), "{message}");
+}
+
+#[test]
+fn a_profile_can_give_a_pod_everything_that_kubernetes_allows() {
+    profiles(json!({"profiles": {
+        "privileged": {
+            "automount_service_account_token": true,
+            "security_context": {"privileged": true, "allowPrivilegeEscalation": true},
+        },
+        "infiniband": {"security_context": {"capabilities": {"add": ["IPC_LOCK"]}}},
+        "local": {"pod_security_context": {
+            "fsGroup": 1000,
+            "runAsUser": 0,
+            "seccompProfile": {"type": "Localhost", "localhostProfile": "training.json"},
+        }},
+    }}))
+    .unwrap();
+}

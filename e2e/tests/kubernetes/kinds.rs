@@ -1,5 +1,7 @@
 //! What differs between the kinds of jobs in the tests that run for both.
 
+use std::process::Command;
+
 use anyhow::Result;
 use e2e::Site;
 use e2e::control_plane::{ControlPlane, Deployment, Extension, Overlay, Part};
@@ -138,4 +140,28 @@ pub fn master(plane: &ControlPlane, kind: JobKind, namespace: &str, job: &str) -
     let created = |pod: &&Value| pod["metadata"]["creationTimestamp"].to_string();
     let newest = pods.iter().max_by_key(created).unwrap();
     newest["metadata"]["name"].as_str().unwrap().to_string()
+}
+
+/// A service with placement profiles.
+pub fn with_profiles(site: Site, profiles: &str) -> Site {
+    let file = site.data.path().join("profiles.yaml");
+    std::fs::write(&file, profiles).unwrap();
+    site.set("TRAINER_PROFILES", &file.display().to_string())
+}
+
+/// Adds the training runtimes of placement profiles.
+pub fn add_runtimes(plane: &ControlPlane, profiles: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("profiles.yaml");
+    std::fs::write(&file, profiles).unwrap();
+    let mut command = Command::new(e2e::binary());
+    let runtimes = command.arg("runtimes").arg("--profiles").arg(&file);
+    let runtimes = String::from_utf8(runtimes.output().unwrap().stdout).unwrap();
+    let apply = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--filename=-",
+    ];
+    plane.kubectl_with(&apply, &runtimes).unwrap();
 }

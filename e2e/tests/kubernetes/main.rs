@@ -26,6 +26,7 @@ mod logs;
 mod manifests;
 mod old_plugins;
 mod operator;
+mod pod_security;
 mod queue_rights;
 mod queues;
 mod reads;

@@ -1,6 +1,5 @@
 //! Jobs in queues of a real Kueue: waiting, never fitting, suspending and resuming, preemption.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::Site;
@@ -84,9 +83,7 @@ default: queued
 
 /// A service whose jobs are in the queue `research`.
 pub fn in_queue(site: Site) -> Site {
-    let profiles = site.data.path().join("profiles.yaml");
-    std::fs::write(&profiles, PROFILES).unwrap();
-    site.set("TRAINER_PROFILES", &profiles.display().to_string())
+    kinds::with_profiles(site, PROFILES)
 }
 
 /// A service with a queue of this many GPUs in a namespace of its own.
@@ -110,13 +107,7 @@ fn with_queue(kind: JobKind, name: &str, gpus: u32) -> Deployed {
 
 /// The training runtimes of the profiles.
 pub fn add_runtimes(plane: &ControlPlane) {
-    let folder = tempfile::tempdir().unwrap();
-    let profiles = folder.path().join("profiles.yaml");
-    std::fs::write(&profiles, PROFILES).unwrap();
-    let mut command = Command::new(e2e::binary());
-    let runtimes = command.arg("runtimes").arg("--profiles").arg(&profiles);
-    let runtimes = String::from_utf8(runtimes.output().unwrap().stdout).unwrap();
-    apply(plane, &runtimes);
+    kinds::add_runtimes(plane, PROFILES);
 }
 
 for_both_kinds! {

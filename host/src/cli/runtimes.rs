@@ -71,7 +71,9 @@ mod tests {
     #[test]
     fn a_runtime_has_what_a_train_job_cannot_express() {
         let runtimes = documents(json!({"profiles": {"a100": {
-            "priority_class": "research", "shared_memory_gb": 64, "backoff_limit": 7,
+            "priority_class": "research", "shared_memory_gb": 32, "backoff_limit": 7,
+            "automount_service_account_token": true,
+            "security_context": {"capabilities": {"add": ["IPC_LOCK"]}},
         }}}))
         .unwrap();
         assert_eq!(runtimes[0]["metadata"]["name"], "deepfinery-torch");
@@ -86,7 +88,10 @@ mod tests {
         let pod = &job["template"]["spec"];
         assert_eq!(pod["restartPolicy"], "Never");
         assert_eq!(pod["priorityClassName"], "research");
-        assert_eq!(pod["volumes"][0]["emptyDir"]["sizeLimit"], "64Gi");
+        assert_eq!(pod["volumes"][0]["emptyDir"]["sizeLimit"], "32Gi");
+        assert_eq!(pod["automountServiceAccountToken"], true);
+        let capabilities = &pod["containers"][0]["securityContext"]["capabilities"];
+        assert_eq!(*capabilities, json!({"add": ["IPC_LOCK"], "drop": ["ALL"]}));
         assert_eq!(
             runtimes[0]["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"],
             3

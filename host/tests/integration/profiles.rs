@@ -40,6 +40,15 @@ async fn service() -> Service {
                 "labels": {"kueue.x-k8s.io/priority-class": "low"},
                 "allow_priority_classes": ["low", "urgent"],
             },
+            "infiniband": {
+                "automount_service_account_token": true,
+                "shared_memory_gb": 128,
+                "pod_security_context": {"fsGroup": 1000},
+                "security_context": {
+                    "capabilities": {"add": ["IPC_LOCK"]},
+                    "seccompProfile": {"type": "Unconfined"},
+                },
+            },
             "gang": {
                 "priority_class": "high",
                 "scheduling_policy": {"volcano": {"queue": "research"}},
@@ -201,7 +210,7 @@ async fn a_profile_that_is_not_there_is_refused_with_those_that_are() {
     assert_eq!(error["code"], "unknown-profile");
     assert_eq!(error["pointer"], "/annotations/trainer.deepfinery~1profile");
     let detail = "annotations: trainer.deepfinery/profile: unknown profile \"spott\"; known: a100, \
-                  amd, gang, kept, mig, queued, spot, did you mean \"spot\"?";
+                  amd, gang, infiniband, kept, mig, queued, spot, did you mean \"spot\"?";
     assert_eq!(error["detail"], detail);
 }
 
@@ -269,4 +278,63 @@ async fn a_gang_scheduler_gets_the_number_of_pods() {
     let manifest = manifest(&service, &request).await;
     let expected = json!({"minAvailable": 3, "queue": "research", "priorityClass": "high"});
     assert_eq!(manifest["spec"]["runPolicy"]["schedulingPolicy"], expected);
+}
+
+/// The parts of the pods of a job that limit what they may do.
+async fn restrictions(service: &Service, profile: Option<&str>, memory: Option<u32>) -> Value {
+    let mut request = request("succeed", "restricted");
+    request["num_nodes"] = json!(2);
+    if let Some(profile) = profile {
+        request["annotations"] = json!({"trainer.deepfinery/profile": profile});
+    }
+    if let Some(memory) = memory {
+        request["memory_per_node_gb"] = json!(memory);
+    }
+    let manifest = manifest(service, &request).await;
+    let replicas = &manifest["spec"]["pytorchReplicaSpecs"];
+    let [master, worker] = ["Master", "Worker"].map(|replica| {
+        let pod = &replicas[replica]["template"]["spec"];
+        json!({
+            "token": pod["automountServiceAccountToken"],
+            "pod": pod["securityContext"],
+            "container": pod["containers"][0]["securityContext"],
+            "shared memory": pod["volumes"][0]["emptyDir"],
+        })
+    });
+    assert_eq!(master, worker);
+    master
+}
+
+#[tokio::test]
+async fn a_pod_has_no_token_no_capabilities_and_limited_shared_memory() {
+    let service = service().await;
+    for (memory, limit) in [(None, "64Gi"), (Some(16), "16Gi"), (Some(2048), "2Ti")] {
+        let expected = json!({
+            "token": false,
+            "pod": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "container": {
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "shared memory": {"medium": "Memory", "sizeLimit": limit},
+        });
+        assert_eq!(restrictions(&service, None, memory).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_profile_changes_what_a_pod_may_do_member_by_member() {
+    let service = service().await;
+    let expected = json!({
+        "token": true,
+        "pod": {"fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "container": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"add": ["IPC_LOCK"], "drop": ["ALL"]},
+            "seccompProfile": {"type": "Unconfined"},
+        },
+        "shared memory": {"medium": "Memory", "sizeLimit": "128Gi"},
+    });
+    let restrictions = restrictions(&service, Some("infiniband"), Some(256)).await;
+    assert_eq!(restrictions, expected);
 }

@@ -13,6 +13,8 @@ fn pytorch_job(profile: Option<&str>) -> PyTorchJob {
             "nodeSelector": {"gpu": "a100"},
             "priorityClassName": "high",
             "terminationGracePeriodSeconds": 120,
+            "automountServiceAccountToken": false,
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "pytorch",
                 "image": "image:1",
@@ -26,13 +28,14 @@ fn pytorch_job(profile: Option<&str>) -> PyTorchJob {
                     }}},
                 ],
                 "resources": {"limits": {"nvidia.com/gpu": "8"}},
+                "securityContext": {"allowPrivilegeEscalation": false},
                 "volumeMounts": [
                     {"name": "dshm", "mountPath": "/dev/shm"},
                     {"name": "data", "mountPath": "/data", "readOnly": false, "subPath": ""},
                 ],
             }],
             "volumes": [
-                {"name": "dshm", "emptyDir": {"medium": "Memory"}},
+                {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
                 {"name": "data", "emptyDir": {}},
             ],
         },
@@ -138,7 +141,10 @@ fn the_patch_has_no_field_that_kubeflow_refuses_and_no_value_that_kueue_drops() 
                     "name": "node",
                     "volumeMounts": [{"name": "data", "mountPath": "/data"}],
                 }],
-                "volumes": [{"name": "data", "emptyDir": {}}],
+                "volumes": [
+                    {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
+                    {"name": "data", "emptyDir": {}},
+                ],
             },
         })
     );
