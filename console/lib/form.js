@@ -123,8 +123,12 @@ function parsed(text, type) {
 
 function asStrings(map) {
   if (map === undefined || typeof map !== "object") return map;
-  return Object.fromEntries(Object.entries(map).map(([name, of]) => [name, typeof of === "string" ? of : JSON.stringify(of)]));
+  const isText = (of) => typeof of === "string" || isSecretKey(of);
+  return Object.fromEntries(Object.entries(map).map(([name, of]) => [name, isText(of) ? of : JSON.stringify(of)]));
 }
+
+// Whether a variable of the environment is a key of a secret.
+const isSecretKey = (of) => typeof of?.secret === "string" && typeof of.key === "string";
 
 function parsedJson(text) {
   try {

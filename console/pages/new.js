@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { json, jobPath } from "../lib/api.js";
 import { FIELDS, argumentGroups, emptyForm, formOf, isMeant, requestOf } from "../lib/form.js";
-import { nextRunId, ofManifest } from "../lib/request.js";
+import { nextRunId, requestOfJob } from "../lib/request.js";
 import { visible } from "../lib/format.js";
 import { read } from "../lib/yaml.js";
 import { Failure, attempt, notify } from "../parts/notices.js";
@@ -27,7 +27,7 @@ async function start(clone, signal) {
   if (!clone) return { frameworks, first: { ...emptyForm(), framework: frameworks[0]?.name || "" } };
   const [namespace, ...name] = clone.split("/");
   const manifest = await json(jobPath({ namespace, name: name.join("/") }, "/manifest"), { signal });
-  const request = ofManifest(manifest);
+  const request = await requestOfJob(manifest, signal);
   const first = formOf({ ...request, run_id: nextRunId(request.run_id) }, schemaOf(frameworks, request.framework));
   return { frameworks, first, clone };
 }

@@ -2,7 +2,7 @@
 import { html, useState } from "../lib/html.js";
 import { json, jobPath, text } from "../lib/api.js";
 import { value, visible } from "../lib/format.js";
-import { curl, jobFile, ofManifest } from "../lib/request.js";
+import { curl, jobFile, requestOfJob } from "../lib/request.js";
 import { Failure } from "./notices.js";
 import { useLoaded } from "./load.js";
 import { Snippet } from "./job.js";
@@ -10,7 +10,7 @@ import { Snippet } from "./job.js";
 // The request of a run, its arguments with the defaults filled in, and the schema of the arguments.
 export async function configuration(job, signal) {
   const manifest = await json(jobPath(job, "/manifest"), { signal });
-  const request = ofManifest(manifest);
+  const request = await requestOfJob(manifest, signal);
   const [resolved, schema] = await Promise.all([
     json("train/preview", { method: "POST", body: request, signal }).then((preview) => preview.resolved_args, () => null),
     json(`frameworks/${encodeURIComponent(request.framework)}`, { signal }).then((framework) => framework.args_schema, () => null),

@@ -90,10 +90,13 @@ def test_a_run_from_the_form_to_its_deletion(service: Service, page: Page) -> No
     expect(page.locator("#field-arg-lr")).to_have_value("0.003")
     page.locator("#field-arg-lr").fill("0.01")
     open_group(page, "More")
-    page.locator("#field-env").fill("PAUSE: 0.25\nSTEPS: 4000\nDECAY: 0.05")
+    page.locator("#field-env").fill("PAUSE: 0.25\nSTEPS: 4000\nDECAY: 0.05\nHF_OWN: a")
     expect(page.locator(".preview")).to_contain_text("It can run as meta-story-2")
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", name="meta-story-2")).to_contain_text("running")
+    page.get_by_role("link", name="Clone").click()
+    expect(page.locator("#field-env")).to_have_value(re.compile("HF_OWN: a"))
+    page.go_back()
     expect(page.get_by_role("img", name=re.compile("^Loss: last value"))).to_be_visible()
 
     # Both are in the list, with progress, and can be compared.

@@ -109,7 +109,7 @@ def test_a_clone_has_the_fields_of_the_original_and_the_changes(trainer: Trainer
     original = trainer.jobs.create(
         **request(
             run_id="cloned-9",
-            env={"PRICE": "5$", "TEAM": "a"},
+            env={"PRICE": "5$", "TEAM": "a", "TRAINER_LOG_LEVEL": "DEBUG"},
             labels={"team": "a"},
             cpus_per_node=2,
             memory_per_node_gb=3,
@@ -123,6 +123,7 @@ def test_a_clone_has_the_fields_of_the_original_and_the_changes(trainer: Trainer
     assert first["resources"] == second["resources"]
     values = {of["name"]: of.get("value") for of in second["env"]}
     assert (values["PRICE"], values["TEAM"]) == ("5$$", "b")
+    assert values["TRAINER_LOG_LEVEL"] == "DEBUG"
     assert values["TRAINING_EXTRA_ARGS_JSON"] == '{"lr":0.25,"max_steps":7}'
     for job in (original, copy):
         job.delete()

@@ -82,14 +82,14 @@ fn names(events: &[Event]) -> Vec<&str> {
 #[tokio::test]
 async fn a_client_gets_all_jobs_and_then_each_change() {
     let service = Service::start().await;
-    service.submit(&request("wait", "old")).await;
+    service.create(&request("wait", "old")).await;
     service.wait_for("meta-old", "running").await;
     let mut events = Events::of(&service, None).await;
     let first = events.until(|event| event.name == "synced").await;
     assert_eq!(names(&first), ["reset", "status", "synced"]);
     assert_eq!(first[1].data["name"], "meta-old");
     assert_eq!(first[1].data["model_id"], "wait");
-    service.submit(&request("succeed", "new")).await;
+    service.create(&request("succeed", "new")).await;
     let ended = |event: &Event| event.data["status"] == "succeeded";
     let changes = events.until(ended).await;
     let of_new = changes
@@ -114,7 +114,7 @@ async fn a_client_that_connects_again_gets_only_what_it_has_missed() {
     let first = events.until(|event| event.name == "synced").await;
     let id = first.last().unwrap().id.clone().unwrap();
     drop(events);
-    service.submit(&request("wait", "missed")).await;
+    service.create(&request("wait", "missed")).await;
     service.wait_for("meta-missed", "running").await;
     let mut again = Events::of(&service, Some(&id)).await;
     let missed = again.until(|event| event.data["status"] == "running").await;

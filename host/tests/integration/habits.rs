@@ -22,7 +22,7 @@ async fn send(service: &Service, method: Method, path: &str, headers: &[(&str, &
 #[tokio::test]
 async fn what_has_not_changed_is_not_sent_again() {
     let service = Service::start().await;
-    service.submit(&request("wait", "tagged")).await;
+    service.create(&request("wait", "tagged")).await;
     service.wait_for("meta-tagged", "running").await;
     for path in [
         "/train",
@@ -57,7 +57,7 @@ async fn what_has_not_changed_is_not_sent_again() {
 #[tokio::test]
 async fn reads_are_yaml_for_those_who_ask_for_it() {
     let service = Service::start().await;
-    service.submit(&request("succeed", "shown")).await;
+    service.create(&request("succeed", "shown")).await;
     let yaml = [("accept", "application/yaml")];
     for path in [
         "/train",
@@ -219,7 +219,7 @@ async fn an_id_of_a_request_that_is_long_or_odd_is_replaced() {
 #[tokio::test]
 async fn a_page_of_another_site_changes_nothing() {
     let service = Service::start().await;
-    service.submit(&request("wait", "safe")).await;
+    service.create(&request("wait", "safe")).await;
     let path = "/train/meta-safe/suspend";
     let host = ("host", "localhost:8080");
     for headers in [
@@ -246,7 +246,7 @@ async fn a_page_of_another_site_changes_nothing() {
 #[tokio::test]
 async fn a_page_of_a_named_site_reads_and_changes() {
     let service = Service::start().await;
-    service.submit(&request("wait", "shown")).await;
+    service.create(&request("wait", "shown")).await;
     let host = ("host", "localhost:8080");
     let origin = ("origin", "https://dashboard.example");
     let answer = get(&service, "/train", &[host, origin]).await;
@@ -296,7 +296,7 @@ async fn the_service_describes_itself_and_the_committed_description_is_current()
 #[tokio::test]
 async fn every_operation_of_the_description_is_there() {
     let service = Service::start().await;
-    service.submit(&request("succeed", "there")).await;
+    service.create(&request("succeed", "there")).await;
     service.wait_for("meta-there", "succeeded").await;
     let served = get(&service, "/openapi.json", &[]).await.json();
     let paths = served["paths"].as_object().unwrap().iter();

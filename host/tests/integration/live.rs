@@ -148,7 +148,7 @@ async fn logs_are_those_of_the_first_replica_unless_others_are_named() {
         "[ $RANK = 0 ] && sleep 0.5; echo one $RANK; echo two $RANK",
     );
     body["num_nodes"] = json!(2);
-    service.submit(&body).await;
+    service.create(&body).await;
     service.wait_for("meta-said", "succeeded").await;
     let said = async |query: &str| service.get(&format!("/train/meta-said/logs?{query}")).await;
     let answer = said("").await;
@@ -198,13 +198,13 @@ async fn following_waits_for_the_replica_and_goes_through_restarts_to_the_end_of
     let service = Service::start().await;
     let mut wide = request("wait", "wide");
     wide["gpus_per_node"] = json!(4);
-    service.submit(&wide).await;
+    service.create(&wide).await;
     service.wait_for("meta-wide", "running").await;
     let body = script(
         "late",
         "[ -e once ] || { touch once; echo first; exit 1; }; rm once; echo second; sleep 0.3; echo -n third",
     );
-    service.submit(&body).await;
+    service.create(&body).await;
     service.get("/train/meta-late/logs").await.problem(404);
     let path = "/train/meta-late/logs?follow=true";
     let (status, log) = open(&service, get(path)).await;
@@ -259,7 +259,7 @@ fn statuses(events: &[BTreeMap<String, String>]) -> Vec<String> {
 #[tokio::test]
 async fn each_change_of_status_is_an_event_until_the_job_ends() {
     let service = Service::start().await;
-    service.submit(&script("told", "sleep 0.3")).await;
+    service.create(&script("told", "sleep 0.3")).await;
     let message = events(&service, "/train/meta-told/events", None).await;
     let mut seen = statuses(&message);
     seen.dedup();
@@ -279,7 +279,7 @@ async fn each_change_of_status_is_an_event_until_the_job_ends() {
 #[tokio::test]
 async fn a_job_that_is_deleted_ends_its_events() {
     let service = Service::start().await;
-    service.submit(&request("wait", "brief")).await;
+    service.create(&request("wait", "brief")).await;
     service.wait_for("meta-brief", "running").await;
     let delete = Request::delete("/train/meta-brief")
         .body(Body::empty())
@@ -439,7 +439,7 @@ async fn a_change_of_status_reaches_a_thousand_listeners_within_half_a_second() 
 #[tokio::test]
 async fn a_service_that_is_about_to_end_cuts_logs_off_and_ends_events() {
     let service = Service::start().await;
-    service.submit(&request("wait", "drained")).await;
+    service.create(&request("wait", "drained")).await;
     service.wait_for("meta-drained", "running").await;
     let (_, log) = open(&service, get("/train/meta-drained/logs?follow=true")).await;
     let (_, events) = open(&service, get("/train/meta-drained/events")).await;

@@ -49,7 +49,7 @@ async fn a_job_that_is_suspended_while_it_starts_is_not_told_to_run() {
     for delay in 0..30 {
         let run = format!("early-{delay}");
         let job = format!("meta-{run}");
-        service.submit(&request("wait", &run)).await;
+        service.create(&request("wait", &run)).await;
         tokio::time::sleep(Duration::from_millis(delay)).await;
         assert_eq!(
             ask(&service, "POST", &format!("/train/{job}/suspend")).await,
@@ -73,7 +73,7 @@ async fn nothing_that_a_killed_shim_left_outlives_its_job() {
     for end in ["DELETE /train/meta-left", "POST /train/meta-left/suspend"] {
         let (method, path) = end.split_once(' ').unwrap();
         let service = Service::with_backoff(Duration::from_secs(60)).await;
-        service.submit(&request("nest", "left")).await;
+        service.create(&request("nest", "left")).await;
         service.wait_for("meta-left", "running").await;
         eventually(async || (replicas(&service).len() == 2).then_some(())).await;
         let replica = replicas(&service)[0];
@@ -93,7 +93,7 @@ async fn a_replica_that_hides_and_kills_its_shim_ends_with_its_job() {
         "env -i setsid sleep {seconds} & env -i setsid sh -c 'sleep {seconds} & sleep {seconds}' & \
          sleep 0.2; kill -9 $PPID; exec sleep {seconds}"
     );
-    service.submit(&script("hide", &hide)).await;
+    service.create(&script("hide", &hide)).await;
     service.wait_for("meta-hide", "failed").await;
     let detail = full(&service, "meta-hide").await["detail"].to_string();
     assert!(detail.contains("its shim was killed"), "{detail}");
@@ -109,11 +109,11 @@ async fn a_replica_that_hides_and_kills_its_shim_ends_with_its_job() {
 async fn a_successor_waits_for_the_replicas_of_the_deleted_job_and_says_so() {
     let service = Service::start().await;
     let go = service.data.path().join("go");
-    service.submit(&stubborn("again", &go)).await;
+    service.create(&stubborn("again", &go)).await;
     service.wait_for("meta-again", "running").await;
     let old = eventually(async || only(&shells(&service))).await;
     assert_eq!(ask(&service, "DELETE", "/train/meta-again").await, 204);
-    service.submit(&request("wait", "again")).await;
+    service.create(&request("wait", "again")).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let message = full(&service, "meta-again").await;
     assert_eq!(message["status"], "submitted");
@@ -132,13 +132,13 @@ async fn a_successor_waits_for_the_replicas_of_the_deleted_job_and_says_so() {
 async fn a_successor_of_another_name_waits_for_the_job_that_still_writes_and_says_so() {
     let service = Service::start().await;
     let go = service.data.path().join("go");
-    service.submit(&stubborn("shared", &go)).await;
+    service.create(&stubborn("shared", &go)).await;
     service.wait_for("meta-shared", "running").await;
     let old = eventually(async || only(&shells(&service))).await;
     assert_eq!(ask(&service, "DELETE", "/train/meta-shared").await, 204);
     let mut successor = request("wait", "shared");
     successor["job_name"] = json!("next");
-    service.submit(&successor).await;
+    service.create(&successor).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let message = full(&service, "next").await;
     assert_eq!(message["status"], "submitted");
@@ -160,11 +160,11 @@ async fn a_successor_waits_for_the_replicas_of_a_job_that_has_ended() {
     first["num_nodes"] = json!(2);
     let text = first["env"]["SCRIPT"].as_str().unwrap();
     first["env"]["SCRIPT"] = json!(format!("[ $RANK = 1 ] && sleep 0.3 && exit 78; {text}"));
-    service.submit(&first).await;
+    service.create(&first).await;
     service.wait_for("meta-ended", "failed").await;
     let mut successor = request("succeed", "ended");
     successor["job_name"] = json!("next");
-    service.submit(&successor).await;
+    service.create(&successor).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let explained = full(&service, "next").await["explanation"].to_string();
     assert!(
@@ -189,7 +189,7 @@ fn shells(service: &Service) -> Vec<u32> {
 async fn a_resumed_job_says_that_it_waits_for_its_old_replicas() {
     let service = Service::start().await;
     let go = service.data.path().join("go");
-    service.submit(&stubborn("slow", &go)).await;
+    service.create(&stubborn("slow", &go)).await;
     service.wait_for("meta-slow", "running").await;
     ask(&service, "POST", "/train/meta-slow/suspend").await;
     ask(&service, "POST", "/train/meta-slow/resume").await;
@@ -225,7 +225,7 @@ async fn an_attempt_whose_port_is_taken_does_not_count() {
     let service = Service::start().await;
     let taken = "echo x >> tries; [ $(wc -l < tries) -gt 3 ] && exit 0; \
                  echo \"error: port: $MASTER_PORT, name: EADDRINUSE\"; exit 1";
-    service.submit(&script("taken", taken)).await;
+    service.create(&script("taken", taken)).await;
     service.wait_for("meta-taken", "succeeded").await;
     assert_eq!(full(&service, "meta-taken").await["pods"][0]["restarts"], 0);
     service.stop().await;
@@ -235,7 +235,7 @@ async fn an_attempt_whose_port_is_taken_does_not_count() {
 async fn a_port_that_stays_taken_ends_the_job() {
     let service = Service::start().await;
     let taken = "echo \"error: port: $MASTER_PORT, name: EADDRINUSE\"; exit 1";
-    service.submit(&script("never", taken)).await;
+    service.create(&script("never", taken)).await;
     service.wait_for("meta-never", "failed").await;
     service.stop().await;
 }
@@ -273,7 +273,7 @@ async fn the_deadline_counts_from_the_start_of_the_job_through_restarts_of_the_s
 async fn a_failed_replica_says_when_it_restarts_and_which_attempt_that_is() {
     let service = Service::with_backoff(Duration::from_secs(30)).await;
     let fails = "echo 'train.py: error: no luck'; sleep 0.1; exit 7";
-    service.submit(&script("later", fails)).await;
+    service.create(&script("later", fails)).await;
     let message = eventually(async || {
         let message = full(&service, "meta-later").await;
         (message["pods"][0]["phase"] == "Waiting").then_some(message)
@@ -330,7 +330,7 @@ async fn a_failure_that_a_restart_cannot_fix_ends_the_job_at_once() {
         ),
     ];
     for (run, text, cause) in cases {
-        service.submit(&script(run, text)).await;
+        service.create(&script(run, text)).await;
         let job = format!("meta-{run}");
         let message = service.wait_for(&job, "failed").await;
         let detail = message["detail"].as_str().unwrap();
@@ -342,11 +342,11 @@ async fn a_failure_that_a_restart_cannot_fix_ends_the_job_at_once() {
         assert_eq!(logs(&service, &format!("{job}-master-0")).len(), 1, "{run}");
     }
     let passing = r#"echo '{"permanent": false}' > "$TRAINER_FAILURE_FILE"; exit 1"#;
-    service.submit(&script("passing", passing)).await;
+    service.create(&script("passing", passing)).await;
     service.wait_for("meta-passing", "failed").await;
     assert_eq!(logs(&service, "meta-passing-master-0").len(), 3);
     let killed = "kill -9 $$";
-    service.submit(&script("killed", killed)).await;
+    service.create(&script("killed", killed)).await;
     let message = service.wait_for("meta-killed", "failed").await;
     let detail = message["detail"].as_str().unwrap();
     let cause = "exited with code 137 (killed by SIGKILL, which often means that memory ran out";
@@ -360,7 +360,7 @@ async fn jobs_of_one_second_are_listed_newest_first_also_after_a_restart() {
     let service = Service::start().await;
     let runs = ["m", "a", "z", "k", "b"];
     for run in runs {
-        service.submit(&request("wait", run)).await;
+        service.create(&request("wait", run)).await;
     }
     let expected: Vec<String> = runs.iter().rev().map(|run| format!("meta-{run}")).collect();
     assert_eq!(listed(&service).await, expected);
@@ -391,7 +391,7 @@ async fn listed(service: &Service) -> Vec<String> {
 async fn the_scratch_files_of_a_replica_are_in_a_private_folder() {
     use std::os::unix::fs::PermissionsExt;
     let service = Service::start().await;
-    service.submit(&request("succeed", "scratch")).await;
+    service.create(&request("succeed", "scratch")).await;
     service.wait_for("meta-scratch", "succeeded").await;
     let log = logs(&service, "meta-scratch-master-0").remove(0);
     assert!(!log.contains("=/tmp/trainer"), "{log}");

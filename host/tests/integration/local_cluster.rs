@@ -84,7 +84,7 @@ async fn a_dataset_or_model_that_this_machine_does_not_have_is_refused_at_once()
 #[tokio::test]
 async fn a_failing_replica_is_restarted_up_to_the_backoff_limit_and_each_log_is_kept() {
     let service = Service::start().await;
-    service.submit(&request("fail", "bad")).await;
+    service.create(&request("fail", "bad")).await;
     service.wait_for("meta-bad", "failed").await;
     let data = service.stop().await;
     for number in 0..3 {
@@ -101,7 +101,7 @@ async fn a_failing_replica_is_restarted_up_to_the_backoff_limit_and_each_log_is_
 #[tokio::test]
 async fn a_replica_that_is_killed_by_a_signal_fails_with_128_and_its_number() {
     let service = Service::start().await;
-    service.submit(&request("crash", "segv")).await;
+    service.create(&request("crash", "segv")).await;
     let status = service.wait_for("meta-segv", "failed").await;
     assert!(
         status["detail"]
@@ -118,9 +118,9 @@ async fn jobs_wait_their_turn_and_start_in_order() {
     let service = Service::start().await;
     let mut wide = request("wait", "wide");
     wide["gpus_per_node"] = json!(4);
-    service.submit(&wide).await;
+    service.create(&wide).await;
     service.wait_for("meta-wide", "running").await;
-    service.submit(&request("succeed", "next")).await;
+    service.create(&request("succeed", "next")).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let waiting = service.get("/train/meta-next").await.json();
     assert_eq!(waiting["detail"], "PyTorchJob submitted");
@@ -130,7 +130,7 @@ async fn jobs_wait_their_turn_and_start_in_order() {
 #[tokio::test]
 async fn a_keeper_that_is_killed_leaves_nothing_beside_the_next_start() {
     let service = Service::start().await;
-    service.submit(&request("wait", "orphan")).await;
+    service.create(&request("wait", "orphan")).await;
     service.wait_for("meta-orphan", "running").await;
     let first = eventually(async || only(&replicas(&service))).await;
     kill(shim(first));
@@ -142,7 +142,7 @@ async fn a_keeper_that_is_killed_leaves_nothing_beside_the_next_start() {
 #[tokio::test]
 async fn nothing_of_a_replica_is_left_when_the_service_stops() {
     let service = Service::start().await;
-    service.submit(&request("nest", "nest")).await;
+    service.create(&request("nest", "nest")).await;
     service.wait_for("meta-nest", "running").await;
     let data = service.data.path().display().to_string();
     eventually(async || (processes_of(&data).len() == 2).then_some(())).await;
@@ -153,7 +153,7 @@ async fn nothing_of_a_replica_is_left_when_the_service_stops() {
 #[tokio::test]
 async fn the_services_own_settings_never_reach_a_replica() {
     let service = Service::start().await;
-    service.submit(&request("succeed", "clean")).await;
+    service.create(&request("succeed", "clean")).await;
     service.wait_for("meta-clean", "succeeded").await;
     let data = service.stop().await;
     let log = log(data.path(), "meta-clean-master-0", 0);
@@ -161,11 +161,11 @@ async fn the_services_own_settings_never_reach_a_replica() {
 }
 
 #[tokio::test]
-async fn a_replica_is_told_its_job_and_what_made_it_and_a_plan_is_not() {
+async fn a_replica_knows_its_job_and_what_made_it_and_a_plan_does_not() {
     let service = Service::start().await;
     let request = request("succeed", "made");
     let preview = service.preview(&request).await.text;
-    service.submit(&request).await;
+    service.create(&request).await;
     service.wait_for("meta-made", "succeeded").await;
     let job = service.get("/train/meta-made?view=full").await.json();
     let manifest = service.get("/train/meta-made/manifest").await.json();

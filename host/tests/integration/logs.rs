@@ -146,7 +146,7 @@ async fn a_progress_bar_is_seen_while_it_is_written() {
     let service = Service::start().await;
     for query in ["", "&timestamps=true"] {
         let run_id = if query.is_empty() { "bar" } else { "timed-bar" };
-        service.submit(&script(run_id, PROGRESS)).await;
+        service.create(&script(run_id, PROGRESS)).await;
         let name = format!("meta-{run_id}");
         service.wait_for(&name, "running").await;
         let path = format!("/train/{name}/logs?follow=true{query}");
@@ -181,7 +181,7 @@ async fn progress_bars_of_several_replicas_do_not_mix() {
     let service = Service::start().await;
     let mut body = script("bars", PROGRESS);
     body["num_nodes"] = json!(2);
-    service.submit(&body).await;
+    service.create(&body).await;
     service.wait_for("meta-bars", "running").await;
     let path = "/train/meta-bars/logs?follow=true&replica=all";
     let (_, log) = open(&service, path).await;
@@ -197,7 +197,7 @@ async fn progress_bars_of_several_replicas_do_not_mix() {
 #[tokio::test]
 async fn one_caller_cannot_open_every_log() {
     let service = Service::start().await;
-    service.submit(&request("wait", "followed")).await;
+    service.create(&request("wait", "followed")).await;
     service.wait_for("meta-followed", "running").await;
     let path = "/train/meta-followed/logs?follow=true";
     let mut logs = Vec::new();

@@ -86,7 +86,7 @@ async fn a_spreadsheet_gets_the_curve_as_csv() {
 async fn a_follower_gets_every_point_and_then_the_end() {
     let service = Service::start().await;
     let said = format!("{RESUMED}\nsleep 0.5\npoint 6 0.5");
-    service.submit(&script("live", &said)).await;
+    service.create(&script("live", &said)).await;
     service.wait_for("meta-live", "running").await;
     let (status, events) = open(&service, get("/train/meta-live/metrics?follow=true")).await;
     assert_eq!(status, 200);
@@ -114,7 +114,7 @@ async fn a_job_without_metrics_has_empty_curves() {
 async fn a_follower_gets_points_while_lines_keep_coming() {
     let service = Service::start().await;
     let busy = r#"n=0; while :; do n=$((n + 1)); echo "{\"event\": \"progress\", \"step\": $n, \"total_steps\": 100000, \"loss\": 1.5, \"tokens_per_second\": 1, \"seconds_left\": 1}"; sleep 0.02; done"#;
-    service.submit(&script("busy", busy)).await;
+    service.create(&script("busy", busy)).await;
     service.wait_for("meta-busy", "running").await;
     let (status, mut events) = open(&service, get("/train/meta-busy/metrics?follow=true")).await;
     assert_eq!(status, 200);

@@ -23,7 +23,7 @@ async fn post(service: &Service, path: &str) -> Answer {
 #[tokio::test]
 async fn a_deleted_job_is_gone_with_its_replicas_and_its_name_is_free() {
     let service = Service::start().await;
-    service.submit(&request("wait", "gone")).await;
+    service.create(&request("wait", "gone")).await;
     service.wait_for("meta-gone", "running").await;
     assert_eq!(delete(&service, "/train/meta-gone").await.status, 204);
     service.get("/train/meta-gone").await.problem(404);
@@ -44,9 +44,9 @@ async fn a_deleted_job_frees_its_slots_and_does_not_come_back_with_the_service()
     let service = Service::start().await;
     let mut wide = request("wait", "wide");
     wide["gpus_per_node"] = json!(4);
-    service.submit(&wide).await;
+    service.create(&wide).await;
     service.wait_for("meta-wide", "running").await;
-    service.submit(&request("succeed", "next")).await;
+    service.create(&request("succeed", "next")).await;
     delete(&service, "/train/meta-wide").await;
     service.wait_for("meta-next", "succeeded").await;
     let listed = service.cluster_jobs();
@@ -56,7 +56,7 @@ async fn a_deleted_job_frees_its_slots_and_does_not_come_back_with_the_service()
 #[tokio::test]
 async fn a_suspended_job_has_no_replicas_until_it_is_resumed() {
     let service = Service::start().await;
-    service.submit(&request("wait", "held")).await;
+    service.create(&request("wait", "held")).await;
     service.wait_for("meta-held", "running").await;
     let suspended = post(&service, "/train/meta-held/suspend").await;
     assert_eq!(suspended.status, 200);
@@ -79,7 +79,7 @@ async fn a_suspended_job_has_no_replicas_until_it_is_resumed() {
 #[tokio::test]
 async fn a_job_that_has_ended_can_be_neither_suspended_nor_resumed() {
     let service = Service::start().await;
-    service.submit(&request("succeed", "done")).await;
+    service.create(&request("succeed", "done")).await;
     service.wait_for("meta-done", "succeeded").await;
     let problem = post(&service, "/train/meta-done/suspend")
         .await
@@ -98,7 +98,7 @@ async fn the_full_view_tells_replicas_exit_codes_layout_and_warnings() {
     failing["num_nodes"] = json!(2);
     failing["extra_args"] = json!({"surprise": 1});
     failing["env"] = json!({"MY_PASSWORD": "hunter2"});
-    service.submit(&failing).await;
+    service.create(&failing).await;
     service.wait_for("meta-bad", "failed").await;
     let full = service.get("/train/meta-bad?view=full").await.json();
     for key in ["name", "status", "detail", "framework", "run_id"] {
@@ -160,7 +160,7 @@ async fn the_full_view_tells_the_newest_progress_of_the_first_replica() {
         })
     );
     // A job that reports no cause has none.
-    service.submit(&request("fail", "silent")).await;
+    service.create(&request("fail", "silent")).await;
     service.wait_for("meta-silent", "failed").await;
     assert_eq!(full("meta-silent").await.get("progress"), None);
     service.stop().await;
@@ -171,11 +171,11 @@ async fn a_job_that_waits_says_for_what() {
     let service = Service::start().await;
     let mut wide = request("wait", "wide");
     wide["gpus_per_node"] = json!(3);
-    service.submit(&wide).await;
+    service.create(&wide).await;
     service.wait_for("meta-wide", "running").await;
     let mut next = request("wait", "next");
     next["gpus_per_node"] = json!(2);
-    service.submit(&next).await;
+    service.create(&next).await;
     let full = service.get("/train/meta-next?view=full").await.json();
     assert_eq!(
         full["explanation"],
@@ -187,7 +187,7 @@ async fn a_job_that_waits_says_for_what() {
 #[tokio::test]
 async fn the_manifest_is_the_job_as_it_stands() {
     let service = Service::start().await;
-    service.submit(&request("succeed", "shown")).await;
+    service.create(&request("succeed", "shown")).await;
     service.wait_for("meta-shown", "succeeded").await;
     let manifest = service.get("/train/meta-shown/manifest").await.json();
     assert_eq!(manifest["kind"], "PyTorchJob");
@@ -209,7 +209,7 @@ async fn a_server_dry_run_finds_a_taken_name_and_creates_nothing() {
     };
     assert_eq!(dry_run().await.status, 200);
     service.get("/train/meta-dry").await.problem(404);
-    service.submit(&body).await;
+    service.create(&body).await;
     let problem = dry_run().await.problem(400);
     assert_eq!(
         problem["detail"],

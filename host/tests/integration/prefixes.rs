@@ -79,7 +79,7 @@ async fn a_prefix_that_a_live_job_writes_to_is_refused_with_its_name() {
 async fn a_prefix_is_free_when_its_job_has_ended_or_is_deleted() {
     let service = Service::start().await;
     let succeed = with(named("one"), "model_id", json!("succeed"));
-    service.submit(&succeed).await;
+    service.create(&succeed).await;
     service.wait_for("one", "succeeded").await;
     assert_eq!(service.submit(&named("two")).await.status, 201);
     service.submit(&named("three")).await.problem(400);

@@ -34,7 +34,7 @@ fn assert_refused(answer: &Answer, said: &str) {
 #[tokio::test]
 async fn no_route_takes_a_parameter_that_it_does_not_know() {
     let service = Service::start().await;
-    service.submit(&request("wait", "there")).await;
+    service.create(&request("wait", "there")).await;
     for operation in OPERATIONS {
         let answer = call(&service, operation, "surprise=1").await;
         if PROBES.contains(&operation.path) {
@@ -53,7 +53,7 @@ async fn no_route_takes_a_parameter_that_it_does_not_know() {
 #[tokio::test]
 async fn no_route_takes_a_parameter_twice_or_with_a_value_that_is_none() {
     let service = Service::start().await;
-    service.submit(&request("wait", "there")).await;
+    service.create(&request("wait", "there")).await;
     for operation in OPERATIONS {
         for known in operation.queries() {
             let name = known.name;
@@ -110,7 +110,7 @@ async fn a_dry_run_that_is_asked_of_the_wrong_route_creates_nothing() {
 #[tokio::test]
 async fn a_misspelt_namespace_deletes_nothing() {
     let service = Service::start().await;
-    service.submit(&request("wait", "kept")).await;
+    service.create(&request("wait", "kept")).await;
     for query in [
         "namesapce=team-z",
         "Namespace=default",

@@ -258,6 +258,12 @@ impl Service {
         self.post("/train", request.to_string()).await
     }
 
+    /// Submits a job that must be accepted.
+    pub async fn create(&self, request: &Value) {
+        let answer = self.submit(request).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+
     pub async fn preview(&self, request: &Value) -> Answer {
         self.post("/train/preview", request.to_string()).await
     }

@@ -309,9 +309,9 @@ async fn an_unknown_job_is_404() {
 #[tokio::test]
 async fn status_follows_the_job() {
     let service = Service::start().await;
-    service.submit(&request("succeed", "good")).await;
-    service.submit(&request("wait", "long")).await;
-    service.submit(&request("fail", "bad")).await;
+    service.create(&request("succeed", "good")).await;
+    service.create(&request("wait", "long")).await;
+    service.create(&request("fail", "bad")).await;
     let expected = json!({
         "name": "meta-good",
         "status": "succeeded",

@@ -19,6 +19,9 @@ _OWN_KEYS = re.compile(
     r"trainer\.deepfinery/|app\.kubernetes\.io/managed-by$|sidecar\.istio\.io/|kueue\.x-k8s\.io/"
 )
 
+#: Variables that a request cannot set.
+_RESERVED = re.compile(r"TRAINER_(?!LOG_LEVEL$)|TRAINING_|MASTER_|PET_|RANK$|WORLD_SIZE$")
+
 
 def document(response: httpx.Response) -> Any:
     """The JSON document of a successful response.
@@ -106,10 +109,14 @@ def cloned(
 
 def _env(manifest: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
     """The variables that a manifest has in addition to that of the same request without any."""
-    added = {of["name"]: of for of in _container(manifest).get("env", [])}
-    for known in _container(plain).get("env", []):
-        added.pop(known["name"], None)
-    return {name: _variable(of) for name, of in added.items()}
+    known = {of["name"]: of for of in _container(plain).get("env", [])}
+    variables = _container(manifest).get("env", [])
+    added = [
+        of
+        for of in variables
+        if of["name"] not in known or (of != known[of["name"]] and not _RESERVED.match(of["name"]))
+    ]
+    return {of["name"]: _variable(of) for of in added}
 
 
 def next_run_id(run_id: str) -> str:
