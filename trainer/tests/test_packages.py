@@ -1,4 +1,4 @@
-"""Jobs whose image lacks a package are refused, and the operator can state what images have."""
+"""Jobs whose image does not have a package are refused, and operators can state what images have."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ fn mounts(all: Option<&Vec<VolumeMount>>) -> Option<Vec<VolumeMount>> {
     of_job(all.filter(|mount| mount.name != SHARED_MEMORY_VOLUME))
 }
 
-/// What a patch says of the volumes or mounts of a job. The runtime has the shared memory as well,
+/// The volumes or mounts of a job that a patch adds. The runtime has the shared memory as well,
 /// but only the job knows the limit of its size.
 fn of_job<'a, T>(all: impl Iterator<Item = &'a T>) -> Option<Vec<T>>
 where

@@ -45,7 +45,7 @@ fn installed(environment: &Path) -> Option<Packages> {
         Some(format!("{package}=={version}"))
     });
     let names: Vec<String> = names.collect();
-    // A folder without packages is no environment in which jobs run.
+    // Jobs do not run in an environment without packages.
     (!names.is_empty()).then(|| Packages::read(names.iter().map(String::as_str)).ok())?
 }
 
