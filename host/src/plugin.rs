@@ -13,6 +13,7 @@ mod call;
 pub mod compiler;
 mod engine;
 mod error;
+mod failure;
 pub mod files;
 pub mod golden;
 pub mod inspect;

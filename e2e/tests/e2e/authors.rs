@@ -240,6 +240,56 @@ fn the_fourth_framework_is_served_by_a_host_that_was_there_before_it() {
     );
 }
 
+/// An exception in `plan` of a plugin: its author sees it, and so does the log of a host, but not the
+/// caller.
+fn an_exception_reaches_its_author(language: &str, app: &str, (from, to): (&str, &str)) {
+    let work = Workplace::new();
+    work.done(&["new", "fresh", "--language", language]);
+    let app = work.folder.path().join("fresh").join(app);
+    let text = std::fs::read_to_string(&app).unwrap();
+    assert!(text.contains(from));
+    std::fs::write(&app, text.replacen(from, &format!("{to}\n{from}"), 1)).unwrap();
+    work.done(&["build", "fresh"]);
+    let file = work.folder.path().join("fresh/build/fresh.wasm");
+    let path = file.display().to_string();
+    let job = work.folder.path().join("fresh/tests/two-nodes.json");
+    let run = work.plugin(&["run", &path, &job.display().to_string()]);
+    assert!(!run.status.success());
+    let shown = String::from_utf8_lossy(&run.stderr);
+    assert!(shown.contains("the plugin says: "), "{shown}");
+    assert!(
+        shown.contains("no such size") && shown.contains("app."),
+        "{shown}"
+    );
+
+    work.put(&file);
+    work.served("fresh");
+    let request: Value = serde_json::from_slice(&std::fs::read(&job).unwrap()).unwrap();
+    let (status, problem) = work.server.post("/train/preview", &request).unwrap();
+    assert_eq!(status, 502, "{problem}");
+    assert!(!problem.to_string().contains("no such size"), "{problem}");
+    let log = work.site.service_log();
+    assert!(log.contains("no such size"), "{log}");
+}
+
+#[test]
+fn an_exception_in_python_reaches_its_author() {
+    let raise = "        raise ValueError(\"no such size\")";
+    an_exception_reaches_its_author("python", "app.py", ("        refuse(job, given)", raise));
+}
+
+#[test]
+fn an_exception_in_javascript_reaches_its_author() {
+    let throws = "    throw new Error(\"no such size\");";
+    match is_there("npm") {
+        true => {
+            let place = ("    refuse(job, given);", throws);
+            an_exception_reaches_its_author("javascript", "app.js", place);
+        }
+        false => println!("left out: npm is not on this machine"),
+    }
+}
+
 #[test]
 fn what_is_wrong_is_told_in_a_line() {
     let work = Workplace::new();

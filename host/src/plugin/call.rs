@@ -9,7 +9,7 @@ use super::bindings::exports::deepfinery::trainer::framework as contract;
 use super::bindings::{Plugin, PluginPre};
 use super::engine::TICK;
 use super::limits::{CallLimits, Exceeded, Limiter, Limits};
-use super::{CallError, Description};
+use super::{CallError, Description, failure};
 use crate::finding::Finding;
 use crate::plan::{CheckpointLayout, Proposal, Setting, Text};
 use crate::request::JobRequest;
@@ -51,16 +51,20 @@ impl Callable {
 
     /// Calls `describe`.
     pub(super) fn describe(&self) -> Result<Description, CallError> {
+        let description = self
+            .call(self.limits.time, |plugin, store| {
+                plugin.deepfinery_trainer_framework().call_describe(store)
+            })?
+            .answer;
+        if let Some(words) = failure::of_description(&description) {
+            return Err(CallError::Raised { words });
+        }
         let contract::Description {
             name,
             version,
             summary,
             args_schema,
-        } = self
-            .call(self.limits.time, |plugin, store| {
-                plugin.deepfinery_trainer_framework().call_describe(store)
-            })?
-            .answer;
+        } = description;
         Ok(Description {
             name,
             version,
@@ -85,6 +89,10 @@ impl Callable {
         let answered = self.call(time, |plugin, store| {
             plugin.deepfinery_trainer_framework().call_plan(store, job)
         })?;
+        let plan = answered.answer.as_ref().ok();
+        if let Some(words) = plan.and_then(failure::of_plan) {
+            return Err(CallError::Raised { words });
+        }
         Ok(Answered {
             answer: answered
                 .answer
@@ -117,11 +125,16 @@ impl Callable {
                 answer,
                 memory_bytes: store.data().used_bytes,
             })
-            .map_err(|error| self.classify(error, time))
+            .map_err(|error| self.classify(error, time, &store))
     }
 
     /// Classifies a failed call by the type of the error, never by its text.
-    fn classify(&self, error: wasmtime::Error, time: Duration) -> CallError {
+    fn classify(
+        &self,
+        error: wasmtime::Error,
+        time: Duration,
+        store: &Store<Limiter>,
+    ) -> CallError {
         if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
             return CallError::Exceeded(*exceeded);
         }
@@ -130,7 +143,10 @@ impl Callable {
             Some(Trap::StackOverflow) => CallError::Stack {
                 allowed: self.stack_bytes,
             },
-            Some(trap) => CallError::Trap(*trap),
+            Some(trap) => CallError::Trap {
+                trap: *trap,
+                words: failure::of_trap(store, &error),
+            },
             // Everything else is an invalid response: bad UTF-8, an invalid pointer or enum case,
             // or too much data.
             None => CallError::Answer {

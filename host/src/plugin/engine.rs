@@ -1,10 +1,12 @@
 //! The engine that runs plugins, the one that compiles them, and the clock that stops them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::failure::MAX_FRAMES;
 use super::limits::{Limits, MOST_MEMORY_BYTES};
 
 /// The interval between epochs, which is the precision of deadlines.
@@ -70,7 +72,9 @@ fn config(limits: &Limits) -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        .wasm_backtrace_max_frames(None)
+        // After a trap, the memory of a plugin tells its author why (`failure`).
+        .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES))
+        .coredump_on_trap(true)
         .max_wasm_stack(limits.stack_bytes)
         .epoch_interruption(true)
         .concurrency_support(false);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use wasmtime::Trap;
 
+use super::failure::Words;
 use super::limits::Exceeded;
 use crate::finding::Finding;
 use crate::plan::{InvalidPlan, PluginIdentity};
@@ -121,8 +122,10 @@ pub enum CallError {
     Stack { allowed: usize },
     #[error(transparent)]
     Exceeded(Exceeded),
-    #[error("it trapped: {0}")]
-    Trap(Trap),
+    #[error("it trapped: {trap}{}", after(words.as_ref()))]
+    Trap { trap: Trap, words: Option<Words> },
+    #[error("it failed{words}")]
+    Raised { words: Words },
     #[error("its response exceeds {allowed} bytes (limit output_kib): {why}")]
     Answer { allowed: usize, why: String },
     #[error("its response is invalid: {0}")]
@@ -134,6 +137,11 @@ pub enum CallError {
     Schema { allowed: Duration },
     #[error("the call was lost")]
     Lost,
+}
+
+/// What a plugin says, after what the host says.
+fn after(words: Option<&Words>) -> String {
+    words.map(Words::to_string).unwrap_or_default()
 }
 
 impl CallError {
@@ -159,7 +167,7 @@ impl CallError {
             Self::Time { .. } | Self::Schema { .. } => "time",
             Self::Stack { .. } => "stack",
             Self::Exceeded(_) => "memory",
-            Self::Trap(_) | Self::Lost => "trap",
+            Self::Trap { .. } | Self::Raised { .. } | Self::Lost => "trap",
             Self::Answer { .. } | Self::Nonsense(_) => "answer",
         }
     }

@@ -14,7 +14,7 @@ use super::compiler::Compiler;
 use super::golden::SelfTests;
 use super::limits::Limits;
 use super::loader::{Loader, LoaderSettings};
-use super::{CallError, LoadError, PlanError, Plugin, Registry, Scope, UnknownArguments};
+use super::{CallError, LoadError, PlanError, Plugin, Registry, Scope, UnknownArguments, failure};
 use crate::finding::{Code, Finding};
 use crate::measure;
 use crate::plan::{Plan, PluginIdentity};
@@ -45,9 +45,9 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The reason, in one line.
+    /// The reason, in one line, without what the plugin says: that is for its author, in the log.
     pub fn why(&self) -> String {
-        super::error_chain(&*self.error)
+        failure::without_words(super::error_chain(&*self.error))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use trainer_host::plugin::{Limits, LoadError, Plugins, UnknownArguments};
+use trainer_host::plugin::{Limits, LoadError, Plugins, UnknownArguments, error_chain};
 
 use crate::service::{built_plugins, with_attack};
 
@@ -122,6 +122,24 @@ fn an_attack_in_describe_is_refused() {
         let message = refusal(&with_attack(attack));
         assert!(message.starts_with(reason), "{attack}: {message}");
     }
+}
+
+#[test]
+fn the_message_of_a_panic_is_for_the_author_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("bad.wasm"), with_attack("trap")).unwrap();
+    let plugins = load(folder.path());
+    let [refused] = plugins.refused() else {
+        panic!("{:?}", plugins.refused())
+    };
+    let logged = error_chain(&*refused.error);
+    let (shown, words) = logged.split_once("; the plugin says: ").unwrap();
+    assert_eq!(refused.why(), shown);
+    assert!(words.starts_with("panicked at "), "{logged}");
+    assert!(
+        words.contains("hostile/src/lib.rs:") && words.ends_with(": | trap"),
+        "{logged}"
+    );
 }
 
 #[test]

@@ -15,6 +15,9 @@
 mod allocator;
 mod argument;
 mod arguments;
+#[cfg(target_family = "wasm")]
+#[expect(unsafe_code, reason = "the host reads the message from memory")]
+mod failure;
 mod framework;
 mod json;
 mod known;
@@ -36,6 +39,9 @@ pub use argument::{
     choice, integer, list, number, text,
 };
 pub use arguments::Arguments;
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub use failure::keep_panics;
 pub use framework::{Framework, Plugin};
 pub use launch::{Environment, Launch};
 pub use memory::Training;
@@ -75,6 +81,7 @@ macro_rules! export {
             struct Guest;
             impl $crate::contract::Guest for Guest {
                 fn describe() -> $crate::Description {
+                    $crate::keep_panics();
                     <super::$plugin as $crate::Plugin>::describe()
                 }
                 fn plan(
@@ -83,6 +90,7 @@ macro_rules! export {
                     $crate::LaunchPlan,
                     ::std::vec::Vec<$crate::Finding>,
                 > {
+                    $crate::keep_panics();
                     <super::$plugin as $crate::Plugin>::plan(job)
                 }
             }

@@ -53,7 +53,9 @@ impl From<PlanError> for Problem {
                 let what = match error {
                     CallError::Time { .. } | CallError::Schema { .. } => "took too long",
                     CallError::Stack { .. } | CallError::Exceeded(_) => "used too much memory",
-                    CallError::Trap(_) | CallError::Lost => "crashed",
+                    CallError::Trap { .. } | CallError::Raised { .. } | CallError::Lost => {
+                        "crashed"
+                    }
                     CallError::Answer { .. } | CallError::Nonsense(_) => {
                         "returned an invalid response"
                     }
