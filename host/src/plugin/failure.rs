@@ -1,4 +1,4 @@
-//! What a plugin says about its own failure, for its author: the message of a panic, or of an exception
+//! The words of a plugin about its own failure, for its author: the message of a panic, or of an exception
 //! that nothing caught.
 //!
 //! It is text of the plugin. It is bounded, has no control characters, and reaches the host's log and
@@ -25,7 +25,7 @@ pub(super) const MAX_FRAMES: usize = 16;
 /// What comes before the words of a plugin.
 const INTRODUCTION: &str = "; the plugin says: ";
 
-/// What a plugin says about its failure, in one line, to be put after what the host says.
+/// The words of a plugin about its failure, in one line, to be put after the message of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words(String);
 
