@@ -139,7 +139,7 @@ pub enum CallError {
     Lost,
 }
 
-/// What a plugin says, after what the host says.
+/// The words of a plugin, to follow those of the host.
 fn after(words: Option<&Words>) -> String {
     words.map(Words::to_string).unwrap_or_default()
 }

@@ -45,7 +45,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The reason, in one line, without what the plugin says: that is for its author, in the log.
+    /// The reason, in one line, without the words of the plugin. They are for its author, in the log.
     pub fn why(&self) -> String {
         failure::without_words(super::error_chain(&*self.error))
     }
