@@ -1,4 +1,4 @@
-"""Jobs whose image does not have a package are refused, and operators can state what images have."""
+"""A job whose image does not have a package is refused. Operators can state what images have."""
 
 from __future__ import annotations
 

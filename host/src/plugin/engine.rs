@@ -72,7 +72,7 @@ fn config(limits: &Limits) -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        // After a trap, the memory of a plugin tells its author why (`failure`).
+        // After a trap, the memory of a plugin contains the reason for its author (`failure`).
         .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES))
         .coredump_on_trap(true)
         .max_wasm_stack(limits.stack_bytes)
