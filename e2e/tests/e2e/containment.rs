@@ -193,7 +193,9 @@ fn attack(attacked: &Attacked) {
     assert!(processes("environ", TOKEN).is_empty());
     assert!(processes("cmdline", TOKEN).is_empty());
     // What has dropped its environment and its session is there, and gone with the job.
-    assert!(!processes("cmdline", OUTLIVING).is_empty());
+    eventually("it has started", PATIENCE, || {
+        processes("cmdline", OUTLIVING).pop()
+    });
     assert_eq!(
         call(&server, "DELETE", "/train/meta-attacker", &Value::Null).0,
         204
