@@ -36,7 +36,11 @@ fn kustomization_of_the_documents(number: usize) -> (TempDir, PathBuf) {
     std::fs::create_dir(&own).unwrap();
     std::os::unix::fs::symlink(root().join("deploy"), folder.path().join("deploy")).unwrap();
     let yaml = blocks("docs/operator.md", "yaml").unwrap();
-    std::fs::write(own.join("kustomization.yaml"), &yaml[number]).unwrap();
+    let mut kustomizations = yaml
+        .iter()
+        .filter(|block| block.contains("kind: Kustomization"));
+    let kustomization = kustomizations.nth(number).unwrap();
+    std::fs::write(own.join("kustomization.yaml"), kustomization).unwrap();
     (folder, own)
 }
 
