@@ -199,7 +199,14 @@ fn attack_host(attack: &str) {
         "allocate" => {
             let mut kept = Vec::new();
             loop {
-                kept.push(black_box(vec![1_u8; MIB]));
+                // One byte of each page makes it resident. To fill them all would take about as long
+                // as a call may.
+                let mut block = Vec::<u8>::with_capacity(MIB);
+                let pages = block.spare_capacity_mut().iter_mut().step_by(4096);
+                pages.for_each(|byte| {
+                    byte.write(1);
+                });
+                kept.push(black_box(block));
             }
         }
         "recurse" => drop(black_box(recurse(1))),
