@@ -10,6 +10,8 @@ from deepfinery_trainer import Trainer
 from deepfinery_trainer.generate import module
 
 FOLDER = ROOT / "clients/python"
+sys.path.insert(0, str(FOLDER))
+from generate_async import MODULES, async_text  # noqa: E402
 
 
 def formatted(text: str) -> str:
@@ -17,12 +19,10 @@ def formatted(text: str) -> str:
     return subprocess.run(run, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def test_the_operations_for_asyncio_are_generated_from_the_others() -> None:
-    sys.path.insert(0, str(FOLDER))
-    from generate_async import async_text
-
-    path = FOLDER / "src/deepfinery_trainer/async_jobs.py"
-    assert path.read_text() == async_text(), "run `python generate_async.py`"
+@pytest.mark.parametrize("name", MODULES)
+def test_the_modules_for_asyncio_are_generated_from_the_others(name: str) -> None:
+    path = FOLDER / f"src/deepfinery_trainer/async_{name}.py"
+    assert path.read_text() == async_text(name), "run `python generate_async.py`"
 
 
 @pytest.mark.parametrize("name", ["hf", "meta", "nemo"])

@@ -11,7 +11,7 @@ use crate::abi::{ANSWER, DESCRIPTION, Handmade, WORD};
 use crate::service::{Service, hostile_plugin, meta_with, request, with_attack};
 
 /// No attack may begin a rest, and none may take long.
-const SETTINGS: &str = "[defaults]\ntime_ms = 1000\nfailures = 1000\n";
+const SETTINGS: &str = "[defaults]\ntime_ms = 300\nfailures = 1000\n";
 /// What an answer may take: the limit, the time to notice, and a machine with other work.
 const LONGEST: Duration = Duration::from_secs(8);
 

@@ -1,7 +1,8 @@
 """Python client of the Unified Trainer API."""
 
+from .async_client import AsyncTrainer
 from .async_jobs import AsyncJob, AsyncJobs
-from .client import AsyncTrainer, Trainer
+from .client import Trainer
 from .errors import (
     ApiError,
     AuthenticationError,

@@ -132,7 +132,7 @@ class AsyncJobs:
         """A job with all its details.
 
         Raises:
-            NotFoundError: There is no such job.
+            NotFoundError: The job does not exist.
         """
         response = await self._transport.send(calls.job(name, namespace))
         return AsyncJob(self, parsing.job(response))

@@ -52,7 +52,7 @@ class Checkpoints:
         """Copy a step, by default the last one, into a folder. Returns the path of the copy.
 
         Raises:
-            TrainerError: There is no such step.
+            TrainerError: The step does not exist.
         """
         committed = self.list()
         chosen = [of for of in committed if step is None or of.step == step]

@@ -1,4 +1,4 @@
-"""The entry points: a client, and one for asyncio."""
+"""The entry point: a client of the service."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from . import calls, parsing
-from .async_jobs import AsyncJobs
 from .jobs import Jobs
 from .models import Framework, WhoAmI
 from .settings import Settings
-from .transport import AsyncTransport, Transport
+from .transport import Transport
 
 _FRAMEWORKS = TypeAdapter(list[Framework])
 
@@ -23,7 +22,8 @@ class Frameworks:
 
     def list(self) -> Sequence[Framework]:
         """The loaded frameworks."""
-        return _frameworks(parsing.document(self._transport.send(calls.frameworks())))
+        response = self._transport.send(calls.frameworks())
+        return _frameworks(parsing.document(response))
 
     def get(self, name: str) -> Framework:
         """A framework with the JSON Schema of its arguments."""
@@ -32,35 +32,13 @@ class Frameworks:
 
     def reload(self) -> Sequence[Framework]:
         """Check all plugins again."""
-        return _frameworks(parsing.document(self._transport.send(calls.reload_frameworks())))
+        response = self._transport.send(calls.reload_frameworks())
+        return _frameworks(parsing.document(response))
 
     def roll_back(self, name: str) -> Sequence[Framework]:
         """Restore the previous version of a framework."""
-        return _frameworks(parsing.document(self._transport.send(calls.roll_back(name))))
-
-
-class AsyncFrameworks:
-    """As `Frameworks`, for asyncio."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-
-    async def list(self) -> Sequence[Framework]:
-        """As `Frameworks.list`."""
-        return _frameworks(parsing.document(await self._transport.send(calls.frameworks())))
-
-    async def get(self, name: str) -> Framework:
-        """As `Frameworks.get`."""
-        response = await self._transport.send(calls.framework(name))
-        return Framework.model_validate(parsing.document(response))
-
-    async def reload(self) -> Sequence[Framework]:
-        """As `Frameworks.reload`."""
-        return _frameworks(parsing.document(await self._transport.send(calls.reload_frameworks())))
-
-    async def roll_back(self, name: str) -> Sequence[Framework]:
-        """As `Frameworks.roll_back`."""
-        return _frameworks(parsing.document(await self._transport.send(calls.roll_back(name))))
+        response = self._transport.send(calls.roll_back(name))
+        return _frameworks(parsing.document(response))
 
 
 class Trainer:
@@ -91,7 +69,8 @@ class Trainer:
 
     def whoami(self) -> WhoAmI:
         """Who the caller is for the service, and its roles."""
-        return WhoAmI.model_validate(parsing.document(self._transport.send(calls.whoami())))
+        response = self._transport.send(calls.whoami())
+        return WhoAmI.model_validate(parsing.document(response))
 
     def close(self) -> None:
         """Close the connections."""
@@ -102,39 +81,6 @@ class Trainer:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-class AsyncTrainer:
-    """As `Trainer`, for asyncio."""
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        token: str | None = None,
-        server: str | None = None,
-        timeout: float = 60.0,
-        retry_seconds: float = 60.0,
-    ) -> None:
-        settings = Settings.find(url, token, server)
-        self._transport = AsyncTransport(settings, timeout, retry_seconds)
-        self.url = settings.url
-        self.jobs = AsyncJobs(self._transport)
-        self.frameworks = AsyncFrameworks(self._transport)
-
-    async def whoami(self) -> WhoAmI:
-        """As `Trainer.whoami`."""
-        return WhoAmI.model_validate(parsing.document(await self._transport.send(calls.whoami())))
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._transport.close()
-
-    async def __aenter__(self) -> "AsyncTrainer":
-        return self
-
-    async def __aexit__(self, *_: Any) -> None:
-        await self.close()
 
 
 def _frameworks(answer: Any) -> Sequence[Framework]:

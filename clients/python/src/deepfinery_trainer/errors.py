@@ -16,7 +16,7 @@ class ConfigurationError(TrainerError):
 
 
 class UnreachableError(TrainerError):
-    """There was no response, also after retries."""
+    """The service did not respond, even after retries."""
 
 
 class StreamInterruptedError(TrainerError):
@@ -64,7 +64,7 @@ class PermissionDeniedError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """404: there is no such job or framework."""
+    """404: the job or the framework does not exist."""
 
 
 class RateLimitError(ApiError):

@@ -129,7 +129,7 @@ class Jobs:
         """A job with all its details.
 
         Raises:
-            NotFoundError: There is no such job.
+            NotFoundError: The job does not exist.
         """
         response = self._transport.send(calls.job(name, namespace))
         return Job(self, parsing.job(response))

@@ -48,7 +48,7 @@ def final(outcome: Outcome) -> httpx.Response:
     """The response of the last attempt.
 
     Raises:
-        UnreachableError: There was none.
+        UnreachableError: The service did not respond.
     """
     if isinstance(outcome, httpx.Response):
         return outcome

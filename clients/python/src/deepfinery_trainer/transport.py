@@ -58,7 +58,7 @@ class Transport:
         """Send a call until there is a final response.
 
         Raises:
-            UnreachableError: There was no response in time.
+            UnreachableError: The service did not respond in time.
         """
         retries = Retries(call, self._retry_seconds)
         while True:
