@@ -103,8 +103,7 @@ endif
 .PHONY: test-rust
 test-rust: build hostile oidc-provider ## Run the unit, snapshot, HTTP and sandbox tests
 	@echo "==> running the unit, snapshot, HTTP and sandbox tests"
-	@# A backtrace in the error of a limit takes time, which counts against the time of a plugin call.
-	@RUST_BACKTRACE=0 INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e --exclude deploy
+	@INSTA_UPDATE=no cargo test $(CARGO_FLAGS) --workspace --exclude e2e --exclude deploy
 	@cargo test $(CARGO_FLAGS) -p deploy
 
 .PHONY: test-python

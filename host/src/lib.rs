@@ -16,6 +16,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod document;
+mod hidden;
 pub mod http;
 pub mod listen;
 pub mod measure;

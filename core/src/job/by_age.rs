@@ -64,10 +64,3 @@ impl JobsByAge {
         after.map(|(_, job)| job)
     }
 }
-
-impl FromIterator<Arc<ObservedJob>> for JobsByAge {
-    fn from_iter<I: IntoIterator<Item = Arc<ObservedJob>>>(jobs: I) -> Self {
-        let jobs = jobs.into_iter();
-        Self(jobs.map(|job| (JobPosition::of(&job), job)).collect())
-    }
-}

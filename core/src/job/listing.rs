@@ -155,11 +155,11 @@ impl Listing {
         let mut after = self.after.clone();
         let mut limit = size + 1;
         loop {
-            let read = read(after.as_ref(), limit)?;
-            let is_end = read.len() < limit;
-            after = read.last().map(|job| JobPosition::of(job));
-            let listed = read.into_iter();
-            jobs.extend(listed.filter(|job| may_list(job) && self.filter.admits(job)));
+            let next = read(after.as_ref(), limit)?;
+            let is_end = next.len() < limit;
+            after = next.last().map(|job| JobPosition::of(job));
+            let next = next.into_iter();
+            jobs.extend(next.filter(|job| may_list(job) && self.filter.admits(job)));
             if jobs.len() > size || is_end {
                 return Ok(self.page_of(&jobs));
             }
@@ -244,9 +244,10 @@ mod tests {
 
     /// The page of a listing of these jobs.
     fn page(listing: &Listing, jobs: &[Arc<ObservedJob>]) -> JobPage {
-        let jobs: JobsByAge = jobs.iter().cloned().collect();
+        let mut by_age = JobsByAge::default();
+        jobs.iter().for_each(|job| by_age.insert(job.clone()));
         let read = |after: Option<&JobPosition>, count: usize| {
-            Ok::<_, Infallible>(jobs.after(after).take(count).cloned().collect())
+            Ok::<_, Infallible>(by_age.after(after).take(count).cloned().collect())
         };
         let Ok(page) = listing.page(read, |job| job.namespace() == "team-a");
         page

@@ -12,6 +12,8 @@ use e2e::{Server, Site, binary, root};
 use serde_json::{Value, json};
 use trainer_host::plugin::source::Digest;
 
+use crate::wait::eventually;
+
 /// A registry that answers as a test says.
 struct Registry {
     address: String,
@@ -222,11 +224,7 @@ fn signal(server: &Server, signal: &str) {
 }
 
 fn wait_until(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(seconds), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually(what, Duration::from_secs(seconds), || done().then_some(()));
 }
 
 fn serves(server: &Server, framework: &str) -> bool {

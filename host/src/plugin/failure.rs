@@ -12,14 +12,15 @@ use wasmtime::{Store, WasmBacktrace, WasmCoreDump};
 
 use super::bindings::exports::deepfinery::trainer::framework as contract;
 use super::limits::Limiter;
+use crate::hidden::is_bidirectional;
 
 /// What the SDK writes before the message of a panic (`plugins/sdk/src/failure.rs`).
 const MARKER: &[u8] = b"trainer-failure:";
 /// The part of a memory that is searched. The SDK's static data is at its beginning.
 const SEARCHED_BYTES: usize = 16 * 1024 * 1024;
-/// Most bytes of a message. Of a longer one, the end is kept, where the exception is.
+/// Maximum size of a message, in bytes. Of a longer one, the end is kept, where the exception is.
 const MAX_BYTES: usize = 4096;
-/// Most functions of a back trace.
+/// Maximum number of functions in a backtrace.
 pub(super) const MAX_FRAMES: usize = 16;
 
 /// What comes before the words of a plugin.
@@ -54,8 +55,7 @@ pub(super) fn without_words(mut error: String) -> String {
 
 /// A character, or its escape sequence if it could change a terminal or a log.
 fn visible(c: char) -> impl Iterator<Item = char> {
-    let is_hidden =
-        c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_hidden = c.is_control() || is_bidirectional(c);
     let escaped = is_hidden.then(|| c.escape_unicode());
     let itself = (!is_hidden).then_some(c);
     escaped.into_iter().flatten().chain(itself)

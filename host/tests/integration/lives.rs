@@ -1,6 +1,6 @@
 //! The life of a job on the local cluster: every order of starts, ends, suspends, deletions and kills.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -28,11 +28,26 @@ fn script(run_id: &str, script: &str) -> Value {
     request
 }
 
-/// A replica that ignores SIGTERM until a file is there.
+/// A replica that ignores SIGTERM until a file is there. It says when it begins to, with a file.
 fn stubborn(run_id: &str, file: &Path) -> Value {
-    let file = file.display();
-    let text = format!("trap '' TERM; while [ ! -e {file} ]; do sleep 0.05; done; exit 1");
+    let stubborn = is_stubborn(file);
+    let text = format!(
+        "trap '' TERM; : >{}; while [ ! -e {} ]; do sleep 0.05; done; exit 1",
+        stubborn.display(),
+        file.display()
+    );
     script(run_id, &text)
+}
+
+/// The file of a replica that ignores SIGTERM by now.
+fn is_stubborn(file: &Path) -> PathBuf {
+    file.with_extension("stubborn")
+}
+
+/// The shell of a stubborn replica, once it ignores SIGTERM.
+async fn stubborn_shell(service: &Service, file: &Path) -> u32 {
+    eventually(async || is_stubborn(file).exists().then_some(())).await;
+    eventually(async || only(&shells(service))).await
 }
 
 fn logs(service: &Service, pod: &str) -> Vec<String> {
@@ -111,7 +126,7 @@ async fn a_successor_waits_for_the_replicas_of_the_deleted_job_and_says_so() {
     let go = service.data.path().join("go");
     service.create(&stubborn("again", &go)).await;
     service.wait_for("meta-again", "running").await;
-    let old = eventually(async || only(&shells(&service))).await;
+    let old = stubborn_shell(&service, &go).await;
     assert_eq!(ask(&service, "DELETE", "/train/meta-again").await, 204);
     service.create(&request("wait", "again")).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -134,7 +149,7 @@ async fn a_successor_of_another_name_waits_for_the_job_that_still_writes_and_say
     let go = service.data.path().join("go");
     service.create(&stubborn("shared", &go)).await;
     service.wait_for("meta-shared", "running").await;
-    let old = eventually(async || only(&shells(&service))).await;
+    let old = stubborn_shell(&service, &go).await;
     assert_eq!(ask(&service, "DELETE", "/train/meta-shared").await, 204);
     let mut successor = request("wait", "shared");
     successor["job_name"] = json!("next");
@@ -159,7 +174,11 @@ async fn a_successor_waits_for_the_replicas_of_a_job_that_has_ended() {
     let mut first = stubborn("ended", &go);
     first["num_nodes"] = json!(2);
     let text = first["env"]["SCRIPT"].as_str().unwrap();
-    first["env"]["SCRIPT"] = json!(format!("[ $RANK = 1 ] && sleep 0.3 && exit 78; {text}"));
+    let wait = format!(
+        "until [ -e {} ]; do sleep 0.05; done",
+        is_stubborn(&go).display()
+    );
+    first["env"]["SCRIPT"] = json!(format!("[ $RANK = 1 ] && {{ {wait}; exit 78; }}; {text}"));
     service.create(&first).await;
     service.wait_for("meta-ended", "failed").await;
     let mut successor = request("succeed", "ended");
@@ -191,6 +210,7 @@ async fn a_resumed_job_says_that_it_waits_for_its_old_replicas() {
     let go = service.data.path().join("go");
     service.create(&stubborn("slow", &go)).await;
     service.wait_for("meta-slow", "running").await;
+    let old = stubborn_shell(&service, &go).await;
     ask(&service, "POST", "/train/meta-slow/suspend").await;
     ask(&service, "POST", "/train/meta-slow/resume").await;
     let message = full(&service, "meta-slow").await;
@@ -198,7 +218,7 @@ async fn a_resumed_job_says_that_it_waits_for_its_old_replicas() {
         message["explanation"],
         json!(["It waits for its old replicas to end: master-0."])
     );
-    assert_eq!(shells(&service).len(), 1);
+    assert_eq!(eventually(async || only(&shells(&service))).await, old);
     std::fs::write(&go, "").unwrap();
     // The old one ends and is not counted. The new one fails until the limit.
     service.wait_for("meta-slow", "failed").await;

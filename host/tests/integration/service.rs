@@ -23,7 +23,9 @@ use trainer_host::cluster::local::{LocalCluster, LocalSettings};
 use trainer_host::document;
 use trainer_host::http::{AppParts, Failures, Token, router};
 use trainer_host::plugin::golden::SelfTests;
-use trainer_host::plugin::{Compiler, Limits, Loader, LoaderSettings, Registry, UnknownArguments};
+use trainer_host::plugin::{
+    Compiler, Limits, Loader, LoaderSettings, Registry, UnknownArguments, error_chain,
+};
 use trainer_host::request::RequestPolicy;
 
 /// In place of torchrun: the request's model_id says what the replica does.
@@ -209,6 +211,9 @@ impl Service {
         policy: RequestPolicy,
     ) -> Self {
         let registry = Arc::new(registry(&plugins, data.path()));
+        if plugins == built_plugins() {
+            all_served(&registry);
+        }
         let cluster = Arc::new(LocalCluster::open(settings).await.unwrap());
         let draining = watch::Sender::new(false);
         let app = AppParts {
@@ -318,6 +323,13 @@ pub fn registry(folder: &Path, data: &Path) -> Registry {
         own_tests: SelfTests::Run,
     });
     Registry::open(loader.unwrap()).unwrap()
+}
+
+/// Asserts that no plugin was refused.
+fn all_served(registry: &Registry) {
+    for refused in registry.current().refused() {
+        panic!("{}: {}", refused.source, error_chain(&*refused.error));
+    }
 }
 
 pub fn local_settings(data: &Path) -> LocalSettings {

@@ -199,10 +199,10 @@ fn attack_host(attack: &str) {
         "allocate" => {
             let mut kept = Vec::new();
             loop {
-                // One byte of each page makes it resident. To fill them all would take about as long
-                // as a call may.
+                // One byte of each page of WebAssembly. To touch every page of the machine can take
+                // longer than a call may, so the limit of time would come first.
                 let mut block = Vec::<u8>::with_capacity(MIB);
-                let pages = block.spare_capacity_mut().iter_mut().step_by(4096);
+                let pages = block.spare_capacity_mut().iter_mut().step_by(64 * 1024);
                 pages.for_each(|byte| {
                     byte.write(1);
                 });

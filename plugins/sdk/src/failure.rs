@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use std::panic::PanicHookInfo;
 
-/// Most bytes of a message.
+/// Maximum size of a message, in bytes.
 const MOST: usize = 2048;
 
 /// The host searches the memory of a plugin that trapped for the marker. The length and the message
@@ -33,7 +33,7 @@ pub fn keep_panics() {
 }
 
 fn keep(panic: &PanicHookInfo<'_>) {
-    // SAFETY: nothing else refers to the place, and there are no threads.
+    // SAFETY: only this function refers to the place, and a plugin has a single thread.
     let failure = unsafe { &mut *PLACE.0.get() };
     failure.length = 0;
     // What does not fit is left out.

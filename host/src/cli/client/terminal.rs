@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
+use crate::hidden::is_bidirectional;
+
 /// Replaces control characters, except for newlines and tabs. `ESC` becomes `^[`, as in `cat -v`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
@@ -23,11 +25,6 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 
 fn is_hidden(c: char) -> bool {
     c.is_control() && c != '\n' && c != '\t' || is_bidirectional(c)
-}
-
-/// Characters that change the display order of text.
-fn is_bidirectional(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Writes logs to a terminal. Carriage returns are kept, because progress bars use them.

@@ -12,11 +12,11 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, getsid, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 use tokio::process::{Child, Command};
 use tracing::{info, warn};
 
-use super::processes::{all, parent_of, variable};
+use super::processes::{Lineage, all, variable};
 use super::shim::MARKER;
 
 /// How long to wait before looking again whether a killed process is gone.
@@ -120,11 +120,19 @@ fn end_all(left: impl Fn() -> Vec<Pid>) {
 fn adopted() -> Vec<Pid> {
     let shims = shims();
     let this = getpid();
-    let session = getsid(None).ok();
+    let session = Lineage::of(this).map_or(0, |of| of.session);
+    let is_adopted =
+        |pid: &Pid| Lineage::of(*pid).is_some_and(|child| is_of_a_shim(child, this, session));
     all()
-        .filter(|pid| parent_of(*pid) == Some(this) && !shims.contains(pid))
-        .filter(|pid| getsid(Some(*pid)).ok() != session)
+        .filter(|pid| !shims.contains(pid))
+        .filter(is_adopted)
         .collect()
+}
+
+/// Whether a process is a child of `this` in a session that began below it. `session` is the one of
+/// `this`, which is 0 where its leader is in another PID namespace: `getsid` is of no use there.
+fn is_of_a_shim(child: Lineage, this: Pid, session: i32) -> bool {
+    child.parent == this.as_raw_nonzero().get() && child.session > 0 && child.session != session
 }
 
 fn marked(prefix: &str) -> Vec<Pid> {
@@ -137,4 +145,28 @@ fn marked(prefix: &str) -> Vec<Pid> {
 
 fn shims() -> MutexGuard<'static, Vec<Pid>> {
     SHIMS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_in_the_session_of_the_service_is_not_of_a_shim_wherever_its_leader_is() {
+        let this = getpid();
+        let child = |session| Lineage {
+            parent: this.as_raw_nonzero().get(),
+            session,
+        };
+        for own in [0, 1, 40] {
+            assert!(!is_of_a_shim(child(own), this, own), "session {own}");
+            assert!(is_of_a_shim(child(70), this, own), "session {own}");
+            assert!(!is_of_a_shim(child(-1), this, own), "an ended process");
+        }
+        let elsewhere = Lineage {
+            parent: 1,
+            session: 70,
+        };
+        assert!(!is_of_a_shim(elsewhere, this, 40));
+    }
 }

@@ -32,7 +32,7 @@ use rustix::process::{
 use serde::{Deserialize, Serialize};
 
 use super::contain::{Contained, Containment};
-use super::processes::{all, parent_of, variable};
+use super::processes::{Lineage, all, variable};
 use super::times::{self, MarkWriter};
 
 /// Names the replica in the environment of each of its processes.
@@ -280,9 +280,9 @@ fn kill_everything(main: Pid) {
 
 /// The processes whose parent is this one.
 fn children() -> Vec<Pid> {
-    let parent = getpid();
+    let this = getpid().as_raw_nonzero().get();
     all()
-        .filter(|pid| parent_of(*pid) == Some(parent))
+        .filter(|pid| Lineage::of(*pid).is_some_and(|child| child.parent == this))
         .collect()
 }
 

@@ -62,7 +62,7 @@ def _failed_plan():
 
 
 def _traceback():
-    """The exception and its place, without source lines: there are no files to read them from."""
+    """The exception and its place, without source lines, because a plugin cannot read files."""
     kind, error, trace = sys.exc_info()
     lines = []
     while trace:
