@@ -22,6 +22,7 @@ mod command_line;
 mod connections;
 mod containment;
 mod crash;
+mod curves;
 mod documents;
 mod kills;
 mod leaks;

@@ -1,12 +1,15 @@
 //! The commands that talk to a running service.
 
 pub mod arguments;
+mod chart;
 pub mod commands;
 mod completion;
 mod connection_error;
+mod curves;
 pub mod failure;
 mod follow;
 mod identity;
+mod live;
 mod lookup;
 pub mod output;
 mod server;

@@ -19,6 +19,12 @@ pub enum ClientCommand {
     Logs(LogsArguments),
     /// Print status changes of a job until it finishes.
     Events(EventsArguments),
+    /// Show the progress of a job until it finishes.
+    Watch(WatchArguments),
+    /// Draw a curve of a job, such as its loss, or export its metrics.
+    Metrics(MetricsArguments),
+    /// Show how jobs differ, and draw their curves over each other.
+    Compare(CompareArguments),
     /// Stop the replicas of a job, but keep the job.
     Suspend(JobArguments),
     /// Resume a suspended job.
@@ -168,6 +174,91 @@ pub struct EventsArguments {
     pub output: Option<Output>,
     #[command(flatten)]
     pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArguments {
+    /// Name of the job.
+    pub job: String,
+    /// Namespace of the job.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub struct MetricsArguments {
+    /// Name of the job.
+    pub job: String,
+    /// Metric to draw.
+    #[arg(long, value_enum, default_value_t = Metric::Loss)]
+    pub metric: Metric,
+    /// Maximum number of points, from 4 to 10000. Default: 500.
+    #[arg(long)]
+    pub points: Option<u32>,
+    /// Namespace of the job.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Print all metrics in this format.
+    #[arg(short, long, value_enum)]
+    pub output: Option<MetricsOutput>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// Names of two to six jobs.
+    #[arg(required = true, num_args = 2..=6, value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// Metric to draw.
+    #[arg(long, value_enum, default_value_t = Metric::Loss)]
+    pub metric: Metric,
+    /// Namespace of the jobs.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// A metric, named as in `GET /train/{job_name}/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Metric {
+    Loss,
+    EvalLoss,
+    TokensPerSecond,
+    LearningRate,
+    GradNorm,
+}
+
+impl Metric {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::EvalLoss => "eval_loss",
+            Self::TokensPerSecond => "tokens_per_second",
+            Self::LearningRate => "learning_rate",
+            Self::GradNorm => "grad_norm",
+        }
+    }
+
+    /// The member of the response that has it.
+    pub fn series(self) -> &'static str {
+        match self {
+            Self::EvalLoss => "evaluations",
+            _ => "points",
+        }
+    }
+}
+
+/// Formats of metrics. Without one a chart is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricsOutput {
+    Json,
+    Yaml,
+    Csv,
 }
 
 #[derive(Debug, Args)]

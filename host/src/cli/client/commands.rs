@@ -10,12 +10,14 @@ use uuid::Uuid;
 
 use super::arguments::{
     ClientCommand, EventsArguments, FrameworksArguments, JobArguments, ListArguments,
-    LogsArguments, Output, SubmitArguments,
+    LogsArguments, Output, SubmitArguments, WatchArguments,
 };
 use super::completion;
+use super::curves;
 use super::failure::Failure;
 use super::follow::{self, Ending};
 use super::identity;
+use super::live::{self, Display};
 use super::lookup;
 use super::output;
 use super::server::Server;
@@ -35,6 +37,9 @@ pub fn run(command: ClientCommand) -> Result<(), Failure> {
         ClientCommand::List(arguments) => list(&arguments),
         ClientCommand::Logs(arguments) => logs(&arguments),
         ClientCommand::Events(arguments) => events(&arguments),
+        ClientCommand::Watch(arguments) => watch(&arguments),
+        ClientCommand::Metrics(arguments) => curves::metrics(&arguments),
+        ClientCommand::Compare(arguments) => curves::compare(&arguments),
         ClientCommand::Suspend(arguments) => change(&arguments, "suspend"),
         ClientCommand::Resume(arguments) => change(&arguments, "resume"),
         ClientCommand::Delete(arguments) => delete(&arguments),
@@ -112,19 +117,44 @@ fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Resu
         (Ok(()) | Err(Failure::Unread), true) => {}
         (printed, _) => return printed,
     }
-    let ending = watch(server, &job.name, request["namespace"].as_str())?;
+    let ending = wait(server, &job.name, request["namespace"].as_str())?;
     if let (Some(output), false, Ending::Ended(ended)) = (arguments.output, is_last, &ending) {
         output::print(&ended.summary, &[&job.name], output)?;
     }
     succeeded(&job.name, ending)
 }
 
-/// Waits until a job finishes, and prints status changes to standard error.
-fn watch(server: &Server, job: &str, namespace: Option<&str>) -> Result<Ending, Failure> {
+/// Shows a job on standard output until it finishes.
+fn watch(arguments: &WatchArguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    let (job, namespace) = (&arguments.job, arguments.namespace.as_deref());
+    let mut output = std::io::stdout();
+    let display = display(output.is_terminal());
+    let ending = live::watch(&server, job, namespace, display, &mut output)
+        .map_err(|failure| lookup::suggest(&server, job, failure))?;
+    succeeded(job, ending)
+}
+
+/// Waits until a job finishes, and shows it on standard error: its progress on a terminal, its
+/// status changes in a pipe.
+fn wait(server: &Server, job: &str, namespace: Option<&str>) -> Result<Ending, Failure> {
+    let mut output = std::io::stderr();
+    if let terminal @ Display::Terminal { .. } = display(output.is_terminal()) {
+        return live::watch(server, job, namespace, terminal, &mut output);
+    }
     follow::events(server, job, namespace, |job| {
         output::remark(&follow::status_line(job));
         Ok(())
     })
+}
+
+fn display(is_terminal: bool) -> Display {
+    match is_terminal.then(terminal_size::terminal_size).flatten() {
+        Some((columns, _)) => Display::Terminal {
+            columns: usize::from(columns.0),
+        },
+        None => Display::Lines,
+    }
 }
 
 fn succeeded(job: &str, ending: Ending) -> Result<(), Failure> {

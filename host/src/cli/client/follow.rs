@@ -86,12 +86,17 @@ pub fn events(
 
 /// Counts failures in a row.
 #[derive(Default)]
-struct Failures {
+pub struct Failures {
     count: u32,
 }
 
 impl Failures {
-    fn record(&mut self, failure: Failure) -> Result<(), Failure> {
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// The failure, if there were too many.
+    pub fn record(&mut self, failure: Failure) -> Result<(), Failure> {
         self.count += 1;
         if self.count > MAX_FAILURES {
             return Err(failure);

@@ -65,7 +65,7 @@ fn command(method: &str, path: &str) -> Option<String> {
         ("GET", "train", None, _) => "trainer list".to_string(),
         ("GET", "train", Some(job), None) => format!("trainer get {job}"),
         ("DELETE", "train", Some(job), None) => format!("trainer delete {job}"),
-        ("GET", "train", Some(job), Some(what @ ("logs" | "events"))) => {
+        ("GET", "train", Some(job), Some(what @ ("logs" | "events" | "metrics"))) => {
             format!("trainer {what} {job}")
         }
         ("POST", "train", Some(job), Some(what @ ("suspend" | "resume"))) => {
@@ -205,7 +205,7 @@ pub fn details(job: &Value) -> String {
 }
 
 /// The progress of a job, such as `step 10 of 60, loss 3.2172, 5646 tokens/s, 12s left`.
-fn progress_text(progress: &Progress) -> String {
+pub fn progress_text(progress: &Progress) -> String {
     let loss = progress.loss.map(|loss| format!("{loss:.4}"));
     let left = SignedDuration::try_from_secs_f64(progress.seconds_left).unwrap_or_default();
     format!(
@@ -233,7 +233,7 @@ fn replicas(pods: &[Value]) -> String {
 }
 
 /// A table like that of kubectl: lines are never wrapped, so scripts can split them.
-fn table(header: &[&str]) -> Table {
+pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
@@ -242,13 +242,13 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn lines(table: &Table) -> String {
+pub fn lines(table: &Table) -> String {
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_string()).collect();
     lines.join("\n")
 }
 
 /// A duration in its largest unit, like kubectl.
-fn age(age: SignedDuration) -> String {
+pub fn age(age: SignedDuration) -> String {
     let seconds = age.as_secs().max(0);
     match seconds {
         0..120 => format!("{seconds}s"),

@@ -129,8 +129,8 @@ fn adopted() -> Vec<Pid> {
         .collect()
 }
 
-/// Whether a process is a child of `this` in a session that began below it. `session` is the one of
-/// `this`, which is 0 where its leader is in another PID namespace: `getsid` is of no use there.
+/// Whether a process is a child of `this` in a session that began below it. `session` is that of
+/// `this`: 0 if its leader is in another PID namespace, a case that `getsid` cannot express.
 fn is_of_a_shim(child: Lineage, this: Pid, session: i32) -> bool {
     child.parent == this.as_raw_nonzero().get() && child.session > 0 && child.session != session
 }

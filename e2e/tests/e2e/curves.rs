@@ -1,0 +1,144 @@
+//! The commands that show a run: `watch`, `metrics` and `compare`, in a pipe and on a terminal.
+
+use std::process::{Command, Output, Stdio};
+
+use e2e::{Server, Site, binary};
+use serde_json::{Value, json};
+
+/// A replica that reports ten steps. The loss begins at its number of steps.
+const REPORTS: &str = r#"#!/bin/sh
+for step in 1 2 3 4 5 6 7 8 9 10; do
+  printf '{"event": "progress", "step": %s, "total_steps": 10, "loss": %s.5, "tokens_per_second": 100, "seconds_left": 1}\n' \
+    $step $((20 - step))
+  sleep 0.2
+done
+"#;
+
+/// The longest line that a terminal of 80 columns shows as one.
+const COLUMNS: usize = 80;
+
+struct Session {
+    server: Server,
+    site: Site,
+}
+
+impl Session {
+    fn start() -> Self {
+        let site = Site::with_launcher(REPORTS).unwrap();
+        let server = site.start().unwrap();
+        Self { server, site }
+    }
+
+    fn submit(&self, run: &str, steps: u32) {
+        let request = json!({
+            "framework": "meta",
+            "model_id": "llama-debug",
+            "run_id": run,
+            "checkpoint_base_uri": "file:///tmp/trainer-demo/runs",
+            "dataset_uri": "file:///tmp/trainer-demo/data/",
+            "extra_args": {"max_steps": steps},
+        });
+        std::fs::create_dir_all("/tmp/trainer-demo/data").unwrap();
+        let file = self.site.data.path().join("job.json");
+        std::fs::write(file, request.to_string()).unwrap();
+        self.run(&["submit", "-f", "job.json"]);
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(self.site.data.path())
+            .env("TRAINER_URL", format!("http://{}", self.server.address))
+            .env("HOME", self.site.data.path())
+            .env("NO_COLOR", "1")
+            .env_remove("TRAINER_API_TOKEN")
+            .stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
+    /// What a command prints into a pipe.
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(&binary().display().to_string(), arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a command prints on a terminal of 80 columns.
+    fn on_a_terminal(&self, line: &str) -> String {
+        let line = format!("stty cols {COLUMNS} rows 24; {} {line}", binary().display());
+        let arguments = ["--quiet", "--return", "--command", &line, "/dev/null"];
+        String::from_utf8(self.command("script", &arguments).stdout).unwrap()
+    }
+}
+
+fn fits(text: &str) -> bool {
+    text.lines()
+        .all(|line| line.trim_end().chars().count() <= COLUMNS)
+}
+
+#[test]
+fn a_run_is_watched_drawn_and_compared() {
+    let session = Session::start();
+    session.submit("live", 10);
+    let live = session.on_a_terminal("watch meta-live");
+    let shown: Vec<&str> = live.split("\r\x1b[K").collect();
+    assert!(shown.len() > 2, "{live:?}");
+    assert!(
+        shown.iter().any(|line| line.contains("/10 loss ")),
+        "{live:?}"
+    );
+    assert!(shown.last().unwrap().starts_with("succeeded: "), "{live:?}");
+    assert!(shown.iter().all(|line| fits(line)), "{live:?}");
+    session.submit("piped", 20);
+    let piped = session.run(&["watch", "meta-piped"]);
+    assert!(
+        piped.lines().last().unwrap().starts_with("succeeded: "),
+        "{piped}"
+    );
+    assert!(!piped.contains(['\r', '\x1b']), "{piped:?}");
+
+    for chart in [
+        session.run(&["metrics", "meta-live"]),
+        session.on_a_terminal("metrics meta-live"),
+    ] {
+        assert!(chart.starts_with("loss"), "{chart}");
+        assert!(
+            chart.contains("19.500 |*") && chart.contains("10.500 |"),
+            "{chart}"
+        );
+        assert!(chart.contains("step 1 ") && fits(&chart), "{chart}");
+    }
+    let csv = session.run(&["metrics", "meta-live", "-o", "csv"]);
+    assert_eq!(csv.lines().count(), 11, "{csv}");
+    let metrics: Value =
+        serde_json::from_str(&session.run(&["metrics", "meta-live", "-o", "json"])).unwrap();
+    assert_eq!(metrics["points"][9]["loss"], 10.5);
+    let none = session.run(&["metrics", "meta-live", "--metric", "eval_loss"]);
+    assert_eq!(none, "");
+
+    let compared = session.run(&["compare", "meta-live", "meta-piped"]);
+    let row = |name: &str| {
+        let mut rows = compared
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.find(|row| row.first() == Some(&name))
+            .map(|row| row[1..].join(" "))
+    };
+    assert_eq!(
+        row("extra_args.max_steps").as_deref(),
+        Some("10 20"),
+        "{compared}"
+    );
+    assert_eq!(
+        row("status").as_deref(),
+        Some("succeeded succeeded"),
+        "{compared}"
+    );
+    assert_eq!(row("framework"), None, "{compared}");
+    assert!(
+        compared.contains("* meta-live") && compared.contains("o meta-piped"),
+        "{compared}"
+    );
+}
