@@ -142,3 +142,27 @@ fn a_run_is_watched_drawn_and_compared() {
         "{compared}"
     );
 }
+
+#[test]
+fn all_jobs_are_listed_as_they_change() {
+    let session = Session::start();
+    let long = "a".repeat(40);
+    session.submit(&long, 10);
+    let watched = session.on_a_terminal("list --watch & sleep 4; kill $!; echo");
+    let (_, table) = watched.rsplit_once("\x1b[H\x1b[J").unwrap();
+    assert!(table.starts_with("NAME"), "{watched:?}");
+    assert!(watched.contains("/10 "), "{watched:?}");
+    assert!(fits(table), "{table}");
+    let listed = session.on_a_terminal("list");
+    assert!(fits(&listed) && listed.contains("meta-aaa"), "{listed}");
+    assert!(session.run(&["list"]).contains(&long));
+
+    let program = binary().display().to_string();
+    let line = format!("timeout 4 {program} list --watch --framework meta");
+    let piped = session.command("bash", &["-c", &line]).stdout;
+    let piped = String::from_utf8(piped).unwrap();
+    assert!(
+        piped.contains(&format!("default/meta-{long} succeeded\n")),
+        "{piped}"
+    );
+}

@@ -1,6 +1,7 @@
 //! The commands that talk to a running service.
 
 pub mod arguments;
+mod board;
 mod chart;
 pub mod commands;
 mod completion;

@@ -126,6 +126,10 @@ pub struct ListArguments {
     /// Maximum number of jobs. Default: all.
     #[arg(long, value_parser = parser::count::<usize>)]
     pub limit: Option<usize>,
+    /// Show changes until interrupted: a table with the progress of each job on a terminal, a line
+    /// for each change in a pipe.
+    #[arg(short, long, conflicts_with_all = ["output", "selector"])]
+    pub watch: bool,
     /// Output format.
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,

@@ -12,6 +12,7 @@ use super::arguments::{
     ClientCommand, EventsArguments, FrameworksArguments, JobArguments, ListArguments,
     LogsArguments, Output, SubmitArguments, WatchArguments,
 };
+use super::board::{self, Shown};
 use super::completion;
 use super::curves;
 use super::failure::Failure;
@@ -150,8 +151,9 @@ fn wait(server: &Server, job: &str, namespace: Option<&str>) -> Result<Ending, F
 
 fn display(is_terminal: bool) -> Display {
     match is_terminal.then(terminal_size::terminal_size).flatten() {
-        Some((columns, _)) => Display::Terminal {
+        Some((columns, rows)) => Display::Terminal {
             columns: usize::from(columns.0),
+            rows: usize::from(rows.0),
         },
         None => Display::Lines,
     }
@@ -187,6 +189,9 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
         true => Some(identity::own_name(&server)?),
         false => arguments.owner.clone(),
     };
+    if arguments.watch {
+        return watch_all(&server, arguments, owner);
+    }
     let limit = arguments.limit.unwrap_or(usize::MAX);
     let mut jobs: Vec<ListedJob> = Vec::new();
     let mut token = None;
@@ -211,8 +216,30 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
     match arguments.output {
         Some(output) => output::print(&jobs, &names, output),
         None if jobs.is_empty() => Ok(writeln!(std::io::stderr(), "no jobs")?),
-        None => output::print_text(&output::jobs(&jobs, Timestamp::now())),
+        None => {
+            let columns = match display(std::io::stdout().is_terminal()) {
+                Display::Terminal { columns, .. } => Some(columns),
+                Display::Lines => None,
+            };
+            output::print_text(&output::jobs(&jobs, Timestamp::now(), columns))
+        }
     }
+}
+
+fn watch_all(
+    server: &Server,
+    arguments: &ListArguments,
+    owner: Option<String>,
+) -> Result<(), Failure> {
+    let shown = Shown {
+        framework: arguments.framework.clone(),
+        status: arguments.status.clone(),
+        namespace: arguments.namespace.clone(),
+        owner,
+        limit: arguments.limit,
+    };
+    let mut output = std::io::stdout();
+    board::watch(server, shown, display(output.is_terminal()), &mut output)
 }
 
 fn logs(arguments: &LogsArguments) -> Result<(), Failure> {

@@ -5,12 +5,15 @@ use clap_complete::Shell;
 
 use crate::cli::CommandLine;
 
+/// Stands for the commands that take a job.
+const COMMANDS: &str = "COMMANDS";
+
 /// Job names for bash, before the completions of clap.
 const BASH: &str = r#"
 _trainer_jobs() {
-    local current=${COMP_WORDS[COMP_CWORD]}
-    if [[ $COMP_CWORD -eq 2 && $current != -* &&
-        ${COMP_WORDS[1]} =~ ^(get|logs|events|suspend|resume|delete)$ ]]; then
+    local current=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]}
+    if [[ $current != -* && $command =~ ^(COMMANDS)$ &&
+        ($COMP_CWORD -eq 2 || $command == compare) ]]; then
         COMPREPLY=($(compgen -W "$(trainer list -o name 2>/dev/null)" -- "$current"))
     else
         _trainer "$@"
@@ -30,7 +33,7 @@ _trainer_jobs() {
 
 /// Job names for fish.
 const FISH: &str = "
-complete -c trainer -f -n \"__fish_seen_subcommand_from get logs events suspend resume delete\" \
+complete -c trainer -f -n \"__fish_seen_subcommand_from COMMANDS\" \
 -a \"(trainer list -o name 2>/dev/null)\"
 ";
 
@@ -45,21 +48,36 @@ pub fn script(shell: Shell) -> String {
     );
     let script = String::from_utf8_lossy(&script).into_owned();
     match shell {
-        Shell::Bash => script + BASH,
+        Shell::Bash => script + &BASH.replace(COMMANDS, &commands_of_jobs().join("|")),
         Shell::Zsh => {
-            let completed = script.replace(
-                "Name of the job:_default'",
-                "Name of the job:_trainer_jobs'",
-            );
+            let completed = script
+                .replace(
+                    "Name of the job:_default'",
+                    "Name of the job:_trainer_jobs'",
+                )
+                .replace("to six jobs:_default'", "to six jobs:_trainer_jobs'");
             match completed.split_once('\n') {
                 // zsh reads the command from the first line.
                 Some((first, rest)) => format!("{first}\n{ZSH}{rest}"),
                 None => completed,
             }
         }
-        Shell::Fish => script + FISH,
+        Shell::Fish => script + &FISH.replace(COMMANDS, &commands_of_jobs().join(" ")),
         _ => script,
     }
+}
+
+/// The commands that take the name of a job.
+fn commands_of_jobs() -> Vec<String> {
+    let takes_a_job = |command: &&Command| {
+        let mut arguments = command.get_arguments();
+        arguments.any(|argument| ["job", "jobs"].contains(&argument.get_id().as_str()))
+    };
+    let command = CommandLine::command();
+    let commands = command.get_subcommands().filter(takes_a_job);
+    commands
+        .map(|command| command.get_name().to_string())
+        .collect()
 }
 
 /// The command without its internal subcommands.
@@ -95,6 +113,11 @@ mod tests {
             let script = script(shell);
             assert!(script.contains("trainer list -o name"), "{shell}");
         }
-        assert!(script(Shell::Zsh).contains("Name of the job:_trainer_jobs"));
+        let zsh = script(Shell::Zsh);
+        assert!(zsh.contains("Name of the job:_trainer_jobs"));
+        assert!(zsh.contains("Names of two to six jobs:_trainer_jobs"));
+        let commands = "get|logs|events|watch|metrics|compare|suspend|resume|delete";
+        assert!(script(Shell::Bash).contains(commands));
+        assert!(script(Shell::Fish).contains(&commands.replace('|', " ")));
     }
 }

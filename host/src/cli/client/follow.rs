@@ -1,6 +1,6 @@
 //! Follows the logs and events of a job across interrupted connections.
 
-mod event_stream;
+pub mod event_stream;
 mod seen;
 
 use std::io::{BufRead, BufReader, Write};

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 use super::follow::{Ending, Failures, status_line};
-use super::output::{age, as_commands};
+use super::output::{as_commands, left};
 use super::server::Server;
 use super::terminal::visible;
 use crate::job::{JobState, ListedJob, Progress};
@@ -26,8 +26,8 @@ const REWRITE: &str = "\r\x1b[K";
 /// Where the progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Display {
-    /// A terminal with this many columns.
-    Terminal { columns: usize },
+    /// A terminal of this size.
+    Terminal { columns: usize, rows: usize },
     /// A pipe or a file.
     Lines,
 }
@@ -114,7 +114,7 @@ impl<'a, W: Write> Screen<'a, W> {
             return Ok(());
         }
         match self.display {
-            Display::Terminal { columns } => {
+            Display::Terminal { columns, .. } => {
                 // A line that wraps cannot be rewritten.
                 let fits: String = line.chars().take(columns.saturating_sub(1)).collect();
                 write!(self.output, "{REWRITE}{fits}")?;
@@ -170,12 +170,11 @@ fn bar(progress: &Progress) -> String {
     let loss = progress
         .loss
         .map_or("nan".to_string(), |loss| format!("{loss:.4}"));
-    let left = jiff::SignedDuration::try_from_secs_f64(progress.seconds_left).unwrap_or_default();
     format!(
         "[{}{}] {step}/{total_steps} loss {loss} {tokens_per_second:.0} tok/s {} left",
         "#".repeat(filled),
         "-".repeat(BAR - filled),
-        age(left)
+        left(progress)
     )
 }
 
@@ -240,7 +239,13 @@ mod tests {
     fn a_terminal_gets_one_line_that_fits_and_is_rewritten() {
         let hostile = json!({"explanation": ["\u{1b}[2J".repeat(100)]});
         let jobs = [job("submitted", hostile), job("running", progress(60))];
-        let shown = shown(Display::Terminal { columns: 40 }, &jobs);
+        let shown = shown(
+            Display::Terminal {
+                columns: 40,
+                rows: 24,
+            },
+            &jobs,
+        );
         let lines: Vec<&str> = shown.split(REWRITE).collect();
         assert_eq!(lines.len(), 3, "{shown:?}");
         assert!(

@@ -2,12 +2,13 @@
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::arguments::Output;
+use super::board::BoardJob;
 use super::failure::Failure;
 use super::terminal::visible;
 use crate::job::{ListedJob, Progress};
@@ -117,31 +118,83 @@ pub fn remark(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(text));
 }
 
-/// A table of jobs.
-pub fn jobs(jobs: &[ListedJob], now: Timestamp) -> String {
+/// A table of jobs. On a terminal of some columns, long names and run ids are cut.
+pub fn jobs(jobs: &[ListedJob], now: Timestamp, columns: Option<usize>) -> String {
     let mut table = table(&["NAME", "STATUS", "FRAMEWORK", "RUN", "NAMESPACE", "AGE"]);
     for job in jobs {
-        let created = job.created_at.as_ref();
-        let age = created.map(|created| age(now.duration_since(created.0)));
         table.add_row([
             job.summary.name.clone(),
             state(job),
             job.summary.framework.clone(),
             job.summary.run_id.clone(),
             job.namespace.clone(),
-            age.unwrap_or_default(),
+            age_of(job, now),
         ]);
+    }
+    if let Some(columns) = columns {
+        fit(&mut table, columns, &[0, 3]);
     }
     lines(&table)
 }
 
-fn state(job: &ListedJob) -> String {
+/// A table of jobs with their progress, for a terminal of some columns.
+pub fn board(jobs: &[&BoardJob], now: Timestamp, columns: usize) -> String {
+    let mut table = table(&["NAME", "STATUS", "STEP", "LOSS", "LEFT", "NAMESPACE", "AGE"]);
+    for BoardJob { job, progress } in jobs {
+        let of =
+            |text: &dyn Fn(&Progress) -> String| progress.as_ref().map_or_else(String::new, text);
+        table.add_row([
+            job.summary.name.clone(),
+            state(job),
+            of(&|progress| format!("{}/{}", progress.step, progress.total_steps)),
+            of(&|progress| {
+                progress
+                    .loss
+                    .map_or("nan".to_string(), |loss| format!("{loss:.4}"))
+            }),
+            of(&|progress| left(progress)),
+            job.namespace.clone(),
+            age_of(job, now),
+        ]);
+    }
+    fit(&mut table, columns, &[0, 5]);
+    lines(&table)
+}
+
+/// Cuts the longest values of some columns, so that the table fits a terminal.
+fn fit(table: &mut Table, columns: usize, flexible: &[usize]) {
+    table
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(u16::try_from(columns).unwrap_or(u16::MAX));
+    for (index, column) in table.column_iter_mut().enumerate() {
+        if !flexible.contains(&index) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    for row in table.row_iter_mut() {
+        row.max_height(1);
+    }
+}
+
+fn age_of(job: &ListedJob, now: Timestamp) -> String {
+    let created = job.created_at.as_ref();
+    let age = created.map(|created| age(now.duration_since(created.0)));
+    age.unwrap_or_default()
+}
+
+/// The state of a job, and whether it is suspended or waits in a queue.
+pub fn state(job: &ListedJob) -> String {
     let state = word(&job.summary.status);
     match (&job.queued_in, job.suspended) {
         (Some(queue), _) => format!("{state}, queued in {queue}"),
         (None, true) => format!("{state}, suspended"),
         (None, false) => state,
     }
+}
+
+/// The time that a job needs until its end.
+pub fn left(progress: &Progress) -> String {
+    age(SignedDuration::try_from_secs_f64(progress.seconds_left).unwrap_or_default())
 }
 
 /// A value that is a string in JSON.
@@ -205,16 +258,15 @@ pub fn details(job: &Value) -> String {
 }
 
 /// The progress of a job, such as `step 10 of 60, loss 3.2172, 5646 tokens/s, 12s left`.
-pub fn progress_text(progress: &Progress) -> String {
+fn progress_text(progress: &Progress) -> String {
     let loss = progress.loss.map(|loss| format!("{loss:.4}"));
-    let left = SignedDuration::try_from_secs_f64(progress.seconds_left).unwrap_or_default();
     format!(
         "step {} of {}, loss {}, {:.0} tokens/s, {} left",
         progress.step,
         progress.total_steps,
         loss.as_deref().unwrap_or("not a number"),
         progress.tokens_per_second,
-        age(left)
+        left(progress)
     )
 }
 
@@ -248,7 +300,7 @@ pub fn lines(table: &Table) -> String {
 }
 
 /// A duration in its largest unit, like kubectl.
-pub fn age(age: SignedDuration) -> String {
+fn age(age: SignedDuration) -> String {
     let seconds = age.as_secs().max(0);
     match seconds {
         0..120 => format!("{seconds}s"),
@@ -287,6 +339,29 @@ mod tests {
         ] {
             assert_eq!(as_commands(message), said);
         }
+    }
+
+    #[test]
+    fn on_a_terminal_long_names_are_cut_and_everything_else_is_not() {
+        let job: ListedJob = serde_json::from_value(serde_json::json!({
+            "name": "meta-".to_string() + &"a".repeat(100),
+            "framework": "meta",
+            "run_id": "a".repeat(100),
+            "status": "submitted",
+            "detail": "",
+            "namespace": "research",
+            "suspended": true,
+        }))
+        .unwrap();
+        let wide = jobs(std::slice::from_ref(&job), Timestamp::UNIX_EPOCH, None);
+        assert!(wide.lines().last().unwrap().len() > 200, "{wide}");
+        let fitted = jobs(&[job], Timestamp::UNIX_EPOCH, Some(80));
+        for line in fitted.lines() {
+            assert!(line.len() <= 80, "{line}");
+        }
+        assert_eq!(fitted.lines().count(), 2, "{fitted}");
+        assert!(fitted.contains("submitted, suspended"), "{fitted}");
+        assert!(fitted.contains("research"), "{fitted}");
     }
 
     #[test]

@@ -4,19 +4,20 @@ use std::io::BufRead;
 
 /// A server-sent event (HTML, 9.2).
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) kind: String,
-    pub(super) id: String,
-    pub(super) data: String,
+pub struct Event {
+    /// The name of the event.
+    pub kind: String,
+    pub id: String,
+    pub data: String,
 }
 
 /// Parses the events of a stream.
-pub(super) struct EventStream<R> {
+pub struct EventStream<R> {
     lines: std::io::Lines<R>,
 }
 
 impl<R: BufRead> EventStream<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub fn new(reader: R) -> Self {
         Self {
             lines: reader.lines(),
         }
