@@ -72,6 +72,7 @@ lint: toolchain python ## Check formatting and lints
 	@cargo clippy --profile plugin --locked --target $(WASM_TARGET) $(FRAMEWORKS:%=-p %) -p trainer-plugin --quiet -- -D warnings
 	@cd trainer && $(ENVIRONMENT)/bin/ruff check --quiet . && $(ENVIRONMENT)/bin/ruff format --quiet --check .
 	@cd trainer && $(ENVIRONMENT)/bin/mypy --no-error-summary .
+	@$(PYTHON) tools/structure.py
 	@$(MAKE) --no-print-directory prose
 
 SEED ?= 1

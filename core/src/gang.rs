@@ -2,11 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::pytorch_job::PyTorchJob;
-use crate::request::metadata;
+use crate::metadata;
+use crate::pytorch_job::{JobSchedulingPolicy, PyTorchJob};
 
 /// Volcano's annotation of the queue of a TrainJob's pods.
 const VOLCANO_QUEUE_ANNOTATION: &str = "scheduling.volcano.sh/queue-name";
@@ -35,21 +35,6 @@ pub struct Coscheduling {
 pub struct Volcano {
     /// Volcano's queue. Default: its queue `default`.
     pub queue: Option<String>,
-}
-
-/// `runPolicy.schedulingPolicy` of a PyTorchJob. The training operator makes a PodGroup of it if it
-/// runs with `--gang-scheduler-name`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct JobSchedulingPolicy {
-    /// The number of pods that start together: all of them.
-    pub min_available: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queue: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority_class: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule_timeout_seconds: Option<u32>,
 }
 
 impl SchedulingPolicy {

@@ -10,12 +10,14 @@ pub mod job_kind;
 mod json;
 pub mod keys;
 pub mod manifest;
+pub mod metadata;
 pub mod packages;
+mod pattern;
 pub mod plan;
 pub mod preview;
 pub mod profile;
 pub mod pytorch_job;
 pub mod request;
-
+mod secret_key;
 pub mod suggestion;
 pub mod train_job;

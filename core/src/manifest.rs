@@ -9,6 +9,7 @@ mod identity;
 mod owner;
 mod placement;
 mod references;
+mod resources;
 mod runtime;
 mod security;
 mod size;
@@ -19,14 +20,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec, PodTemplateSpec,
-    ResourceRequirements, SecretKeySelector,
+    SecretKeySelector,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 pub use identity::{identify, identity_variables};
 pub use owner::{label_of, record_owner};
+pub use resources::gpus_per_replica;
 pub use runtime::{runtime_name, runtimes};
 pub use size::{check_size, record_warnings};
 pub use train_job::{no_ttl_warning, train_job};
@@ -40,15 +41,16 @@ use crate::keys::{
     PLUGIN_VERSION_ANNOTATION, PRIORITY_CLASS_LABEL, QUEUE_LABEL, RESOLVED_ARGS_ANNOTATION,
     RESUME_VARIABLE, RUN_ID_LABEL,
 };
+use crate::metadata::OVERWRITE_VARIABLE;
 use crate::plan::{Plan, Text};
-use crate::profile::{DEFAULT_GPU_RESOURCE, PROFILE_ANNOTATION, Profile};
+use crate::profile::{PROFILE_ANNOTATION, Profile};
 use crate::pytorch_job::{
     API_VERSION, CleanPodPolicy, KIND, PyTorchJob, PyTorchJobSpec, ReplicaSpec, ReplicaSpecs,
     RestartPolicy, RunPolicy,
 };
-use crate::request::metadata::OVERWRITE_VARIABLE;
 use crate::request::{JobRequest, SecretKey};
 use crate::train_job::TrainJob;
+use resources::resources;
 use volumes::{claims, mounts, shared_memory_limit, volumes};
 
 /// How many crashes of the whole job are tolerated. The operator counts restarts across all
@@ -364,38 +366,4 @@ fn of_field(name: &str, path: &str) -> EnvVar {
         }),
         ..EnvVar::default()
     }
-}
-
-/// The GPUs of each replica. Our pods request no other extended resource, and only extended
-/// resources have a domain in their name.
-pub fn gpus_per_replica(job: &PyTorchJob) -> u32 {
-    let pod = job.spec.pytorch_replica_specs.master.template.spec.as_ref();
-    let container = pod.and_then(|pod| pod.containers.first());
-    let limits = container.and_then(|container| container.resources.as_ref()?.limits.as_ref());
-    let mut limits = limits.into_iter().flatten();
-    let gpus = limits.find(|(name, _)| name.contains('/'));
-    gpus.and_then(|(_, quantity)| quantity.0.parse().ok())
-        .unwrap_or(0)
-}
-
-/// Requests equal limits: if a pod with GPUs is evicted for its memory, the whole job is lost.
-fn resources(request: &JobRequest) -> Option<ResourceRequirements> {
-    let profile = request.profile.as_ref();
-    let gpu = profile.and_then(|chosen| chosen.profile.gpu_resource.as_deref());
-    let gpu = gpu.unwrap_or(DEFAULT_GPU_RESOURCE);
-    let gpus = (request.gpus_per_node > 0).then(|| (gpu, request.gpus_per_node.to_string()));
-    let cpus = request.cpus_per_node.map(|cpus| ("cpu", cpus.to_string()));
-    let memory = request
-        .memory_per_node_gb
-        .map(|gib| ("memory", format!("{gib}Gi")));
-    let quantities: BTreeMap<String, Quantity> = [gpus, cpus, memory]
-        .into_iter()
-        .flatten()
-        .map(|(name, quantity)| (name.to_string(), Quantity(quantity)))
-        .collect();
-    (!quantities.is_empty()).then(|| ResourceRequirements {
-        limits: Some(quantities.clone()),
-        requests: Some(quantities),
-        ..ResourceRequirements::default()
-    })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::access::matches;
+use crate::pattern::matches;
 
 /// What the trainer image contains. `make lock` writes the file.
 const OF_TRAINER_IMAGE: &str = include_str!("../../trainer/packages.txt");

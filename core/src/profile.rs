@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::gang::SchedulingPolicy;
-use crate::request::{SecretKey, metadata};
+use crate::metadata;
+use crate::secret_key::SecretKey;
 use crate::suggestion::did_you_mean;
 
 pub use security::RUNTIME_SECCOMP;

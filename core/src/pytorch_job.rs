@@ -9,8 +9,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::gang::JobSchedulingPolicy;
-
 pub const API_VERSION: &str = "kubeflow.org/v1";
 pub const KIND: &str = "PyTorchJob";
 
@@ -52,6 +50,21 @@ pub struct RunPolicy {
     /// How a gang scheduler starts the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduling_policy: Option<JobSchedulingPolicy>,
+}
+
+/// `runPolicy.schedulingPolicy` of a PyTorchJob. The training operator makes a PodGroup of it if it
+/// runs with `--gang-scheduler-name`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobSchedulingPolicy {
+    /// The number of pods that start together: all of them.
+    pub min_available: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_timeout_seconds: Option<u32>,
 }
 
 /// Which pods are deleted when the job ends. The CRD accepts any string, so a typo goes unnoticed.

@@ -9,7 +9,6 @@ mod check;
 mod env;
 mod image;
 pub mod json;
-pub mod metadata;
 mod name;
 pub mod schema;
 mod secret;
@@ -27,7 +26,6 @@ use serde_json::{Map, Value};
 
 use check::Checker;
 use env::EnvValue;
-pub use env::SecretKey;
 pub use name::{JobName, JobSize};
 use schema::Schema;
 use uri::{CHECKPOINT_SCHEMES, DATASET_SCHEMES, Scheme, StorageUri};
@@ -36,6 +34,7 @@ use crate::finding::{Code, Finding, MAX_FINDINGS};
 use crate::job_kind::JobKind;
 use crate::packages::{Images, Packages};
 use crate::profile::{ChosenProfile, Profiles};
+pub use crate::secret_key::SecretKey;
 use crate::suggestion::nearest;
 
 /// A training job, as a client requests it.

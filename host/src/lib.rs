@@ -5,8 +5,8 @@
 //! uses all of them.
 
 pub use trainer_core::{
-    access as access_rules, explain, finding, gang, job, job_kind, keys, manifest, packages, plan,
-    preview, profile, pytorch_job, request, suggestion, train_job,
+    access as access_rules, explain, finding, gang, job, job_kind, keys, manifest, metadata,
+    packages, plan, preview, profile, pytorch_job, request, suggestion, train_job,
 };
 
 pub mod access;

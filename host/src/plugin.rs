@@ -45,10 +45,11 @@ pub use served::{Plugins, Refused};
 
 use crate::explain::Framework;
 use crate::finding::Finding;
+use crate::metadata;
 use crate::packages::Packages;
 use crate::plan::{InvalidPlan, Plan, PluginIdentity, check_findings};
+use crate::request::JobRequest;
 use crate::request::schema::Schema;
-use crate::request::{JobRequest, metadata};
 use breaker::Breaker;
 use cache::Made;
 use call::Callable;

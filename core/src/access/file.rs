@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Access, Grant, NamedToken, Namespaces, OTHER_NAMESPACES, Policy, Principal, Role};
-use crate::request::metadata;
+use crate::metadata;
 
 /// Maximum length of the name of a token, in characters.
 const MAX_NAME: usize = 63;

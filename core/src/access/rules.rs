@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::list::{ByDefault, allowed};
-use super::pattern::{climbs, is_under, matches};
 use super::{DigestRule, Policy, Role};
 use crate::finding::{Code, Finding, pointer};
+use crate::metadata::changes_process;
+use crate::pattern::{climbs, is_under, matches};
 use crate::request::JobRequest;
-use crate::request::metadata::changes_process;
 use crate::request::schema::quote_text;
 
 /// What the operator has chosen for requests that leave a field out. It is always allowed.

@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::ObservedJob;
 use crate::keys::{CHECKPOINT_PREFIX_ANNOTATION, CONTAINER, RESUME_VARIABLE};
+use crate::metadata::OVERWRITE_VARIABLE;
 use crate::pytorch_job::PyTorchJob;
-use crate::request::metadata::OVERWRITE_VARIABLE;
 
 /// A checkpoint prefix, normalized for comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]

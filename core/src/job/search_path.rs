@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{EnvVar, PodTemplateSpec};
 
 use crate::keys::CONTAINER;
-use crate::request::metadata;
+use crate::metadata;
 
 /// Exit codes of a container whose program, or a library of it, was not found or cannot be executed:
 /// those of a shell, and that of a runtime which could not start it.

@@ -10,9 +10,9 @@ use crate::keys::{
     CONTAINER, PLUGIN_ANNOTATION, PLUGIN_DIGEST_ANNOTATION, PLUGIN_VERSION_ANNOTATION,
     RESOLVED_ARGS_ANNOTATION,
 };
+use crate::metadata::{FAILURE_FILE_VARIABLE, JOB_NAME_VARIABLE, JOB_NAMESPACE_VARIABLE};
 use crate::plan::Text;
 use crate::pytorch_job::PyTorchJob;
-use crate::request::metadata::{FAILURE_FILE_VARIABLE, JOB_NAME_VARIABLE, JOB_NAMESPACE_VARIABLE};
 
 /// The uid of the job: a job that is created again under the same name is a different job, which
 /// `train.py` prevents from writing to the same prefix.

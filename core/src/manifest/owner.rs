@@ -3,8 +3,8 @@
 use super::gpus_per_replica;
 use crate::job::label_hash;
 use crate::keys::{GPUS_PER_NODE_ANNOTATION, OWNER_ANNOTATION, OWNER_LABEL};
+use crate::metadata::check_label_value;
 use crate::pytorch_job::PyTorchJob;
-use crate::request::metadata::check_label_value;
 
 /// Records who owns a job, and how many GPUs each of its nodes has. Requests cannot set these keys.
 pub fn record_owner(job: &mut PyTorchJob, owner: &str) {

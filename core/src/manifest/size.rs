@@ -6,8 +6,8 @@ use crate::finding::{Code, Finding};
 use crate::job_kind::JobKind;
 use crate::json::to_string;
 use crate::keys::{CONTAINER, RESOLVED_ARGS_ANNOTATION, WARNINGS_ANNOTATION};
+use crate::metadata::MAX_ANNOTATIONS_BYTES;
 use crate::pytorch_job::PyTorchJob;
-use crate::request::metadata::MAX_ANNOTATIONS_BYTES;
 use crate::request::size::json_bytes;
 
 /// Maximum size of a PyTorchJob as JSON. etcd takes objects of 1.5 MiB (`--max-request-bytes`), and

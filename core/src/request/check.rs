@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 
 use super::env;
 use super::image;
-use super::metadata::{self, NameFault};
 use super::schema::{self, field};
 use super::secret::looks_secret;
 use super::uri::{StorageUri, UriRole};
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::finding::{Code, Finding, pointer};
 use crate::keys::PRIORITY_CLASS_LABEL;
+use crate::metadata::{self, NameFault};
 use crate::profile::{ChosenProfile, PROFILE_ANNOTATION};
 use crate::suggestion::did_you_mean;
 

@@ -108,7 +108,7 @@ impl JobSize {
 }
 
 fn is_dns_1035_label(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase()) && super::metadata::is_dns_label(name)
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && crate::metadata::is_dns_label(name)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! is guessed. Aliases are expanded as far as a text may have values.
 
 mod mistake;
+mod node;
 mod place;
 mod scalar;
 
@@ -13,8 +14,10 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+pub(crate) use node::Node;
+use node::{Content, Member, Quotes, whole};
 pub use place::{Place, Places};
 
 use crate::finding::{Code, Finding, pointer};
@@ -55,52 +58,6 @@ pub fn parse(text: &str) -> Result<(Value, Places), Vec<Misread>> {
 pub fn places(text: &str) -> Option<Places> {
     let root = Reader::new(text).document().ok()?;
     Some(Places::new(root))
-}
-
-/// A value with its place.
-#[derive(Debug)]
-pub(crate) struct Node {
-    content: Content,
-    at: Range<usize>,
-    /// Values in it, itself among them, with aliases expanded.
-    values: usize,
-    depth: usize,
-}
-
-#[derive(Debug)]
-enum Content {
-    /// The value, and whether it stands without quotes.
-    Scalar(Value, Quotes),
-    Sequence(Vec<Rc<Node>>),
-    Mapping(Vec<Member>),
-}
-
-/// How a scalar is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Quotes {
-    Quoted,
-    Plain,
-}
-
-#[derive(Debug)]
-struct Member {
-    name: String,
-    name_at: Range<usize>,
-    node: Rc<Node>,
-}
-
-impl Node {
-    fn value(&self) -> Value {
-        match &self.content {
-            Content::Scalar(value, _) => value.clone(),
-            Content::Sequence(items) => items.iter().map(|item| item.value()).collect(),
-            Content::Mapping(members) => {
-                let members = members.iter();
-                let members = members.map(|member| (member.name.clone(), member.node.value()));
-                Value::Object(members.collect::<Map<_, _>>())
-            }
-        }
-    }
 }
 
 type Events<'a> = Parser<'a, StrInput<'a>>;
@@ -384,24 +341,6 @@ fn merge(source: &Node, members: &mut Vec<Member>) {
         }
         Content::Sequence(items) => items.iter().for_each(|item| merge(item, members)),
         Content::Scalar(..) => {}
-    }
-}
-
-/// A list or an object with what is known of its parts.
-fn whole(content: Content, at: Range<usize>) -> Node {
-    let parts: Vec<&Rc<Node>> = match &content {
-        Content::Scalar(..) => Vec::new(),
-        Content::Sequence(items) => items.iter().collect(),
-        Content::Mapping(members) => members.iter().map(|member| &member.node).collect(),
-    };
-    let values = parts.iter().map(|node| node.values);
-    let values = values.fold(1, usize::saturating_add);
-    let depth = parts.iter().map(|node| node.depth + 1).max().unwrap_or(0);
-    Node {
-        content,
-        at,
-        values,
-        depth,
     }
 }
 

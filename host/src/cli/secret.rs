@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 
 use crate::cluster::local::Secrets;
 use crate::config::{data_folder, secrets_key};
+use crate::metadata::check_namespace;
 use crate::request::SecretKey;
-use crate::request::metadata::check_namespace;
 
 /// Maximum number of bytes that are read from standard input.
 const MAX_BYTES: u64 = 1024 * 1024;

@@ -20,6 +20,7 @@ mod queues;
 mod readiness;
 mod resource;
 mod resume;
+mod settings;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,34 +42,20 @@ use crate::job::{
 };
 use crate::job_kind::JobKind;
 use crate::keys::IDEMPOTENCY_LABEL;
+use crate::metadata::{check_namespace, is_dns_subdomain};
 use crate::pytorch_job::PyTorchJob;
 use crate::request::AllowedNamespaces;
-use crate::request::metadata::{check_namespace, is_dns_subdomain};
 use cache::Cache;
 use calls::{Calls, CreateMode};
 use error::CallError;
 use kinds::Kinds;
 use owner::Controller;
 use prefixes::Creations;
+pub use settings::KubernetesSettings;
 use watches::Watches;
 
 /// The maximum number of pods whose events are read per response. Failing pods come first.
 const MAX_PODS_WITH_EVENTS: usize = 8;
-
-/// The settings of a Kubernetes cluster.
-#[derive(Clone, Debug)]
-pub struct KubernetesSettings {
-    /// Context of the kubeconfig. Default: its current context, or the pod's own cluster.
-    pub context: Option<String>,
-    /// The default namespace of jobs.
-    pub default_namespace: String,
-    /// The watched namespaces.
-    pub namespaces: AllowedNamespaces,
-    /// The kind of jobs to create. Default: PyTorchJobs if the cluster has them, else TrainJobs.
-    pub job_kind: Option<JobKind>,
-    /// The names of the runtimes that TrainJobs refer to.
-    pub runtimes: Vec<String>,
-}
 
 /// A Kubernetes cluster.
 pub struct KubernetesCluster {

@@ -16,6 +16,7 @@ mod inputs;
 mod jobs;
 mod lifecycle;
 mod log;
+mod newest;
 mod orphans;
 mod ports;
 mod processes;
@@ -23,6 +24,7 @@ pub mod quota;
 mod removal;
 mod replica;
 mod secrets;
+mod settings;
 pub mod shim;
 mod slots;
 mod store;
@@ -33,7 +35,6 @@ mod usage;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,47 +52,17 @@ use crate::job_kind::JobKind;
 use crate::keys::RUN_ID_LABEL;
 use crate::pytorch_job::PyTorchJob;
 use conditions::Transition;
-use contain::{Mode, User};
 use folder::DataFolder;
 use jobs::{LocalJobs, MachineSettings, blocking};
 use lifecycle::Pace;
-use quota::{Limits, Quota};
+use newest::Newest;
+use quota::Quota;
 pub use secrets::{NoKey, Secrets, StoreKey};
+pub use settings::LocalSettings;
+use settings::replica_environment;
 use slots::Slots;
 use store::{Record, Store, key};
 use usage::LogUsage;
-
-/// The time in seconds that torchrun gives its processes to write a last checkpoint after SIGTERM.
-/// The default of torchrun is 30 s. `trainer/Dockerfile` has the same value; a pod has 10 s more.
-const PROCESS_GRACE_SECONDS: u32 = 110;
-
-/// How the local cluster runs jobs.
-#[derive(Clone, Debug)]
-pub struct LocalSettings {
-    /// This program, which also keeps replicas.
-    pub program: PathBuf,
-    /// The folder for the store, the logs and the claims.
-    pub data_folder: PathBuf,
-    /// The folder that holds `train.py`.
-    pub working_directory: PathBuf,
-    /// A Python environment whose `bin` comes first on a replica's `PATH`.
-    pub python: Option<PathBuf>,
-    /// Slots in place of the machine's GPUs or cores.
-    pub slots: Option<u32>,
-    /// Whether jobs are kept from the service, its files and each other.
-    pub containment: Mode,
-    /// Files of the service outside of the data folder that contained jobs do not see.
-    pub secret_files: Vec<PathBuf>,
-    /// The key by which secrets in the data folder are encrypted.
-    pub secrets_key: Option<StoreKey>,
-    /// The user that jobs run as, where the service is root.
-    pub user: Option<User>,
-    pub limits: Limits,
-    /// The wait before a failed replica starts again; it doubles with each failure.
-    pub restart_backoff: Duration,
-    /// How long replicas may take to end when the service shuts down.
-    pub shutdown_grace: Duration,
-}
 
 /// The embedded cluster.
 #[derive(Debug)]
@@ -106,24 +77,6 @@ pub struct LocalCluster {
     newest: Newest,
     /// No other service uses it.
     _folder: DataFolder,
-}
-
-/// When the newest job was created, in microseconds since 1970. No two jobs have one time.
-#[derive(Debug, Default)]
-struct Newest(AtomicI64);
-
-impl Newest {
-    fn next(&self, now: Timestamp) -> Timestamp {
-        let now = now.as_microsecond();
-        let later = |newest: i64| now.max(newest + 1);
-        let newest = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |newest| {
-                Some(later(newest))
-            });
-        let (Ok(newest) | Err(newest)) = newest;
-        Timestamp::from_microsecond(later(newest)).unwrap_or_default()
-    }
 }
 
 impl LocalCluster {
@@ -429,30 +382,4 @@ fn sizes(machine: &LocalJobs) -> BTreeMap<String, u64> {
         Some((key, size))
     })
     .collect()
-}
-
-/// Where `train.py` looks up models by name first: the operator's choice, and not a secret.
-const MODELS_URI: &str = "TRAINER_MODELS_URI";
-
-/// What stands for the environment that an image sets: the service's own, without its settings,
-/// among which is its token.
-fn replica_environment(python: Option<PathBuf>, claims: PathBuf) -> BTreeMap<String, String> {
-    let mut environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        // The collector's credentials are the service's, too.
-        .filter(|(name, _)| {
-            name == MODELS_URI || !name.starts_with("TRAINER_") && !name.starts_with("OTEL_")
-        })
-        .collect();
-    if let Some(python) = python {
-        let bin = python.canonicalize().unwrap_or(python).join("bin");
-        let path = environment.entry("PATH".to_string()).or_default();
-        *path = format!("{}:{path}", bin.display());
-    }
-    environment
-        .entry("TORCH_ELASTIC_SHUTDOWN_TIMEOUT".to_string())
-        .or_insert_with(|| PROCESS_GRACE_SECONDS.to_string());
-    let claims = claims.display().to_string();
-    environment.insert("TRAINER_PVC_ROOT".to_string(), claims);
-    environment
 }

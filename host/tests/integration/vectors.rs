@@ -1,7 +1,7 @@
 //! Launches and refusals that have to come out exactly, byte for byte.
 
 use serde_json::{Value, json};
-use trainer_host::request::metadata::IDENTITY_VARIABLES;
+use trainer_host::metadata::IDENTITY_VARIABLES;
 
 use crate::service::Service;
 

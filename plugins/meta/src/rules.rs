@@ -1,10 +1,15 @@
 //! The rules of meta across arguments, one line each.
 
+mod sizes;
+
+use sizes::Sizes;
+pub use sizes::parallelism;
+
 use trainer_plugin::rules::{
     global_batch_agrees, global_batch_of_micro_steps, key_value_heads_split_by_tensor,
     query_heads_split_by_tensor, sequence_within_positions, tensor_parallel_within_node,
 };
-use trainer_plugin::{Breach, Launch, Parallelism, Rule, Violation, refuse, warn};
+use trainer_plugin::{Breach, Launch, Rule, Violation, refuse, warn};
 
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
@@ -34,54 +39,6 @@ pub const RULES: &[Rule] = &[
     warn("W14", "max_seq_len is within the positions that the model was made for", "the model's config.json", sequence_within_positions),
     warn("W09", "there are at least as many pipeline microbatches as stages", "torchtitan/distributed/pipeline_parallel.py", enough_microbatches),
 ];
-
-/// The sizes as given, `dp_shard` perhaps -1.
-struct Sizes {
-    replicate: i64,
-    shard: i64,
-    context: i64,
-    tensor: i64,
-    pipeline: i64,
-}
-
-impl Sizes {
-    fn of(launch: &Launch) -> Option<Self> {
-        Some(Self {
-            replicate: launch.integer("dp_replicate")?,
-            shard: launch.integer("dp_shard")?,
-            context: launch.integer("context_parallel")?,
-            tensor: launch.integer("tensor_parallel")?,
-            pipeline: launch.integer("pipeline_parallel")?,
-        })
-    }
-
-    /// The product of all sizes but `dp_shard`.
-    fn others(&self) -> i64 {
-        self.replicate * self.context * self.tensor * self.pipeline
-    }
-
-    /// `dp_shard`, or what the others leave of the world.
-    fn shard_of(&self, world: i64) -> Option<i64> {
-        match self.shard {
-            -1 => (world % self.others() == 0).then(|| world / self.others()),
-            shard => (shard * self.others() == world).then_some(shard),
-        }
-    }
-}
-
-/// Data parallel size: copies times shards.
-pub fn parallelism(launch: &Launch) -> Option<Parallelism> {
-    let sizes = Sizes::of(launch)?;
-    let shard = sizes.shard_of(launch.world_size())?;
-    Some(Parallelism {
-        data: sizes.replicate * shard,
-        tensor: sizes.tensor,
-        pipeline: sizes.pipeline,
-        context: sizes.context,
-        // It multiplies nothing, so the other sizes hold where it was refused.
-        expert: launch.integer("expert_parallel").unwrap_or(1),
-    })
-}
 
 const SIZES: &[&str] = &[
     "tensor_parallel",

@@ -11,7 +11,7 @@ pub(super) fn check_authority(scheme: Scheme, authority: &str) -> Result<(), Uri
         Scheme::Abfss | Scheme::Abfs if authority.contains('@') => azure_account(authority),
         Scheme::Abfss => Some("expected container@account.dfs.core.windows.net"),
         Scheme::Abfs | Scheme::Az => azure_container(authority),
-        Scheme::Pvc => (!crate::request::metadata::is_dns_subdomain(authority))
+        Scheme::Pvc => (!crate::metadata::is_dns_subdomain(authority))
             .then_some("the claim must be a DNS name: a-z, 0-9, '-' and '.'"),
         Scheme::File => (!matches!(authority, "" | "localhost"))
             .then_some("expected an absolute path: file:///..."),

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::{PluginFile, checked, empty_request, print};
+use crate::metadata::is_of_every_pod;
 use crate::plan::{Plan, Text};
 use crate::plugin::golden::SelfTests;
 use crate::plugin::inspect::{self, Form, Inspection};
 use crate::plugin::{LoadError, PlanError, Plugin, Usage, error_chain};
 use crate::request;
-use crate::request::metadata::is_of_every_pod;
 use crate::request::schema::mistakes::mistakes;
 
 const MIB: usize = 1024 * 1024;

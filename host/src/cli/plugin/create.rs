@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use include_dir::{Dir, DirEntry, include_dir};
 
 use super::print;
-use crate::request::metadata::is_dns_label;
+use crate::metadata::is_dns_label;
 
 static TEMPLATES: Dir = include_dir!("$CARGO_MANIFEST_DIR/templates");
 static CONTRACT: &str = include_str!("../../../../wit/trainer.wit");

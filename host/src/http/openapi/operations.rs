@@ -1,127 +1,18 @@
 //! The operations of the API, one entry each.
 
+mod operation;
 mod parameters;
 
+pub use operation::{Answer, Body, Operation};
 pub use parameters::{PARAMETERS, Parameter, Place, Value};
 
-/// One operation.
-pub struct Operation {
-    pub method: &'static str,
-    pub path: &'static str,
-    pub id: &'static str,
-    pub tag: &'static str,
-    pub summary: &'static str,
-    /// In addition to those in the path.
-    pub parameters: &'static [&'static str],
-    pub body: Body,
-    pub answers: &'static [Answer],
-    /// Statuses with a problem document, in addition to the common ones.
-    pub problems: &'static [u16],
-    /// Whether no token is required.
-    pub is_open: bool,
-}
-
-/// The body of an operation.
-pub enum Body {
-    None,
-    Request,
-}
-
-/// A response without a problem document.
-pub struct Answer {
-    pub status: u16,
-    pub description: &'static str,
-    /// By media type: the names of one or more schemas with `|` between them, `object` for any object, or
-    /// empty for text.
-    pub content: &'static [(&'static str, &'static str)],
-}
-
-impl Operation {
-    /// The query parameters.
-    pub fn queries(&self) -> impl Iterator<Item = &'static Parameter> {
-        let named = self.parameters.iter();
-        named.filter_map(|name| {
-            let mut queries = PARAMETERS
-                .iter()
-                .filter(|known| known.place == Place::Query);
-            queries.find(|known| known.name == *name)
-        })
-    }
-
-    /// Finds a query parameter.
-    pub fn query(&self, name: &str) -> Option<&'static Parameter> {
-        self.queries().find(|known| known.name == name)
-    }
-
-    /// Operations with the same method whose path has one more fixed segment.
-    pub fn sub_operations(&self) -> impl Iterator<Item = &'static Operation> {
-        OPERATIONS.iter().filter(|other| {
-            let rest = other.path.strip_prefix(self.path);
-            let is_word = rest.is_some_and(|rest| rest.starts_with('/') && !rest.contains('{'));
-            other.method == self.method && is_word
-        })
-    }
-
-    /// The statuses that every operation may return.
-    pub fn common(&self) -> impl Iterator<Item = u16> {
-        let guarded: &[u16] = &[400, 401, 403, 404, 429, 500, 502, 503, 504];
-        let statuses = if self.is_open { &[][..] } else { guarded };
-        statuses.iter().copied()
-    }
-}
+use operation::{answer, of_job, of_service};
 
 /// Points of a series where `points` is left out.
 pub const DEFAULT_POINTS: u64 = 500;
 
 const SUMMARY: &[(&str, &str)] = &[("application/json", "JobSummary"), ("application/yaml", "")];
-const fn answer(
-    status: u16,
-    description: &'static str,
-    content: &'static [(&'static str, &'static str)],
-) -> Answer {
-    Answer {
-        status,
-        description,
-        content,
-    }
-}
-
 const UNCHANGED: Answer = answer(304, "Not modified", &[]);
-
-const fn of_job(
-    method: &'static str,
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-    parameters: &'static [&'static str],
-    answers: &'static [Answer],
-) -> Operation {
-    Operation {
-        method,
-        path,
-        id,
-        tag: "jobs",
-        summary,
-        parameters,
-        body: Body::None,
-        answers,
-        problems: &[],
-        is_open: false,
-    }
-}
-
-const fn of_service(
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-    answers: &'static [Answer],
-) -> Operation {
-    Operation {
-        tag: "service",
-        is_open: true,
-        ..of_job("get", path, id, summary, &[], answers)
-    }
-}
 
 /// Finds an operation by method (in any case) and route.
 pub fn of(method: &str, path: &str) -> Option<&'static Operation> {

@@ -1,14 +1,16 @@
 //! A machine with a disk, processes and a clock, and a service on it that may be killed.
 
+mod processes;
+mod restarts;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::{Action, Attempt, Event, Exit, ExitKind, Job, Pace, Write};
-use super::jobs::{job, uid_of};
-use crate::cluster::local::folder::tries_again;
-use crate::cluster::local::slots::{Request, SlotKind, Slots};
+use super::super::{Action, Attempt, Event, Exit, Job, Pace, Write};
+use super::jobs::job;
+use crate::cluster::local::slots::{Request, Slots};
 use crate::cluster::local::store::Record;
 use crate::job::Prefix;
 
@@ -20,9 +22,6 @@ const PACE: Pace = Pace {
     first_backoff: Duration::from_secs(1),
     shutdown_grace: Duration::from_secs(10),
 };
-/// How long a child of a killed service may keep its locks.
-const LONGEST_LOCK_MS: usize = 5000;
-
 pub type Uid = String;
 
 pub struct World {
@@ -302,77 +301,6 @@ impl World {
         }
     }
 
-    /// A process begins, ends, or gives way to a signal.
-    fn process_moves(&mut self) {
-        if self.processes.is_empty() {
-            return;
-        }
-        let number = self.below(self.processes.len());
-        match self.processes[number].stage {
-            ProcessStage::Forked => self.begins(number),
-            ProcessStage::Alive => {
-                let code = [0, 1, 1, 78, 98][self.below(5)];
-                self.exits(number, code);
-            }
-            ProcessStage::Gone => {}
-        }
-    }
-
-    fn begins(&mut self, number: usize) {
-        let process = &mut self.processes[number];
-        if process.shim {
-            process.stage = ProcessStage::Alive;
-            let event = Event::Started(process.attempt);
-            self.report(number, event);
-        }
-    }
-
-    fn exits(&mut self, number: usize, code: i32) {
-        let process = &mut self.processes[number];
-        if process.stage == ProcessStage::Gone {
-            return;
-        }
-        process.stage = ProcessStage::Gone;
-        if process.shim {
-            let kind = match code {
-                78 => ExitKind::Permanent,
-                98 => ExitKind::PortTaken,
-                _ => ExitKind::Ordinary,
-            };
-            let cause = None;
-            let exit = Exit { code, cause, kind };
-            let event = Event::Exited(process.attempt, exit);
-            self.report(number, event);
-        }
-    }
-
-    /// Delivers an event from the shim of a process to the service.
-    fn report(&mut self, number: usize, event: Event) {
-        let process = &self.processes[number];
-        let facts = (process.uid.clone(), process.attempt.replica);
-        if let Some(service) = &mut self.service {
-            service.facts.entry(facts).or_default().push_back(event);
-        }
-    }
-
-    fn kill_shim(&mut self) {
-        if self.processes.is_empty() {
-            return;
-        }
-        let number = self.below(self.processes.len());
-        let process = &mut self.processes[number];
-        if !process.shim || process.stage == ProcessStage::Gone {
-            return;
-        }
-        process.shim = false;
-        if process.stage == ProcessStage::Forked {
-            process.stage = ProcessStage::Gone;
-        }
-        let (uid, event) = (process.uid.clone(), Event::ShimLost(process.attempt));
-        self.note(format!("{uid}: its shim is killed"));
-        self.report(number, event);
-    }
-
     /// The service takes note of one thing that happened, if the disk lets it.
     fn deliver_one(&mut self) {
         let Some(service) = &self.service else { return };
@@ -429,84 +357,5 @@ impl World {
         for uid in due {
             self.handle(&uid, &Event::Wake);
         }
-    }
-
-    /// SIGKILL. The shims notice when their input ends, and kill their replicas; those without a
-    /// shim live on.
-    fn kill_service(&mut self) {
-        self.note("the service is killed".to_string());
-        self.service = None;
-        self.processes
-            .retain(|process| !process.shim && process.stage == ProcessStage::Alive);
-    }
-
-    fn stop_service(&mut self) -> Result<(), String> {
-        let Some(service) = &self.service else {
-            return Ok(());
-        };
-        let jobs: Vec<Uid> = service.jobs.keys().cloned().collect();
-        self.note("the service stops".to_string());
-        for uid in jobs {
-            if !self.handle(&uid, &Event::Leave) {
-                return Err(format!("{uid} cannot be left without a disk"));
-            }
-        }
-        self.now += PACE.shutdown_grace;
-        for number in 0..self.processes.len() {
-            if self.processes[number]
-                .killed_at
-                .is_some_and(|at| at <= self.now)
-            {
-                self.exits(number, 137);
-            }
-        }
-        for _ in 0..100 {
-            self.deliver_one();
-        }
-        self.processes
-            .retain(|process| process.stage != ProcessStage::Gone);
-        if let Some(process) = self.processes.first() {
-            return Err(format!("{} outlives a clean stop", process.uid));
-        }
-        self.service = None;
-        Ok(())
-    }
-
-    /// A start, while a child of the service before may still hold its locks.
-    fn start(&mut self) -> Result<(), String> {
-        let longest = match self.trace.is_empty() {
-            true => 1,
-            false => LONGEST_LOCK_MS,
-        };
-        let held = Duration::from_millis(self.below(longest) as u64);
-        let mut waited = Duration::ZERO;
-        while waited < held {
-            if !tries_again(waited) {
-                return Err(format!(
-                    "a start fails after {waited:?}: the lock is held for {held:?}"
-                ));
-            }
-            waited += Duration::from_millis(20);
-        }
-        self.note("the service starts".to_string());
-        // Marked processes are killed before the service resumes any job.
-        self.processes.clear();
-        let jobs = self.stored.values().cloned();
-        let jobs = jobs.map(|record| (uid_of(&record), Job::new(record, PACE)));
-        self.service = Some(Service {
-            jobs: jobs.collect(),
-            slots: Slots::new(SlotKind::Core, SLOTS),
-            facts: BTreeMap::new(),
-        });
-        let unfinished = self.stored.values().map(uid_of).collect::<Vec<_>>();
-        for uid in unfinished {
-            let service = self.service.as_mut().unwrap();
-            if !service.jobs[&uid].has_ended() {
-                let facts = service.facts.entry((uid, usize::MAX)).or_default();
-                facts.push_back(Event::Adopted);
-            }
-        }
-        self.settle();
-        Ok(())
     }
 }

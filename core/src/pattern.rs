@@ -1,4 +1,4 @@
-//! Patterns and prefixes of the access file.
+//! Patterns and prefixes in files of settings.
 
 /// Whether a text matches a pattern, in which `*` stands for any characters.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
@@ -22,7 +22,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
 
 /// Whether a URI is a prefix of the list, or under it: `s3://a/runs` does not include
 /// `s3://a/runs-of-others`.
-pub(super) fn is_under(prefix: &str, uri: &str) -> bool {
+pub(crate) fn is_under(prefix: &str, uri: &str) -> bool {
     let Some(rest) = uri.strip_prefix(prefix) else {
         // The prefix itself, with or without its last slash.
         return prefix.strip_suffix('/') == Some(uri);
@@ -31,7 +31,7 @@ pub(super) fn is_under(prefix: &str, uri: &str) -> bool {
 }
 
 /// Whether a path has segments that lead out of it.
-pub(super) fn climbs(path: &str) -> bool {
+pub(crate) fn climbs(path: &str) -> bool {
     path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
