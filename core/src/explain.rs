@@ -2,6 +2,7 @@
 
 mod argument;
 mod codes;
+mod template;
 mod values;
 
 use std::fmt::Write;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use argument::Argument;
 pub use codes::{own_code, own_codes};
+pub use template::request_template;
 
 use crate::suggestion::nearest;
 

@@ -3,6 +3,7 @@
 mod audit;
 pub mod client;
 pub mod explain;
+pub mod init;
 pub mod plugin;
 mod plugins;
 pub mod preview;
@@ -28,6 +29,7 @@ use client::arguments::ClientCommand;
 use client::source::Report;
 use client::terminal::visible;
 use explain::ExplainSettings;
+use init::InitSettings;
 use plugin::PluginCommand;
 use preview::PreviewSettings;
 use runtimes::RuntimesSettings;
@@ -46,6 +48,8 @@ pub struct CommandLine {
 pub enum Command {
     /// Serve the API.
     Serve(Box<ServeSettings>),
+    /// Create a file with a request for a framework, with all its arguments as comments.
+    Init(InitSettings),
     /// Print the manifest of a request, without a server or a cluster.
     Preview(PreviewSettings),
     /// Print the ClusterTrainingRuntimes of TrainJobs, to be applied with kubectl.
@@ -100,6 +104,7 @@ pub fn run() -> ExitCode {
     let line = CommandLine::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let done = match line.command {
         Command::Serve(settings) => serve::serve_in_private(*settings),
+        Command::Init(settings) => printed(init::init(&settings)),
         Command::Preview(settings) => printed(on_runtime(preview::preview(settings))),
         Command::Runtimes(settings) => printed(runtimes::runtimes(&settings)),
         Command::Explain(settings) => printed(explain::explain(&settings)),

@@ -40,6 +40,10 @@ impl<'a> Argument<'a> {
         arguments
     }
 
+    pub(super) fn is_required(&self) -> bool {
+        self.presence == Presence::Required
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
         std::iter::once(self.name).chain(texts(&self.schema["x-aliases"]))
     }

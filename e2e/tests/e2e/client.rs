@@ -346,3 +346,39 @@ fn contract_holds_for_whatever_the_document_allows() {
     let cases: u32 = cases.split_whitespace().next().unwrap().parse().unwrap();
     assert!(cases >= 5000, "{cases} cases");
 }
+
+#[test]
+fn a_file_for_each_framework_is_created_and_valid() {
+    let site = Site::with_launcher(BRIEF).unwrap();
+    let server = site.start().unwrap();
+    let folder = site.data.path();
+    for framework in ["nemo", "hf", "meta"] {
+        let file = format!("{framework}.yaml");
+        let created = run(
+            &server,
+            folder,
+            &format!("trainer init {framework} -f {file}"),
+        );
+        assert!(printed(&created).is_empty());
+        let text = std::fs::read_to_string(folder.join(&file)).unwrap();
+        assert!(
+            text.contains("# lr: ") && text.contains("# Takes: "),
+            "{text}"
+        );
+        let previewed = run(&server, folder, &format!("trainer preview {file}"));
+        assert!(printed(&previewed).contains("kind: PyTorchJob"), "{text}");
+        let again = run(
+            &server,
+            folder,
+            &format!("trainer init {framework} -f {file}"),
+        );
+        let error = String::from_utf8(again.stderr).unwrap();
+        assert!(
+            error.contains("already exists; choose another file with -f"),
+            "{error}"
+        );
+    }
+    let unknown = run(&server, folder, "trainer init hff");
+    let error = String::from_utf8(unknown.stderr).unwrap();
+    assert!(error.contains("did you mean hf?"), "{error}");
+}

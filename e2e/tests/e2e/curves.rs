@@ -166,3 +166,31 @@ fn all_jobs_are_listed_as_they_change() {
         "{piped}"
     );
 }
+
+#[test]
+fn several_jobs_are_changed_by_name_or_label_and_one_failure_does_not_stop_the_others() {
+    let session = Session::start();
+    for run in ["one", "two", "three"] {
+        session.submit(run, 10);
+    }
+    let program = binary().display().to_string();
+    let named = [
+        "delete",
+        "meta-one",
+        "meta-no-such-1",
+        "meta-no-such-2",
+        "meta-two",
+    ];
+    let output = session.command(&program, &named);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{errors}");
+    let deleted = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(deleted, "meta-one was deleted\nmeta-two was deleted\n");
+    for missing in ["meta-no-such-1", "meta-no-such-2"] {
+        assert!(errors.contains(missing), "{errors}");
+    }
+    let selector = "trainer.deepfinery/run-id=three";
+    let selected = session.run(&["delete", "-l", selector]);
+    assert_eq!(selected, "meta-three was deleted\n");
+    assert_eq!(session.run(&["delete", "-l", selector]), "");
+}

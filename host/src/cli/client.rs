@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod board;
+mod changes;
 mod chart;
 pub mod commands;
 mod completion;
@@ -13,6 +14,7 @@ mod identity;
 mod live;
 mod lookup;
 pub mod output;
+mod pages;
 mod server;
 mod setting;
 pub mod source;

@@ -13,6 +13,8 @@ pub enum ClientCommand {
     Submit(SubmitArguments),
     /// Show the status of a job, and why it waits or failed.
     Get(JobArguments),
+    /// Print the manifest of a job. Default: as YAML.
+    Manifest(JobArguments),
     /// List jobs, newest first.
     List(ListArguments),
     /// Print the logs of a job.
@@ -25,12 +27,12 @@ pub enum ClientCommand {
     Metrics(MetricsArguments),
     /// Show how jobs differ, and draw their curves over each other.
     Compare(CompareArguments),
-    /// Stop the replicas of a job, but keep the job.
-    Suspend(JobArguments),
-    /// Resume a suspended job.
-    Resume(JobArguments),
-    /// Delete a job and its replicas. Checkpoints are kept.
-    Delete(JobArguments),
+    /// Stop the replicas of jobs, but keep the jobs.
+    Suspend(JobsArguments),
+    /// Resume suspended jobs.
+    Resume(JobsArguments),
+    /// Delete jobs and their replicas. Checkpoints are kept.
+    Delete(JobsArguments),
     /// List the frameworks of the service.
     Frameworks(FrameworksArguments),
     /// Show who you are for the service, and what you may do.
@@ -94,6 +96,24 @@ pub struct JobArguments {
     /// Name of the job.
     pub job: String,
     /// Namespace of the job, if the name exists in several.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Output format.
+    #[arg(short, long, value_enum)]
+    pub output: Option<Output>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub struct JobsArguments {
+    /// Names of the jobs.
+    #[arg(required_unless_present = "selector", value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// Label selector instead of names, for example team=aml,tier!=test.
+    #[arg(short = 'l', long, conflicts_with = "jobs")]
+    pub selector: Option<String>,
+    /// Namespace of the jobs. With a selector, the default is all namespaces.
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// Output format.

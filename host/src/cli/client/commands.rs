@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::arguments::{
@@ -13,6 +13,7 @@ use super::arguments::{
     LogsArguments, Output, SubmitArguments, WatchArguments,
 };
 use super::board::{self, Shown};
+use super::changes;
 use super::completion;
 use super::curves;
 use super::failure::Failure;
@@ -21,10 +22,11 @@ use super::identity;
 use super::live::{self, Display};
 use super::lookup;
 use super::output;
+use super::pages;
 use super::server::Server;
 use super::source::Source;
 use super::terminal::Terminal;
-use crate::job::{JobPage, JobState, JobSummary, ListedJob};
+use crate::job::{JobState, JobSummary};
 
 /// Runs a command.
 ///
@@ -35,15 +37,16 @@ pub fn run(command: ClientCommand) -> Result<(), Failure> {
     match command {
         ClientCommand::Submit(arguments) => submit(&arguments),
         ClientCommand::Get(arguments) => get(&arguments),
+        ClientCommand::Manifest(arguments) => manifest(&arguments),
         ClientCommand::List(arguments) => list(&arguments),
         ClientCommand::Logs(arguments) => logs(&arguments),
         ClientCommand::Events(arguments) => events(&arguments),
         ClientCommand::Watch(arguments) => watch(&arguments),
         ClientCommand::Metrics(arguments) => curves::metrics(&arguments),
         ClientCommand::Compare(arguments) => curves::compare(&arguments),
-        ClientCommand::Suspend(arguments) => change(&arguments, "suspend"),
-        ClientCommand::Resume(arguments) => change(&arguments, "resume"),
-        ClientCommand::Delete(arguments) => delete(&arguments),
+        ClientCommand::Suspend(arguments) => changes::suspend(&arguments),
+        ClientCommand::Resume(arguments) => changes::resume(&arguments),
+        ClientCommand::Delete(arguments) => changes::delete(&arguments),
         ClientCommand::Frameworks(arguments) => frameworks(&arguments),
         ClientCommand::Whoami(arguments) => identity::whoami(&arguments),
         ClientCommand::Completion { shell } => {
@@ -183,6 +186,17 @@ fn get(arguments: &JobArguments) -> Result<(), Failure> {
     }
 }
 
+fn manifest(arguments: &JobArguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.connection)?;
+    let manifest: Value = server
+        .call(Method::GET, &["train", &arguments.job, "manifest"])
+        .query("namespace", arguments.namespace.as_ref())
+        .read()
+        .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
+    let output = arguments.output.unwrap_or(Output::Yaml);
+    output::print(&manifest, &[&arguments.job], output)
+}
+
 fn list(arguments: &ListArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
     let owner = match arguments.mine {
@@ -193,25 +207,15 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
         return watch_all(&server, arguments, owner);
     }
     let limit = arguments.limit.unwrap_or(usize::MAX);
-    let mut jobs: Vec<ListedJob> = Vec::new();
-    let mut token = None;
-    while jobs.len() < limit {
-        let page: JobPage = server
+    let jobs = pages::jobs(limit, || {
+        server
             .call(Method::GET, &["train"])
             .query("framework", arguments.framework.as_ref())
             .query("status", arguments.status.as_ref())
             .query("namespace", arguments.namespace.as_ref())
             .query("owner", owner.as_ref())
             .query("label_selector", arguments.selector.as_ref())
-            .query("page_size", Some((limit - jobs.len()).min(1000)))
-            .query("page_token", token)
-            .read()?;
-        jobs.extend(page.jobs);
-        token = page.next_page_token;
-        if token.is_none() {
-            break;
-        }
-    }
+    })?;
     let names: Vec<&str> = jobs.iter().map(|job| job.summary.name.as_str()).collect();
     match arguments.output {
         Some(output) => output::print(&jobs, &names, output),
@@ -275,32 +279,6 @@ fn events(arguments: &EventsArguments) -> Result<(), Failure> {
             "{} was deleted",
             arguments.job
         )?),
-    }
-}
-
-fn change(arguments: &JobArguments, what: &str) -> Result<(), Failure> {
-    let server = Server::of(&arguments.connection)?;
-    let job: JobSummary = server
-        .call(Method::POST, &["train", &arguments.job, what])
-        .query("namespace", arguments.namespace.as_ref())
-        .read()
-        .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
-    match arguments.output {
-        Some(output) => output::print(&job, &[&job.name], output),
-        None => output::line(&format!("{} was asked to {what}", job.name)),
-    }
-}
-
-fn delete(arguments: &JobArguments) -> Result<(), Failure> {
-    let server = Server::of(&arguments.connection)?;
-    let call = server.call(Method::DELETE, &["train", &arguments.job]);
-    call.query("namespace", arguments.namespace.as_ref())
-        .send()
-        .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
-    let deleted = json!({"name": arguments.job, "deleted": true});
-    match arguments.output {
-        Some(output) => output::print(&deleted, &[&arguments.job], output),
-        None => output::line(&format!("{} was deleted", arguments.job)),
     }
 }
 

@@ -5,15 +5,17 @@ use clap_complete::Shell;
 
 use crate::cli::CommandLine;
 
-/// Stands for the commands that take a job.
+/// Stands for the commands that take jobs.
 const COMMANDS: &str = "COMMANDS";
+/// Stands for those that take several.
+const SEVERAL: &str = "SEVERAL";
 
 /// Job names for bash, before the completions of clap.
 const BASH: &str = r#"
 _trainer_jobs() {
     local current=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]}
     if [[ $current != -* && $command =~ ^(COMMANDS)$ &&
-        ($COMP_CWORD -eq 2 || $command == compare) ]]; then
+        ($COMP_CWORD -eq 2 || $command =~ ^(SEVERAL)$) ]]; then
         COMPREPLY=($(compgen -W "$(trainer list -o name 2>/dev/null)" -- "$current"))
     else
         _trainer "$@"
@@ -48,33 +50,40 @@ pub fn script(shell: Shell) -> String {
     );
     let script = String::from_utf8_lossy(&script).into_owned();
     match shell {
-        Shell::Bash => script + &BASH.replace(COMMANDS, &commands_of_jobs().join("|")),
+        Shell::Bash => {
+            let of_jobs = BASH.replace(COMMANDS, &commands_with(&["job", "jobs"]).join("|"));
+            script + &of_jobs.replace(SEVERAL, &commands_with(&["jobs"]).join("|"))
+        }
         Shell::Zsh => {
             let completed = script
                 .replace(
                     "Name of the job:_default'",
                     "Name of the job:_trainer_jobs'",
                 )
-                .replace("to six jobs:_default'", "to six jobs:_trainer_jobs'");
+                .replace("to six jobs:_default'", "to six jobs:_trainer_jobs'")
+                .replace(
+                    "Names of the jobs:_default'",
+                    "Names of the jobs:_trainer_jobs'",
+                );
             match completed.split_once('\n') {
                 // zsh reads the command from the first line.
                 Some((first, rest)) => format!("{first}\n{ZSH}{rest}"),
                 None => completed,
             }
         }
-        Shell::Fish => script + &FISH.replace(COMMANDS, &commands_of_jobs().join(" ")),
+        Shell::Fish => script + &FISH.replace(COMMANDS, &commands_with(&["job", "jobs"]).join(" ")),
         _ => script,
     }
 }
 
-/// The commands that take the name of a job.
-fn commands_of_jobs() -> Vec<String> {
-    let takes_a_job = |command: &&Command| {
+/// The commands that have one of these arguments.
+fn commands_with(ids: &[&str]) -> Vec<String> {
+    let has_one = |command: &&Command| {
         let mut arguments = command.get_arguments();
-        arguments.any(|argument| ["job", "jobs"].contains(&argument.get_id().as_str()))
+        arguments.any(|argument| ids.contains(&argument.get_id().as_str()))
     };
     let command = CommandLine::command();
-    let commands = command.get_subcommands().filter(takes_a_job);
+    let commands = command.get_subcommands().filter(has_one);
     commands
         .map(|command| command.get_name().to_string())
         .collect()
@@ -115,9 +124,11 @@ mod tests {
         }
         let zsh = script(Shell::Zsh);
         assert!(zsh.contains("Name of the job:_trainer_jobs"));
+        assert!(zsh.contains("Names of the jobs:_trainer_jobs"));
         assert!(zsh.contains("Names of two to six jobs:_trainer_jobs"));
-        let commands = "get|logs|events|watch|metrics|compare|suspend|resume|delete";
+        let commands = "get|manifest|logs|events|watch|metrics|compare|suspend|resume|delete";
         assert!(script(Shell::Bash).contains(commands));
+        assert!(script(Shell::Bash).contains("^(compare|suspend|resume|delete)$"));
         assert!(script(Shell::Fish).contains(&commands.replace('|', " ")));
     }
 }

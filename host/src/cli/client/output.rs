@@ -66,7 +66,7 @@ fn command(method: &str, path: &str) -> Option<String> {
         ("GET", "train", None, _) => "trainer list".to_string(),
         ("GET", "train", Some(job), None) => format!("trainer get {job}"),
         ("DELETE", "train", Some(job), None) => format!("trainer delete {job}"),
-        ("GET", "train", Some(job), Some(what @ ("logs" | "events" | "metrics"))) => {
+        ("GET", "train", Some(job), Some(what @ ("logs" | "events" | "metrics" | "manifest"))) => {
             format!("trainer {what} {job}")
         }
         ("POST", "train", Some(job), Some(what @ ("suspend" | "resume"))) => {
