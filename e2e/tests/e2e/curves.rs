@@ -10,7 +10,7 @@ const REPORTS: &str = r#"#!/bin/sh
 for step in 1 2 3 4 5 6 7 8 9 10; do
   printf '{"event": "progress", "step": %s, "total_steps": 10, "loss": %s.5, "tokens_per_second": 100, "seconds_left": 1}\n' \
     $step $((20 - step))
-  sleep 0.2
+  sleep 0.5
 done
 "#;
 

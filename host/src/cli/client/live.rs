@@ -14,8 +14,8 @@ use super::server::Server;
 use super::terminal::visible;
 use crate::job::{JobState, ListedJob, Progress};
 
-/// The time between two requests.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two requests. Each reads the log of a replica, and on Kubernetes events of pods.
+const INTERVAL: Duration = Duration::from_secs(2);
 /// How often progress alone is a line where lines are not rewritten.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Cells of the progress bar.
