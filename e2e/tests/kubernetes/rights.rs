@@ -320,8 +320,12 @@ fn suspends_and_resumes(server: &Server) -> Result<()> {
 }
 
 fn deletes(server: &Server) -> Result<()> {
-    expect(204, server.delete("/train/meta-rights")?)?;
-    soon(|| match server.get("/train/meta-rights")? {
+    let full = expect(200, server.get("/train/meta-rights?view=full")?)?;
+    // Other tests have jobs of this name in namespaces that a service of the whole cluster sees.
+    let namespace = full["namespace"].as_str().context("no namespace")?;
+    let job = format!("/train/meta-rights?namespace={namespace}");
+    expect(204, server.delete(&job)?)?;
+    soon(|| match server.get(&job)? {
         (404, _) => Ok(()),
         (status, body) => bail!("{status}: {body}"),
     })
