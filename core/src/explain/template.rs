@@ -40,8 +40,8 @@ pub fn request_template(framework: &Framework) -> String {
     let name = framework.name;
     let mut text = format!(
         "# A training job for {name}. Check it with `trainer submit --dry-run -f`, and submit it with\n\
-         # `trainer submit -f`.\nframework: {name}\n{FIELDS}\n# The arguments of {name}, with their \
-         defaults. `trainer explain {name}` describes them.\nextra_args:\n"
+         # `trainer submit -f`.\nframework: {name}\n{FIELDS}\n# The arguments of {name}, each with \
+         its default, or an example if it has none. More: `trainer explain {name}`.\nextra_args:\n"
     );
     for argument in Argument::of(framework) {
         let meaning = one_line(argument.text("description"));
