@@ -17,7 +17,7 @@ fn blocks(language: &str) -> Vec<String> {
     e2e::documents::blocks("docs/cli.md", language).unwrap()
 }
 
-fn command(server: &Server, folder: &Path, line: &str) -> Command {
+pub(crate) fn command(server: &Server, folder: &Path, line: &str) -> Command {
     let mut command = Command::new("bash");
     let line = line.replacen("trainer", &binary().display().to_string(), 1);
     command
@@ -34,7 +34,7 @@ fn run(server: &Server, folder: &Path, line: &str) -> Output {
     command(server, folder, line).output().unwrap()
 }
 
-fn printed(output: &Output) -> String {
+pub(crate) fn printed(output: &Output) -> String {
     assert!(
         output.status.success(),
         "{}",
@@ -44,7 +44,7 @@ fn printed(output: &Output) -> String {
 }
 
 /// The same on a terminal of its own.
-fn on_a_terminal(server: &Server, folder: &Path, line: &str) -> String {
+pub(crate) fn on_a_terminal(server: &Server, folder: &Path, line: &str) -> String {
     let line = line.replacen("trainer", &binary().display().to_string(), 1);
     let mut script = Command::new("script");
     script

@@ -1,11 +1,14 @@
-//! The commands that show a run: `watch`, `metrics` and `compare`, in a pipe and on a terminal.
+//! The commands that show runs: `watch`, `metrics`, `compare` and `list`, in a pipe and on a terminal;
+//! and those that change several.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use e2e::{Server, Site, binary};
+use e2e::{Server, Site};
 use serde_json::{Value, json};
 
-/// A replica that reports ten steps. The loss begins at its number of steps.
+use crate::client;
+
+/// A replica that reports ten steps, in which the loss falls from 19.5 to 10.5.
 const REPORTS: &str = r#"#!/bin/sh
 for step in 1 2 3 4 5 6 7 8 9 10; do
   printf '{"event": "progress", "step": %s, "total_steps": 10, "loss": %s.5, "tokens_per_second": 100, "seconds_left": 1}\n' \
@@ -41,35 +44,24 @@ impl Session {
         std::fs::create_dir_all("/tmp/trainer-demo/data").unwrap();
         let file = self.site.data.path().join("job.json");
         std::fs::write(file, request.to_string()).unwrap();
-        self.run(&["submit", "-f", "job.json"]);
+        self.run("submit -f job.json");
     }
 
-    fn command(&self, program: &str, arguments: &[&str]) -> Output {
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .current_dir(self.site.data.path())
-            .env("TRAINER_URL", format!("http://{}", self.server.address))
-            .env("HOME", self.site.data.path())
-            .env("NO_COLOR", "1")
-            .env_remove("TRAINER_API_TOKEN")
-            .stdin(Stdio::null());
+    fn command(&self, line: &str) -> Output {
+        let line = format!("NO_COLOR=1 trainer {line}");
+        let mut command = client::command(&self.server, self.site.data.path(), &line);
         command.output().unwrap()
     }
 
     /// What a command prints into a pipe.
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = self.command(&binary().display().to_string(), arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{errors}");
-        String::from_utf8(output.stdout).unwrap()
+    fn run(&self, line: &str) -> String {
+        client::printed(&self.command(line))
     }
 
     /// What a command prints on a terminal of 80 columns.
     fn on_a_terminal(&self, line: &str) -> String {
-        let line = format!("stty cols {COLUMNS} rows 24; {} {line}", binary().display());
-        let arguments = ["--quiet", "--return", "--command", &line, "/dev/null"];
-        String::from_utf8(self.command("script", &arguments).stdout).unwrap()
+        let line = format!("stty cols {COLUMNS} rows 24; NO_COLOR=1 trainer {line}");
+        client::on_a_terminal(&self.server, self.site.data.path(), &line)
     }
 }
 
@@ -92,7 +84,7 @@ fn a_run_is_watched_drawn_and_compared() {
     assert!(shown.last().unwrap().starts_with("succeeded: "), "{live:?}");
     assert!(shown.iter().all(|line| fits(line)), "{live:?}");
     session.submit("piped", 20);
-    let piped = session.run(&["watch", "meta-piped"]);
+    let piped = session.run("watch meta-piped");
     assert!(
         piped.lines().last().unwrap().starts_with("succeeded: "),
         "{piped}"
@@ -100,7 +92,7 @@ fn a_run_is_watched_drawn_and_compared() {
     assert!(!piped.contains(['\r', '\x1b']), "{piped:?}");
 
     for chart in [
-        session.run(&["metrics", "meta-live"]),
+        session.run("metrics meta-live"),
         session.on_a_terminal("metrics meta-live"),
     ] {
         assert!(chart.starts_with("loss"), "{chart}");
@@ -110,15 +102,14 @@ fn a_run_is_watched_drawn_and_compared() {
         );
         assert!(chart.contains("step 1 ") && fits(&chart), "{chart}");
     }
-    let csv = session.run(&["metrics", "meta-live", "-o", "csv"]);
+    let csv = session.run("metrics meta-live -o csv");
     assert_eq!(csv.lines().count(), 11, "{csv}");
-    let metrics: Value =
-        serde_json::from_str(&session.run(&["metrics", "meta-live", "-o", "json"])).unwrap();
+    let metrics: Value = serde_json::from_str(&session.run("metrics meta-live -o json")).unwrap();
     assert_eq!(metrics["points"][9]["loss"], 10.5);
-    let none = session.run(&["metrics", "meta-live", "--metric", "eval_loss"]);
+    let none = session.run("metrics meta-live --metric eval_loss");
     assert_eq!(none, "");
 
-    let compared = session.run(&["compare", "meta-live", "meta-piped"]);
+    let compared = session.run("compare meta-live meta-piped");
     let row = |name: &str| {
         let mut rows = compared
             .lines()
@@ -155,11 +146,11 @@ fn all_jobs_are_listed_as_they_change() {
     assert!(fits(table), "{table}");
     let listed = session.on_a_terminal("list");
     assert!(fits(&listed) && listed.contains("meta-aaa"), "{listed}");
-    assert!(session.run(&["list"]).contains(&long));
+    assert!(session.run("list").contains(&long));
 
-    let program = binary().display().to_string();
-    let line = format!("timeout 4 {program} list --watch --framework meta");
-    let piped = session.command("bash", &["-c", &line]).stdout;
+    let piped = session
+        .command("list --watch --framework meta & sleep 4; kill $!")
+        .stdout;
     let piped = String::from_utf8(piped).unwrap();
     assert!(
         piped.contains(&format!("default/meta-{long} succeeded\n")),
@@ -173,15 +164,7 @@ fn several_jobs_are_changed_by_name_or_label_and_one_failure_does_not_stop_the_o
     for run in ["one", "two", "three"] {
         session.submit(run, 10);
     }
-    let program = binary().display().to_string();
-    let named = [
-        "delete",
-        "meta-one",
-        "meta-no-such-1",
-        "meta-no-such-2",
-        "meta-two",
-    ];
-    let output = session.command(&program, &named);
+    let output = session.command("delete meta-one meta-no-such-1 meta-no-such-2 meta-two");
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{errors}");
     let deleted = String::from_utf8(output.stdout).unwrap();
@@ -190,7 +173,7 @@ fn several_jobs_are_changed_by_name_or_label_and_one_failure_does_not_stop_the_o
         assert!(errors.contains(missing), "{errors}");
     }
     let selector = "trainer.deepfinery/run-id=three";
-    let selected = session.run(&["delete", "-l", selector]);
+    let selected = session.run(&format!("delete -l {selector}"));
     assert_eq!(selected, "meta-three was deleted\n");
-    assert_eq!(session.run(&["delete", "-l", selector]), "");
+    assert_eq!(session.run(&format!("delete -l {selector}")), "");
 }

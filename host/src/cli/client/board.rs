@@ -10,6 +10,7 @@ use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::arguments::ListArguments;
 use super::failure::Failure;
 use super::follow::Failures;
 use super::follow::event_stream::{Event, EventStream};
@@ -25,23 +26,21 @@ const REDRAW: Duration = Duration::from_millis(500);
 const REDRAWN: &str = "\x1b[H\x1b[J";
 
 /// Which jobs are shown.
-#[derive(Clone, Debug, Default)]
-pub struct Shown {
-    pub framework: Option<String>,
-    pub status: Option<String>,
-    pub namespace: Option<String>,
+#[derive(Clone, Debug)]
+pub struct Shown<'a> {
+    pub arguments: &'a ListArguments,
+    /// The name of the caller for `--mine`, else `--owner`.
     pub owner: Option<String>,
-    pub limit: Option<usize>,
 }
 
-impl Shown {
+impl Shown<'_> {
     fn admits(&self, job: &ListedJob) -> bool {
         let is = |wanted: &Option<String>, value: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == value)
         };
-        is(&self.framework, &job.summary.framework)
-            && is(&self.status, &word(&job.summary.status))
-            && is(&self.namespace, &job.namespace)
+        is(&self.arguments.framework, &job.summary.framework)
+            && is(&self.arguments.status, &word(&job.summary.status))
+            && is(&self.arguments.namespace, &job.namespace)
             && is(&self.owner, job.owner.as_deref().unwrap_or_default())
     }
 }
@@ -69,7 +68,7 @@ struct JobName {
 /// If the service cannot be reached for a minute, or the output is closed.
 pub fn watch(
     server: &Server,
-    shown: Shown,
+    shown: Shown<'_>,
     display: Display,
     output: &mut impl Write,
 ) -> Result<(), Failure> {
@@ -119,7 +118,7 @@ struct Board<'a, W> {
     is_complete: bool,
     /// The last event, after which the stream resumes after an interruption.
     last: Option<String>,
-    shown: Shown,
+    shown: Shown<'a>,
     display: Display,
     output: &'a mut W,
 }
@@ -209,7 +208,7 @@ impl<W: Write> Board<'_, W> {
         });
         // The header, and the line of the cursor.
         let fit = rows.saturating_sub(2).max(1);
-        shown.truncate(self.shown.limit.unwrap_or(fit).min(fit));
+        shown.truncate(self.shown.arguments.limit.unwrap_or(fit).min(fit));
         let table = output::board(&shown, Timestamp::now(), columns);
         writeln!(self.output, "{REDRAWN}{}", visible(&table))?;
         Ok(self.output.flush()?)

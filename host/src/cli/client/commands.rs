@@ -133,7 +133,7 @@ fn watch(arguments: &WatchArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
     let (job, namespace) = (&arguments.job, arguments.namespace.as_deref());
     let mut output = std::io::stdout();
-    let display = display(output.is_terminal());
+    let display = Display::of(&output);
     let ending = live::watch(&server, job, namespace, display, &mut output)
         .map_err(|failure| lookup::suggest(&server, job, failure))?;
     succeeded(job, ending)
@@ -143,23 +143,13 @@ fn watch(arguments: &WatchArguments) -> Result<(), Failure> {
 /// status changes in a pipe.
 fn wait(server: &Server, job: &str, namespace: Option<&str>) -> Result<Ending, Failure> {
     let mut output = std::io::stderr();
-    if let terminal @ Display::Terminal { .. } = display(output.is_terminal()) {
+    if let terminal @ Display::Terminal { .. } = Display::of(&output) {
         return live::watch(server, job, namespace, terminal, &mut output);
     }
     follow::events(server, job, namespace, |job| {
         output::remark(&follow::status_line(job));
         Ok(())
     })
-}
-
-fn display(is_terminal: bool) -> Display {
-    match is_terminal.then(terminal_size::terminal_size).flatten() {
-        Some((columns, rows)) => Display::Terminal {
-            columns: usize::from(columns.0),
-            rows: usize::from(rows.0),
-        },
-        None => Display::Lines,
-    }
 }
 
 fn succeeded(job: &str, ending: Ending) -> Result<(), Failure> {
@@ -174,8 +164,7 @@ fn succeeded(job: &str, ending: Ending) -> Result<(), Failure> {
 fn get(arguments: &JobArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
     let job: Value = server
-        .call(Method::GET, &["train", &arguments.job])
-        .query("namespace", arguments.namespace.as_ref())
+        .job(&arguments.job, None, arguments.namespace.as_deref())
         .query("view", Some("full"))
         .read()
         .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
@@ -189,8 +178,11 @@ fn get(arguments: &JobArguments) -> Result<(), Failure> {
 fn manifest(arguments: &JobArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
     let manifest: Value = server
-        .call(Method::GET, &["train", &arguments.job, "manifest"])
-        .query("namespace", arguments.namespace.as_ref())
+        .job(
+            &arguments.job,
+            Some("manifest"),
+            arguments.namespace.as_deref(),
+        )
         .read()
         .map_err(|failure| lookup::suggest(&server, &arguments.job, failure))?;
     let output = arguments.output.unwrap_or(Output::Yaml);
@@ -204,7 +196,9 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
         false => arguments.owner.clone(),
     };
     if arguments.watch {
-        return watch_all(&server, arguments, owner);
+        let mut output = std::io::stdout();
+        let shown = Shown { arguments, owner };
+        return board::watch(&server, shown, Display::of(&output), &mut output);
     }
     let limit = arguments.limit.unwrap_or(usize::MAX);
     let jobs = pages::jobs(limit, || {
@@ -221,29 +215,10 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
         Some(output) => output::print(&jobs, &names, output),
         None if jobs.is_empty() => Ok(writeln!(std::io::stderr(), "no jobs")?),
         None => {
-            let columns = match display(std::io::stdout().is_terminal()) {
-                Display::Terminal { columns, .. } => Some(columns),
-                Display::Lines => None,
-            };
+            let columns = Display::of(&std::io::stdout()).columns();
             output::print_text(&output::jobs(&jobs, Timestamp::now(), columns))
         }
     }
-}
-
-fn watch_all(
-    server: &Server,
-    arguments: &ListArguments,
-    owner: Option<String>,
-) -> Result<(), Failure> {
-    let shown = Shown {
-        framework: arguments.framework.clone(),
-        status: arguments.status.clone(),
-        namespace: arguments.namespace.clone(),
-        owner,
-        limit: arguments.limit,
-    };
-    let mut output = std::io::stdout();
-    board::watch(server, shown, display(output.is_terminal()), &mut output)
 }
 
 fn logs(arguments: &LogsArguments) -> Result<(), Failure> {

@@ -1,17 +1,18 @@
 //! `trainer metrics` and `trainer compare`: curves of runs, and how runs differ.
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
-use http::Method;
 use serde_json::{Map, Value};
 
 use super::arguments::{CompareArguments, Metric, MetricsArguments, MetricsOutput, Output};
 use super::chart::{Curve, chart, number};
 use super::failure::Failure;
+use super::live::Display;
 use super::lookup;
 use super::output;
-use super::server::{Call, Server};
+use super::server::Server;
+use crate::keys::RESOLVED_ARGS_ANNOTATION;
 
 /// The width of a chart in a pipe.
 const COLUMNS: usize = 80;
@@ -24,7 +25,8 @@ const COLUMNS: usize = 80;
 pub fn metrics(arguments: &MetricsArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
     let namespace = arguments.namespace.as_deref();
-    let call = of_job(&server, &arguments.job, Some("metrics"), namespace)
+    let call = server
+        .job(&arguments.job, Some("metrics"), namespace)
         .query("points", arguments.points);
     let failed = |failure| lookup::suggest(&server, &arguments.job, failure);
     let format = match arguments.output {
@@ -68,19 +70,6 @@ pub fn compare(arguments: &CompareArguments) -> Result<(), Failure> {
     draw(arguments.metric, &curves.collect::<Vec<_>>())
 }
 
-/// A call about a job.
-fn of_job<'a>(
-    server: &'a Server,
-    job: &str,
-    part: Option<&str>,
-    namespace: Option<&str>,
-) -> Call<'a> {
-    let path: Vec<&str> = ["train", job].into_iter().chain(part).collect();
-    server
-        .call(Method::GET, &path)
-        .query("namespace", namespace)
-}
-
 /// What is compared of a run.
 struct Run {
     job: String,
@@ -92,14 +81,15 @@ struct Run {
 
 impl Run {
     fn read(server: &Server, job: &str, namespace: Option<&str>) -> Result<Self, Failure> {
-        let details: Value = of_job(server, job, None, namespace)
+        let details: Value = server
+            .job(job, None, namespace)
             .query("view", Some("full"))
             .read()?;
-        let manifest: Value = of_job(server, job, Some("manifest"), namespace).read()?;
+        let manifest: Value = server.job(job, Some("manifest"), namespace).read()?;
         Ok(Self {
             job: job.to_string(),
             status: output::word(&details["status"]),
-            metrics: of_job(server, job, Some("metrics"), namespace).read()?,
+            metrics: server.job(job, Some("metrics"), namespace).read()?,
             configuration: configuration(&details, &manifest),
         })
     }
@@ -139,8 +129,7 @@ fn configuration(details: &Value, manifest: &Value) -> Map<String, Value> {
         "/spec/trainer/resourcesPerNode/limits".to_string(),
     ];
     flatten("resources", &first(&resources), &mut fields);
-    let arguments =
-        manifest["metadata"]["annotations"]["trainer.deepfinery/resolved-args"].as_str();
+    let arguments = manifest["metadata"]["annotations"][RESOLVED_ARGS_ANNOTATION].as_str();
     let arguments = arguments.and_then(|text| serde_json::from_str(text).ok());
     flatten("extra_args", &arguments.unwrap_or_default(), &mut fields);
     fields
@@ -208,8 +197,7 @@ fn curve(job: &str, metrics: &Value, metric: Metric) -> Curve {
 }
 
 fn draw(metric: Metric, curves: &[Curve]) -> Result<(), Failure> {
-    let columns = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-    let columns = columns.filter(|_| std::io::stdout().is_terminal());
+    let columns = Display::of(&std::io::stdout()).columns();
     match chart(metric.name(), curves, columns.unwrap_or(COLUMNS)) {
         Some(chart) => output::print_text(&chart),
         None => {

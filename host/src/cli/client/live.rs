@@ -1,15 +1,14 @@
 //! Shows the progress of a job until it finishes: one line that is rewritten on a terminal, and a
 //! line for each change elsewhere.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use http::Method;
 use serde::Deserialize;
 
 use super::failure::Failure;
 use super::follow::{Ending, Failures, status_line};
-use super::output::{as_commands, left};
+use super::output::{as_commands, left, loss};
 use super::server::Server;
 use super::terminal::visible;
 use crate::job::{JobState, ListedJob, Progress};
@@ -30,6 +29,28 @@ pub enum Display {
     Terminal { columns: usize, rows: usize },
     /// A pipe or a file.
     Lines,
+}
+
+impl Display {
+    /// What an output is.
+    pub fn of(output: &impl IsTerminal) -> Self {
+        let is_terminal = output.is_terminal();
+        match is_terminal.then(terminal_size::terminal_size).flatten() {
+            Some((columns, rows)) => Self::Terminal {
+                columns: usize::from(columns.0),
+                rows: usize::from(rows.0),
+            },
+            None => Self::Lines,
+        }
+    }
+
+    /// The width of a terminal.
+    pub fn columns(self) -> Option<usize> {
+        match self {
+            Self::Terminal { columns, .. } => Some(columns),
+            Self::Lines => None,
+        }
+    }
 }
 
 /// A job as it is shown.
@@ -58,10 +79,8 @@ pub fn watch(
     let mut failures = Failures::default();
     let mut is_known = false;
     loop {
-        let call = server
-            .call(Method::GET, &["train", job])
-            .query("namespace", namespace)
-            .query("view", Some("full"));
+        let call = server.job(job, None, namespace);
+        let call = call.query("view", Some("full"));
         match call.read::<WatchedJob>() {
             Err(Failure::Refused { problem, .. }) if is_known && problem.status == 404 => {
                 screen.end()?;
@@ -167,13 +186,11 @@ fn bar(progress: &Progress) -> String {
     } = progress;
     let done = *step as f64 / (*total_steps).max(1) as f64;
     let filled = ((done * BAR as f64) as usize).min(BAR);
-    let loss = progress
-        .loss
-        .map_or("nan".to_string(), |loss| format!("{loss:.4}"));
     format!(
-        "[{}{}] {step}/{total_steps} loss {loss} {tokens_per_second:.0} tok/s {} left",
+        "[{}{}] {step}/{total_steps} loss {} {tokens_per_second:.0} tok/s {} left",
         "#".repeat(filled),
         "-".repeat(BAR - filled),
+        loss(progress).as_deref().unwrap_or("nan"),
         left(progress)
     )
 }

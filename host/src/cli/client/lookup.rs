@@ -3,8 +3,9 @@
 use http::Method;
 
 use super::failure::{Failure, Problem};
+use super::pages;
 use super::server::Server;
-use crate::job::{JobPage, ListedJob};
+use crate::job::ListedJob;
 use crate::keys::RUN_ID_LABEL;
 use crate::suggestion::nearest;
 
@@ -44,10 +45,9 @@ fn named(job: &ListedJob) -> String {
 
 /// The newest jobs, or none if the request fails.
 fn jobs(server: &Server, selector: Option<String>) -> Vec<ListedJob> {
-    let page = server
-        .call(Method::GET, &["train"])
-        .query("label_selector", selector)
-        .query("page_size", Some(1000))
-        .read::<JobPage>();
-    page.map(|page| page.jobs).unwrap_or_default()
+    let list = || server.call(Method::GET, &["train"]);
+    let jobs = pages::jobs(pages::MAX_PAGE, || {
+        list().query("label_selector", selector.as_ref())
+    });
+    jobs.unwrap_or_default()
 }

@@ -147,11 +147,7 @@ pub fn board(jobs: &[&BoardJob], now: Timestamp, columns: usize) -> String {
             job.summary.name.clone(),
             state(job),
             of(&|progress| format!("{}/{}", progress.step, progress.total_steps)),
-            of(&|progress| {
-                progress
-                    .loss
-                    .map_or("nan".to_string(), |loss| format!("{loss:.4}"))
-            }),
+            of(&|progress| loss(progress).unwrap_or("nan".to_string())),
             of(&|progress| left(progress)),
             job.namespace.clone(),
             age_of(job, now),
@@ -190,6 +186,11 @@ pub fn state(job: &ListedJob) -> String {
         (None, true) => format!("{state}, suspended"),
         (None, false) => state,
     }
+}
+
+/// The loss with four digits, if it is a number.
+pub fn loss(progress: &Progress) -> Option<String> {
+    progress.loss.map(|loss| format!("{loss:.4}"))
 }
 
 /// The time that a job needs until its end.
@@ -259,12 +260,11 @@ pub fn details(job: &Value) -> String {
 
 /// The progress of a job, such as `step 10 of 60, loss 3.2172, 5646 tokens/s, 12s left`.
 fn progress_text(progress: &Progress) -> String {
-    let loss = progress.loss.map(|loss| format!("{loss:.4}"));
     format!(
         "step {} of {}, loss {}, {:.0} tokens/s, {} left",
         progress.step,
         progress.total_steps,
-        loss.as_deref().unwrap_or("not a number"),
+        loss(progress).as_deref().unwrap_or("not a number"),
         progress.tokens_per_second,
         left(progress)
     )

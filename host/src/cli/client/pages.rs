@@ -5,7 +5,7 @@ use super::server::Call;
 use crate::job::{JobPage, ListedJob};
 
 /// The largest page that the service sends.
-const MAX_PAGE: usize = 1000;
+pub const MAX_PAGE: usize = 1000;
 
 /// Reads jobs, newest first, up to a maximum. `list` creates the call for a page.
 ///

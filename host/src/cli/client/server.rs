@@ -61,6 +61,12 @@ impl Server {
             body: None,
         }
     }
+
+    /// Creates a call that reads a job, or a part of it such as its manifest.
+    pub fn job(&self, job: &str, part: Option<&str>, namespace: Option<&str>) -> Call<'_> {
+        let path: Vec<&str> = ["train", job].into_iter().chain(part).collect();
+        self.call(Method::GET, &path).query("namespace", namespace)
+    }
 }
 
 /// A call that has not been sent.
