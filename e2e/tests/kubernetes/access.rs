@@ -148,8 +148,9 @@ fn a_service_account_submits_with_its_own_token_and_a_secret_by_reference(kind: 
         variables.iter().any(|variable| is_reference(&variable)),
         "{container}"
     );
+    let of_the_job = kinds::pods_of(kind, job["metadata"]["name"].as_str().unwrap());
     let pod = eventually(|| {
-        let pods = kinds::objects(plane, namespace, "pods", "");
+        let pods = kinds::objects(plane, namespace, "pods", &of_the_job);
         pods.into_iter().next().ok_or("no pod".to_string())
     });
     assert_eq!(value_of(plane, namespace, &pod, "HF_TOKEN"), VALUE);
