@@ -67,12 +67,17 @@ test-kills: build ## Kill the service 500 times and its shims 200 times while jo
 	@echo "==> killing the service and its shims while jobs run"
 	@TRAINER_KILLS=500 TRAINER_SHIM_KILLS=200 cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --nocapture kills::
 
+CONTRACT := $(TARGET)/contract
 .PHONY: contract
-contract: build $(TARGET)/schemathesis/.installed ## Test a running service against its OpenAPI document
-	@echo "==> sending more than 5000 requests generated from docs/openapi.json"
-	@SCHEMATHESIS=$(TARGET)/schemathesis/bin/schemathesis cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored contract
+contract: build $(CONTRACT)/.installed ## Test a running service against its OpenAPI document, and generate clients (needs npm)
+	@echo "==> sending more than 5000 requests generated from the OpenAPI document, and generating clients"
+	@TRAINER_CONTRACT_TOOLS=$(CONTRACT)/python TRAINER_CONTRACT_NODE_MODULES=$(CONTRACT)/node/node_modules \
+		cargo test $(CARGO_FLAGS) -p e2e --test e2e -- --ignored contract::
 
-$(TARGET)/schemathesis/.installed: e2e/requirements.txt
-	@$(PYTHON) -m venv $(TARGET)/schemathesis
-	@$(TARGET)/schemathesis/bin/pip install --quiet --disable-pip-version-check -r e2e/requirements.txt
+$(CONTRACT)/.installed: e2e/requirements.txt e2e/clients/typescript/package.json
+	@$(PYTHON) -m venv $(CONTRACT)/python
+	@$(CONTRACT)/python/bin/pip install --quiet --disable-pip-version-check -r e2e/requirements.txt
+	@mkdir -p $(CONTRACT)/node
+	@cp e2e/clients/typescript/package.json $(CONTRACT)/node/
+	@cd $(CONTRACT)/node && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@

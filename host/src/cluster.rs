@@ -18,10 +18,10 @@ use serde_json::Value;
 
 pub use changes::JobWatch;
 pub use feed::{Change, Feed, FeedPosition, Follower, News};
-pub use progress::progress;
+pub use progress::{add_progress, progress};
 
 use crate::job::{
-    Inspection, JobPosition, LogSelection, LogStart, ObservedJob, Prefix, Submission,
+    Inspection, JobPosition, LogSelection, LogStart, Metrics, ObservedJob, Prefix, Submission,
 };
 use crate::job_kind::JobKind;
 use crate::pytorch_job::PyTorchJob;
@@ -136,6 +136,16 @@ pub trait Cluster: Send + Sync {
         replica: &str,
         selection: &LogSelection,
     ) -> Result<LogStream, ClusterError>;
+
+    /// The metrics that a job has kept of logs that are gone. A cluster whose logs exist as long as
+    /// their jobs keeps none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::get`].
+    async fn kept_metrics(&self, _job: &ObservedJob) -> Result<Metrics, ClusterError> {
+        Ok(Metrics::default())
+    }
 
     /// The job of a namespace that was submitted with an idempotency key.
     ///

@@ -114,10 +114,7 @@ pub fn router(app: App) -> Router {
         .route("/whoami", get(whoami::whoami))
         .route("/frameworks", get(frameworks::all))
         .route("/frameworks/{name}", get(frameworks::one))
-        .route(
-            "/frameworks/reload",
-            post(frameworks::reload).get(frameworks::called_reload),
-        )
+        .route("/frameworks/reload", post(frameworks::reload))
         .route("/frameworks/{name}/rollback", post(frameworks::roll_back))
         .route_layer(middleware::from_fn(representation::negotiate))
         .route_layer(middleware::from_fn(query::check))

@@ -158,6 +158,11 @@ pub fn check_name(name: &str) -> Result<(), String> {
             "the name {shown:?} is not a DNS label (a-z, 0-9 and '-')"
         ));
     }
+    if name == "reload" {
+        let why = "the name \"reload\" is reserved, because /frameworks/reload is an operation; choose \
+                   another name";
+        return Err(why.to_string());
+    }
     // RFC 5890: encoded names start with two characters and two hyphens.
     match name.get(2..4) == Some("--") {
         true => Err(format!(

@@ -51,7 +51,7 @@ def test_a_job_is_created_read_suspended_resumed_and_deleted(trainer: Trainer) -
     assert job.namespace == "default"
     assert job.suspend().details.suspended
     assert not job.resume().details.suspended
-    assert job.name in {of.name for of in trainer.jobs.list(label_selector="team=a")}
+    assert job.name in {of.name for of in trainer.jobs.list(label_selector="team=a", progress=True)}
     assert job.manifest()["metadata"]["name"] == job.name
     job.delete()
     with pytest.raises(NotFoundError, match=job.name):

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{JobPosition, JobState, JobSummary, ObservedJob, Selector, queue};
+use super::{JobPosition, JobState, JobSummary, ObservedJob, Progress, Selector, queue};
 use crate::keys::{FRAMEWORK_LABEL, OWNER_ANNOTATION};
 
 /// The default page size.
@@ -57,6 +57,9 @@ pub struct ListedJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created_at: Option<Time>,
+    /// The newest progress line of the first replica, where it was asked for and has been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 impl From<&ObservedJob> for ListedJob {
@@ -68,6 +71,7 @@ impl From<&ObservedJob> for ListedJob {
             queued_in: queue::waits_in(job).map(str::to_string),
             owner: job.annotation(OWNER_ANNOTATION).map(str::to_string),
             created_at: job.metadata.creation_timestamp.clone(),
+            progress: None,
         }
     }
 }

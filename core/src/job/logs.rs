@@ -29,6 +29,18 @@ pub enum Unfinished {
 }
 
 impl LogSelection {
+    /// All lines that exist, with their times.
+    pub fn whole(end: LogEnd) -> Self {
+        Self {
+            start: LogStart::First,
+            end,
+            lines: LogLines::WithTime,
+            tail: None,
+            since: None,
+            unfinished: Unfinished::Split,
+        }
+    }
+
     /// The same selection for another attempt. The log of an earlier attempt is complete, so it is
     /// not followed.
     #[must_use]

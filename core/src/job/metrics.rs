@@ -1,52 +1,52 @@
 //! The metrics of a run over its steps, read from its log and downsampled while they are read.
 
+mod series;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use series::{Sample, Series};
 
 /// The maximum length of a parsed line in bytes; lines of the trainer have about 150.
 const LONGEST_LINE: usize = 4096;
-/// A bucket keeps its first, last, lowest and highest sample.
-const SAMPLES_PER_BUCKET: usize = 4;
 
 /// One training step as the log reported it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Point {
     /// The optimizer step, counted from 1.
     pub step: u64,
     /// When the line was written; absent if the log has no times.
-    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub time: Option<Timestamp>,
     /// The training loss; `null` if it is not a number.
-    #[serde(deserialize_with = "Option::deserialize")]
     pub loss: Option<f64>,
     /// Of all processes together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
     /// The norm of the gradients before clipping.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_norm: Option<f64>,
 }
 
 /// One evaluation as the log reported it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Evaluation {
     /// The optimizer step after which the model was evaluated.
     pub step: u64,
     /// When the line was written; absent if the log has no times.
-    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub time: Option<Timestamp>,
     /// The loss on the evaluation data; `null` if it is not a number.
-    #[serde(deserialize_with = "Option::deserialize")]
     pub eval_loss: Option<f64>,
 }
 
 /// The metrics of a run: what `GET /train/{job_name}/metrics` returns.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Metrics {
     /// In ascending order of steps. A longer run is downsampled to its first and last point and the
     /// extremes in between.
@@ -54,12 +54,31 @@ pub struct Metrics {
     pub evaluations: Vec<Evaluation>,
 }
 
-/// A line of the log, distinguished by its member `event`.
+impl Metrics {
+    /// Whether the run has reported nothing yet.
+    pub fn is_empty(&self) -> bool {
+        self.points.is_empty() && self.evaluations.is_empty()
+    }
+}
+
+/// A line of the log that reports a step or an evaluation. It is read in one pass into borrowed
+/// members: a long run has a million lines.
 #[derive(Deserialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
-enum Event {
-    Progress(Point),
-    Evaluation(Evaluation),
+struct Line<'a> {
+    event: &'a str,
+    step: u64,
+    /// The outer `Option` is whether the line has the member, which may be `null`.
+    #[serde(default, deserialize_with = "present")]
+    loss: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "present")]
+    eval_loss: Option<Option<f64>>,
+    tokens_per_second: Option<f64>,
+    learning_rate: Option<f64>,
+    grad_norm: Option<f64>,
+}
+
+fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Option<f64>>, D::Error> {
+    Option::deserialize(member).map(Some)
 }
 
 /// Collects the metrics of a log in memory bounded by the number of points asked for.
@@ -67,6 +86,7 @@ enum Event {
 pub struct Recorder {
     points: Series<Point>,
     evaluations: Series<Evaluation>,
+    times: Times,
 }
 
 impl Recorder {
@@ -76,6 +96,17 @@ impl Recorder {
         Self {
             points: Series::new(points),
             evaluations: Series::new(points),
+            times: Times::default(),
+        }
+    }
+
+    /// Adds what is known from elsewhere, before the lines that follow.
+    pub fn add(&mut self, known: Metrics) {
+        for point in known.points {
+            self.points.push(point);
+        }
+        for evaluation in known.evaluations {
+            self.evaluations.push(evaluation);
         }
     }
 
@@ -88,16 +119,28 @@ impl Recorder {
     }
 
     fn read_line(&mut self, line: &[u8]) {
-        let (time, line) = split_time(line);
+        let (time, line) = self.times.split(line);
         if line.len() > LONGEST_LINE || !line.starts_with(b"{") {
             return;
         }
-        match serde_json::from_slice(line) {
-            Ok(Event::Progress(point)) => self.points.push(Point { time, ..point }),
-            Ok(Event::Evaluation(evaluation)) => {
-                self.evaluations.push(Evaluation { time, ..evaluation });
-            }
-            Err(_) => {}
+        let Ok(line) = serde_json::from_slice::<Line>(line) else {
+            return;
+        };
+        match (line.event, line.loss, line.eval_loss) {
+            ("progress", Some(loss), _) => self.points.push(Point {
+                step: line.step,
+                time,
+                loss,
+                tokens_per_second: line.tokens_per_second,
+                learning_rate: line.learning_rate,
+                grad_norm: line.grad_norm,
+            }),
+            ("evaluation", _, Some(eval_loss)) => self.evaluations.push(Evaluation {
+                step: line.step,
+                time,
+                eval_loss,
+            }),
+            _ => {}
         }
     }
 
@@ -110,23 +153,30 @@ impl Recorder {
     }
 }
 
-/// Splits `2026-01-31T12:00:00.000000Z {...}` into its time and the rest.
-fn split_time(line: &[u8]) -> (Option<Timestamp>, &[u8]) {
-    let Some(space) = memchr::memchr(b' ', line).filter(|_| !line.starts_with(b"{")) else {
-        return (None, line);
-    };
-    let time = std::str::from_utf8(&line[..space]).ok();
-    match time.and_then(|time| time.parse().ok()) {
-        Some(time) => (Some(time), &line[space + 1..]),
-        None => (None, line),
-    }
+/// Reads the times in front of lines. Neighbouring lines often have the same.
+#[derive(Debug, Default)]
+struct Times {
+    text: Vec<u8>,
+    time: Option<Timestamp>,
 }
 
-/// An element of a series.
-trait Sample: Clone {
-    fn step(&self) -> u64;
-    /// The value whose extremes are kept.
-    fn value(&self) -> Option<f64>;
+impl Times {
+    /// Splits `2026-01-31T12:00:00.000000Z {...}` into its time and the rest.
+    fn split<'a>(&mut self, line: &'a [u8]) -> (Option<Timestamp>, &'a [u8]) {
+        let Some(space) = memchr::memchr(b' ', line).filter(|_| !line.starts_with(b"{")) else {
+            return (None, line);
+        };
+        let (text, rest) = (&line[..space], &line[space + 1..]);
+        if text != self.text {
+            let parsed = std::str::from_utf8(text).ok();
+            self.time = parsed.and_then(|text| text.parse().ok());
+            self.text = text.to_vec();
+        }
+        match self.time {
+            Some(time) => (Some(time), rest),
+            None => (None, line),
+        }
+    }
 }
 
 impl Sample for Point {
@@ -146,120 +196,6 @@ impl Sample for Evaluation {
 
     fn value(&self) -> Option<f64> {
         self.eval_loss
-    }
-}
-
-/// Samples in ascending order of steps, downsampled: neighbouring buckets are merged whenever there
-/// are too many.
-#[derive(Debug)]
-struct Series<S> {
-    buckets: Vec<Bucket<S>>,
-    max_buckets: usize,
-    /// How many samples a bucket takes before the next one starts.
-    width: usize,
-}
-
-#[derive(Debug)]
-struct Bucket<S> {
-    /// The first, the last and the extremes, in ascending order of steps.
-    kept: Vec<S>,
-    /// How many samples the bucket represents.
-    count: usize,
-}
-
-impl<S: Sample> Series<S> {
-    fn new(samples: usize) -> Self {
-        Self {
-            buckets: Vec::new(),
-            max_buckets: (samples / SAMPLES_PER_BUCKET).max(1),
-            width: 1,
-        }
-    }
-
-    fn push(&mut self, sample: S) {
-        self.forget_from(sample.step());
-        match self.buckets.last_mut() {
-            Some(bucket) if bucket.count < self.width => bucket.add(sample),
-            _ => self.begin(sample),
-        }
-    }
-
-    /// A run that resumed from a checkpoint repeats steps: the later attempt counts.
-    fn forget_from(&mut self, step: u64) {
-        while let Some(bucket) = self.buckets.last_mut() {
-            if bucket.kept.last().is_some_and(|last| last.step() < step) {
-                return;
-            }
-            bucket.kept.retain(|kept| kept.step() < step);
-            if bucket.kept.is_empty() {
-                self.buckets.pop();
-            }
-        }
-    }
-
-    fn begin(&mut self, sample: S) {
-        if self.buckets.len() == self.max_buckets {
-            self.merge();
-        }
-        match self.buckets.last_mut() {
-            Some(bucket) if bucket.count < self.width => bucket.add(sample),
-            _ => self.buckets.push(Bucket {
-                kept: vec![sample],
-                count: 1,
-            }),
-        }
-    }
-
-    fn merge(&mut self) {
-        self.width *= 2;
-        let mut merged: Vec<Bucket<S>> = Vec::with_capacity(self.max_buckets);
-        for bucket in self.buckets.drain(..) {
-            match merged.last_mut() {
-                Some(last) if last.count + bucket.count <= self.width => last.absorb(bucket),
-                _ => merged.push(bucket),
-            }
-        }
-        self.buckets = merged;
-    }
-
-    fn take(&mut self) -> Vec<S> {
-        self.width = 1;
-        let buckets = self.buckets.drain(..);
-        buckets.flat_map(|bucket| bucket.kept).collect()
-    }
-}
-
-impl<S: Sample> Bucket<S> {
-    fn add(&mut self, sample: S) {
-        self.kept.push(sample);
-        self.count += 1;
-        self.thin_out();
-    }
-
-    fn absorb(&mut self, other: Self) {
-        self.kept.extend(other.kept);
-        self.count += other.count;
-        self.thin_out();
-    }
-
-    fn thin_out(&mut self) {
-        if self.kept.len() <= SAMPLES_PER_BUCKET {
-            return;
-        }
-        let last = self.kept.len() - 1;
-        let by_value = || {
-            let valued = self.kept.iter().enumerate();
-            valued.filter_map(|(index, sample)| Some((index, sample.value()?)))
-        };
-        let lowest = by_value().min_by(|(_, a), (_, b)| a.total_cmp(b));
-        let highest = by_value().max_by(|(_, a), (_, b)| a.total_cmp(b));
-        let extremes = [lowest, highest].map(|found| found.map(|(index, _)| index));
-        let mut index = 0;
-        self.kept.retain(|_| {
-            let is_kept = index == 0 || index == last || extremes.contains(&Some(index));
-            index += 1;
-            is_kept
-        });
     }
 }
 

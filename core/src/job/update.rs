@@ -13,18 +13,17 @@ pub struct JobUpdate {
     pub job: ListedJob,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
-    /// The newest progress line of the first replica, once it has been read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub progress: Option<Progress>,
 }
 
 impl JobUpdate {
     /// A job and the progress that is known of it.
     pub fn of(job: &ObservedJob, progress: Option<Progress>) -> Self {
         Self {
-            job: ListedJob::from(job),
+            job: ListedJob {
+                progress,
+                ..ListedJob::from(job)
+            },
             model_id: job.annotation(MODEL_ID_ANNOTATION).map(str::to_string),
-            progress,
         }
     }
 }

@@ -2,6 +2,8 @@
 //! and those that change several.
 
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use e2e::{Server, Site};
 use serde_json::{Value, json};
@@ -146,6 +148,10 @@ fn all_jobs_are_listed_as_they_change() {
     assert!(fits(table), "{table}");
     let listed = session.on_a_terminal("list");
     assert!(fits(&listed) && listed.contains("meta-aaa"), "{listed}");
+    session.submit("running", 10);
+    let mut lists = (0..20).map(|_| session.on_a_terminal("list --status running"));
+    let running = lists.find(|listed| listed.contains("/10 ")).unwrap();
+    assert!(fits(&running) && running.contains(".5000"), "{running}");
     assert!(session.run("list").contains(&long));
 
     let piped = session
@@ -176,4 +182,48 @@ fn several_jobs_are_changed_by_name_or_label_and_one_failure_does_not_stop_the_o
     let selected = session.run(&format!("delete -l {selector}"));
     assert_eq!(selected, "meta-three was deleted\n");
     assert_eq!(session.run(&format!("delete -l {selector}")), "");
+}
+
+const MILLION: u64 = 1_000_000;
+
+/// Alone, since what else the machine does decides how long it takes.
+#[test]
+#[ignore = "measures time and memory: make bench-logs"]
+fn the_metrics_of_a_million_steps_arrive_within_a_second() {
+    let launcher = format!(
+        "#!/bin/sh\nexec awk 'BEGIN {{ for (i = 1; i <= {MILLION}; i++) printf(\"{{\\\"event\\\": \\\"progress\\\", \
+         \\\"step\\\": %d, \\\"total_steps\\\": {MILLION}, \\\"loss\\\": %.4f, \\\"learning_rate\\\": 0.0003, \
+         \\\"tokens_per_second\\\": 51234.5, \\\"seconds_left\\\": 12.5}}\\n\", i, 2 + 8 / i) }}'\n"
+    );
+    let site = Site::with_launcher(&launcher).unwrap();
+    let server = site.start().unwrap();
+    let request = e2e::training(site.data.path(), "long", 1).unwrap();
+    let job = server.submit(&request).unwrap();
+    server.wait_for(&job, "succeeded").unwrap();
+    let before = server.resident_memory().unwrap();
+    let answered = AtomicBool::new(false);
+    let (took, metrics, most) = std::thread::scope(|scope| {
+        let measured = scope.spawn(|| {
+            let mut most = before;
+            while !answered.load(Ordering::Relaxed) {
+                most = most.max(server.resident_memory().unwrap());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            most
+        });
+        let begun = Instant::now();
+        let (status, metrics) = server.get(&format!("/train/{job}/metrics")).unwrap();
+        let took = begun.elapsed();
+        answered.store(true, Ordering::Relaxed);
+        assert_eq!(status, 200, "{metrics}");
+        (took, metrics, measured.join().unwrap())
+    });
+    let grown = most.saturating_sub(before) / 1_000_000;
+    println!("{MILLION} steps: the metrics in {took:?}, the service grew by {grown} MB");
+    let points = metrics["points"].as_array().unwrap();
+    assert_eq!(points[0]["step"], 1);
+    assert_eq!(points.last().unwrap()["step"], MILLION);
+    assert!(points.len() <= 500);
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+    assert!(grown <= 20, "{grown} MB");
 }

@@ -21,6 +21,7 @@ mod client;
 mod command_line;
 mod connections;
 mod containment;
+mod contract;
 mod crash;
 mod curves;
 mod documents;

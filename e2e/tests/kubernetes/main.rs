@@ -20,6 +20,7 @@ mod access;
 mod container;
 mod control_plane;
 mod creation;
+mod curves;
 mod deployment;
 mod faults;
 mod logs;

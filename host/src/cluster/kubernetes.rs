@@ -8,6 +8,7 @@
 mod cache;
 mod calls;
 mod creation;
+mod curves;
 mod error;
 mod failures;
 mod kinds;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
 use kube::config::KubeConfigOptions;
 use kube::core::Status;
 use kube::{Client, Config};
@@ -38,7 +38,7 @@ use tracing::warn;
 
 use super::{Cluster, ClusterError, Created, Feed, JobWatch, LogStream, RunState, WritingJob};
 use crate::job::{
-    Inspection, JobEvent, JobPosition, LogSelection, LogStart, ObservedJob, PodDetails, Submission,
+    Inspection, JobEvent, JobPosition, LogSelection, Metrics, ObservedJob, PodDetails, Submission,
 };
 use crate::job_kind::JobKind;
 use crate::keys::IDEMPOTENCY_LABEL;
@@ -47,6 +47,7 @@ use crate::pytorch_job::PyTorchJob;
 use crate::request::AllowedNamespaces;
 use cache::Cache;
 use calls::{Calls, CreateMode};
+use curves::Curves;
 use error::CallError;
 use kinds::Kinds;
 use owner::Controller;
@@ -62,6 +63,7 @@ pub struct KubernetesCluster {
     calls: Calls,
     cache: Arc<Cache>,
     creations: Creations,
+    curves: Arc<Curves>,
     kinds: Kinds,
     runtimes: Vec<String>,
     /// They end when the cluster is dropped.
@@ -97,8 +99,10 @@ impl KubernetesCluster {
         };
         let kinds = Kinds::new(settings.job_kind);
         let (cache, watches) = Watches::start(scopes, &kinds, &configuration, &once)?;
+        let calls = Calls::new(Client::try_from(once).map_err(unusable)?);
         Ok(Self {
-            calls: Calls::new(Client::try_from(once).map_err(unusable)?),
+            curves: Curves::new(calls.clone(), cache.clone()),
+            calls,
             cache,
             creations: Creations::default(),
             kinds,
@@ -273,6 +277,9 @@ impl Cluster for KubernetesCluster {
             let name = name.to_string();
             return Err(ClusterError::Ended { name });
         }
+        if state == RunState::Suspend {
+            self.curves.keep_suspended(&job).await;
+        }
         if let Some(queued) = self.set_running_in_queue(&job, state).await? {
             return Ok(Arc::new(queued));
         }
@@ -300,24 +307,13 @@ impl Cluster for KubernetesCluster {
         replica: &str,
         selection: &LogSelection,
     ) -> Result<LogStream, ClusterError> {
-        let open = |start| async move {
-            let watch = self.follow(job.namespace(), job.name()).await?;
-            let replica = log::Replica {
-                job: Controller::of(job),
-                name: replica.to_string(),
-            };
-            let selection = selection.starting_at(start);
-            log::open(self.calls.clone(), replica, selection, watch).await
-        };
-        if selection.start != LogStart::First {
-            return open(selection.start).await;
-        }
-        // A kubelet keeps the log of one earlier attempt.
-        match open(LogStart::Previous).await {
-            Ok(previous) => Ok(previous.chain(open(LogStart::Latest).await?).boxed()),
-            Err(ClusterError::NoLog { .. }) => open(LogStart::Latest).await,
-            Err(error) => Err(error),
-        }
+        let watch = self.follow(job.namespace(), job.name()).await?;
+        log::open_from(&self.calls, job, replica, selection, watch).await
+    }
+
+    async fn kept_metrics(&self, job: &ObservedJob) -> Result<Metrics, ClusterError> {
+        let kept = self.curves.kept(job).await;
+        kept.map_err(|error| missing(error, job.name(), "reading the metrics of the job"))
     }
 
     async fn submitted(

@@ -55,10 +55,7 @@ pub(super) fn operation(request: &Request) -> Option<&'static Operation> {
         &Method::HEAD => &Method::GET,
         method => method,
     };
-    let found = operations::of(method.as_str(), route.as_str());
-    // A framework may have the name of a route.
-    let named = || operations::of(method.as_str(), "/frameworks/{name}");
-    found.or_else(|| (route.as_str() == "/frameworks/reload").then(named)?)
+    operations::of(method.as_str(), route.as_str())
 }
 
 impl Authorized {

@@ -99,11 +99,6 @@ pub(super) async fn one(State(app): State<App>, Name(name): Name) -> Result<Resp
     Ok(Json(FrameworkView::of(plugin)).into_response())
 }
 
-/// A framework may have this name, too.
-pub(super) async fn called_reload(State(app): State<App>) -> Result<Response, Problem> {
-    one(State(app), Name("reload".to_string())).await
-}
-
 /// Looks at every source again, what was refused before too.
 pub(super) async fn reload(State(app): State<App>) -> Result<Response, Problem> {
     let registry = app.plugins.clone();

@@ -37,7 +37,7 @@ pub(super) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) ->
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
-    match query::names(query.as_deref(), "verbose") {
+    match query::has_flag(query.as_deref(), "verbose") {
         true => (status, Json(json!({ "status": word, "checks": checks }))).into_response(),
         false => (status, word).into_response(),
     }

@@ -8,6 +8,7 @@ use super::app::App;
 use super::authorized::Authorized;
 use super::problem::Problem;
 use super::query::Query;
+use crate::cluster::add_progress;
 use crate::job::{Filter, JobPage, JobState, Listing, PageSize, Selector};
 
 #[derive(Debug, Deserialize)]
@@ -20,6 +21,8 @@ pub(super) struct ListQuery {
     #[serde(default)]
     page_size: u32,
     page_token: Option<String>,
+    #[serde(default)]
+    progress: bool,
 }
 
 /// The query that a page token belongs to.
@@ -72,5 +75,9 @@ pub(super) async fn list(
         |after, limit| app.cluster.list_after(after, limit),
         |job| is_asked(job.namespace()) && authorized.may_see(&app, job.namespace()),
     );
-    Ok(Json(page?))
+    let mut page = page?;
+    if query.progress {
+        add_progress(app.cluster.as_ref(), &mut page.jobs).await;
+    }
+    Ok(Json(page))
 }

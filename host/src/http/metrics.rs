@@ -22,10 +22,7 @@ use super::reference::FoundJob;
 use super::streams::{Caller, Streams};
 use crate::cluster::{ClusterError, LogStream};
 use crate::http::openapi::operations::DEFAULT_POINTS;
-use crate::job::{
-    LogEnd, LogLines, LogSelection, LogStart, Metrics, ObservedJob, Recorder, Unfinished,
-    replica_names,
-};
+use crate::job::{LogEnd, LogSelection, Metrics, ObservedJob, Recorder, replica_names};
 
 /// How long a follower collects points before it sends them.
 const BATCH: Duration = Duration::from_millis(200);
@@ -62,38 +59,34 @@ pub(super) async fn metrics(
     Query(query): Query<MetricsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let points = query.points;
     let job = app.cluster.get(&found.namespace, &found.name).await?;
     let place = streams.enter(caller, 1)?;
+    let mut recorder = Recorder::new(query.points);
+    recorder.add(app.cluster.kept_metrics(&job).await?);
     let log = place.hold(open(&app, &job, query.end()).await?).boxed();
     match query.follow {
-        true => Ok(found.answer(followed(log, points, app.draining.clone()))),
-        false => Ok(found.answer(represented(recorded(log, points).await?, &headers))),
+        true => Ok(found.answer(followed(log, recorder, app.draining.clone()))),
+        false => Ok(found.answer(represented(recorded(log, recorder).await?, &headers))),
     }
 }
 
 /// The log of the replica that reports progress, from its first attempt. Empty if there is none
 /// yet.
 async fn open(app: &App, job: &ObservedJob, end: LogEnd) -> Result<LogStream, ClusterError> {
-    let selection = LogSelection {
-        start: LogStart::First,
-        end,
-        lines: LogLines::WithTime,
-        tail: None,
-        since: None,
-        unfinished: Unfinished::Split,
-    };
     let Some(first) = replica_names(job).into_iter().next() else {
         return Ok(stream::empty().boxed());
     };
-    match app.cluster.log(job, &first, &selection).await {
+    match app
+        .cluster
+        .log(job, &first, &LogSelection::whole(end))
+        .await
+    {
         Err(ClusterError::NoLog { .. }) => Ok(stream::empty().boxed()),
         log => log,
     }
 }
 
-async fn recorded(mut log: LogStream, points: usize) -> Result<Metrics, Problem> {
-    let mut recorder = Recorder::new(points);
+async fn recorded(mut log: LogStream, mut recorder: Recorder) -> Result<Metrics, Problem> {
     while let Some(lines) = log.next().await {
         recorder.read(&lines.map_err(Problem::internal)?);
     }
@@ -147,12 +140,13 @@ fn cell(value: Option<&impl ToString>) -> String {
 }
 
 /// Sends `metrics` events, first with the existing points, then with new ones, and finally `end`.
-fn followed(log: LogStream, points: usize, draining: watch::Receiver<bool>) -> Response {
+fn followed(log: LogStream, recorder: Recorder, draining: watch::Receiver<bool>) -> Response {
     let follower = Follower {
         log,
-        recorder: Recorder::new(points),
+        recorder,
         draining,
-        due: None,
+        // The job may have kept points although its log is gone.
+        due: Some(Instant::now() + BATCH),
         stage: Stage::Open,
     };
     let events = Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));

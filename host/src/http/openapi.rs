@@ -76,6 +76,7 @@ fn schemas() -> Value {
     generator.subschema_for::<Finding>();
     generator.subschema_for::<WhoAmI>();
     let mut schemas = generator.take_definitions(true);
+    schemas.values_mut().for_each(as_enum);
     let mut request = request::json_schema().clone();
     if let Some(request) = request.as_object_mut() {
         request.remove("$schema");
@@ -86,6 +87,27 @@ fn schemas() -> Value {
     schemas.insert("Frameworks".to_string(), frameworks());
     schemas.insert("Problem".to_string(), problem());
     Value::Object(schemas)
+}
+
+/// Turns a choice between described constants into an enum: generators of clients make a type of
+/// each alternative otherwise.
+fn as_enum(schema: &mut Value) {
+    let alternatives = schema["oneOf"].as_array().into_iter().flatten();
+    let alternatives: Option<Vec<(Value, String)>> = alternatives
+        .map(|alternative| {
+            let value = alternative.get("const")?.clone();
+            let meaning = alternative["description"].as_str().unwrap_or_default();
+            let described = format!("- {value}: {meaning}");
+            Some((value, described))
+        })
+        .collect();
+    let Some(alternatives) = alternatives.filter(|alternatives| !alternatives.is_empty()) else {
+        return;
+    };
+    let (values, meanings): (Vec<Value>, Vec<String>) = alternatives.into_iter().unzip();
+    let about = schema["description"].as_str().unwrap_or_default();
+    let description = format!("{about}\n\n{}", meanings.join("\n"));
+    *schema = json!({"type": "string", "enum": values, "description": description});
 }
 
 /// Generated clients take a member with a default for one that is always there.
@@ -243,14 +265,15 @@ fn described(operation: &Operation, frameworks: &[Framework]) -> Value {
 
 fn answered(answer: &Answer) -> Value {
     let content = answer.content.iter().map(|(media, schema)| {
-        let schema = match *schema {
-            "" => json!({"type": "string"}),
-            "object" => json!({"type": "object"}),
-            "event" => event(&["status", "deleted"]),
-            "feed-event" => event(&["reset", "status", "synced", "progress", "deleted"]),
-            names => one_of(names),
+        let shape = match *schema {
+            "" => json!({"schema": {"type": "string"}}),
+            "object" => json!({"schema": {"type": "object"}}),
+            "event" => events(&["status", "deleted"]),
+            "feed-event" => events(&["reset", "status", "synced", "progress", "deleted"]),
+            "metrics-event" => events(&["metrics", "end"]),
+            names => json!({"schema": one_of(names)}),
         };
-        (media.to_string(), json!({"schema": schema}))
+        (media.to_string(), shape)
     });
     let content: Map<String, Value> = content.collect();
     let mut answered = json!({"description": answer.description});
@@ -270,9 +293,10 @@ fn one_of(names: &str) -> Value {
     }
 }
 
-/// The description of each event in a stream.
-fn event(names: &[&str]) -> Value {
-    json!({
+/// A stream of events. `itemSchema`, which describes each of them, is a member of OpenAPI 3.2. There is no
+/// `schema`, which some tools apply to the whole stream and others to each event.
+fn events(names: &[&str]) -> Value {
+    let event = json!({
         "type": "object",
         "properties": {
             "event": {"enum": names},
@@ -281,7 +305,8 @@ fn event(names: &[&str]) -> Value {
             "data": {"type": "string", "contentMediaType": "application/json"},
         },
         "required": ["event", "data"],
-    })
+    });
+    json!({"itemSchema": event})
 }
 
 fn refused() -> Value {

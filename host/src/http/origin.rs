@@ -101,7 +101,7 @@ pub(super) async fn check_host(
 fn learns_nothing(uri: &Uri) -> bool {
     match uri.path() {
         "/healthz" | "/livez" => true,
-        "/readyz" => !query::names(uri.query(), "verbose"),
+        "/readyz" => !query::has_flag(uri.query(), "verbose"),
         _ => false,
     }
 }

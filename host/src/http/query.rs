@@ -46,10 +46,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// Whether a query contains a parameter, with any value.
-pub(super) fn names(query: Option<&str>, name: &str) -> bool {
+/// Whether a query contains a flag, with any value except `false`.
+pub(super) fn has_flag(query: Option<&str>, name: &str) -> bool {
     let query = query.unwrap_or_default().as_bytes();
-    form_urlencoded::parse(query).any(|(given, _)| given == name)
+    form_urlencoded::parse(query).any(|(given, value)| given == name && value != "false")
 }
 
 fn findings(operation: &Operation, query: &str) -> Vec<Finding> {

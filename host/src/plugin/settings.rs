@@ -326,6 +326,11 @@ mod tests {
              which could be mistaken for another name"
         );
         assert_eq!(
+            wrong("[[plugin]]\nsource = \"a.wasm\"\nname = \"reload\"\n"),
+            "plugin a.wasm: the name \"reload\" is reserved, because /frameworks/reload is an \
+             operation; choose another name"
+        );
+        assert_eq!(
             wrong(
                 "[[plugin]]\nsource = \"a.wasm\"\nname = \"a\"\n[[plugin]]\nsource = \
                  \"b.wasm\"\nname = \"a\"\n"

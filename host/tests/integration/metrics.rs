@@ -123,3 +123,22 @@ async fn a_follower_gets_points_while_lines_keep_coming() {
     assert!(first.starts_with("event: metrics"), "{first}");
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_list_has_the_progress_of_running_jobs_where_it_is_asked_for() {
+    let service = Service::start().await;
+    let said = "echo '{\"event\": \"progress\", \"step\": 3, \"total_steps\": 5, \"loss\": 2.5, \
+                \"tokens_per_second\": 10.0, \"seconds_left\": 1.0}'; sleep 60";
+    service.create(&script("listed", said)).await;
+    service.wait_for("meta-listed", "running").await;
+    let listed = async |query: &str| {
+        let page = service.get(&format!("/train{query}")).await.json();
+        page["jobs"][0]["progress"].clone()
+    };
+    while listed("?progress=true").await.is_null() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(listed("?progress=true").await["step"], 3);
+    assert!(listed("").await.is_null());
+    assert!(listed("?progress=false").await.is_null());
+}

@@ -202,8 +202,7 @@ async fn a_reload_that_somebody_asks_for_looks_at_everything_again() {
     let frameworks = answer.json();
     assert_eq!(frameworks["frameworks"][0]["digest"], versions.digest(1));
     assert_eq!(digest(&service).await, versions.digest(1));
-    // No framework has this name.
-    service.get("/frameworks/reload").await.problem(404);
+    service.get("/frameworks/reload").await.problem(405);
 }
 
 #[tokio::test]

@@ -84,6 +84,8 @@ class ListFilters(TypedDict, total=False):
     label_selector: str
     #: Number of jobs that are read at once.
     page_size: int
+    #: Whether running jobs have their newest progress.
+    progress: bool
 
 
 class LogOptions(TypedDict, total=False):

@@ -45,14 +45,6 @@ impl Shown<'_> {
     }
 }
 
-/// A job as the stream of all jobs describes it.
-#[derive(Debug, Deserialize)]
-pub struct BoardJob {
-    #[serde(flatten)]
-    pub job: ListedJob,
-    pub progress: Option<Progress>,
-}
-
 /// What identifies a job, as in the events `progress` and `deleted`.
 #[derive(Debug, Deserialize)]
 struct JobName {
@@ -113,7 +105,7 @@ fn received(response: http::Response<ureq::Body>) -> Receiver<Event> {
 
 struct Board<'a, W> {
     /// By namespace and name.
-    jobs: BTreeMap<(String, String), BoardJob>,
+    jobs: BTreeMap<(String, String), ListedJob>,
     /// Whether all jobs have arrived.
     is_complete: bool,
     /// The last event, after which the stream resumes after an interruption.
@@ -157,10 +149,10 @@ impl<W: Write> Board<'_, W> {
             }
             "synced" => self.is_complete = true,
             "status" => {
-                let Ok(job) = serde_json::from_str::<BoardJob>(&event.data) else {
+                let Ok(job) = serde_json::from_str::<ListedJob>(&event.data) else {
                     return Ok(());
                 };
-                let key = (job.job.namespace.clone(), job.job.summary.name.clone());
+                let key = (job.namespace.clone(), job.summary.name.clone());
                 self.print_change(&job, "")?;
                 self.jobs.insert(key, job);
             }
@@ -188,24 +180,23 @@ impl<W: Write> Board<'_, W> {
         Ok(())
     }
 
-    fn print_change(&mut self, job: &BoardJob, note: &str) -> Result<(), Failure> {
-        if self.display != Display::Lines || !self.shown.admits(&job.job) {
+    fn print_change(&mut self, job: &ListedJob, note: &str) -> Result<(), Failure> {
+        if self.display != Display::Lines || !self.shown.admits(job) {
             return Ok(());
         }
         let ListedJob {
             summary, namespace, ..
-        } = &job.job;
-        let (name, state) = (&summary.name, output::state(&job.job));
+        } = job;
+        let (name, state) = (&summary.name, output::state(job));
         let line = format!("{namespace}/{name} {state}{note}");
         Ok(writeln!(self.output, "{}", visible(&line))?)
     }
 
     fn draw(&mut self, columns: usize, rows: usize) -> Result<(), Failure> {
-        let shown = self.jobs.values().filter(|job| self.shown.admits(&job.job));
-        let mut shown: Vec<&BoardJob> = shown.collect();
-        shown.sort_by_key(|job| {
-            std::cmp::Reverse(job.job.created_at.as_ref().map(|created| created.0))
-        });
+        let shown = self.jobs.values().filter(|job| self.shown.admits(job));
+        let mut shown: Vec<&ListedJob> = shown.collect();
+        shown
+            .sort_by_key(|job| std::cmp::Reverse(job.created_at.as_ref().map(|created| created.0)));
         // The header, and the line of the cursor.
         let fit = rows.saturating_sub(2).max(1);
         shown.truncate(self.shown.arguments.limit.unwrap_or(fit).min(fit));

@@ -26,7 +26,7 @@ use super::pages;
 use super::server::Server;
 use super::source::Source;
 use super::terminal::Terminal;
-use crate::job::{JobState, JobSummary};
+use crate::job::{JobState, JobSummary, ListedJob};
 
 /// Runs a command.
 ///
@@ -209,6 +209,7 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
             .query("namespace", arguments.namespace.as_ref())
             .query("owner", owner.as_ref())
             .query("label_selector", arguments.selector.as_ref())
+            .query("progress", Some("true"))
     })?;
     let names: Vec<&str> = jobs.iter().map(|job| job.summary.name.as_str()).collect();
     match arguments.output {
@@ -216,7 +217,11 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
         None if jobs.is_empty() => Ok(writeln!(std::io::stderr(), "no jobs")?),
         None => {
             let columns = Display::of(&std::io::stdout()).columns();
-            output::print_text(&output::jobs(&jobs, Timestamp::now(), columns))
+            let (now, all): (_, Vec<&ListedJob>) = (Timestamp::now(), jobs.iter().collect());
+            output::print_text(&match columns {
+                Some(columns) => output::board(&all, now, columns),
+                None => output::jobs(&jobs, now),
+            })
         }
     }
 }

@@ -60,7 +60,6 @@ struct WatchedJob {
     job: ListedJob,
     #[serde(default)]
     explanation: Vec<String>,
-    progress: Option<Progress>,
 }
 
 /// Shows a job until it finishes.
@@ -166,7 +165,7 @@ impl<'a, W: Write> Screen<'a, W> {
 /// A job in one line: its progress while it runs, otherwise why it waits or how it ended.
 fn describe(watched: &WatchedJob) -> String {
     let status = status_line(&watched.job);
-    match (watched.job.summary.status, &watched.progress) {
+    match (watched.job.summary.status, &watched.job.progress) {
         (JobState::Running, Some(progress)) => format!("running {}", bar(progress)),
         (JobState::Submitted, _) => match watched.explanation.first() {
             Some(why) => format!("submitted: {}", as_commands(why)),

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::arguments::Output;
-use super::board::BoardJob;
 use super::failure::Failure;
 use super::terminal::visible;
 use crate::job::{ListedJob, Progress};
@@ -118,9 +117,18 @@ pub fn remark(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(text));
 }
 
-/// A table of jobs. On a terminal of some columns, long names and run ids are cut.
-pub fn jobs(jobs: &[ListedJob], now: Timestamp, columns: Option<usize>) -> String {
-    let mut table = table(&["NAME", "STATUS", "FRAMEWORK", "RUN", "NAMESPACE", "AGE"]);
+/// A table of jobs with everything that a list has.
+pub fn jobs(jobs: &[ListedJob], now: Timestamp) -> String {
+    let mut table = table(&[
+        "NAME",
+        "STATUS",
+        "FRAMEWORK",
+        "RUN",
+        "NAMESPACE",
+        "AGE",
+        "STEP",
+        "LOSS",
+    ]);
     for job in jobs {
         table.add_row([
             job.summary.name.clone(),
@@ -129,32 +137,42 @@ pub fn jobs(jobs: &[ListedJob], now: Timestamp, columns: Option<usize>) -> Strin
             job.summary.run_id.clone(),
             job.namespace.clone(),
             age_of(job, now),
+            of_progress(job, steps),
+            of_progress(job, known_loss),
         ]);
-    }
-    if let Some(columns) = columns {
-        fit(&mut table, columns, &[0, 3]);
     }
     lines(&table)
 }
 
-/// A table of jobs with their progress, for a terminal of some columns.
-pub fn board(jobs: &[&BoardJob], now: Timestamp, columns: usize) -> String {
+/// A table of jobs for a terminal of some columns. Long names are cut.
+pub fn board(jobs: &[&ListedJob], now: Timestamp, columns: usize) -> String {
     let mut table = table(&["NAME", "STATUS", "STEP", "LOSS", "LEFT", "NAMESPACE", "AGE"]);
-    for BoardJob { job, progress } in jobs {
-        let of =
-            |text: &dyn Fn(&Progress) -> String| progress.as_ref().map_or_else(String::new, text);
+    for job in jobs {
         table.add_row([
             job.summary.name.clone(),
             state(job),
-            of(&|progress| format!("{}/{}", progress.step, progress.total_steps)),
-            of(&|progress| loss(progress).unwrap_or("nan".to_string())),
-            of(&|progress| left(progress)),
+            of_progress(job, steps),
+            of_progress(job, known_loss),
+            of_progress(job, left),
             job.namespace.clone(),
             age_of(job, now),
         ]);
     }
     fit(&mut table, columns, &[0, 5]);
     lines(&table)
+}
+
+/// What the progress of a job shows, if it is known.
+fn of_progress(job: &ListedJob, text: impl Fn(&Progress) -> String) -> String {
+    job.progress.as_ref().map_or_else(String::new, text)
+}
+
+fn steps(progress: &Progress) -> String {
+    format!("{}/{}", progress.step, progress.total_steps)
+}
+
+fn known_loss(progress: &Progress) -> String {
+    loss(progress).unwrap_or("nan".to_string())
 }
 
 /// Cuts the longest values of some columns, so that the table fits a terminal.
@@ -353,9 +371,9 @@ mod tests {
             "suspended": true,
         }))
         .unwrap();
-        let wide = jobs(std::slice::from_ref(&job), Timestamp::UNIX_EPOCH, None);
+        let wide = jobs(std::slice::from_ref(&job), Timestamp::UNIX_EPOCH);
         assert!(wide.lines().last().unwrap().len() > 200, "{wide}");
-        let fitted = jobs(&[job], Timestamp::UNIX_EPOCH, Some(80));
+        let fitted = board(&[&job], Timestamp::UNIX_EPOCH, 80);
         for line in fitted.lines() {
             assert!(line.len() <= 80, "{line}");
         }

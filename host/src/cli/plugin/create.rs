@@ -8,6 +8,7 @@ use include_dir::{Dir, DirEntry, include_dir};
 
 use super::print;
 use crate::metadata::is_dns_label;
+use crate::plugin::check_name;
 
 static TEMPLATES: Dir = include_dir!("$CARGO_MANIFEST_DIR/templates");
 static CONTRACT: &str = include_str!("../../../../wit/trainer.wit");
@@ -47,6 +48,7 @@ pub(super) fn create(name: &str, language: Language) -> anyhow::Result<()> {
              '-'"
         );
     }
+    check_name(name).map_err(anyhow::Error::msg)?;
     let folder = PathBuf::from(name);
     if folder.exists() {
         bail!("{name} already exists");

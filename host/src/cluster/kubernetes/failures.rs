@@ -31,6 +31,7 @@ use tracing::{info, warn};
 
 use super::cache::{Cache, Scope, WATCH_SECONDS};
 use super::calls::Calls;
+use super::curves::Curves;
 use super::error::CallError;
 use super::owner::{self, Controller, MasterPod};
 use super::pods;
@@ -42,7 +43,13 @@ use crate::pytorch_job::ConditionType;
 const OWN_PODS: &str = "app.kubernetes.io/managed-by=trainer";
 
 /// Records the failures of a scope while it is polled.
-pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope: Scope) {
+pub(super) async fn keep(
+    client: Client,
+    calls: Calls,
+    cache: Arc<Cache>,
+    curves: Arc<Curves>,
+    scope: Scope,
+) {
     let pods: Api<Pod> = match &scope {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
@@ -57,6 +64,9 @@ pub(super) async fn keep(client: Client, calls: Calls, cache: Arc<Cache>, scope:
         tokio::select! {
             Some(event) = events.next() => {
                 let Some((job, failure)) = look_at(event, &cache, &scope) else { continue };
+                if failure.is_of_master {
+                    curves.read_failed(&job);
+                }
                 let is_useless = failure.restart == Restart::IsUseless;
                 let has_limit = job.kind == JobKind::PyTorchJob;
                 if is_useless && has_limit && given_up.insert(job.clone()) {
@@ -85,6 +95,8 @@ struct Failure {
     restarts: u32,
     /// Whether it is the first one of its job.
     is_first: bool,
+    /// Whether the master failed, which writes the metrics.
+    is_of_master: bool,
 }
 
 /// Processes an event of the watch. Returns the job and its failure, if it is one.
@@ -133,6 +145,7 @@ fn take_in(pod: &Pod, cache: &Cache) -> Option<(Controller, Failure)> {
     let failure = Failure {
         restart: pods::restart(pod),
         restarts: details.restarts,
+        is_of_master: owner::is_master(pod),
         is_first: cache.add_failure(&job, details),
     };
     Some((job, failure))

@@ -1,6 +1,7 @@
 //! Reads and follows the log of a replica's pod across interruptions: the API server and kubelets
 //! may close streams at any time, containers restart, and pods may start late.
 
+mod attempts;
 mod lines;
 
 use std::io;
@@ -21,6 +22,7 @@ use super::resume::{SeenLines, text_of, time_of};
 use crate::cluster::{ClusterError, JobWatch, LogStream};
 use crate::job::{LogEnd, LogLines, LogSelection, LogStart, Unfinished};
 use crate::job_kind::JobKind;
+pub(super) use attempts::open_from;
 use lines::{Lines, Piece, Read};
 
 /// The delay before looking again for a missing pod or an interrupted stream.

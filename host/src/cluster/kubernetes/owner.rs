@@ -39,6 +39,11 @@ pub(super) fn replica(pod: &Pod) -> String {
     }
 }
 
+/// Whether a pod has rank 0.
+pub(super) fn is_master(pod: &Pod) -> bool {
+    rank(&replica(pod)) == 0
+}
+
 /// The rank of a replica in its job.
 fn rank(replica: &str) -> u32 {
     match replica.rsplit_once('-') {

@@ -13,6 +13,7 @@ use tower::util::MapResponseLayer;
 
 use super::cache::{Cache, Scope, Watch};
 use super::calls::Calls;
+use super::curves::Curves;
 use super::kinds::{Kinds, Undecided};
 use super::{failures, unusable};
 use crate::cluster::ClusterError;
@@ -41,10 +42,19 @@ impl Watches {
         let calls = Calls::new(Client::try_from(once.clone()).map_err(unusable)?);
         let cache = Cache::of(&watches(&scopes, &kinds.read()));
         let mut tasks = JoinSet::new();
+        let curves = Curves::new(calls.clone(), cache.clone());
         for scope in &scopes {
             let (pods, calls) = (pods.clone(), calls.clone());
-            tasks.spawn(failures::keep(pods, calls, cache.clone(), scope.clone()));
+            let curves = curves.clone();
+            tasks.spawn(failures::keep(
+                pods,
+                calls,
+                cache.clone(),
+                curves,
+                scope.clone(),
+            ));
         }
+        tasks.spawn(curves.follow());
         tasks.spawn(watch(WatchedKinds {
             scopes,
             kinds: kinds.clone(),

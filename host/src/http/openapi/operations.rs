@@ -50,6 +50,7 @@ pub const OPERATIONS: &[Operation] = &[
             "label_selector",
             "page_size",
             "page_token",
+            "progress",
             "If-None-Match",
         ],
         &[
@@ -87,7 +88,10 @@ pub const OPERATIONS: &[Operation] = &[
             answer(
                 200,
                 "The job's status; with view=full all details",
-                &[("application/json", "JobSummary"), ("application/yaml", "")],
+                &[
+                    ("application/json", "JobDetails|JobSummary"),
+                    ("application/yaml", ""),
+                ],
             ),
             UNCHANGED,
         ],
@@ -162,7 +166,7 @@ pub const OPERATIONS: &[Operation] = &[
                     ("application/json", "Metrics"),
                     ("application/yaml", ""),
                     ("text/csv", ""),
-                    ("text/event-stream", ""),
+                    ("text/event-stream", "metrics-event"),
                 ],
             ),
             UNCHANGED,
@@ -303,23 +307,26 @@ pub const OPERATIONS: &[Operation] = &[
         "Liveness",
         &[answer(200, "Alive", &[("text/plain", "")])],
     ),
-    of_service(
-        "/readyz",
-        "getReadiness",
-        "Readiness",
-        &[
-            answer(
-                200,
-                "Ready",
-                &[("text/plain", ""), ("application/json", "object")],
-            ),
-            answer(
-                503,
-                "Not ready",
-                &[("text/plain", ""), ("application/json", "object")],
-            ),
-        ],
-    ),
+    Operation {
+        parameters: &["verbose"],
+        ..of_service(
+            "/readyz",
+            "getReadiness",
+            "Readiness",
+            &[
+                answer(
+                    200,
+                    "Ready; with verbose=true all checks",
+                    &[("text/plain", ""), ("application/json", "object")],
+                ),
+                answer(
+                    503,
+                    "Not ready; with verbose=true all checks",
+                    &[("text/plain", ""), ("application/json", "object")],
+                ),
+            ],
+        )
+    },
     of_service(
         "/openapi.json",
         "getOpenapi",

@@ -55,6 +55,8 @@ pub struct OpenLog {
     unfinished: Option<Unfinished>,
     /// Since when a line waits for its end.
     waiting_since: Option<Instant>,
+    /// The time of the line before, and its text: it is that of many lines.
+    time: (Timestamp, String),
 }
 
 /// How the next line ends.
@@ -99,6 +101,7 @@ impl OpenLog {
                 LogEnd::WithJob => Some(selection.unfinished),
             },
             waiting_since: None,
+            time: (Timestamp::UNIX_EPOCH, String::new()),
         })
     }
 
@@ -144,7 +147,7 @@ impl OpenLog {
         let written = Timestamp::try_from(self.file.metadata()?.modified()?).unwrap_or_default();
         let mut timed = BytesMut::new();
         for line in rest.split_inclusive(|byte| *byte == b'\n') {
-            write_time(&mut timed, written);
+            timed.extend_from_slice(prefix(written).as_bytes());
             timed.extend_from_slice(line);
         }
         Ok(ended(timed, is_open))
@@ -206,7 +209,10 @@ impl OpenLog {
         let Some(time) = marks.time_of(self.offset + 1) else {
             return false;
         };
-        write_time(timed, time);
+        if self.time.0 != time {
+            self.time = (time, prefix(time));
+        }
+        timed.extend_from_slice(self.time.1.as_bytes());
         true
     }
 
@@ -251,8 +257,9 @@ impl OpenLog {
     }
 }
 
-fn write_time(lines: &mut BytesMut, time: Timestamp) {
-    lines.extend_from_slice(format!("{time:.6} ").as_bytes());
+/// What a line with its time starts with.
+fn prefix(time: Timestamp) -> String {
+    format!("{time:.6} ")
 }
 
 /// Lines of which the last may lack its end.

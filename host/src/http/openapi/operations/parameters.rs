@@ -107,6 +107,11 @@ pub const PARAMETERS: &[Parameter] = &[
         Value::Text,
     ),
     query(
+        "progress",
+        "Add the newest progress of each running job, as far as it can be read within a second",
+        Value::Flag,
+    ),
+    query(
         "dry_run",
         "`server` includes a server-side dry run by the cluster",
         Value::OneOf(&["server"]),
@@ -151,5 +156,10 @@ pub const PARAMETERS: &[Parameter] = &[
         "timestamps",
         "Start each line with a timestamp",
         Value::Flag,
+    ),
+    query(
+        "verbose",
+        "Return all checks as JSON, with any value except false",
+        Value::Text,
     ),
 ];

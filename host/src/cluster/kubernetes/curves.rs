@@ -1,0 +1,222 @@
+//! Keeps the metrics of a run in an annotation of its job. They are in the log of the first replica,
+//! which is gone when its pod is.
+//!
+//! The log is read when the job ends or is suspended, and when the first replica fails: the operator
+//! may delete the pods of a failed job before the job shows that it has failed. As with failures,
+//! nothing is written before the job has ended (see [`super::failures`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::cache::Cache;
+use super::calls::Calls;
+use super::error::CallError;
+use super::log::open_from;
+use super::owner::Controller;
+use crate::cluster::{FeedPosition, News};
+use crate::job::{
+    JobState, LogEnd, LogSelection, Metrics, ObservedJob, Recorder, kept_metrics,
+    metrics_annotation, replica_names,
+};
+use crate::keys::FRAMEWORK_LABEL;
+use crate::pytorch_job::ConditionType;
+
+/// The maximum number of logs that are read at the same time.
+const MOST_READS: usize = 4;
+/// The time limit for reading a log. What was read until then is kept.
+const LONGEST_READ: Duration = Duration::from_secs(30);
+/// The time limit before a job is suspended. A suspension does not wait longer for its metrics.
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
+/// How long ago a job may have ended when the service starts.
+const RECENT: SignedDuration = SignedDuration::from_mins(10);
+/// How many points are recorded. The annotation keeps fewer.
+const POINTS: usize = 2000;
+
+/// Reads the metrics of jobs and writes them into the jobs.
+pub(super) struct Curves {
+    calls: Calls,
+    cache: Arc<Cache>,
+    reads: Semaphore,
+    /// What was read when the first replica of a job failed, until the job ends.
+    read: Mutex<BTreeMap<Controller, Metrics>>,
+    /// The jobs whose logs are being read for that.
+    reading: Mutex<BTreeSet<Controller>>,
+}
+
+impl Curves {
+    pub(super) fn new(calls: Calls, cache: Arc<Cache>) -> Arc<Self> {
+        Arc::new(Self {
+            calls,
+            cache,
+            reads: Semaphore::new(MOST_READS),
+            read: Mutex::default(),
+            reading: Mutex::default(),
+        })
+    }
+
+    /// Keeps the metrics of jobs that end, while it is polled.
+    pub(super) async fn follow(self: Arc<Self>) {
+        let mut newest = self.cache.feed().newest();
+        let mut position = self.cache.feed().end();
+        let mut writes = JoinSet::new();
+        while newest.changed().await.is_ok() {
+            for job in self.ended(&mut position) {
+                writes.spawn(self.clone().keep_ended(job));
+            }
+            while writes.try_join_next().is_some() {}
+        }
+    }
+
+    /// The jobs that have ended since a position.
+    fn ended(&self, position: &mut FeedPosition) -> Vec<Arc<ObservedJob>> {
+        let feed = self.cache.feed();
+        let before = std::mem::replace(position, feed.end());
+        let mut jobs = match feed.after(&before) {
+            Some(changes) => {
+                if let Some(last) = changes.last() {
+                    *position = feed.position(last.number);
+                }
+                let changed = changes.iter().filter_map(|change| match &change.news {
+                    News::Status(update) => {
+                        self.cache.get(&change.namespace, &update.job.summary.name)
+                    }
+                    News::Progress(_) => None,
+                    News::Deleted(gone) => {
+                        self.forget(&gone.namespace, &gone.name);
+                        None
+                    }
+                });
+                changed.collect::<Vec<_>>()
+            }
+            // There were more changes than the feed keeps.
+            None => self.cache.after(None, usize::MAX),
+        };
+        let now = Timestamp::now();
+        jobs.retain(|job| is_own(job) && has_ended_recently(job, now));
+        jobs
+    }
+
+    async fn keep_ended(self: Arc<Self>, job: Arc<ObservedJob>) {
+        let read = self.read().remove(&Controller::of(&job));
+        self.keep(&job, read.unwrap_or_default()).await;
+    }
+
+    /// Keeps the metrics of a job whose pods are about to be deleted.
+    pub(super) async fn keep_suspended(&self, job: &Arc<ObservedJob>) {
+        if is_own(job) && JobState::of(job) == JobState::Running {
+            let _late =
+                tokio::time::timeout(LONGEST_DELAY, self.keep(job, Metrics::default())).await;
+        }
+    }
+
+    async fn keep(&self, job: &Arc<ObservedJob>, read: Metrics) {
+        match self.write(job, read).await {
+            // A deleted job, or a newer one with its name.
+            Err(error)
+                if error
+                    .status()
+                    .is_some_and(|status| matches!(status.code, 404 | 409)) => {}
+            Err(error) => {
+                let cause = &error as &dyn std::error::Error;
+                let job = job.name();
+                warn!(job, cause, "cannot keep the metrics of a job");
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// Writes what the job has kept, what was read before, and what its log has now.
+    async fn write(&self, job: &Arc<ObservedJob>, read: Metrics) -> Result<(), CallError> {
+        let mut recorder = Recorder::new(POINTS);
+        recorder.add(self.kept(job).await?);
+        recorder.add(read);
+        self.read_log(job, &mut recorder).await;
+        match metrics_annotation(&recorder.take()) {
+            Some(annotation) => {
+                self.calls
+                    .annotate(job, &BTreeMap::from([annotation]))
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The metrics that a job has kept.
+    pub(super) async fn kept(&self, job: &ObservedJob) -> Result<Metrics, CallError> {
+        let found = self.calls.get(job.kind, job.namespace(), job.name());
+        let found: ObservedJob = found.await?;
+        Ok(kept_metrics(found.metadata.annotations.iter().flatten()))
+    }
+
+    /// Reads the log of a job whose first replica has failed.
+    pub(super) fn read_failed(self: &Arc<Self>, failed: &Controller) {
+        let job = self.cache.get(&failed.namespace, &failed.name);
+        let Some(job) = job.filter(|job| Controller::of(job) == *failed && is_own(job)) else {
+            return;
+        };
+        if self.reading().insert(failed.clone()) {
+            let (curves, failed) = (self.clone(), failed.clone());
+            tokio::spawn(async move {
+                let mut recorder = Recorder::new(POINTS);
+                recorder.add(curves.read().get(&failed).cloned().unwrap_or_default());
+                curves.read_log(&job, &mut recorder).await;
+                curves.reading().remove(&failed);
+                curves.read().insert(failed, recorder.take());
+            });
+        }
+    }
+
+    /// Reads what there is of the log of the first replica.
+    async fn read_log(&self, job: &Arc<ObservedJob>, recorder: &mut Recorder) {
+        let Some(first) = replica_names(job).into_iter().next() else {
+            return;
+        };
+        let Ok(_permit) = self.reads.acquire().await else {
+            return;
+        };
+        let selection = LogSelection::whole(LogEnd::Now);
+        let watch = self.cache.watch_job(job.clone());
+        let read = async {
+            let opened = open_from(&self.calls, job, &first, &selection, watch).await;
+            let Ok(mut log) = opened else { return };
+            while let Some(Ok(lines)) = log.next().await {
+                recorder.read(&lines);
+            }
+        };
+        let _late = tokio::time::timeout(LONGEST_READ, read).await;
+    }
+
+    fn forget(&self, namespace: &str, name: &str) {
+        let mut read = self.read();
+        read.retain(|job, _| job.namespace != namespace || job.name != name);
+    }
+
+    fn read(&self) -> MutexGuard<'_, BTreeMap<Controller, Metrics>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reading(&self) -> MutexGuard<'_, BTreeSet<Controller>> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this service has created a job.
+fn is_own(job: &ObservedJob) -> bool {
+    job.label(FRAMEWORK_LABEL).is_some()
+}
+
+fn has_ended_recently(job: &ObservedJob, now: Timestamp) -> bool {
+    let of_type = |end| job.status.is_true(end);
+    let end = of_type(ConditionType::Succeeded).or_else(|| of_type(ConditionType::Failed));
+    end.is_some_and(|end| {
+        let time = end.last_transition_time.as_ref();
+        time.is_none_or(|time| now.duration_since(time.0) < RECENT)
+    })
+}
