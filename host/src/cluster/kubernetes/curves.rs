@@ -28,7 +28,7 @@ use crate::job::{
 use crate::keys::FRAMEWORK_LABEL;
 use crate::pytorch_job::ConditionType;
 
-/// The maximum number of logs that are read at the same time.
+/// The maximum number of jobs whose metrics are read at the same time.
 const MOST_READS: usize = 4;
 /// The time limit for reading a log. What was read until then is kept.
 const LONGEST_READ: Duration = Duration::from_secs(30);
@@ -37,15 +37,15 @@ const LONGEST_DELAY: Duration = Duration::from_secs(2);
 /// How long ago a job may have ended when the service starts.
 const RECENT: SignedDuration = SignedDuration::from_mins(10);
 /// How many points are recorded. The annotation keeps fewer.
-const POINTS: usize = 2000;
+const POINTS: usize = 400;
 
 /// Reads the metrics of jobs and writes them into the jobs.
 pub(super) struct Curves {
     calls: Calls,
     cache: Arc<Cache>,
-    reads: Semaphore,
+    places: Semaphore,
     /// What was read when the first replica of a job failed, until the job ends.
-    read: Mutex<BTreeMap<Controller, Metrics>>,
+    held: Mutex<BTreeMap<Controller, Metrics>>,
     /// The jobs whose logs are being read for that.
     reading: Mutex<BTreeSet<Controller>>,
 }
@@ -55,8 +55,8 @@ impl Curves {
         Arc::new(Self {
             calls,
             cache,
-            reads: Semaphore::new(MOST_READS),
-            read: Mutex::default(),
+            places: Semaphore::new(MOST_READS),
+            held: Mutex::default(),
             reading: Mutex::default(),
         })
     }
@@ -104,8 +104,8 @@ impl Curves {
     }
 
     async fn keep_ended(self: Arc<Self>, job: Arc<ObservedJob>) {
-        let read = self.read().remove(&Controller::of(&job));
-        self.keep(&job, read.unwrap_or_default()).await;
+        let held = self.held().remove(&Controller::of(&job));
+        self.keep(&job, held.unwrap_or_default()).await;
     }
 
     /// Keeps the metrics of a job whose pods are about to be deleted.
@@ -116,8 +116,8 @@ impl Curves {
         }
     }
 
-    async fn keep(&self, job: &Arc<ObservedJob>, read: Metrics) {
-        match self.write(job, read).await {
+    async fn keep(&self, job: &Arc<ObservedJob>, held: Metrics) {
+        match self.write(job, held).await {
             // A deleted job, or a newer one with its name.
             Err(error)
                 if error
@@ -133,10 +133,12 @@ impl Curves {
     }
 
     /// Writes what the job has kept, what was read before, and what its log has now.
-    async fn write(&self, job: &Arc<ObservedJob>, read: Metrics) -> Result<(), CallError> {
+    async fn write(&self, job: &Arc<ObservedJob>, held: Metrics) -> Result<(), CallError> {
+        // The semaphore is never closed.
+        let _place = self.places.acquire().await;
         let mut recorder = Recorder::new(POINTS);
         recorder.add(self.kept(job).await?);
-        recorder.add(read);
+        recorder.add(held);
         self.read_log(job, &mut recorder).await;
         match metrics_annotation(&recorder.take()) {
             Some(annotation) => {
@@ -162,23 +164,31 @@ impl Curves {
             return;
         };
         if self.reading().insert(failed.clone()) {
-            let (curves, failed) = (self.clone(), failed.clone());
-            tokio::spawn(async move {
-                let mut recorder = Recorder::new(POINTS);
-                recorder.add(curves.read().get(&failed).cloned().unwrap_or_default());
-                curves.read_log(&job, &mut recorder).await;
-                curves.reading().remove(&failed);
-                curves.read().insert(failed, recorder.take());
-            });
+            tokio::spawn(self.clone().hold(job, failed.clone()));
+        }
+    }
+
+    /// Reads the log of a job, and holds its metrics until the job ends.
+    async fn hold(self: Arc<Self>, job: Arc<ObservedJob>, failed: Controller) {
+        let place = self.places.acquire().await;
+        let mut recorder = Recorder::new(POINTS);
+        recorder.add(self.held().get(&failed).cloned().unwrap_or_default());
+        self.read_log(&job, &mut recorder).await;
+        drop(place);
+        self.reading().remove(&failed);
+        self.held().insert(failed.clone(), recorder.take());
+        // The job may have ended while its log was read.
+        let now = self.cache.get(&failed.namespace, &failed.name);
+        match now.filter(|now| Controller::of(now) == failed) {
+            Some(now) if now.status.has_ended() => self.keep_ended(now).await,
+            Some(_) => {}
+            None => self.forget(&failed.namespace, &failed.name),
         }
     }
 
     /// Reads what there is of the log of the first replica.
     async fn read_log(&self, job: &Arc<ObservedJob>, recorder: &mut Recorder) {
         let Some(first) = replica_names(job).into_iter().next() else {
-            return;
-        };
-        let Ok(_permit) = self.reads.acquire().await else {
             return;
         };
         let selection = LogSelection::whole(LogEnd::Now);
@@ -194,12 +204,12 @@ impl Curves {
     }
 
     fn forget(&self, namespace: &str, name: &str) {
-        let mut read = self.read();
-        read.retain(|job, _| job.namespace != namespace || job.name != name);
+        self.held()
+            .retain(|job, _| job.namespace != namespace || job.name != name);
     }
 
-    fn read(&self) -> MutexGuard<'_, BTreeMap<Controller, Metrics>> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, BTreeMap<Controller, Metrics>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reading(&self) -> MutexGuard<'_, BTreeSet<Controller>> {
