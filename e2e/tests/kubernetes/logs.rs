@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use e2e::binary;
@@ -23,6 +24,7 @@ for_both_kinds! {
 fn a_log_is_read_by_its_end_its_time_and_its_container(kind: JobKind) {
     let service = Deployed::start(kind, "logged").unwrap();
     let job = running(&service);
+    let _alone = log_alone();
     let first = Timestamp::now();
     says(service.plane, first, "step 1");
     says(service.plane, Timestamp::now(), "step 2");
@@ -88,6 +90,7 @@ fn a_follower_misses_nothing_while_a_kubelet_is_started_again(kind: JobKind) {
 fn of_the_last_lines_a_long_one_is_cut(kind: JobKind) {
     let service = Deployed::start(kind, "cut").unwrap();
     let job = running(&service);
+    let _alone = log_alone();
     for words in ["first", &"x".repeat(2_000_000), "last"] {
         says(service.plane, Timestamp::now(), words);
     }
@@ -103,6 +106,7 @@ fn of_the_last_lines_a_long_one_is_cut(kind: JobKind) {
 fn a_follower_sees_a_line_before_it_ends(kind: JobKind) {
     let service = Deployed::start(kind, "unfinished").unwrap();
     let job = running(&service);
+    let _alone = log_alone();
     let mut follower = Command::new("timeout")
         .arg("60")
         .arg(binary())
@@ -127,6 +131,12 @@ fn a_follower_sees_a_line_before_it_ends(kind: JobKind) {
     assert_eq!(next(10), "done\nnext\n");
     follower.kill().unwrap();
     follower.wait().unwrap();
+}
+
+/// All containers of the shared control plane have one log, so one test at a time writes it.
+fn log_alone() -> MutexGuard<'static, ()> {
+    static LOG: Mutex<()> = Mutex::new(());
+    LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn running(service: &Deployed) -> String {
