@@ -55,7 +55,6 @@ async fn no_route_takes_a_parameter_twice_or_with_a_value_that_is_none() {
     let service = Service::start().await;
     service.create(&request("wait", "there")).await;
     let strict = OPERATIONS.iter();
-    // Load balancers and scrapers add parameters of their own to probes.
     for operation in strict.filter(|operation| !PROBES.contains(&operation.path)) {
         for known in operation.queries() {
             let name = known.name;

@@ -3,7 +3,7 @@
 use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Attempt, Exit, Job, Replica, ReplicaState, Stage, Turn};
+use super::{Attempt, Exit, Job, Replica, ReplicaState, Stage};
 use crate::cluster::local::conditions;
 use crate::cluster::local::replica::ReplicaIndex;
 use crate::job::PodDetails;
@@ -63,11 +63,15 @@ impl Job {
 
     /// Brings the stored counts and pods in line with the replicas.
     pub(super) fn report(&mut self) {
-        if self.has_ended() && self.turn == Turn::None {
-            // Keep the reported state of an ended job, even if its replicas are unknown.
+        let is_unknown = |replica: &Replica| replica.state == ReplicaState::Idle;
+        let is_over = self.has_ended() && self.replicas.iter().all(is_unknown);
+        let status = self.record.job.status.get_or_insert_default();
+        if is_over {
+            // An earlier service has reported how the replicas ended. Those that ran are gone.
+            let counts = status.replica_statuses.values_mut();
+            counts.for_each(|count| count.active = 0);
             return;
         }
-        let status = self.record.job.status.get_or_insert_default();
         if !status.replica_statuses.is_empty() || self.attempts > 0 {
             let counts = &mut status.replica_statuses;
             counts

@@ -77,6 +77,13 @@ impl World {
             if running && !self.has_processes(uid) && waits.is_empty() {
                 return Err(format!("{uid} is told to run and has no process"));
             }
+            let counts = status.into_iter().flat_map(|s| s.replica_statuses.values());
+            let active: i32 = counts.map(|count| count.active).sum();
+            if job.has_ended() && active != 0 && !self.has_processes(uid) {
+                return Err(format!(
+                    "{uid} has ended and counts {active} active replicas"
+                ));
+            }
         }
         Ok(())
     }
