@@ -26,7 +26,7 @@ pub use details::{Inspection, JobDetails, JobEvent, PodDetails};
 pub use failures::{failure_annotation, failures, is_failure_annotation};
 pub(crate) use idempotency::label_hash;
 pub use idempotency::{BadKey, Submission};
-pub use kept::{kept_metrics, metrics_annotation};
+pub use kept::{MAX_KEPT_POINTS, kept_metrics, metrics_annotation};
 pub use listing::{Filter, InvalidPageToken, JobPage, ListedJob, Listing, PageSize};
 pub use logs::{LogEnd, LogLines, LogSelection, LogStart, Unfinished, replica_names, since};
 pub use mask::Mask;

@@ -41,6 +41,8 @@ pub const REQUEST_HASH_ANNOTATION: &str = "trainer.deepfinery/request-hash";
 pub const OWNER_LABEL: &str = "trainer.deepfinery/owner";
 /// Own annotation: the name of that caller.
 pub const OWNER_ANNOTATION: &str = "trainer.deepfinery/owner";
+/// Own annotation: the metrics of the run, for when its log is gone.
+pub const METRICS_ANNOTATION: &str = "trainer.deepfinery/metrics";
 /// Own annotation: the GPUs of each node, for limits of all jobs together.
 pub const GPUS_PER_NODE_ANNOTATION: &str = "trainer.deepfinery/gpus-per-node";
 

@@ -183,8 +183,13 @@ impl PyTorchJob {
 impl PyTorchJobStatus {
     /// Whether the job has finished.
     pub fn has_ended(&self) -> bool {
+        self.end().is_some()
+    }
+
+    /// The condition that ended the job.
+    pub fn end(&self) -> Option<&Condition> {
         let ends = [ConditionType::Succeeded, ConditionType::Failed];
-        ends.iter().any(|end| self.is_true(*end).is_some())
+        ends.into_iter().find_map(|end| self.is_true(end))
     }
 
     /// The condition of a type, if it is true.

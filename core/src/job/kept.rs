@@ -3,15 +3,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Evaluation, Metrics, Point, Recorder};
+use super::{Evaluation, Metrics, ObservedJob, Point, Recorder};
+use crate::keys::METRICS_ANNOTATION;
 
-/// Own annotation: the metrics of the run.
-const METRICS_ANNOTATION: &str = "trainer.deepfinery/metrics";
 /// The maximum length of the annotation's value in bytes. All annotations of an object together may
 /// have 256 KiB, and every watch of the job receives them.
 const MAX_BYTES: usize = 8 * 1024;
-/// More points than fit.
-const MOST_POINTS: usize = 400;
+/// The maximum number of points that are tried. Fewer fit.
+pub const MAX_KEPT_POINTS: usize = 400;
 
 /// The rows of both series. A time is in nanoseconds after `start`.
 #[derive(Serialize, Deserialize)]
@@ -36,33 +35,25 @@ type PointRow = (
 type EvaluationRow = (u64, Option<i64>, Option<f64>);
 
 /// The annotation that keeps the metrics of a run, downsampled until they fit into 8 KiB. The first
-/// and the last point are always exact. None if there are no metrics.
+/// and the last point are always exact. Returns `None` if the run has reported nothing.
 pub fn metrics_annotation(metrics: &Metrics) -> Option<(String, String)> {
     if metrics.is_empty() {
         return None;
     }
-    let mut points = MOST_POINTS;
-    loop {
+    let fewer = |points: &usize| Some(points * 9 / 10).filter(|points| *points > 0);
+    let mut texts = std::iter::successors(Some(MAX_KEPT_POINTS), fewer).map(|points| {
         let mut recorder = Recorder::new(points);
         recorder.add(metrics.clone());
-        let text = serde_json::to_string(&Table::of(&recorder.take())).ok()?;
-        if text.len() <= MAX_BYTES {
-            return Some((METRICS_ANNOTATION.to_string(), text));
-        }
-        points = points * 9 / 10;
-        if points == 0 {
-            return None;
-        }
-    }
+        crate::json::to_string(&Table::of(&recorder.take()))
+    });
+    let text = texts.find(|text| text.len() <= MAX_BYTES)?;
+    Some((METRICS_ANNOTATION.to_string(), text))
 }
 
-/// The metrics that the annotations of a job keep; empty if there are none.
-pub fn kept_metrics<'a>(
-    annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
-) -> Metrics {
-    let mut annotations = annotations.into_iter();
-    let kept = annotations.find(|(key, _)| *key == METRICS_ANNOTATION);
-    let table: Option<Table> = kept.and_then(|(_, text)| serde_json::from_str(text).ok());
+/// The metrics that a job keeps; empty if there are none, or another program wrote the annotation.
+pub fn kept_metrics(job: &ObservedJob) -> Metrics {
+    let kept = job.annotation(METRICS_ANNOTATION);
+    let table: Option<Table> = kept.and_then(|text| serde_json::from_str(text).ok());
     table.map(Metrics::from).unwrap_or_default()
 }
 
@@ -128,7 +119,12 @@ mod tests {
     fn restored(metrics: &Metrics) -> Metrics {
         let (key, text) = metrics_annotation(metrics).unwrap();
         assert!(text.len() <= MAX_BYTES, "{}", text.len());
-        kept_metrics([(&key, &text)])
+        kept_metrics(&annotated(&key, &text))
+    }
+
+    fn annotated(key: &str, text: &str) -> ObservedJob {
+        let job = serde_json::json!({"metadata": {"annotations": {key: text}}});
+        serde_json::from_value(job).unwrap()
     }
 
     fn point(step: u64, loss: Option<f64>, nanoseconds: i64) -> Point {
@@ -162,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn what_another_program_wrote_into_the_annotation_is_no_error() {
-        let (key, text) = (METRICS_ANNOTATION.to_string(), "[1, 2".to_string());
-        assert_eq!(kept_metrics([(&key, &text)]), Metrics::default());
+    fn an_annotation_of_another_program_is_ignored() {
+        let job = annotated(METRICS_ANNOTATION, "[1, 2");
+        assert_eq!(kept_metrics(&job), Metrics::default());
     }
 
     #[test]

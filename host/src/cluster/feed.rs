@@ -194,6 +194,16 @@ impl Feed {
         is_known.then(|| state.changes.range(first..).cloned().collect())
     }
 
+    /// Reads the changes after a position and moves it behind them, or returns `None` if some of them have
+    /// been discarded.
+    pub fn advance(&self, position: &mut FeedPosition) -> Option<Vec<Arc<Change>>> {
+        let changes = self.after(position)?;
+        if let Some(last) = changes.last() {
+            *position = self.position(last.number);
+        }
+        Some(changes)
+    }
+
     /// Counts a follower, for whom the progress of the jobs is read until it is dropped.
     pub fn follow(self: &Arc<Self>, cluster: &Arc<dyn Cluster>) -> Follower {
         let mut state = self.state();

@@ -87,10 +87,7 @@ enum Stage {
 impl FeedReader {
     /// Reads the changes since the position, or returns `None` if some have been discarded.
     fn catch_up(&mut self) -> Option<()> {
-        let changes = self.feed.after(&self.position)?;
-        if let Some(last) = changes.last() {
-            self.position = self.feed.position(last.number);
-        }
+        let changes = self.feed.advance(&mut self.position)?;
         self.stage = Stage::Live(changes.into_iter());
         Some(())
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{DesiredReplicas, ObservedJob, ObservedRunPolicy, ObservedSpec};
 use crate::job_kind::JobKind;
 use crate::keys::NODE;
-use crate::pytorch_job::{Condition, ConditionType, PyTorchJobStatus, ReplicaStatus, ReplicaType};
+use crate::pytorch_job::{Condition, PyTorchJobStatus, ReplicaStatus, ReplicaType};
 
 /// A job of either kind. A member that only one kind has is missing from the other.
 #[derive(Deserialize)]
@@ -140,7 +140,7 @@ fn of_train_job(spec: &ReadSpec, status: ReadStatus) -> (ObservedSpec, PyTorchJo
         conditions: status.conditions,
         ..PyTorchJobStatus::default()
     };
-    let end = end(&observed).cloned();
+    let end = observed.end().cloned();
     observed.completion_time = end.and_then(|end| end.last_transition_time);
     // The numbers of Jobs are not updated any more when the job has ended.
     let runs = is_ready && !observed.has_ended() && !spec.suspend;
@@ -165,12 +165,6 @@ fn of_train_job(spec: &ReadSpec, status: ReadStatus) -> (ObservedSpec, PyTorchJo
         pytorch_replica_specs: desired.collect(),
     };
     (spec, observed)
-}
-
-/// The condition that ended a job.
-fn end(status: &PyTorchJobStatus) -> Option<&Condition> {
-    let ends = [ConditionType::Succeeded, ConditionType::Failed];
-    ends.into_iter().find_map(|end| status.is_true(end))
 }
 
 #[cfg(test)]

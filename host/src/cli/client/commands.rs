@@ -216,10 +216,10 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
         Some(output) => output::print(&jobs, &names, output),
         None if jobs.is_empty() => Ok(writeln!(std::io::stderr(), "no jobs")?),
         None => {
-            let columns = Display::of(&std::io::stdout()).columns();
-            let (now, all): (_, Vec<&ListedJob>) = (Timestamp::now(), jobs.iter().collect());
-            output::print_text(&match columns {
-                Some(columns) => output::board(&all, now, columns),
+            let jobs: Vec<&ListedJob> = jobs.iter().collect();
+            let now = Timestamp::now();
+            output::print_text(&match Display::of(&std::io::stdout()).columns() {
+                Some(columns) => output::board(&jobs, now, columns),
                 None => output::jobs(&jobs, now),
             })
         }

@@ -118,7 +118,7 @@ pub fn remark(text: &str) {
 }
 
 /// A table of jobs with everything that a list has.
-pub fn jobs(jobs: &[ListedJob], now: Timestamp) -> String {
+pub fn jobs(jobs: &[&ListedJob], now: Timestamp) -> String {
     let mut table = table(&[
         "NAME",
         "STATUS",
@@ -371,7 +371,7 @@ mod tests {
             "suspended": true,
         }))
         .unwrap();
-        let wide = jobs(std::slice::from_ref(&job), Timestamp::UNIX_EPOCH);
+        let wide = jobs(&[&job], Timestamp::UNIX_EPOCH);
         assert!(wide.lines().last().unwrap().len() > 200, "{wide}");
         let fitted = board(&[&job], Timestamp::UNIX_EPOCH, 80);
         for line in fitted.lines() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use jiff::{SignedDuration, Timestamp};
+use kube::core::Status;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -20,13 +21,12 @@ use super::calls::Calls;
 use super::error::CallError;
 use super::log::open_from;
 use super::owner::Controller;
-use crate::cluster::{FeedPosition, News};
+use crate::cluster::{Change, FeedPosition, News};
 use crate::job::{
-    JobState, LogEnd, LogSelection, Metrics, ObservedJob, Recorder, kept_metrics,
+    JobState, LogEnd, LogSelection, MAX_KEPT_POINTS, Metrics, ObservedJob, Recorder, kept_metrics,
     metrics_annotation, replica_names,
 };
 use crate::keys::FRAMEWORK_LABEL;
-use crate::pytorch_job::ConditionType;
 
 /// The maximum number of jobs whose metrics are read at the same time.
 const MOST_READS: usize = 4;
@@ -36,8 +36,6 @@ const LONGEST_READ: Duration = Duration::from_secs(30);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 /// How long ago a job may have ended when the service starts.
 const RECENT: SignedDuration = SignedDuration::from_mins(10);
-/// How many points are recorded. The annotation keeps fewer.
-const POINTS: usize = 400;
 
 /// Reads the metrics of jobs and writes them into the jobs.
 pub(super) struct Curves {
@@ -77,29 +75,31 @@ impl Curves {
     /// The jobs that have ended since a position.
     fn ended(&self, position: &mut FeedPosition) -> Vec<Arc<ObservedJob>> {
         let feed = self.cache.feed();
-        let before = std::mem::replace(position, feed.end());
-        let mut jobs = match feed.after(&before) {
-            Some(changes) => {
-                if let Some(last) = changes.last() {
-                    *position = feed.position(last.number);
-                }
-                let changed = changes.iter().filter_map(|change| match &change.news {
-                    News::Status(update) => {
-                        self.cache.get(&change.namespace, &update.job.summary.name)
-                    }
-                    News::Progress(_) => None,
-                    News::Deleted(gone) => {
-                        self.forget(&gone.namespace, &gone.name);
-                        None
-                    }
-                });
-                changed.collect::<Vec<_>>()
-            }
+        let mut jobs = match feed.advance(position) {
+            Some(changes) => self.changed(&changes),
             // There were more changes than the feed keeps.
-            None => self.cache.after(None, usize::MAX),
+            None => {
+                *position = feed.end();
+                self.cache.after(None, usize::MAX)
+            }
         };
         let now = Timestamp::now();
         jobs.retain(|job| is_own(job) && has_ended_recently(job, now));
+        jobs
+    }
+
+    /// The jobs whose status has changed. Forgets those that were deleted.
+    fn changed(&self, changes: &[Arc<Change>]) -> Vec<Arc<ObservedJob>> {
+        let mut jobs = Vec::new();
+        for change in changes {
+            match &change.news {
+                News::Status(update) => {
+                    jobs.extend(self.cache.get(&change.namespace, &update.job.summary.name));
+                }
+                News::Progress(_) => {}
+                News::Deleted(gone) => self.forget(&gone.namespace, &gone.name),
+            }
+        }
         jobs
     }
 
@@ -117,18 +117,15 @@ impl Curves {
     }
 
     async fn keep(&self, job: &Arc<ObservedJob>, held: Metrics) {
-        match self.write(job, held).await {
-            // A deleted job, or a newer one with its name.
-            Err(error)
-                if error
-                    .status()
-                    .is_some_and(|status| matches!(status.code, 404 | 409)) => {}
-            Err(error) => {
-                let cause = &error as &dyn std::error::Error;
-                let job = job.name();
-                warn!(job, cause, "cannot keep the metrics of a job");
-            }
-            Ok(()) => {}
+        let Err(error) = self.write(job, held).await else {
+            return;
+        };
+        // The job was deleted, or there is a newer one with its name.
+        let is_gone = |status: &Status| matches!(status.code, 404 | 409);
+        if !error.status().is_some_and(is_gone) {
+            let cause = &error as &dyn std::error::Error;
+            let job = job.name();
+            warn!(job, cause, "cannot keep the metrics of a job");
         }
     }
 
@@ -136,25 +133,22 @@ impl Curves {
     async fn write(&self, job: &Arc<ObservedJob>, held: Metrics) -> Result<(), CallError> {
         // The semaphore is never closed.
         let _place = self.places.acquire().await;
-        let mut recorder = Recorder::new(POINTS);
+        let mut recorder = Recorder::new(MAX_KEPT_POINTS);
         recorder.add(self.kept(job).await?);
         recorder.add(held);
         self.read_log(job, &mut recorder).await;
-        match metrics_annotation(&recorder.take()) {
-            Some(annotation) => {
-                self.calls
-                    .annotate(job, &BTreeMap::from([annotation]))
-                    .await
-            }
-            None => Ok(()),
-        }
+        let Some(annotation) = metrics_annotation(&recorder.take()) else {
+            return Ok(());
+        };
+        let annotations = BTreeMap::from([annotation]);
+        self.calls.annotate(job, &annotations).await
     }
 
     /// The metrics that a job has kept.
     pub(super) async fn kept(&self, job: &ObservedJob) -> Result<Metrics, CallError> {
         let found = self.calls.get(job.kind, job.namespace(), job.name());
         let found: ObservedJob = found.await?;
-        Ok(kept_metrics(found.metadata.annotations.iter().flatten()))
+        Ok(kept_metrics(&found))
     }
 
     /// Reads the log of a job whose first replica has failed.
@@ -171,7 +165,7 @@ impl Curves {
     /// Reads the log of a job, and holds its metrics until the job ends.
     async fn hold(self: Arc<Self>, job: Arc<ObservedJob>, failed: Controller) {
         let place = self.places.acquire().await;
-        let mut recorder = Recorder::new(POINTS);
+        let mut recorder = Recorder::new(MAX_KEPT_POINTS);
         recorder.add(self.held().get(&failed).cloned().unwrap_or_default());
         self.read_log(&job, &mut recorder).await;
         drop(place);
@@ -223,9 +217,7 @@ fn is_own(job: &ObservedJob) -> bool {
 }
 
 fn has_ended_recently(job: &ObservedJob, now: Timestamp) -> bool {
-    let of_type = |end| job.status.is_true(end);
-    let end = of_type(ConditionType::Succeeded).or_else(|| of_type(ConditionType::Failed));
-    end.is_some_and(|end| {
+    job.status.end().is_some_and(|end| {
         let time = end.last_transition_time.as_ref();
         time.is_none_or(|time| now.duration_since(time.0) < RECENT)
     })

@@ -55,7 +55,7 @@ pub struct OpenLog {
     unfinished: Option<Unfinished>,
     /// Since when a line waits for its end.
     waiting_since: Option<Instant>,
-    /// The time of the line before, and its text: it is that of many lines.
+    /// The time of the previous line and its text. Many lines have the same.
     time: (Timestamp, String),
 }
 
@@ -101,7 +101,7 @@ impl OpenLog {
                 LogEnd::WithJob => Some(selection.unfinished),
             },
             waiting_since: None,
-            time: (Timestamp::UNIX_EPOCH, String::new()),
+            time: (Timestamp::UNIX_EPOCH, prefix(Timestamp::UNIX_EPOCH)),
         })
     }
 
@@ -145,9 +145,10 @@ impl OpenLog {
             return Ok(ended(rest, is_open));
         }
         let written = Timestamp::try_from(self.file.metadata()?.modified()?).unwrap_or_default();
+        let written = prefix(written);
         let mut timed = BytesMut::new();
         for line in rest.split_inclusive(|byte| *byte == b'\n') {
-            timed.extend_from_slice(prefix(written).as_bytes());
+            timed.extend_from_slice(written.as_bytes());
             timed.extend_from_slice(line);
         }
         Ok(ended(timed, is_open))
