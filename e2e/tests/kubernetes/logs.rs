@@ -100,6 +100,10 @@ fn of_the_last_lines_a_long_one_is_cut(kind: JobKind) {
     let lines: Vec<&str> = log.as_str().unwrap().lines().collect();
     assert_eq!((lines.len(), lines[0], lines[2]), (3, "first", "last"));
     assert!(lines[1].starts_with('x') && lines[1].len() <= 256 * 1024);
+    let since = Timestamp::now();
+    says(service.plane, since, "new");
+    let path = format!("/train/{job}/logs?since={since}");
+    assert_eq!(service.server.get(&path).unwrap().1, "new\n");
 }
 
 /// A container runtime writes such a line in parts.

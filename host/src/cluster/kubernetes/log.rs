@@ -65,6 +65,7 @@ pub(super) async fn open(
     let mut follower = Follower {
         calls,
         replica,
+        is_too_old: selection.since.is_some(),
         selection,
         watch,
         instance: None,
@@ -94,6 +95,8 @@ struct Follower {
     instance: Option<Instance>,
     stream: Option<Lines>,
     given: SeenLines,
+    /// Whether the current line is older than `since`. Before the first time, it is.
+    is_too_old: bool,
     /// Whether a line was returned. `tail` and `since` only apply to the beginning.
     is_begun: bool,
     /// Whether the log of the attempt was returned completely.
@@ -327,7 +330,8 @@ impl Follower {
         let mut begun = piece.begun;
         for line in piece.lines.split_inclusive(|byte| *byte == b'\n') {
             let begun = std::mem::take(&mut begun);
-            let is_new = self.given.is_new(line) && !self.is_too_old(line);
+            self.note_age(line);
+            let is_new = self.given.is_new(line) && !self.is_too_old;
             if is_new || begun > 0 {
                 self.write(&mut fresh, line, begun);
             }
@@ -347,9 +351,11 @@ impl Follower {
         fresh.extend_from_slice(&line[begun.max(text)..]);
     }
 
-    fn is_too_old(&self, line: &[u8]) -> bool {
-        let since = self.selection.since;
-        since.is_some_and(|since| time_of(line).is_some_and(|time| time < since))
+    /// Compares a line with `since`. A piece without a time continues the line before it.
+    fn note_age(&mut self, line: &[u8]) {
+        if let (Some(since), Some(time)) = (self.selection.since, time_of(line)) {
+            self.is_too_old = time < since;
+        }
     }
 }
 
