@@ -113,10 +113,10 @@ def fetch_file(run: Run, storage: Storage, place: str) -> Path:
         if not path.is_file():
             raise FileNotFoundError(place)
         return path
-    size = storage.size(uri)
     digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
     file = run.local_root / "models" / f"{digest}-{Path(place).name}"
     with _locked(file.with_suffix(".lock")):
+        size = storage.size(uri)
         if not file.exists() or file.stat().st_size != size:
             _fetch_file(storage, uri, Stored(size, ""), file)
     return file
@@ -152,18 +152,24 @@ class _Prefix:
     root: Path
 
     def folder(self) -> Path:
-        there = self.storage.listing(self.uri)
+        digest = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        target = self.root / digest
+        # Listed under the lock: a process that waited must not act on what it listed before.
+        with _locked(self.root / f"{digest}.lock"):
+            there = self.storage.listing(self.uri)
+            listing = self._read_files(there)
+            _remove_gone(target, there)
+            _fetch(self.storage, self.uri, listing, target)
+        return target
+
+    def _read_files(self, there: Mapping[str, Stored]) -> dict[str, Stored]:
+        """The files that are read, of all in the store."""
         listing = {name: one for name, one in there.items() if _is_read(name, self.kind)}
         if not any(mark in listing for mark in self.kind.marks):
             raise _MissingError(f"{self.uri} (no {self.kind.marks[0]} there)")
         if any(name.endswith(".safetensors") for name in listing):
             listing = {name: one for name, one in listing.items() if not name.endswith(".bin")}
-        digest = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
-        target = self.root / digest
-        with _locked(self.root / f"{digest}.lock"):
-            _remove_gone(target, there)
-            _fetch(self.storage, self.uri, listing, target)
-        return target
+        return listing
 
 
 @dataclass(frozen=True)

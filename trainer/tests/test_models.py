@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,23 @@ def test_a_prefix_is_fetched_once_for_all_processes_and_runs_of_a_node(
     config.write_text(json.dumps({**json.loads(config.read_text()), "temperature": 0.75}))
     log = train(tmp_path / "run", {**ARGUMENTS, "max_steps": 4}, flags=("--resume",), **two)
     assert [name.rsplit("/", 1)[-1] for name in fetches(log)] == ["generation_config.json"]
+
+
+def test_a_process_that_waited_for_another_fetches_what_is_there_now(
+    s3: S3, make_run: MakeRun
+) -> None:
+    uri = "s3://bucket/models/llama"
+    config = put(s3, "llama") / "generation_config.json"
+    run = make_run()
+    folder = models.resolve(run, Storage({}), uri, models.MODEL)
+    waiting = threading.Thread(target=models.resolve, args=(run, Storage({}), uri, models.MODEL))
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting.start()
+        waiting.join(0.5)
+        config.write_text(json.dumps({**json.loads(config.read_text()), "temperature": 0.75}))
+    waiting.join()
+    assert (folder / config.name).read_text() == config.read_text()
 
 
 def test_a_fetch_that_was_cut_off_continues_behind_what_it_has(s3: S3, tmp_path: Path) -> None:
