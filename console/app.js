@@ -1,6 +1,6 @@
 // The console: its frame, its pages by the part of the address after #, and the token.
 import { html, render, useEffect, useState } from "./lib/html.js";
-import { hasToken, onUnauthorized, setToken } from "./lib/api.js";
+import { onUnauthorized, setToken, token } from "./lib/api.js";
 import { start, useJobs } from "./lib/jobs.js";
 import { Boundary, Notices } from "./parts/notices.js";
 import { Runs } from "./pages/runs.js";
@@ -8,7 +8,6 @@ import { Run } from "./pages/run.js";
 import { NewRun } from "./pages/new.js";
 import { Compare } from "./pages/compare.js";
 import { Frameworks } from "./pages/frameworks.js";
-import { Api } from "./pages/api.js";
 
 const PAGES = [
   ["runs", "Runs"],
@@ -56,7 +55,7 @@ function App() {
       </nav>
       <${Connection} />
       <${Theme} />
-      ${hasToken() && html`<button class="quiet" onClick=${forget}>Forget token</button>`}
+      ${token() && html`<button class="quiet" onClick=${forget}>Forget token</button>`}
     </header>
     <main id="main" tabindex="-1">
       ${asksToken
@@ -76,7 +75,10 @@ function Page({ at }) {
   if (page === "new") return html`<${NewRun} key=${query.toString()} clone=${query.get("clone")} />`;
   if (page === "compare") return html`<${Compare} runs=${query.getAll("run")} />`;
   if (page === "frameworks") return html`<${Frameworks} name=${path[0]} />`;
-  if (page === "api") return html`<${Api} />`;
+  if (page === "api") {
+    location.replace("console/reference.html");
+    return null;
+  }
   return html`<div class="empty"><h1>Page not found</h1><p><a href="#/runs">See all runs</a></p></div>`;
 }
 
@@ -105,7 +107,7 @@ function TokenForm() {
   };
   return html`<form class="card narrow" onSubmit=${enter}>
     <h1>This service asks for a token</h1>
-    ${hasToken() && html`<p class="bad" role="alert">The service refused the token. Check it and enter it again.</p>`}
+    ${token() && html`<p class="bad" role="alert">The service refused the token. Check it and enter it again.</p>`}
     <label for="token">Token</label>
     <input id="token" name="token" type="password" required autocomplete="off" autofocus />
     <p class="muted">It is the value of TRAINER_API_TOKEN; the operator of the service has it. This tab

@@ -16,13 +16,13 @@ export class Refusal extends Error {
 }
 
 // The token lives as long as the tab.
-export function setToken(token) {
-  if (token) sessionStorage.setItem(TOKEN, token);
+export function setToken(entered) {
+  if (entered) sessionStorage.setItem(TOKEN, entered);
   else sessionStorage.removeItem(TOKEN);
 }
 
-export function hasToken() {
-  return sessionStorage.getItem(TOKEN) !== null;
+export function token() {
+  return sessionStorage.getItem(TOKEN);
 }
 
 // Calls back when the service asks for a token.
@@ -36,9 +36,8 @@ export function jobPath(job, rest = "", query = {}) {
 }
 
 async function send(path, { method = "GET", body, headers = {}, signal } = {}) {
-  const token = sessionStorage.getItem(TOKEN);
   const given = { Accept: "application/json", ...headers };
-  if (token) given["X-TRAINER-TOKEN"] = token;
+  if (token()) given["X-TRAINER-TOKEN"] = token();
   if (body !== undefined) given["Content-Type"] = "application/json";
   let response;
   try {
@@ -63,13 +62,6 @@ export async function json(path, options) {
 
 export async function text(path, options = {}) {
   return (await send(path, { ...options, headers: { Accept: "*/*", ...options.headers } })).text();
-}
-
-// Any request, for the API page: the answer whatever its status.
-export async function raw(path, { method, body, headers = {}, signal }) {
-  const token = sessionStorage.getItem(TOKEN);
-  if (token) headers["X-TRAINER-TOKEN"] = token;
-  return fetch(path, { method, body: body || undefined, headers, signal });
 }
 
 // Reads pieces of text as they come, until the stream ends or the signal aborts.

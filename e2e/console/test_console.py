@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TOKEN, Service, shot
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 MARKUP = "<img src=x onerror=window.hacked=1>"
 TABS = ["Overview", "Log", "Configuration", "Manifest"]
@@ -130,10 +133,12 @@ def test_frameworks_api_dark_and_phone(service: Service, page: Page) -> None:
     expect(page.get_by_role("row", name=re.compile("^lr "))).to_be_visible()
     shot(page, "frameworks")
     page.goto(f"{service.url}/#/api")
-    page.locator("summary", has_text="/healthz").click()
-    page.locator("details[open]").get_by_role("button", name="Send").click()
-    expect(page.locator("details[open] [role=status]")).to_contain_text("200")
+    operation = page.locator(".opblock", has_text="/healthz")
+    operation.locator(".opblock-summary").click()
+    operation.get_by_role("button", name="Execute").click()
+    expect(operation.locator(".live-responses-table")).to_contain_text('"status": "ok"')
     shot(page, "api")
+    page.get_by_role("link", name="Trainer", exact=True).click()
     page.get_by_label("Colours").select_option("dark")
     page.goto(f"{service.url}/#/run/default/{failed}")
     expect(page.locator(".cause")).to_contain_text("It failed")
@@ -207,6 +212,33 @@ def test_nothing_that_others_write_is_ever_markup(service: Service, page: Page) 
     # Neither colours nor a title of the terminal nor marks that reorder text.
     expect(first).to_have_text(f"red {MARKUP}� hidden")
     shot(page, "hostile-log")
+
+
+def test_the_reference_shows_texts_of_plugins_as_text(service: Service, page: Page) -> None:
+    real: Any = service.send("GET", "/openapi.json")
+    hostile = copy.deepcopy(real)
+    hostile["info"]["summary"] = hostile["tags"][0]["description"] = MARKUP
+    hostile["components"]["parameters"]["Idempotency-Key"]["description"] = MARKUP
+    post = hostile["paths"]["/train"]["post"]
+    post["summary"] = post["description"] = MARKUP
+    for example in post["requestBody"]["content"]["application/json"]["examples"].values():
+        example.update(summary=MARKUP, value={"framework": MARKUP})
+    violations: list[str] = []
+    page.on("console", lambda line: violations.append(line.text) if "Policy" in line.text else None)
+    operation = page.locator("#operations-jobs-createJob")
+    for document in (real, hostile):
+        page.route("**/openapi.json", with_json(document))
+        page.goto(f"{service.url}/console/reference.html")
+        operation.locator(".opblock-summary").click()
+        expect(operation.locator("textarea")).to_be_visible()
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("img[src='x']").count() == 0
+        assert violations == []
+    expect(operation).to_contain_text(MARKUP)
+
+
+def with_json(document: object) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(json=document)
 
 
 def assert_harmless(page: Page) -> None:

@@ -14,8 +14,10 @@ from conftest import Service
 from playwright.sync_api import Page, expect
 
 JOBS = int(os.environ.get("TRAINER_CONSOLE_JOBS", "100"))
-CONSOLES = 200 if JOBS >= 1000 else 20
-SECONDS = 10 if JOBS >= 1000 else 3
+IS_FULL = JOBS >= 1000
+CONSOLES = 200 if IS_FULL else 20
+SECONDS = 10 if IS_FULL else 3
+REQUESTS = 3000 if IS_FULL else 300
 CHANGES_PER_SECOND = 50
 
 WATCH = """() => {
@@ -43,6 +45,8 @@ def test_a_long_list_stays_responsive(service: Service, page: Page) -> None:
     print(f"{report}: longest task {longest:.0f} ms, {heap:.0f} MB of JavaScript objects")
     expect(page.locator(".status.suspended").first).to_be_visible()
     assert heap < 200
+    # A small list says nothing about a long one, and a busy machine has long tasks of its own.
+    assert longest < 100 or not IS_FULL
 
 
 def change(service: Service, names: list[str], pool: ThreadPoolExecutor) -> int:
@@ -93,15 +97,17 @@ def test_many_consoles_cost_little(service: Service) -> None:
         f"p99 of a status {alone * 1e3:.1f} ms alone and {together * 1e3:.1f} ms with them"
     )
     assert grown < 100e6
+    assert together <= 2 * alone or not IS_FULL
 
 
 def percentile(service: Service, name: str) -> float:
+    """The 99th percentile of the time of a status in seconds."""
     times = []
-    for _ in range(300):
+    for _ in range(REQUESTS):
         begun = time.monotonic()
         service.send("GET", f"/train/{name}")
         times.append(time.monotonic() - begun)
-    return sorted(times)[297]
+    return sorted(times)[REQUESTS * 99 // 100]
 
 
 def resident(service: Service) -> int:

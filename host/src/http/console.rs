@@ -20,8 +20,8 @@ static FILES: LazyLock<BTreeMap<String, File>> = LazyLock::new(files);
 
 /// The page that loads the rest.
 const PAGE: &str = "index.html";
-/// Everything comes from this service, and no text becomes a script or a style.
-const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; \
+/// Everything comes from this service, and no text becomes a script or a style. Stylesheets may contain images.
+const POLICY: &str = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'; object-src 'none'; require-trusted-types-for 'script'; \
                       trusted-types 'none'";
 
@@ -30,7 +30,7 @@ struct File {
     media: &'static str,
     plain: Form,
     /// Where it is smaller.
-    gzip: Option<Form>,
+    gzip: LazyLock<Option<Form>, Box<dyn FnOnce() -> Option<Form> + Send>>,
 }
 
 /// A file in one encoding. Each has a tag of its own, since the bytes differ.
@@ -67,8 +67,10 @@ fn served(path: &str, headers: &HeaderMap) -> Response {
     let Some(file) = FILES.get(path) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let gzip = file.gzip.as_ref();
-    let gzip = gzip.filter(|_| accepts(headers, &header::ACCEPT_ENCODING, "gzip"));
+    let gzip = match accepts(headers, &header::ACCEPT_ENCODING, "gzip") {
+        true => file.gzip.as_ref(),
+        false => None,
+    };
     let form = gzip.unwrap_or(&file.plain);
     let mut response = match accepts(headers, &header::IF_NONE_MATCH, &form.tag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
@@ -125,11 +127,14 @@ fn files() -> BTreeMap<String, File> {
 
 impl File {
     fn of(path: &str, bytes: &'static [u8]) -> Self {
-        let gzip = compressed(bytes).filter(|gzip| gzip.len() < bytes.len());
+        let gzip = move || {
+            let gzip = compressed(bytes).filter(|gzip| gzip.len() < bytes.len())?;
+            Some(Form::of(gzip.into()))
+        };
         Self {
             media: media(path),
             plain: Form::of(Bytes::from_static(bytes)),
-            gzip: gzip.map(|gzip| Form::of(gzip.into())),
+            gzip: LazyLock::new(Box::new(gzip)),
         }
     }
 }

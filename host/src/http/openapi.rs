@@ -1,6 +1,7 @@
 //! Generates the OpenAPI 3.1 document: schemas from the types, paths from one table, and examples
 //! from the loaded frameworks.
 
+mod examples;
 pub mod operations;
 mod page;
 
@@ -17,7 +18,7 @@ use crate::job::{
 };
 use crate::preview::Preview;
 use crate::request;
-use operations::{Answer, Body, OPERATIONS, Operation, PARAMETERS, Parameter, Place};
+use operations::{Answer, Body, OPERATIONS, Operation, PARAMETERS, Parameter, Place, descriptions};
 
 /// The path of the schemas in the document.
 const SCHEMAS: &str = "/components/schemas";
@@ -48,6 +49,8 @@ pub fn document(frameworks: &[Framework]) -> Value {
         "components": {
             "schemas": schemas(),
             "parameters": parameters(),
+            "responses": examples::problems(),
+            "examples": examples::all(),
             "securitySchemes": {
                 "token": {"type": "apiKey", "in": "header", "name": "X-TRAINER-TOKEN"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -244,13 +247,15 @@ fn described(operation: &Operation, frameworks: &[Framework]) -> Value {
     for answer in operation.answers {
         responses.insert(answer.status.to_string(), answered(answer));
     }
-    for status in operation.problems.iter().copied().chain(operation.common()) {
-        responses.insert(status.to_string(), refused());
+    for status in operation.refusals() {
+        let response = json!({"$ref": format!("#/components/responses/Problem{status}")});
+        responses.insert(status.to_string(), response);
     }
     let mut described = json!({
         "operationId": operation.id,
         "tags": [operation.tag],
         "summary": operation.summary,
+        "description": descriptions::of(operation.id),
         "parameters": parameters,
         "responses": responses,
     });
@@ -265,14 +270,18 @@ fn described(operation: &Operation, frameworks: &[Framework]) -> Value {
 
 fn answered(answer: &Answer) -> Value {
     let content = answer.content.iter().map(|(media, schema)| {
-        let shape = match *schema {
-            "" => json!({"schema": {"type": "string"}}),
+        let mut shape = match *schema {
+            "" | "csv" | "log" => json!({"schema": {"type": "string"}}),
             "object" => json!({"schema": {"type": "object"}}),
             "event" => events(&["status", "deleted"]),
             "feed-event" => events(&["reset", "status", "synced", "progress", "deleted"]),
             "metrics-event" => events(&["metrics", "end"]),
             names => json!({"schema": one_of(names)}),
         };
+        let examples = examples::of(schema.split('|'));
+        if !examples.is_empty() {
+            shape["examples"] = examples.into();
+        }
         (media.to_string(), shape)
     });
     let content: Map<String, Value> = content.collect();
@@ -307,14 +316,6 @@ fn events(names: &[&str]) -> Value {
         "required": ["event", "data"],
     });
     json!({"itemSchema": event})
-}
-
-fn refused() -> Value {
-    let problem = json!({"schema": {"$ref": format!("#{SCHEMAS}/Problem")}});
-    json!({
-        "description": "A problem document",
-        "content": {"application/problem+json": problem},
-    })
 }
 
 fn body(frameworks: &[Framework]) -> Value {

@@ -17,6 +17,7 @@ mod bad_arguments;
 mod bad_input;
 mod console;
 mod contract;
+mod documented;
 mod explain;
 mod families;
 mod feed;

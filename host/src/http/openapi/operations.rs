@@ -1,5 +1,6 @@
 //! The operations of the API, one entry each.
 
+pub mod descriptions;
 mod operation;
 mod parameters;
 
@@ -149,7 +150,7 @@ pub const OPERATIONS: &[Operation] = &[
             "previous",
             "timestamps",
         ],
-        &[answer(200, "Text", &[("text/plain", "")])],
+        &[answer(200, "Text", &[("text/plain", "log")])],
     ),
     of_job(
         "get",
@@ -165,7 +166,7 @@ pub const OPERATIONS: &[Operation] = &[
                 &[
                     ("application/json", "Metrics"),
                     ("application/yaml", ""),
-                    ("text/csv", ""),
+                    ("text/csv", "csv"),
                     ("text/event-stream", "metrics-event"),
                 ],
             ),

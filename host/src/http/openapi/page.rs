@@ -50,14 +50,13 @@ fn draw_operation(
 ) {
     let _ = write!(
         page,
-        "<details><summary><code><b>{method}</b> {}</code> {}</summary><table>",
+        "<details><summary><code><b>{method}</b> {}</code> {}</summary><p>{}</p><table>",
         escaped(path),
-        text(&operation["summary"])
+        text(&operation["summary"]),
+        text(&operation["description"])
     );
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
-        let pointer = parameter["$ref"].as_str().unwrap_or_default();
-        let parameter = document.pointer(pointer.trim_start_matches('#'));
-        let parameter = parameter.unwrap_or(&Value::Null);
+        let parameter = resolved(document, parameter);
         let _ = write!(
             page,
             "<tr><td><code>{}</code><td>{}<td>{}",
@@ -68,6 +67,7 @@ fn draw_operation(
     }
     page.push_str("</table><table>");
     for (status, response) in operation["responses"].as_object().into_iter().flatten() {
+        let response = resolved(document, response);
         let _ = write!(
             page,
             "<tr><td>{}<td>{}<td>",
@@ -95,6 +95,16 @@ fn draw_operation(
         );
     }
     page.push_str("</details>");
+}
+
+/// What a reference refers to, or the value itself.
+fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(pointer) => document
+            .pointer(pointer.trim_start_matches('#'))
+            .unwrap_or(&Value::Null),
+        None => value,
+    }
 }
 
 fn text(value: &Value) -> String {

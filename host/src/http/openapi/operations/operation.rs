@@ -61,11 +61,11 @@ impl Operation {
         })
     }
 
-    /// The statuses that every operation may return.
-    pub fn common(&self) -> impl Iterator<Item = u16> {
+    /// The statuses with a problem document.
+    pub fn refusals(&self) -> impl Iterator<Item = u16> {
         let guarded: &[u16] = &[400, 401, 403, 404, 429, 500, 502, 503, 504];
-        let statuses = if self.is_open { &[][..] } else { guarded };
-        statuses.iter().copied()
+        let common = if self.is_open { &[][..] } else { guarded };
+        self.problems.iter().chain(common).copied()
     }
 }
 
