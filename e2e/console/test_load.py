@@ -38,7 +38,8 @@ def test_a_long_list_stays_responsive(service: Service, page: Page) -> None:
         expect(page.get_by_text(f"{JOBS} runs")).to_be_visible()
         page.wait_for_timeout(1000)
         page.evaluate(WATCH)
-        changed = change(service, names, pool)
+        # The newest jobs, which are at the top.
+        changed = change(service, names[::-1], pool)
     longest = page.evaluate("window.longest")
     heap = page.evaluate("performance.memory.usedJSHeapSize") / 1e6
     report = f"{JOBS} runs, {changed / SECONDS:.0f} changes a second"
@@ -47,6 +48,10 @@ def test_a_long_list_stays_responsive(service: Service, page: Page) -> None:
     assert heap < 200
     # A small list says nothing about a long one, and a busy machine has long tasks of its own.
     assert longest < 100 or not IS_FULL
+    # The measurement sees a long task.
+    page.evaluate("setTimeout(() => { const begun = Date.now(); while (Date.now() - begun < 150); })")
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.longest") >= 100
 
 
 def change(service: Service, names: list[str], pool: ThreadPoolExecutor) -> int:
@@ -88,6 +93,8 @@ def test_many_consoles_cost_little(service: Service) -> None:
         reader.start()
     for _ in readers:
         assert opened.acquire(timeout=30)
+    # Opening them all at once is not what is measured.
+    time.sleep(1)
     together, grown = percentile(service, name), resident(service) - before
     stop.set()
     for reader in readers:
