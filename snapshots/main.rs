@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use insta::{Settings, assert_snapshot};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use trainer_host::finding::Finding;
 use trainer_host::job_kind::JobKind;
+use trainer_host::manifest;
 use trainer_host::plugin::{Limits, PlanError, Plugins, UnknownArguments};
 use trainer_host::preview::Preview;
 use trainer_host::profile::Profiles;
@@ -81,6 +82,55 @@ async fn every_case_has_the_train_job_of_its_snapshot() {
     let there = files(&snapshots).into_iter();
     let stale: Vec<PathBuf> = there.filter(|file| !known.contains(file)).collect();
     assert!(stale.is_empty(), "snapshots without a case: {stale:?}");
+}
+
+#[tokio::test]
+async fn the_request_in_a_manifest_makes_that_manifest_again() {
+    let cache = tempfile::tempdir().unwrap();
+    let plugins = plugins(cache.path());
+    let cases = cases(&root().join("snapshots/cases")).into_iter();
+    let golden = include_str!("../host/tests/data/golden.jsonl").lines();
+    let golden = golden.map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["request"].to_string().into_bytes()
+    });
+    let requests: Vec<Vec<u8>> = cases
+        .map(|case| std::fs::read(case).unwrap())
+        .chain(golden)
+        .collect();
+    let mut recovered = 0;
+    for job_kind in JobKind::ALL {
+        let policy = RequestPolicy {
+            job_kind,
+            ..RequestPolicy::default()
+        };
+        for text in &requests {
+            let Ok(original) = preview(&plugins, text, &policy).await else {
+                continue;
+            };
+            let manifest = &original["manifest"];
+            let mut fields = manifest::recovered_fields(manifest);
+            let plain = manifest_of(&plugins, &fields, &policy).await;
+            manifest::recover_arguments(&mut fields, manifest, &plain);
+            let plain = manifest_of(&plugins, &fields, &policy).await;
+            let request = manifest::recovered(fields, manifest, &plain);
+            let again = manifest_of(&plugins, &request, &policy).await;
+            assert_eq!(again, *manifest, "{request:?}");
+            recovered += 1;
+        }
+    }
+    assert!(recovered > 50, "{recovered}");
+}
+
+/// The manifest of a valid request.
+async fn manifest_of(
+    plugins: &Plugins,
+    request: &Map<String, Value>,
+    policy: &RequestPolicy,
+) -> Value {
+    let text = serde_json::to_vec(request).unwrap();
+    let preview = preview(plugins, &text, policy).await.unwrap();
+    preview["manifest"].clone()
 }
 
 #[tokio::test]

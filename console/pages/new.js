@@ -26,8 +26,8 @@ async function start(clone, signal) {
   const { frameworks } = await json("frameworks", { signal });
   if (!clone) return { frameworks, first: { ...emptyForm(), framework: frameworks[0]?.name || "" } };
   const [namespace, ...name] = clone.split("/");
-  const manifest = await json(jobPath({ namespace, name: name.join("/") }, "/manifest"), { signal });
-  const request = await requestOfJob(manifest, signal);
+  const { job_name, resume_from_checkpoint, overwrite, ...request } =
+    await requestOfJob({ namespace, name: name.join("/") }, signal);
   const first = formOf({ ...request, run_id: nextRunId(request.run_id) }, schemaOf(frameworks, request.framework));
   return { frameworks, first, clone };
 }

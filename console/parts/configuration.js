@@ -9,13 +9,12 @@ import { Snippet } from "./job.js";
 
 // The request of a run, its arguments with the defaults filled in, and the schema of the arguments.
 export async function configuration(job, signal) {
-  const manifest = await json(jobPath(job, "/manifest"), { signal });
-  const request = await requestOfJob(manifest, signal);
+  const request = await requestOfJob(job, signal);
   const [resolved, schema] = await Promise.all([
     json("train/preview", { method: "POST", body: request, signal }).then((preview) => preview.resolved_args, () => null),
     json(`frameworks/${encodeURIComponent(request.framework)}`, { signal }).then((framework) => framework.args_schema, () => null),
   ]);
-  return { manifest, request, schema, resolved: resolved || request.extra_args || {} };
+  return { request, schema, resolved: resolved || request.extra_args || {} };
 }
 
 export function Configuration({ job }) {

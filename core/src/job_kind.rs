@@ -20,6 +20,14 @@ impl JobKind {
     /// Every kind, in the order in which the service prefers them.
     pub const ALL: [Self; 2] = [Self::PyTorchJob, Self::TrainJob];
 
+    /// The kind of a manifest. Everything except a TrainJob is a PyTorchJob.
+    pub fn of(manifest: &serde_json::Value) -> Self {
+        match manifest["kind"] == train_job::KIND {
+            true => Self::TrainJob,
+            false => Self::PyTorchJob,
+        }
+    }
+
     /// The name of the kind.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@
 mod identity;
 mod owner;
 mod placement;
+mod recovered;
 mod references;
 mod resources;
 mod runtime;
@@ -27,6 +28,7 @@ use serde::Serialize;
 
 pub use identity::{identify, identity_variables};
 pub use owner::{label_of, record_owner};
+pub use recovered::{recover_arguments, recovered, recovered_fields};
 pub use resources::gpus_per_replica;
 pub use runtime::{runtime_name, runtimes};
 pub use size::{check_size, record_warnings};

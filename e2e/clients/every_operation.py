@@ -66,6 +66,8 @@ def main(folder: str, address: str, request: str) -> None:
     assert metrics.points[-1].step == 3, metrics
     assert "event: metrics" in call_text(client, f"/train/{job}/metrics?follow=true")
     assert call("get_job_manifest", 200, job)["kind"] == "PyTorchJob"
+    again = call("get_job_request", 200, job)
+    assert again.run_id == body.run_id and again.extra_args == body.extra_args, again
     follow_until_synced(client)
     left.discard("follow_jobs")
     call("delete_job", 204, job)

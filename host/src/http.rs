@@ -109,6 +109,7 @@ pub fn router(app: App) -> Router {
         )
         .route("/events", get(feed::feed).layer(event_streams))
         .route("/train/{job_name}/manifest", get(jobs::manifest))
+        .route("/train/{job_name}/request", get(jobs::request))
         .route("/train/{job_name}/suspend", post(jobs::suspend))
         .route("/train/{job_name}/resume", post(jobs::resume))
         .route("/whoami", get(whoami::whoami))

@@ -24,6 +24,7 @@ pub const OPERATIONS: &[(&str, Reach)] = &[
     ("listJobs", Reach::Anywhere(Role::Viewer)),
     ("getJob", Reach::Namespace(Role::Viewer)),
     ("getJobManifest", Reach::Namespace(Role::Viewer)),
+    ("getJobRequest", Reach::Namespace(Role::Viewer)),
     ("getJobLogs", Reach::Namespace(Role::Viewer)),
     ("getJobMetrics", Reach::Namespace(Role::Viewer)),
     ("followJob", Reach::Namespace(Role::Viewer)),

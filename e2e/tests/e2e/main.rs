@@ -18,6 +18,7 @@ mod bad_plugins;
 mod bad_registries;
 mod callers;
 mod client;
+mod clones;
 mod command_line;
 mod connections;
 mod containment;

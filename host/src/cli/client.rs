@@ -18,6 +18,7 @@ mod pages;
 mod server;
 mod setting;
 pub mod source;
+mod submit;
 mod target;
 pub mod terminal;
 

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::authorized::Authorized;
@@ -14,6 +14,8 @@ use super::token::{Failures, Token};
 use crate::access::AccessControl;
 use crate::audit::Audit;
 use crate::cluster::{Cluster, ClusterError, Created};
+use crate::job_kind::JobKind;
+use crate::manifest::{self, Manifest};
 use crate::plan::Plan;
 use crate::plugin::Registry;
 use crate::pytorch_job::PyTorchJob;
@@ -88,6 +90,35 @@ impl App {
         authorized.check_request(self, &checked.request)?;
         let plan = plugins.plan(&checked).await?;
         Ok((checked, plan))
+    }
+
+    /// The request that a job was made from, by its manifest.
+    ///
+    /// # Errors
+    ///
+    /// The service no longer accepts such a request.
+    pub(super) async fn request_of(&self, manifest: &Value) -> Result<Map<String, Value>, Problem> {
+        let kind = JobKind::of(manifest);
+        let mut fields = manifest::recovered_fields(manifest);
+        let mut plain = self.manifest_of(&fields, kind).await?;
+        if manifest::recover_arguments(&mut fields, manifest, &plain) {
+            plain = self.manifest_of(&fields, kind).await?;
+        }
+        Ok(manifest::recovered(fields, manifest, &plain))
+    }
+
+    /// The manifest of the job that a request makes.
+    async fn manifest_of(
+        &self,
+        request: &Map<String, Value>,
+        kind: JobKind,
+    ) -> Result<Value, Problem> {
+        let plugins = self.plugins.current();
+        let body = request.clone().into();
+        let checked = request::check(body, plugins.schemas(), &self.policy_now())?;
+        let plan = plugins.plan(&checked).await?;
+        let job = manifest::manifest(&checked.request, &plan);
+        serde_json::to_value(Manifest::of(job, kind)).map_err(Problem::internal)
     }
 
     /// The policy for the kind of jobs that the cluster creates, which it may learn after the start.

@@ -54,6 +54,11 @@ pub(super) async fn manifest(
     }
 }
 
+pub(super) async fn request(State(app): State<App>, job: FoundJob) -> Result<Response, Problem> {
+    let manifest = app.cluster.manifest(&job.namespace, &job.name).await?;
+    Ok(job.answer(Json(app.request_of(&manifest).await?)))
+}
+
 pub(super) async fn delete(State(app): State<App>, job: NamedJob) -> Result<StatusCode, Problem> {
     let deleted = app.cluster.delete(&job.namespace, &job.name).await;
     deleted.map_err(|error| job.explain(error))?;

@@ -77,6 +77,10 @@ class AsyncJob(JobView):
         """The object as stored in the cluster."""
         return await self._jobs.manifest(self.name, self.namespace)
 
+    async def request(self) -> JobRequest:
+        """The request that the job was made from, with defaults filled in."""
+        return await self._jobs.request(self.name, self.namespace)
+
     async def suspend(self) -> "AsyncJob":
         """Stop the replicas and keep the job."""
         await self._jobs.suspend(self.name, self.namespace)
@@ -241,6 +245,12 @@ class AsyncJobs:
         manifest: dict[str, Any] = parsing.document(response)
         return manifest
 
+    async def request(self, name: str, namespace: str | None = None) -> JobRequest:
+        """The request that a job was made from, with defaults filled in."""
+        response = await self._transport.send(calls.request(name, namespace))
+        request: JobRequest = parsing.document(response)
+        return request
+
     async def suspend(self, name: str, namespace: str | None = None) -> AsyncJob:
         """Stop the replicas of a job and keep the job."""
         response = await self._transport.send(calls.suspend(name, namespace))
@@ -264,9 +274,8 @@ class AsyncJobs:
         The run id becomes the next one, such as `run-2` after `run-1`, unless the changes name it.
         `extra_args` are merged with those of the job.
         """
-        manifest = await self.manifest(name, namespace)
-        plain = await self.preview(**parsing.request_of(manifest))
-        return await self.create(**parsing.cloned(manifest, plain.manifest, changes))
+        request = await self.request(name, namespace)
+        return await self.create(**parsing.cloned(request, changes))
 
     async def _again(self, job: AsyncJob) -> AsyncJob:
         try:

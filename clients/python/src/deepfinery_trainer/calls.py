@@ -59,6 +59,10 @@ def manifest(name: str, namespace: str | None) -> Call:
     return Call("GET", f"{_job(name)}/manifest", {"namespace": namespace})
 
 
+def request(name: str, namespace: str | None) -> Call:
+    return Call("GET", f"{_job(name)}/request", {"namespace": namespace})
+
+
 def delete(name: str, namespace: str | None) -> Call:
     return Call("DELETE", _job(name), {"namespace": namespace})
 

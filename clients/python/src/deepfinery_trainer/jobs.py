@@ -76,6 +76,10 @@ class Job(JobView):
         """The object as stored in the cluster."""
         return self._jobs.manifest(self.name, self.namespace)
 
+    def request(self) -> JobRequest:
+        """The request that the job was made from, with defaults filled in."""
+        return self._jobs.request(self.name, self.namespace)
+
     def suspend(self) -> "Job":
         """Stop the replicas and keep the job."""
         self._jobs.suspend(self.name, self.namespace)
@@ -234,6 +238,12 @@ class Jobs:
         manifest: dict[str, Any] = parsing.document(response)
         return manifest
 
+    def request(self, name: str, namespace: str | None = None) -> JobRequest:
+        """The request that a job was made from, with defaults filled in."""
+        response = self._transport.send(calls.request(name, namespace))
+        request: JobRequest = parsing.document(response)
+        return request
+
     def suspend(self, name: str, namespace: str | None = None) -> Job:
         """Stop the replicas of a job and keep the job."""
         response = self._transport.send(calls.suspend(name, namespace))
@@ -255,9 +265,8 @@ class Jobs:
         The run id becomes the next one, such as `run-2` after `run-1`, unless the changes name it.
         `extra_args` are merged with those of the job.
         """
-        manifest = self.manifest(name, namespace)
-        plain = self.preview(**parsing.request_of(manifest))
-        return self.create(**parsing.cloned(manifest, plain.manifest, changes))
+        request = self.request(name, namespace)
+        return self.create(**parsing.cloned(request, changes))
 
     def _again(self, job: Job) -> Job:
         try:

@@ -11,6 +11,8 @@ use crate::parser;
 pub enum ClientCommand {
     /// Submit a training job.
     Submit(SubmitArguments),
+    /// Submit the request of a job again, with another run id.
+    Clone(CloneArguments),
     /// Show the status of a job, and why it waits or failed.
     Get(JobArguments),
     /// Print the manifest of a job. Default: as YAML.
@@ -77,6 +79,34 @@ pub struct SubmitArguments {
     /// Replace existing checkpoints of the run, like `overwrite: true` in the file.
     #[arg(long)]
     pub overwrite: bool,
+    #[command(flatten)]
+    pub sending: SendingArguments,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub struct CloneArguments {
+    /// Name of the job.
+    pub job: String,
+    /// Run id of the clone. Default: the next one, such as run-2 after run-1.
+    #[arg(long)]
+    pub run_id: Option<String>,
+    /// Set a field, as for `submit`.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub set: Vec<String>,
+    /// Namespace of the job, if the name exists in several.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    #[command(flatten)]
+    pub sending: SendingArguments,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// What happens with a request.
+#[derive(Debug, Args)]
+pub struct SendingArguments {
     /// Wait until the job finishes, and exit with code 7 unless it succeeded. With -o json or -o
     /// yaml the job is printed once, at the end.
     #[arg(long, conflicts_with = "dry_run")]
@@ -87,8 +117,6 @@ pub struct SubmitArguments {
     /// Output format.
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
-    #[command(flatten)]
-    pub connection: Connection,
 }
 
 #[derive(Debug, Args)]

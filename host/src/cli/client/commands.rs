@@ -6,11 +6,10 @@ use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::arguments::{
     ClientCommand, EventsArguments, FrameworksArguments, JobArguments, ListArguments,
-    LogsArguments, Output, SubmitArguments, WatchArguments,
+    LogsArguments, Output, WatchArguments,
 };
 use super::board::{self, Shown};
 use super::changes;
@@ -24,9 +23,9 @@ use super::lookup;
 use super::output;
 use super::pages;
 use super::server::Server;
-use super::source::Source;
+use super::submit;
 use super::terminal::Terminal;
-use crate::job::{JobState, JobSummary, ListedJob};
+use crate::job::ListedJob;
 
 /// Runs a command.
 ///
@@ -35,7 +34,8 @@ use crate::job::{JobState, JobSummary, ListedJob};
 /// Why the command failed.
 pub fn run(command: ClientCommand) -> Result<(), Failure> {
     match command {
-        ClientCommand::Submit(arguments) => submit(&arguments),
+        ClientCommand::Submit(arguments) => submit::submit(&arguments),
+        ClientCommand::Clone(arguments) => submit::clone(&arguments),
         ClientCommand::Get(arguments) => get(&arguments),
         ClientCommand::Manifest(arguments) => manifest(&arguments),
         ClientCommand::List(arguments) => list(&arguments),
@@ -55,79 +55,6 @@ pub fn run(command: ClientCommand) -> Result<(), Failure> {
     }
 }
 
-fn submit(arguments: &SubmitArguments) -> Result<(), Failure> {
-    let overwrite = arguments.overwrite.then(|| "overwrite=true".to_string());
-    let settings: Vec<String> = arguments.set.iter().cloned().chain(overwrite).collect();
-    let (source, request) = Source::read(&arguments.file, &settings)?;
-    let server = Server::of(&arguments.connection)?;
-    let done = match arguments.dry_run {
-        true => dry_run(&server, &request, arguments.output),
-        false => create(&server, &request, arguments),
-    };
-    done.map_err(|failure| match failure {
-        Failure::Refused { problem, .. } => Failure::Refused {
-            problem,
-            source: Some(Box::new(source)),
-        },
-        failure => failure,
-    })
-}
-
-fn dry_run(server: &Server, request: &Value, output: Option<Output>) -> Result<(), Failure> {
-    let call = server.call(Method::POST, &["train", "preview"]);
-    let preview: Value = call.query("dry_run", Some("server")).body(request).read()?;
-    let name = preview["name"].as_str().unwrap_or_default();
-    for member in ["parallel", "memory"] {
-        if let Some(summary) = preview[member]["summary"].as_str() {
-            output::remark(summary);
-        }
-    }
-    for warning in preview["warnings"].as_array().into_iter().flatten() {
-        let part = |key: &str| warning[key].as_str().unwrap_or_default();
-        output::remark(&format!("warning: {} {}", part("code"), part("detail")));
-    }
-    match output {
-        None => output::print(&preview["manifest"], &[], Output::Yaml),
-        Some(output) => output::print(&preview, &[name], output),
-    }
-}
-
-fn create(server: &Server, request: &Value, arguments: &SubmitArguments) -> Result<(), Failure> {
-    // A request whose response was lost may have created the job. Repeating it with the same key
-    // does not create a second one.
-    let call = server
-        .call(Method::POST, &["train"])
-        .header("idempotency-key", Uuid::new_v4())
-        .body(request);
-    let mut response = match call.send() {
-        Err(Failure::Unreachable { .. }) => call.send()?,
-        sent => sent?,
-    };
-    for warning in response.headers().get_all("warning") {
-        let warning = warning.to_str().unwrap_or_default();
-        let warning = warning.trim_start_matches("299 - ").trim_matches('"');
-        writeln!(std::io::stderr(), "warning: {warning}")?;
-    }
-    let read = response.body_mut().read_json::<JobSummary>();
-    let job = read.map_err(|error| Failure::Answer(error.into()))?;
-    // For a watched job, -o json and -o yaml print the final state.
-    let is_last = !arguments.watch || matches!(arguments.output, None | Some(Output::Name));
-    let printed = match arguments.output {
-        Some(output) if is_last => output::print(&job, &[&job.name], output),
-        Some(_) => Ok(()),
-        None => output::line(&format!("{} was submitted", job.name)),
-    };
-    match (printed, arguments.watch) {
-        (Ok(()) | Err(Failure::Unread), true) => {}
-        (printed, _) => return printed,
-    }
-    let ending = wait(server, &job.name, request["namespace"].as_str())?;
-    if let (Some(output), false, Ending::Ended(ended)) = (arguments.output, is_last, &ending) {
-        output::print(&ended.summary, &[&job.name], output)?;
-    }
-    succeeded(&job.name, ending)
-}
-
 /// Shows a job on standard output until it finishes.
 fn watch(arguments: &WatchArguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.connection)?;
@@ -136,29 +63,7 @@ fn watch(arguments: &WatchArguments) -> Result<(), Failure> {
     let display = Display::of(&output);
     let ending = live::watch(&server, job, namespace, display, &mut output)
         .map_err(|failure| lookup::suggest(&server, job, failure))?;
-    succeeded(job, ending)
-}
-
-/// Waits until a job finishes, and shows it on standard error: its progress on a terminal, its
-/// status changes in a pipe.
-fn wait(server: &Server, job: &str, namespace: Option<&str>) -> Result<Ending, Failure> {
-    let mut output = std::io::stderr();
-    if let terminal @ Display::Terminal { .. } = Display::of(&output) {
-        return live::watch(server, job, namespace, terminal, &mut output);
-    }
-    follow::events(server, job, namespace, |job| {
-        output::remark(&follow::status_line(job));
-        Ok(())
-    })
-}
-
-fn succeeded(job: &str, ending: Ending) -> Result<(), Failure> {
-    let (job, detail) = match ending {
-        Ending::Ended(ended) if ended.summary.status == JobState::Succeeded => return Ok(()),
-        Ending::Ended(ended) => (job.to_string(), ended.summary.detail),
-        Ending::Deleted => (job.to_string(), "it was deleted".to_string()),
-    };
-    Err(Failure::JobFailed { job, detail })
+    submit::succeeded(job, ending)
 }
 
 fn get(arguments: &JobArguments) -> Result<(), Failure> {

@@ -126,7 +126,7 @@ mod tests {
         assert!(zsh.contains("Name of the job:_trainer_jobs"));
         assert!(zsh.contains("Names of the jobs:_trainer_jobs"));
         assert!(zsh.contains("Names of two to six jobs:_trainer_jobs"));
-        let commands = "get|manifest|logs|events|watch|metrics|compare|suspend|resume|delete";
+        let commands = "clone|get|manifest|logs|events|watch|metrics|compare|suspend|resume|delete";
         assert!(script(Shell::Bash).contains(commands));
         assert!(script(Shell::Bash).contains("^(compare|suspend|resume|delete)$"));
         assert!(script(Shell::Fish).contains(&commands.replace('|', " ")));

@@ -138,6 +138,24 @@ pub const OPERATIONS: &[Operation] = &[
     ),
     of_job(
         "get",
+        "/train/{job_name}/request",
+        "getJobRequest",
+        "The request that a job was made from",
+        &["namespace", "If-None-Match"],
+        &[
+            answer(
+                200,
+                "The request, with defaults filled in",
+                &[
+                    ("application/json", "TrainingJobRequest"),
+                    ("application/yaml", ""),
+                ],
+            ),
+            UNCHANGED,
+        ],
+    ),
+    of_job(
+        "get",
         "/train/{job_name}/logs",
         "getJobLogs",
         "The logs of a job's replicas",

@@ -47,6 +47,12 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
          TrainJobs.",
     ),
     (
+        "getJobRequest",
+        "To start a similar job, change the `run_id` and send it to `POST /train`. The service reads the \
+         request from the manifest, and asks the plugin which variables are its own. If the service no \
+         longer accepts such a request, the response is the error of a submission.",
+    ),
+    (
         "getJobLogs",
         "The output of the first replica, or of those in `replica`. With several, each line starts \
          with the name of its replica in brackets. With `follow`, the response is a stream that ends \
