@@ -4,9 +4,18 @@
 control-plane: ## Build the Kubernetes control plane for the tests (needs Go 1.26)
 	@e2e/control-plane/build.sh $(TARGET)/control-plane
 
+HELM := $(TARGET)/helm/helm
+
+.PHONY: helm
+helm: $(HELM) # Build Helm for the tests of the chart (needs Go 1.26)
+
+$(HELM): tools/helm/go.sum
+	@echo "==> building Helm (this takes 1 to 3 minutes)"
+	@cd tools/helm && GOWORK=off go build -trimpath -gcflags 'all=-N -l' -ldflags '-s -w' -o $@ helm.sh/helm/v4/cmd/helm
+
 .PHONY: e2e-kubernetes
 ifneq ($(GO),)
-e2e-kubernetes: build control-plane ## Run the end-to-end tests on a real Kubernetes control plane
+e2e-kubernetes: build control-plane helm ## Run the end-to-end tests on a real Kubernetes control plane
 	@echo "==> running the end-to-end tests on Kubernetes with a real API server and training operator"
 	@cargo test $(CARGO_FLAGS) -p e2e --test kubernetes -- --skip speed:: --skip reads::
 

@@ -281,18 +281,6 @@ impl ControlPlane {
         components: &[&str],
         namespace: &str,
     ) -> Result<Deployment> {
-        let folder = tempfile::tempdir()?;
-        // kustomize takes no absolute paths.
-        let here = folder.path().canonicalize()?;
-        let up = "../".repeat(here.components().count() - 1);
-        let relative = |folder: &str| -> Result<String> {
-            let there = root().join(folder).canonicalize()?;
-            Ok(format!("{up}{}", there.strip_prefix("/")?.display()))
-        };
-        let components = components
-            .iter()
-            .map(|name| relative(&format!("deploy/components/{name}")));
-        let components: Vec<String> = components.collect::<Result<_>>()?;
         // Bindings of the whole cluster share no names between namespaces.
         let rename = serde_json::json!([
             {"op": "replace", "path": "/metadata/name", "value": format!("trainer-{namespace}")},
@@ -301,13 +289,8 @@ impl ControlPlane {
             "target": {"kind": "ClusterRoleBinding", "name": "trainer-queues"},
             "patch": rename.to_string(),
         });
-        let kustomization = serde_json::json!({
-            "namespace": namespace,
-            "resources": [relative(overlay.folder())?],
-            "components": components,
-            "patches": [patch],
-        });
-        std::fs::write(here.join("kustomization.yaml"), kustomization.to_string())?;
+        let folder = kustomization(overlay, components, namespace, &[patch])?;
+        let here = folder.path().canonicalize()?;
         let here = here.display().to_string();
         self.kubectl(&[
             "apply",
@@ -360,4 +343,38 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
 
 fn program() -> PathBuf {
     root().join("target/control-plane/control-plane")
+}
+
+/// A folder with the kustomization that an operator would write for an overlay of `deploy/` with some of its
+/// components and patches.
+///
+/// # Errors
+///
+/// When a component does not exist.
+pub fn kustomization(
+    overlay: Overlay,
+    components: &[&str],
+    namespace: &str,
+    patches: &[serde_json::Value],
+) -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    // kustomize takes no absolute paths.
+    let here = folder.path().canonicalize()?;
+    let up = "../".repeat(here.components().count() - 1);
+    let relative = |folder: &str| -> Result<String> {
+        let there = root().join(folder).canonicalize()?;
+        Ok(format!("{up}{}", there.strip_prefix("/")?.display()))
+    };
+    let components = components
+        .iter()
+        .map(|name| relative(&format!("deploy/components/{name}")));
+    let components: Vec<String> = components.collect::<Result<_>>()?;
+    let kustomization = serde_json::json!({
+        "namespace": namespace,
+        "resources": [relative(overlay.folder())?],
+        "components": components,
+        "patches": patches,
+    });
+    std::fs::write(here.join("kustomization.yaml"), kustomization.to_string())?;
+    Ok(folder)
 }

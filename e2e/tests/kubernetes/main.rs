@@ -17,6 +17,7 @@
 mod kinds;
 
 mod access;
+mod chart;
 mod container;
 mod control_plane;
 mod creation;
