@@ -30,7 +30,7 @@ pub(crate) fn command(server: &Server, folder: &Path, line: &str) -> Command {
     command
 }
 
-fn run(server: &Server, folder: &Path, line: &str) -> Output {
+pub(crate) fn run(server: &Server, folder: &Path, line: &str) -> Output {
     command(server, folder, line).output().unwrap()
 }
 

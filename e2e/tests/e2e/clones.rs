@@ -1,20 +1,14 @@
 //! `trainer clone`: the request of a job, submitted again.
 
-use std::path::Path;
-
 use e2e::{Server, Site};
 use serde_json::{Value, json};
 
-use crate::client::{command, printed};
+use crate::client::{printed, run};
 
 fn request_of(server: &Server, job: &str) -> Value {
     let (status, request) = server.get(&format!("/train/{job}/request")).unwrap();
     assert_eq!(status, 200, "{request}");
     request
-}
-
-fn run(server: &Server, folder: &Path, line: &str) -> std::process::Output {
-    command(server, folder, line).output().unwrap()
 }
 
 #[test]

@@ -9,6 +9,7 @@ use e2e::{binary, root};
 use serde_json::{Value, json};
 use trainer_host::job_kind::JobKind;
 
+use crate::deployment::{create_token, object, run_commands, wait_for_rollout};
 use crate::service::{Deployed, request};
 
 /// Components of the kustomization, and the values of the chart that mean the same.
@@ -158,45 +159,19 @@ fn wrong_values_are_named() {
     }
 }
 
-fn object(plane: &ControlPlane, namespace: &str, kind: &str, name: &str) -> Value {
-    let get = ["get", kind, name, "--output=json", "--namespace", namespace];
-    serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap()
-}
-
-fn rolls_out(plane: &ControlPlane, namespace: &str) {
-    let rollout = [
-        "rollout",
-        "status",
-        "deployment/trainer",
-        "--timeout=60s",
-        "--namespace",
-        namespace,
-    ];
-    plane.kubectl(&rollout).unwrap();
-}
-
 #[test]
 fn it_takes_over_an_installation_of_the_kustomization_with_jobs_in_flight() {
     let namespace = "chart-takeover";
     let plane = ControlPlane::shared().unwrap();
     let deployed =
         Deployed::start_with(plane, JobKind::PyTorchJob, namespace, &[], |site| site).unwrap();
-    let secret = [
-        "create",
-        "secret",
-        "generic",
-        "trainer-token",
-        "--from-literal=token=secret",
-    ];
-    plane
-        .kubectl(&[&secret[..], &["--namespace", namespace]].concat())
-        .unwrap();
-    rolls_out(plane, namespace);
+    create_token(plane, namespace);
+    wait_for_rollout(plane, namespace);
     let mut run = request("in-flight", &json!({"fake.test/run-for": "1h"}));
     run["checkpoint_base_uri"] = json!("s3://bucket/chart-takeover");
     let job = deployed.server.submit(&run).unwrap();
     deployed.server.wait_for(&job, "running").unwrap();
-    let before = object(plane, namespace, "pod", &format!("{job}-master-0"));
+    let before = object(plane, "pod", &format!("{job}-master-0"), namespace);
 
     let install = [
         "install",
@@ -210,13 +185,13 @@ fn it_takes_over_an_installation_of_the_kustomization_with_jobs_in_flight() {
         plane,
         &[&install[..], &["--take-ownership", "--force-conflicts"]].concat(),
     );
-    rolls_out(plane, namespace);
-    let deployment = object(plane, namespace, "deployment", "trainer");
+    wait_for_rollout(plane, namespace);
+    let deployment = object(plane, "deployment", "trainer", namespace);
     assert_eq!(
         deployment["metadata"]["labels"]["app.kubernetes.io/managed-by"],
         "Helm"
     );
-    let after = object(plane, namespace, "pod", &format!("{job}-master-0"));
+    let after = object(plane, "pod", &format!("{job}-master-0"), namespace);
     assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
     assert_eq!(deployed.full(&job)["status"], "running");
 
@@ -231,9 +206,9 @@ fn it_takes_over_an_installation_of_the_kustomization_with_jobs_in_flight() {
     let upgrade = "upgrade trainer deploy/chart --force-conflicts --set replicas=3 --namespace";
     let upgrade: Vec<&str> = upgrade.split(' ').chain([namespace]).collect();
     succeeds(plane, &upgrade);
-    rolls_out(plane, namespace);
+    wait_for_rollout(plane, namespace);
     assert_eq!(
-        object(plane, namespace, "deployment", "trainer")["spec"]["replicas"],
+        object(plane, "deployment", "trainer", namespace)["spec"]["replicas"],
         3
     );
     succeeds(
@@ -248,43 +223,27 @@ fn it_takes_over_an_installation_of_the_kustomization_with_jobs_in_flight() {
         ],
     );
     assert_eq!(
-        object(plane, namespace, "deployment", "trainer")["spec"]["replicas"],
+        object(plane, "deployment", "trainer", namespace)["spec"]["replicas"],
         2
     );
     succeeds(plane, &["uninstall", "trainer", "--namespace", namespace]);
-    let pod = object(plane, namespace, "pod", &format!("{job}-master-0"));
+    let pod = object(plane, "pod", &format!("{job}-master-0"), namespace);
     assert_eq!(pod["metadata"]["uid"], before["metadata"]["uid"]);
-}
-
-/// Runs commands of the documentation in a namespace of their own.
-fn runs(plane: &ControlPlane, commands: &str, namespace: &str) -> String {
-    let commands = commands.replace("--namespace trainer", &format!("--namespace {namespace}"));
-    let commands = commands.replace("namespace trainer\n", &format!("namespace {namespace}\n"));
-    let programs =
-        "kubectl() { \"$PROGRAM\" kubectl \"$@\"; }; helm() { target/helm/helm \"$@\"; }";
-    let done = Command::new("bash")
-        .args(["-euc", &format!("{programs}\n{commands}")])
-        .env("PROGRAM", root().join("target/control-plane/control-plane"))
-        .env("KUBECONFIG", &plane.kubeconfig)
-        .current_dir(root())
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{commands}: {errors}");
-    String::from_utf8(done.stdout).unwrap()
 }
 
 #[test]
 fn the_commands_and_values_of_the_documents_work() {
     let plane = ControlPlane::shared().unwrap();
     let commands = blocks("docs/helm.md", "sh").unwrap();
-    let installed = runs(plane, &commands[0], "chart-page");
+    // Another test installs the service in the namespace of the documentation.
+    let own = |commands: &str| commands.replace("namespace trainer", "namespace chart-page");
+    let installed = run_commands(plane, &own(&commands[0]));
     assert!(
         installed.contains("port-forward service/trainer 8080:80"),
         "{installed}"
     );
     assert!(installed.contains("successfully rolled out"), "{installed}");
-    runs(plane, &commands[1], "chart-page");
+    run_commands(plane, &own(&commands[1]));
 
     let folder = tempfile::tempdir().unwrap();
     let values = folder.path().join("values.yaml");

@@ -10,22 +10,55 @@ use e2e::root;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Applies an overlay with the token's Secret that docs/operator.md asks for, and waits until its
-/// pods are ready: they were admitted, scheduled, and pass for running.
+/// Applies an overlay and waits until it has rolled out.
 fn rolls_out(overlay: Overlay, namespace: &str) {
     let plane = ControlPlane::shared().unwrap();
     plane.install(overlay, namespace).unwrap();
-    let own = ["--namespace", namespace];
+    create_token(plane, namespace);
+    wait_for_rollout(plane, namespace);
+}
+
+/// Creates the token's Secret that docs/operator.md asks for.
+pub fn create_token(plane: &ControlPlane, namespace: &str) {
     let secret = [
         "create",
         "secret",
         "generic",
         "trainer-token",
         "--from-literal=token=secret",
+        "--namespace",
+        namespace,
     ];
-    plane.kubectl(&[&secret[..], &own].concat()).unwrap();
-    let rollout = ["rollout", "status", "deployment/trainer", "--timeout=60s"];
-    plane.kubectl(&[&rollout[..], &own].concat()).unwrap();
+    plane.kubectl(&secret).unwrap();
+}
+
+/// Waits until the service's pods are ready: they were admitted, scheduled, and pass for running.
+pub fn wait_for_rollout(plane: &ControlPlane, namespace: &str) {
+    let rollout = [
+        "rollout",
+        "status",
+        "deployment/trainer",
+        "--timeout=60s",
+        "--namespace",
+        namespace,
+    ];
+    plane.kubectl(&rollout).unwrap();
+}
+
+/// Runs commands of the documentation as the administrator, and returns what they print.
+pub fn run_commands(plane: &ControlPlane, commands: &str) -> String {
+    let programs =
+        "kubectl() { \"$PROGRAM\" kubectl \"$@\"; }; helm() { target/helm/helm \"$@\"; }";
+    let done = Command::new("bash")
+        .args(["-euc", &format!("{programs}\n{commands}")])
+        .env("PROGRAM", root().join("target/control-plane/control-plane"))
+        .env("KUBECONFIG", &plane.kubeconfig)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{commands}: {errors}");
+    String::from_utf8(done.stdout).unwrap()
 }
 
 /// A folder beside `deploy/` with one of the kustomizations in docs/operator.md, and the guard that
@@ -45,7 +78,7 @@ fn kustomization_of_the_documents(number: usize) -> (TempDir, PathBuf) {
 }
 
 /// An object as it stands in the cluster.
-fn object(plane: &ControlPlane, kind: &str, name: &str, namespace: &str) -> Value {
+pub fn object(plane: &ControlPlane, kind: &str, name: &str, namespace: &str) -> Value {
     let get = ["get", kind, name, "--output=json", "--namespace", namespace];
     serde_json::from_str(&plane.kubectl(&get).unwrap()).unwrap()
 }
@@ -103,22 +136,7 @@ fn the_three_commands_of_the_documents_install_the_service() {
         .find(|block| block.contains("kubectl"))
         .unwrap();
     assert_eq!(install.lines().count(), 3, "{install}");
-    let done = Command::new("bash")
-        .args([
-            "-euc",
-            &format!("kubectl() {{ \"$PROGRAM\" kubectl \"$@\"; }}\n{install}"),
-        ])
-        .env("PROGRAM", root().join("target/control-plane/control-plane"))
-        .env("KUBECONFIG", &plane.kubeconfig)
-        .current_dir(root())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&done.stdout);
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
+    let said = run_commands(plane, install);
     assert!(
         said.contains("deployment \"trainer\" successfully rolled out"),
         "{said}"
